@@ -1,0 +1,35 @@
+"""Likelihoods you can compare: one ``log_prob`` for generative density models in JAX, with its kind and its error."""
+
+from likejax import bijections as bijections
+from likejax.density import Density as Density
+from likejax.density import Kind as Kind
+from likejax.density import Terms as Terms
+from likejax.density import bits_per_dim as bits_per_dim
+from likejax.density import combine_draws as combine_draws
+from likejax.density import example_keys as example_keys
+from likejax.density import log_prob_draws_in_chunks as log_prob_draws_in_chunks
+from likejax.density import log_prob_in_chunks as log_prob_in_chunks
+from likejax.data.dataset import Dataset as Dataset
+from likejax.data.load import datasets as datasets
+from likejax.data.load import load as load
+from likejax.models import build as build
+from likejax.models.baselines import FullGaussian as FullGaussian
+from likejax.models.baselines import PixelHistogram as PixelHistogram
+from likejax.models.baselines import Uniform as Uniform
+from likejax.models.dequantise import Dequantised as Dequantised
+from likejax.models.flow import Flow as Flow
+from likejax.models.glow import GlowConfig as GlowConfig
+from likejax.models.vector_glow import VectorGlowConfig as VectorGlowConfig
+from likejax.objectives import NLL as NLL
+from likejax.evaluate import Evaluation as Evaluation
+from likejax.evaluate import compare as compare
+from likejax.evaluate import evaluate as evaluate
+from likejax.experiment import Experiment as Experiment
+from likejax.experiment import Optimiser as Optimiser
+from likejax.train.checkpoint import CheckpointError as CheckpointError
+from likejax.train.checkpoint import restore as restore
+from likejax.train.loop import NonFiniteError as NonFiniteError
+from likejax.train.loop import Run as Run
+from likejax.train.loop import fit as fit
+from likejax.presets import PRESETS as PRESETS
+from likejax.presets import preset as preset

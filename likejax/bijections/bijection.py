@@ -1,0 +1,54 @@
+"""The interface of an invertible map."""
+
+from __future__ import annotations
+
+import abc
+from typing import Any
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+Latent = Any
+"""An array, or a tuple of arrays: the part still to be mapped first, then the parts already factored out."""
+
+
+class Bijection(nnx.Module, abc.ABC):
+    """An invertible map of one example, data to latent, with the log-determinant of its Jacobian.
+
+    Attributes:
+      estimates: Whether ``log_det`` is a random estimate, which then needs a key.
+      factored: How many arrays the map factors out; the latent is a tuple if there are any.
+    """
+
+    estimates: bool = False
+    factored: int = 0
+
+    @abc.abstractmethod
+    def forward(
+        self, x: Array, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Latent, Float[Array, ""]]:
+        """Data to latent.
+
+        Args:
+          x: One example.
+          key: Used by maps that estimate their log-determinant, ignored by the others.
+          condition: Used by conditional maps, ignored by the others.
+
+        Returns:
+          The latent, and ``log |det dz/dx|`` in nats, a scalar in float32 or better.
+        """
+
+    @abc.abstractmethod
+    def inverse(self, z: Latent, condition: Array | None = None) -> Array:
+        """Latent to data, the inverse of ``forward``."""
+
+    def initialise(self, batch: Float[Array, "batch ..."], key: Array) -> Bijection:
+        """A new map whose data-dependent parameters fit ``batch``; without such parameters, itself."""
+        del batch, key
+        return self
+
+
+def forward_batch(bijection: Bijection, batch: Array) -> Latent:
+    """Latents of a batch of examples, without the log-determinants."""
+    return jax.vmap(lambda x: bijection.forward(x)[0])(batch)

@@ -1,0 +1,5 @@
+"""Raw examples from built-in sources, files and TFDS: named, frozen, never scaled."""
+
+from likejax.data.dataset import Dataset as Dataset
+from likejax.data.load import datasets as datasets
+from likejax.data.load import load as load

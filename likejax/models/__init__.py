@@ -1,0 +1,51 @@
+"""Model families, one file each, imported on demand."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import jax
+from flax import nnx
+
+from likejax.density import Density, KeyLike, as_key
+from likejax.nn.depth import for_backend
+
+FAMILIES = {
+    "glow": ("likejax.models.glow", "GlowConfig"),
+    "vector_glow": ("likejax.models.vector_glow", "VectorGlowConfig"),
+}
+"""Family name to the module and the name of its config."""
+
+
+def config_class(family: str) -> type:
+    """The config class of a family.
+
+    Raises:
+      ValueError: If there is no such family.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}; the families are {', '.join(FAMILIES)}")
+    module, name = FAMILIES[family]
+    return getattr(importlib.import_module(module), name)
+
+
+def build(config: Any, *, key: KeyLike) -> Density:
+    """The untrained density of a model config.
+
+    Construction is one compiled function. Under ``jax.eval_shape`` or ``nnx.eval_shape`` nothing is allocated
+    and repeated blocks stay stacked; otherwise they take the form that is fastest on this backend.
+
+    Args:
+      config: A family's config, such as ``GlowConfig``.
+      key: Key of the initial parameters.
+
+    Example:
+      >>> import jax, likejax as lj
+      >>> lj.build(lj.preset("glow/digits").model, key=jax.random.key(0)).kind
+      <Kind.BOUND: 'bound'>
+    """
+    key = as_key(key)
+    density = jax.jit(lambda key: config.build(nnx.Rngs(key)))(key)
+    abstract = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(density))
+    return density if abstract else jax.jit(for_backend)(density)

@@ -1,0 +1,166 @@
+"""Convolutions: one function that picks the fastest form for the backend, and the layers on it.
+
+On GPU and TPU a convolution is XLA's own. On CPU XLA's convolution gradients are slow, so a convolution is
+written as one matrix product: over gathered patches where the input is the narrower side, or to all taps at
+once, shifted and added, where the output is.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+PRECISION = "high"
+"""Precision of matrix products inside networks: TF32 on GPU, three bfloat16 passes on TPU, exact on CPU."""
+
+
+def convolve(
+    x: Float[Array, "*batch height width channels"], kernel: Float[Array, "rows columns channels features"]
+) -> Float[Array, "*batch height width features"]:
+    """Correlation of ``x`` with an odd-sized ``kernel``, zero padding, stride 1, same height and width.
+
+    Args:
+      x: Images, channels last, any leading shape.
+      kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
+    """
+    rows, columns, channels, features = kernel.shape
+    if (rows, columns) == (1, 1):
+        return jnp.tensordot(x, kernel[0, 0], 1, precision=PRECISION)
+    if jax.default_backend() != "cpu":
+        return _convolve_by_xla(x, kernel)
+    return _convolve_patches(x, kernel) if channels <= features else _convolve_taps(x, kernel)
+
+
+def _convolve_by_xla(x: Array, kernel: Array) -> Array:
+    images = x.reshape(-1, *x.shape[-3:])
+    out = jax.lax.conv_general_dilated(
+        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=PRECISION
+    )
+    return out.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def _taps(rows: int, columns: int) -> list[tuple[int, int]]:
+    """Vertical and horizontal offset of every tap of a kernel, in the kernel's order."""
+    return [(i - rows // 2, j - columns // 2) for i in range(rows) for j in range(columns)]
+
+
+def _shift(x: Array, down: int, right: int) -> Array:
+    """``out[..., i, j, :] = x[..., i + down, j + right, :]``, zero outside."""
+    edges = [(0, 0, 0)] * (x.ndim - 3) + [(-down, down, 0), (-right, right, 0), (0, 0, 0)]
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
+
+
+def _convolve_patches(x: Array, kernel: Array) -> Array:
+    rows, columns, channels, features = kernel.shape
+    patches = jnp.concatenate([_shift(x, *tap) for tap in _taps(rows, columns)], axis=-1)
+    return jnp.tensordot(patches, kernel.reshape(rows * columns * channels, features), 1, precision=PRECISION)
+
+
+def _convolve_taps(x: Array, kernel: Array) -> Array:
+    rows, columns, channels, features = kernel.shape
+    by_tap = kernel.transpose(2, 0, 1, 3).reshape(channels, rows * columns * features)
+    products = jnp.tensordot(x, by_tap, 1, precision=PRECISION)
+    # lax.split, not slices: its gradient is one concatenation instead of a padded sum per tap, 4 times faster
+    parts = jax.lax.split(products, [features] * (rows * columns), axis=products.ndim - 1)
+    shifted = [_shift(part, *tap) for part, tap in zip(parts, _taps(rows, columns), strict=True)]
+    return sum(shifted[1:], shifted[0])
+
+
+def edge_map(
+    height: int, width: int, kernel: Float[Array, "rows columns features"]
+) -> Float[Array, "height width features"]:
+    """Convolution with ``kernel`` of a plane that is 1 on the padding ring and 0 inside.
+
+    The official Glow appends this plane to the input of every 3x3 convolution. It does not depend on the
+    data, so its part of the output is a learned bias per position, computed once for all examples.
+    """
+    inside = jnp.ones((height, width, 1), kernel.dtype)
+    total = kernel.sum((0, 1)).reshape(1, 1, -1)
+    return total - convolve(inside, kernel[:, :, None, :])
+
+
+class Linear(nnx.Module):
+    """A convolution with a learned response to the image border, or a dense layer on the last axis.
+
+    Args:
+      channels: Channels of the input.
+      features: Channels of the output.
+      kernel_size: Odd; 1 is a matrix product on the last axis and works on vectors too. A larger kernel has
+        an extra input channel that is 1 on the zero padding and 0 inside (Glow's edge channel).
+      scale: Standard deviation of the initial weights.
+      rngs: Source of the initial weights.
+      dtype: Type to compute in; parameters stay in float32.
+    """
+
+    def __init__(
+        self, channels: int, features: int, *, kernel_size: int, scale: float, rngs: nnx.Rngs, dtype: str = "float32"
+    ):
+        extra = int(kernel_size > 1)
+        shape = (kernel_size, kernel_size, channels + extra, features)
+        # drawn flat: XLA takes seconds to compile a vectorised draw of four axes
+        weights = jax.random.normal(rngs.params(), (math.prod(shape),)) if scale else jnp.zeros(math.prod(shape))
+        self.kernel = nnx.Param(scale * weights.reshape(shape))
+        self.channels = channels
+        self.dtype = dtype
+
+    def __call__(
+        self,
+        x: Float[Array, "*shape channels"],
+        *,
+        bias: Float[Array, " features"] | None = None,
+        scale: Float[Array, " features"] | None = None,
+    ) -> Float[Array, "*shape features"]:
+        """``(linear(x) + bias) * scale``; the scale is folded into the weights, which costs no pass over the output."""
+        kernel = self.kernel[...]
+        features = kernel.shape[-1]
+        constant = jnp.zeros(features, kernel.dtype) if bias is None else bias
+        if scale is not None:
+            kernel, constant = kernel * scale.reshape(1, 1, 1, features), constant * scale
+        dtype = jnp.promote_types(x.dtype, kernel.dtype) if self.dtype == "float32" else jnp.dtype(self.dtype)
+        out = convolve(x.astype(dtype), kernel[:, :, : self.channels].astype(dtype))
+        if kernel.shape[0] > 1:
+            constant = edge_map(*x.shape[-3:-1], kernel[:, :, self.channels]) + constant.reshape(1, 1, features)
+        return out + constant.reshape((1,) * (out.ndim - constant.ndim) + constant.shape).astype(dtype)
+
+
+class ZeroLinear(nnx.Module):
+    """``(Linear(x) + bias) * exp(factor * log_scale)``, with everything learned starting at zero.
+
+    Args:
+      channels: Channels of the input.
+      features: Channels of the output.
+      kernel_size: As for ``Linear``.
+      factor: Constant on the stored log-scale; 3 in the official Glow code.
+      dtype: Type to compute in.
+
+    References:
+      Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, section 3.3 and official code (``conv2d_zeros``).
+    """
+
+    def __init__(self, channels: int, features: int, *, kernel_size: int, factor: float = 3.0, dtype: str = "float32"):
+        make = partial(Linear, kernel_size=kernel_size, scale=0.0, dtype=dtype)
+        self.linear = make(channels, features, rngs=nnx.Rngs(0))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.log_scale = nnx.Param(jnp.zeros(features))
+        self.factor = factor
+
+    def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*shape features"]:
+        out = self.linear(x, bias=self.bias[...], scale=jnp.exp(self.factor * self.log_scale[...]))
+        return out.astype(jnp.promote_types(out.dtype, jnp.float32))
+
+
+@jax.custom_jvp
+def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """``max(x, 0)``, whose gradient reads its output, so that the input need not be kept."""
+    return jnp.maximum(x, 0)
+
+
+@relu.defjvp
+def _relu_jvp(primals, tangents):
+    y = relu(*primals)
+    return y, jnp.where(y > 0, tangents[0], jnp.zeros((), y.dtype))

@@ -1,0 +1,22 @@
+"""How frozen modules are changed and how their parts are marked."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, TypeVar
+
+from flax import nnx
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+class Buffer(nnx.Variable):
+    """An array that belongs to a module and is not trained: a permutation, a mask, fixed statistics."""
+
+
+def replace(module: Module, **attributes: Any) -> Module:
+    """A copy of ``module`` with some attributes replaced; the original keeps its own."""
+    clone = copy.copy(module)
+    for name, value in attributes.items():
+        setattr(clone, name, value)
+    return clone
