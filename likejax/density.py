@@ -45,7 +45,7 @@ class Terms(NamedTuple):
     parts: Mapping[str, Float[Array, "*batch"]]
 
 
-def as_key(key: KeyLike) -> Key[Array, "..."]:
+def as_key(key: KeyLike) -> Key[Array, ...]:
     """The typed key behind a typed key, a legacy ``uint32`` key, an integer seed, or an array of keys.
 
     Raises:
@@ -65,7 +65,7 @@ def as_key(key: KeyLike) -> Key[Array, "..."]:
     )
 
 
-def example_keys(key: KeyLike, indices: ArrayLike) -> Key[Array, "..."]:
+def example_keys(key: KeyLike, indices: ArrayLike) -> Key[Array, ...]:
     """One key per example, ``fold_in(key, index)``: the same whatever batch the example arrives in.
 
     Args:
@@ -86,7 +86,7 @@ def example_keys(key: KeyLike, indices: ArrayLike) -> Key[Array, "..."]:
     return folded.reshape(indices.shape)
 
 
-def combine_draws(log_probs: Float[Array, "draws *batch"], kind: Kind) -> Float[Array, "*batch"]:
+def combine_draws(log_probs: Float[Array, draws * batch], kind: Kind) -> Float[Array, "*batch"]:
     """Reduces the leading axis of draws as ``kind`` allows: log-mean-exp for a bound, mean for an estimate.
 
     Example:
@@ -198,7 +198,7 @@ class Density(nnx.Module, abc.ABC):
 
     def log_prob_draws(
         self, x: ArrayLike, *, key: KeyLike | None = None, condition: ArrayLike | None = None, draws: int = 1
-    ) -> Float[Array, "draws *batch"]:
+    ) -> Float[Array, draws * batch]:
         """All draws that ``log_prob`` would combine, ``(draws, *batch)`` in nats; arguments as there."""
         if draws < 1:
             raise ValueError(f"expected draws >= 1, got {draws}")
@@ -211,7 +211,8 @@ class Density(nnx.Module, abc.ABC):
         if _is_traced((self, x, keys, condition)):
             values = jax.lax.map(lambda draw: _batched_log_prob(self, x, keys, condition, draw), jnp.arange(draws))
         else:  # one compiled call a draw: memory of one draw, and no loop for the compiler to slow down
-            values = jnp.stack([_batched_log_prob(self, x, keys, condition, draw) for draw in range(draws)])
+            each = [_batched_log_prob(self, x, keys, condition, draw) for draw in range(draws)]
+            values = jnp.asarray(np.stack(jax.device_get(each)))
         return values.reshape(draws, *batch)
 
     def terms(self, x: ArrayLike, *, key: KeyLike | None = None, condition: ArrayLike | None = None) -> Terms:
@@ -254,7 +255,7 @@ class Density(nnx.Module, abc.ABC):
 
     def sample_and_log_prob(
         self, key: KeyLike, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
-    ) -> tuple[Array, Float[Array, "..."]]:
+    ) -> tuple[Array, Float[Array, ...]]:
         """Samples and their exact log-probabilities; equal to ``log_prob`` of the samples.
 
         Raises:

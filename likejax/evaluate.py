@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Float
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, Kind, KeyLike, bits_per_dim, log_prob_draws_in_chunks
+from likejax.density import Density, KeyLike, Kind, bits_per_dim, log_prob_draws_in_chunks
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -116,14 +116,14 @@ def glow_fashion_mnist_small() -> Experiment[GlowConfig]:
     Command: ``likejax train glow/fashion_mnist-small --data-dir DATA``.
     """
     return Experiment(
-        model=GlowConfig(event_shape=(28, 28, 1), scales=2, depth=16, width=32),
+        model=GlowConfig(event_shape=(28, 28, 1), scales=2, depth=16, width=48),
         dataset="fashion_mnist",
         optimiser=_SMALL,
-        batch_size=32,
-        steps=9_000,
-        validate_every=1_500,
-        checkpoint_every=1_500,
-        log_every=100,
+        batch_size=16,
+        steps=10_000,
+        validate_every=1_000,
+        checkpoint_every=1_000,
+        log_every=200,
     )
 
 

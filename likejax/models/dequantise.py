@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 from likejax.bijections.bijection import Latent
-from likejax.density import Density, Kind, KeyLike, Terms, as_key, example_keys
+from likejax.density import Density, KeyLike, Kind, Terms, as_key
 from likejax.models.flow import Flow
 from likejax.nn.modules import replace
 

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from likejax.bijections.bijection import Bijection, Latent
-from likejax.density import Density, Kind, KeyLike, as_key
+from likejax.density import Density, KeyLike, Kind, as_key
 from likejax.distributions import standard_normal_log_prob
 from likejax.nn.modules import replace
 

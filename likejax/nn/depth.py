@@ -68,7 +68,7 @@ def unstack(module: Any) -> Any:
     def apart(node: Any) -> Any:
         if not isinstance(node, Stacked):
             return node
-        return Unstacked([jax.tree.map(lambda leaf: leaf[i], node.block) for i in range(node.length)])
+        return Unstacked([jax.tree.map(lambda leaf, i=i: leaf[i], node.block) for i in range(node.length)])
 
     return jax.tree.map(apart, module, is_leaf=lambda node: isinstance(node, Stacked))
 

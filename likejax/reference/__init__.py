@@ -1,0 +1,3 @@
+"""Importers: weights of the official implementations as likejax densities."""
+
+from likejax.reference.glow import glow as glow

@@ -1,0 +1,15 @@
+"""Where the golden files and the real datasets lie, if they do."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared"
+GOLDEN = Path(os.environ.get("LIKEJAX_GOLDEN", _SHARED / "golden"))
+DATA = Path(os.environ.get("LIKEJAX_DATA", _SHARED / "data"))
+
+
+def golden_files(pattern: str) -> list[Path]:
+    """Every golden file of a form, of whatever sizes."""
+    return sorted(GOLDEN.glob(pattern)) if GOLDEN.is_dir() else []

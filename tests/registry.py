@@ -1,0 +1,170 @@
+"""One line adds a map or a density to every property test."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import likejax as lj
+from likejax import bijections as bj
+from likejax.nn.depth import repeat
+
+
+def perturbed(module, seed: int = 7, scale: float = 0.3):
+    """The module with noise on every parameter, so that nothing is zero or the identity by initialisation."""
+    leaves, treedef = jax.tree.flatten(module)
+    variables = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, nnx.Variable))
+    rng = np.random.default_rng(seed)
+    noisy = [
+        leaf + scale * jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) if isinstance(variable, nnx.Param) else leaf
+        for leaf, variable in zip(leaves, variables, strict=True)
+    ]
+    return jax.tree.unflatten(treedef, noisy)
+
+
+def rngs() -> nnx.Rngs:
+    return nnx.Rngs(0)
+
+
+@dataclass(frozen=True)
+class BijectionCase:
+    make: Callable[[], bj.Bijection]
+    shape: tuple[int, ...]
+    unit_interval: bool = False
+    condition: int | None = None
+
+
+def _coupling(kind, channels, **options):
+    return lambda: kind(channels, width=6, rngs=rngs(), **options)
+
+
+def _chain_with_splits() -> bj.Bijection:
+    return bj.Chain(
+        [
+            bj.Affine(0.5),
+            bj.Squeeze(),
+            bj.ActNorm(4),
+            bj.Split(4),
+            bj.Squeeze(),
+            bj.Conv1x1(8, rngs=rngs()),
+            bj.Split(8),
+            bj.TopPrior(4),
+        ]
+    )
+
+
+def _repeat() -> bj.Bijection:
+    def step(rngs: nnx.Rngs) -> bj.Bijection:
+        return bj.Chain([bj.ActNorm(3), bj.Conv1x1LU(3, rngs=rngs), bj.AffineCoupling(3, width=5, rngs=rngs)])
+
+    return bj.Repeat(repeat(step, 3, rngs=rngs()))
+
+
+VECTOR = {"kernel_sizes": (1, 1, 1)}
+BIJECTIONS: dict[str, BijectionCase] = {
+    "actnorm image": BijectionCase(lambda: bj.ActNorm(3), (2, 3, 3)),
+    "actnorm one channel": BijectionCase(lambda: bj.ActNorm(1), (3, 2, 1)),
+    "actnorm vector": BijectionCase(lambda: bj.ActNorm(5), (5,)),
+    "conv1x1 image": BijectionCase(lambda: bj.Conv1x1(3, rngs=rngs()), (2, 2, 3)),
+    "conv1x1 one channel": BijectionCase(lambda: bj.Conv1x1(1, rngs=rngs()), (2, 2, 1)),
+    "conv1x1 lu": BijectionCase(lambda: bj.Conv1x1LU(4, rngs=rngs()), (3, 1, 4)),
+    "conv1x1 lu vector": BijectionCase(lambda: bj.Conv1x1LU(5, rngs=rngs()), (5,)),
+    "permutation": BijectionCase(lambda: bj.Permutation(jnp.array([2, 0, 1])), (2, 2, 3)),
+    "affine coupling even": BijectionCase(_coupling(bj.AffineCoupling, 4), (3, 3, 4)),
+    "affine coupling odd": BijectionCase(_coupling(bj.AffineCoupling, 3), (2, 3, 3)),
+    "affine coupling vector": BijectionCase(_coupling(bj.AffineCoupling, 5, **VECTOR), (5,)),
+    "additive coupling even": BijectionCase(_coupling(bj.AdditiveCoupling, 2), (3, 3, 2)),
+    "additive coupling odd": BijectionCase(_coupling(bj.AdditiveCoupling, 3), (1, 2, 3)),
+    "squeeze one channel": BijectionCase(bj.Squeeze, (4, 2, 1)),
+    "squeeze three channels": BijectionCase(bj.Squeeze, (2, 4, 3)),
+    "split even": BijectionCase(lambda: bj.Split(4), (2, 3, 4)),
+    "split odd": BijectionCase(lambda: bj.Split(3), (2, 2, 3)),
+    "split vector": BijectionCase(lambda: bj.Split(5, kernel_size=1), (5,)),
+    "top prior": BijectionCase(lambda: bj.TopPrior(2), (3, 3, 2)),
+    "top prior conditional": BijectionCase(lambda: bj.TopPrior(2, num_classes=4), (3, 2, 2), condition=1),
+    "affine": BijectionCase(lambda: bj.Affine(jnp.array([1.0, -2.0, 0.0]), jnp.array([0.5, -3.0, 2.0])), (2, 2, 3)),
+    "logit": BijectionCase(lambda: bj.Logit(0.05), (2, 2, 1), unit_interval=True),
+    "logit tiny alpha": BijectionCase(lambda: bj.Logit(1e-6), (5,), unit_interval=True),
+    "chain with splits": BijectionCase(_chain_with_splits, (4, 4, 1)),
+    "repeat": BijectionCase(_repeat, (2, 2, 3)),
+    "inverse": BijectionCase(lambda: bj.Inverse(bj.AffineCoupling(3, width=5, rngs=rngs())), (2, 2, 3)),
+}
+
+
+@dataclass(frozen=True)
+class DensityCase:
+    make: Callable[[], lj.Density]
+    classes: int = 0
+
+
+def _glow(**options) -> lj.Density:
+    sizes = {"event_shape": (8, 8, 1), "levels": 17, "scales": 2, "depth": 2, "width": 8} | options
+    return lj.build(lj.GlowConfig(**sizes), key=0)
+
+
+def _gaussian() -> lj.Density:
+    rng = np.random.default_rng(0)
+    return lj.FullGaussian.fit(lj.Dataset.from_array(rng.normal(size=(50, 3)) @ rng.normal(size=(3, 3))))
+
+
+def _histogram() -> lj.Density:
+    return lj.PixelHistogram.fit(lj.Dataset.from_array(np.arange(18, dtype=np.uint8).reshape(2, 3, 3) % 4, levels=4))
+
+
+class Laplace(lj.Density):
+    """A density of a user's own: two methods."""
+
+    event_shape = (2,)
+    kind = lj.Kind.EXACT
+
+    def __init__(self):
+        self.log_scale = nnx.Param(jnp.zeros(2))
+
+    def _log_prob(self, x, key, condition):
+        return -jnp.sum(jnp.abs(x) * jnp.exp(-self.log_scale[...]) + self.log_scale[...] + jnp.log(2.0))
+
+    def _sample(self, key, condition, temperature):
+        return temperature * jnp.exp(self.log_scale[...]) * jax.random.laplace(key, (2,))
+
+
+class NoisyStandardNormal(lj.Density):
+    """A standard normal whose log-probability carries symmetric noise: an estimate."""
+
+    event_shape = (3,)
+    kind = lj.Kind.ESTIMATE
+
+    def _log_prob(self, x, key, condition):
+        return -0.5 * jnp.sum(x * x + jnp.log(2 * jnp.pi)) + jax.random.normal(key)
+
+    def _sample(self, key, condition, temperature):
+        return temperature * jax.random.normal(key, (3,))
+
+
+DENSITIES: dict[str, DensityCase] = {
+    "glow": DensityCase(_glow),
+    "glow additive, three channels": DensityCase(
+        lambda: _glow(event_shape=(4, 4, 3), levels=256, coupling="additive", permutation="reverse")
+    ),
+    "glow conditional": DensityCase(lambda: _glow(event_shape=(4, 4, 1), num_classes=3, scales=1), classes=3),
+    "glow lu": DensityCase(lambda: _glow(event_shape=(4, 4, 1), permutation="conv1x1_lu", scales=1)),
+    "vector glow": DensityCase(lambda: lj.build(lj.VectorGlowConfig(dimensions=3, depth=2, width=8), key=0)),
+    "dequantised uniform": DensityCase(lambda: lj.Dequantised(lj.Uniform((2, 2, 1)), 4)),
+    "full gaussian": DensityCase(_gaussian),
+    "pixel histogram": DensityCase(_histogram),
+    "user's laplace": DensityCase(Laplace),
+    "noisy normal": DensityCase(NoisyStandardNormal),
+    "dequantised noisy normal": DensityCase(lambda: lj.Dequantised(NoisyStandardNormal(), 8)),
+}
+
+
+def examples_of(density: lj.Density, n: int, seed: int = 0) -> np.ndarray:
+    """Random examples of a density's event."""
+    rng = np.random.default_rng(seed)
+    if density.levels is not None:
+        return rng.integers(0, density.levels, (n, *density.event_shape)).astype(np.uint8)
+    return rng.normal(size=(n, *density.event_shape)).astype(np.float32)

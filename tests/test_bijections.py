@@ -1,0 +1,159 @@
+"""Properties of every map of the registry."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from likejax import bijections as bj
+from likejax.nn.depth import repeat, stack, unstack
+from tests.registry import BIJECTIONS, BijectionCase, perturbed, rngs
+
+
+@pytest.fixture(params=BIJECTIONS, ids=lambda name: name.replace(" ", "-"))
+def case(request) -> BijectionCase:
+    return BIJECTIONS[request.param]
+
+
+def _input(case: BijectionCase, n: int = 4) -> jax.Array:
+    rng = np.random.default_rng(1)
+    draw = rng.uniform(0.02, 0.98, (n, *case.shape)) if case.unit_interval else rng.normal(size=(n, *case.shape))
+    return jnp.asarray(draw)
+
+
+def _flat(z) -> jax.Array:
+    return jnp.concatenate([part.reshape(-1) for part in jax.tree.leaves(z)])
+
+
+def test_round_trip_and_log_det(case):
+    """The inverse undoes forward, and log_det is the log-determinant of the autodiff Jacobian, in float64."""
+    with jax.enable_x64(True):
+        bijection = perturbed(case.make())
+        bijection = jax.tree.map(lambda a: a.astype(float) if jnp.issubdtype(a.dtype, jnp.floating) else a, bijection)
+        x = _input(case, 1)[0]
+
+        @jax.jit
+        def values(bijection, x):
+            z, log_det = bijection.forward(x, None, case.condition)
+            jacobian = jax.jacrev(lambda x: _flat(bijection.forward(x, None, case.condition)[0]))(x)
+            expected = jnp.linalg.slogdet(jacobian.reshape(x.size, x.size)).logabsdet
+            return z, log_det, expected, bijection.inverse(z, case.condition)
+
+        z, log_det, expected, back = values(bijection, x)
+        assert _flat(z).size == x.size
+        assert log_det.shape == ()
+        np.testing.assert_allclose(log_det, expected, rtol=1e-8, atol=1e-8)
+        np.testing.assert_allclose(back, x, rtol=1e-7, atol=1e-8)
+
+
+def test_float32_round_trip_and_gradients(case):
+    """In float32 the round trip holds to 1e-4, log_det stays float32, and every parameter gets a gradient."""
+    bijection = perturbed(case.make(), scale=0.1)
+    x = _input(case).astype(jnp.float32)
+
+    @jax.jit
+    def values(bijection, x):
+        z, log_det = jax.vmap(lambda x: bijection.forward(x, None, case.condition))(x)
+        return z, log_det, jax.vmap(lambda z: bijection.inverse(z, case.condition))(z)
+
+    z, log_det, back = values(bijection, x)
+    assert log_det.dtype == jnp.float32
+    assert np.isfinite(_flat(z)).all()
+    np.testing.assert_allclose(back, x, rtol=1e-4, atol=1e-4)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        model = nnx.merge(graph, params, rest)
+        z, log_det = jax.vmap(lambda x: model.forward(x, None, case.condition))(x)
+        return sum(jnp.sum(jnp.cos(part)) for part in jax.tree.leaves(z)) + jnp.sum(jnp.sin(log_det))
+
+    graph, params, rest = nnx.split(bijection, nnx.Param, ...)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(gradient(params))[0]:
+        assert np.isfinite(leaf).all(), path
+        if leaf.size:
+            assert np.abs(leaf).max() > 0, path
+
+
+def test_actnorm_standardises_after_initialise():
+    """Every ActNorm of a chain, and the hidden layers of couplings, whiten the batch they were initialised on."""
+    batch = jax.random.normal(jax.random.key(0), (64, 4, 4, 3)) * 5 + 2
+    actnorm = bj.ActNorm(3).initialise(batch, jax.random.key(1))
+    z = jax.vmap(lambda x: actnorm.forward(x)[0])(batch)
+    np.testing.assert_allclose(z.mean((0, 1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(jnp.square(z).mean((0, 1, 2)), 1, rtol=1e-4)
+    np.testing.assert_allclose(bj.ActNorm(3).affine.bias[...], 0)  # the original is left alone
+
+
+def test_initialisation_is_sequential():
+    """Statistics of a later block come from the already initialised earlier ones, stacked or apart."""
+
+    def step(rngs):
+        coupling = bj.AffineCoupling(4, width=6, rngs=rngs)
+        return bj.Chain([bj.ActNorm(4), bj.Conv1x1(4, rngs=rngs), coupling])
+
+    stacked = bj.Repeat(repeat(step, 3, rngs=rngs()))
+    batch = jax.random.normal(jax.random.key(0), (128, 4, 4, 4)) ** 3
+    first = jax.jit(lambda b, x: b.initialise(x, jax.random.key(1)))(stacked, batch)
+    second = jax.jit(lambda b, x: b.initialise(x, jax.random.key(1)))(unstack(stacked), batch)
+    for a, b in zip(jax.tree.leaves(unstack(first)), jax.tree.leaves(second), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+    x = batch
+    for block in second.blocks.blocks:
+        actnorm, *others = block.bijections
+        x = jax.vmap(lambda x, b=actnorm: b.forward(x)[0])(x)
+        np.testing.assert_allclose(jnp.square(x).mean((0, 1, 2)), 1, rtol=1e-3)
+        hidden = others[1].network
+        h = hidden.first(
+            jax.vmap(lambda x, b=others[0]: b.forward(x)[0])(x)[..., :2],
+            bias=hidden.first_affine.bias[...],
+            scale=hidden.first_affine.scale(),
+        )
+        np.testing.assert_allclose(h.mean((0, 1, 2)), 0, atol=1e-3)
+        np.testing.assert_allclose(jnp.square(h).mean((0, 1, 2)), 1, rtol=1e-3)
+        for other in others:
+            x = jax.vmap(lambda x, b=other: b.forward(x)[0])(x)
+
+
+def test_stacked_and_unstacked_blocks_agree():
+    bijection = perturbed(BIJECTIONS["repeat"].make())
+    x = jax.random.normal(jax.random.key(0), (2, 2, 3))
+    (z, log_det), (z2, log_det2) = (jax.jit(lambda b, x: b.forward(x))(b, x) for b in (bijection, unstack(bijection)))
+    np.testing.assert_allclose(z, z2, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(log_det, log_det2, rtol=1e-5)
+    again = stack(unstack(bijection))
+    assert jax.tree.structure(again) == jax.tree.structure(bijection)
+    for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(bijection), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_squeeze_channel_order():
+    """Output channel is 4 c + 2 dy + dx, the order of the official code."""
+    x = jnp.arange(2 * 2 * 3, dtype=float).reshape(2, 2, 3)
+    z, _ = bj.Squeeze().forward(x)
+    for c in range(3):
+        for dy in range(2):
+            for dx in range(2):
+                assert z[0, 0, 4 * c + 2 * dy + dx] == x[dy, dx, c]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: bj.Squeeze().forward(jnp.zeros((3, 4, 1))), "even height and width"),
+        (lambda: bj.AffineCoupling(1, width=4, rngs=rngs()), "at least 2 channels"),
+        (lambda: bj.Split(1), "at least 2 channels"),
+        (lambda: bj.Logit(0.5), "alpha in"),
+        (lambda: _chain().inverse(jnp.zeros((1, 1, 4))), "expected 2 factored-out latents"),
+    ],
+)
+def test_wrong_use_says_what_to_do(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+def _chain() -> bj.Bijection:
+    return BIJECTIONS["chain with splits"].make()

@@ -1,0 +1,265 @@
+"""The contract of design law 1 on every density of the registry, and the kinds."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from flax import nnx
+
+import likejax as lj
+from tests.registry import DENSITIES, DensityCase, NoisyStandardNormal, examples_of, perturbed
+
+KEY = jax.random.key(3)
+
+
+@pytest.fixture(scope="module", params=DENSITIES, ids=lambda name: name.replace(" ", "-").replace("'", ""))
+def density_and_labels(request):
+    case: DensityCase = DENSITIES[request.param]
+    density = perturbed(case.make(), scale=0.05)
+    labels = (lambda n: np.arange(n) % case.classes) if case.classes else (lambda n: None)
+    return density, labels
+
+
+def test_contract(density_and_labels):
+    """Shapes, dtype, keys by position or given, draws as prefixes, pieces as the whole, jit as eager."""
+    density, labels = density_and_labels
+    x, y = examples_of(density, 6), labels(6)
+    whole = density.log_prob(x, key=KEY, condition=y)
+    assert whole.shape == (6,)
+    assert whole.dtype == jnp.float32
+    assert np.isfinite(whole).all()
+
+    given = density.log_prob(x, key=lj.example_keys(KEY, range(6)), condition=y)
+    np.testing.assert_array_equal(given, whole)
+    nested = density.log_prob(x.reshape(2, 3, *x.shape[1:]), key=KEY, condition=None if y is None else y.reshape(2, 3))
+    np.testing.assert_array_equal(nested, whole.reshape(2, 3))
+
+    one = density.log_prob(x[4], key=lj.example_keys(KEY, 4), condition=None if y is None else y[4])
+    assert one.shape == ()
+    np.testing.assert_allclose(one, whole[4], rtol=5e-6)
+
+    jitted = jax.jit(lambda d, x, k: d.log_prob(x, key=k, condition=y, draws=3))(density, x, KEY)
+    np.testing.assert_allclose(jitted, density.log_prob(x, key=KEY, condition=y, draws=3), rtol=1e-5)
+    vmapped = jax.vmap(lambda x, k, y: density.log_prob(x, key=k, condition=y))(
+        jnp.asarray(x), lj.example_keys(KEY, range(6)), None if y is None else jnp.asarray(y)
+    )
+    np.testing.assert_allclose(vmapped, whole, rtol=5e-6)
+
+    draws = density.log_prob_draws(x, key=KEY, condition=y, draws=4)
+    assert draws.shape == (4, 6)
+    np.testing.assert_array_equal(draws[:2], density.log_prob_draws(x, key=KEY, condition=y, draws=2))
+    np.testing.assert_array_equal(draws[0], whole)
+    np.testing.assert_allclose(lj.combine_draws(draws, density.kind), density.log_prob(x, key=KEY, condition=y, draws=4))
+    if density.kind is lj.Kind.EXACT:
+        np.testing.assert_array_equal(density.log_prob(x, condition=y), density.log_prob(x, key=9, condition=y))
+
+
+def test_no_influence_of_batch_mates(density_and_labels):
+    """At one compiled shape a value depends on neither batch-mates, position nor padding: not by one bit."""
+    density, labels = density_and_labels
+    x, other, y = examples_of(density, 8), examples_of(density, 8, seed=1), labels(8)
+    keys = lj.example_keys(KEY, range(8))
+    whole = density.log_prob(x, key=keys, condition=y)
+    mixed = density.log_prob(np.concatenate([x[:4], other[4:]]), key=keys, condition=y)
+    np.testing.assert_array_equal(mixed[:4], whole[:4])
+    order = np.array([5, 2, 7, 0, 1, 6, 4, 3])
+    permuted = density.log_prob(x[order], key=keys[order], condition=None if y is None else y[order])
+    np.testing.assert_array_equal(permuted, whole[order])
+
+
+def test_chunks(density_and_labels):
+    """Scoring in chunks does not depend on their size: bitwise at one shape, 5e-6 relative across shapes."""
+    density, labels = density_and_labels
+    x, y = examples_of(density, 11), labels(11)
+    by_four = lj.log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=4)
+    assert by_four.shape == (11,)
+    np.testing.assert_allclose(by_four, density.log_prob(x, key=KEY, condition=y), rtol=5e-6)
+    np.testing.assert_allclose(
+        lj.log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=7), by_four, rtol=5e-6
+    )
+    fewer = lj.log_prob_in_chunks(density, x[:6], key=KEY, condition=None if y is None else y[:6], batch_size=4)
+    np.testing.assert_array_equal(fewer, by_four[:6])
+
+
+def test_terms_and_gradients(density_and_labels):
+    """Training terms hold the one-draw log_prob, and every parameter receives a finite gradient, not all zero."""
+    density, labels = density_and_labels
+    x, y = examples_of(density, 4), labels(4)
+    terms = density.terms(x, key=KEY, condition=y)
+    np.testing.assert_allclose(terms.log_prob, density.log_prob(x, key=KEY, condition=y), rtol=5e-6)
+    graph, params, rest = nnx.split(density, nnx.Param, ...)
+
+    @jax.jit
+    @jax.grad
+    def gradient(params):
+        terms = nnx.merge(graph, params, rest).terms(x, key=KEY, condition=y)
+        return sum((part.sum() for part in terms.parts.values()), terms.log_prob.sum())
+
+    for path, leaf in jax.tree_util.tree_flatten_with_path(gradient(params))[0]:
+        assert np.isfinite(leaf).all(), path
+        assert np.abs(leaf).max() > 0, path
+
+
+def test_samples(density_and_labels):
+    density, labels = density_and_labels
+    y = labels(2)
+    shape = (3, 2) if y is None else 3
+    samples = density.sample(KEY, shape, y, 0.8)
+    assert samples.shape == (3, 2, *density.event_shape)
+    np.testing.assert_array_equal(samples, density.sample(KEY, shape, y, 0.8))
+    assert (np.asarray(samples) != np.asarray(density.sample(1, shape, y, 0.8))).any()
+    log_prob = density.log_prob(samples, key=KEY, condition=None if y is None else np.broadcast_to(y, (3, 2)))
+    assert np.isfinite(log_prob).all()
+    if density.kind is lj.Kind.EXACT:
+        x, value = density.sample_and_log_prob(KEY, 5)
+        np.testing.assert_allclose(value, density.log_prob(x), rtol=1e-6)
+    else:
+        with pytest.raises(TypeError, match="no exact log-probability"):
+            density.sample_and_log_prob(KEY, 5)
+
+
+def test_bad_input(density_and_labels):
+    density, labels = density_and_labels
+    x, y = examples_of(density, 4), labels(4)
+    with pytest.raises(ValueError, match="expected x of shape"):
+        density.log_prob(x[:, :-1], key=KEY, condition=y)
+    with pytest.raises(TypeError, match="floating-point" if density.levels is None else "expected integers"):
+        density.log_prob(x.astype(np.float32) if density.levels else x.astype(np.int32), key=KEY, condition=y)
+    with pytest.raises(ValueError, match="draws >= 1"):
+        density.log_prob(x, key=KEY, condition=y, draws=0)
+    if density.levels is not None and density.levels < 256:
+        with pytest.raises(ValueError, match=rf"expected integers 0\.\.{density.levels - 1}"):
+            density.log_prob(np.full_like(x, density.levels), key=KEY, condition=y)
+    if density.kind is not lj.Kind.EXACT:
+        with pytest.raises(ValueError, match=r"needs a key: pass key=jax\.random\.key"):
+            density.log_prob(x, condition=y)
+        with pytest.raises(ValueError, match="keys of the batch shape"):
+            density.log_prob(x, key=lj.example_keys(KEY, range(3)), condition=y)
+    if y is None:
+        with pytest.raises(ValueError, match="unconditional"):
+            density.log_prob(x, key=KEY, condition=np.zeros(4, int))
+    else:
+        with pytest.raises(ValueError, match="pass condition="):
+            density.log_prob(x, key=KEY)
+
+
+@pytest.mark.parametrize("seed", [7, np.int64(7), jax.random.PRNGKey(7), np.asarray(jax.random.PRNGKey(7))])
+def test_all_forms_of_keys(seed):
+    density = lj.Dequantised(NoisyStandardNormal(), 8)
+    x = examples_of(density, 3)
+    np.testing.assert_array_equal(density.log_prob(x, key=seed), density.log_prob(x, key=jax.random.key(7)))
+    np.testing.assert_array_equal(density.sample(seed, 2), density.sample(jax.random.key(7), 2))
+
+
+def test_legacy_keys_of_the_batch_shape():
+    density = lj.Dequantised(NoisyStandardNormal(), 8)
+    x, keys = examples_of(density, 3), jax.random.split(jax.random.key(0), 3)
+    np.testing.assert_array_equal(
+        density.log_prob(x, key=jax.random.key_data(keys)), density.log_prob(x, key=keys)
+    )
+
+
+@pytest.mark.parametrize("key", ["seed", 1.5, np.zeros(3, np.float32), True])
+def test_what_is_no_key(key):
+    with pytest.raises(TypeError, match="expected a key"):
+        lj.Dequantised(lj.Uniform((2,)), 4).log_prob(np.zeros((1, 2), np.uint8), key=key)
+
+
+def test_uniform_scores_the_number_of_bits():
+    density = lj.Dequantised(lj.Uniform((28, 28, 1)), 256)
+    x = examples_of(density, 5)
+    bits = lj.bits_per_dim(np.asarray(density.log_prob(x, key=KEY), np.float64), density.event_shape)
+    np.testing.assert_allclose(bits, 8.0, rtol=1e-7)
+
+
+def test_masses_sum_to_one():
+    """E_u[exp log_prob] over all integers of a tiny alphabet is 1: of a Glow, and exactly of a histogram."""
+    histogram = DENSITIES["pixel histogram"].make()
+    grid = np.indices((4,) * 4).reshape(4, -1).T.astype(np.uint8)
+    few = lj.PixelHistogram(histogram.log_probs[...][:2, :2])
+    np.testing.assert_allclose(np.exp(few.log_prob(grid.reshape(-1, 2, 2, 1))).sum(), 1, rtol=1e-5)
+
+    glow = lj.build(lj.GlowConfig(event_shape=(2, 2, 1), levels=2, scales=1, depth=2, width=4), key=0)
+    x = np.indices((2,) * 4).reshape(4, -1).T.astype(np.uint8).reshape(-1, 2, 2, 1)
+    glow = perturbed(glow.initialise(np.repeat(x, 8, 0), 1), scale=0.05)
+    # mass outside the cube is no integer's, so the 16 masses sum to the flow's probability of the cube
+    inside = np.asarray(glow.density.sample(jax.random.key(5), 20_000))
+    share = ((inside >= 0) & (inside < 1)).all((1, 2, 3)).mean()
+    draws = np.asarray(glow.log_prob(np.broadcast_to(x, (1500, *x.shape)), key=KEY), np.float64)
+    weights = np.exp(draws).sum(1)
+    error = math.hypot(weights.std() / math.sqrt(len(weights)), math.sqrt(share * (1 - share) / len(inside)))
+    assert 0.05 < share < 0.99
+    assert abs(weights.mean() - share) < 4 * error
+
+
+def test_two_dimensional_density_integrates_to_one():
+    density = perturbed(lj.build(lj.VectorGlowConfig(depth=3, width=8), key=0), scale=0.1)
+    side = np.linspace(-9, 9, 721)
+    grid = np.stack(np.meshgrid(side, side), -1).astype(np.float32)
+    total = np.exp(np.asarray(density.log_prob(grid), np.float64)).sum() * (side[1] - side[0]) ** 2
+    np.testing.assert_allclose(total, 1, rtol=2e-3)
+
+
+def test_dequantised_gaussian_rises_to_the_oracle():
+    """The bound of a dequantised normal rises with draws toward the exact difference of cdfs."""
+    levels = 5
+    mean, std = 0.45, 0.15
+    gaussian = lj.FullGaussian(jnp.array([mean]), jnp.array([[std]]), (1,))
+    density = lj.Dequantised(gaussian, levels)
+    assert density.kind is lj.Kind.BOUND
+    x = np.arange(levels, dtype=np.uint8)[:, None]
+    edges = scipy.stats.norm.cdf(np.arange(levels + 1) / levels, mean, std)
+    exact = np.log(np.diff(edges))
+    draws = np.asarray(density.log_prob(np.broadcast_to(x, (20_000, *x.shape)), key=KEY), np.float64)
+    weights = np.exp(draws)
+    assert (np.abs(weights.mean(0) - np.exp(exact)) < 5 * weights.std(0) / math.sqrt(len(draws))).all()
+    many = np.broadcast_to(x, (2_000, *x.shape))
+    bounds = [np.asarray(density.log_prob(many, key=KEY, draws=draws)).mean(0) for draws in (1, 4, 32)]
+    assert (bounds[0] < bounds[1]).all()
+    assert (bounds[1] < bounds[2]).all()
+    assert (bounds[2] < exact + 0.01).all()
+
+
+def test_estimates_combine_by_the_mean():
+    density = NoisyStandardNormal()
+    x = examples_of(density, 2)
+    exact = scipy.stats.norm.logpdf(x).sum(-1)
+    assert lj.Dequantised(density, 4).kind is lj.Kind.ESTIMATE
+    np.testing.assert_allclose(density.log_prob(x, key=KEY, draws=400), exact, atol=5 / math.sqrt(400))
+
+
+def test_full_gaussian_against_scipy():
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3)) + 2
+    density = lj.FullGaussian.fit(lj.Dataset.from_array(rows), ridge=0)
+    expected = scipy.stats.multivariate_normal(rows.mean(0), np.cov(rows.T, bias=True)).logpdf(rows[:5])
+    np.testing.assert_allclose(density.log_prob(rows[:5].astype(np.float32)), expected, rtol=2e-5)
+
+
+def test_a_flow_of_an_estimating_map_is_an_estimate():
+    class Guess(lj.bijections.Bijection):
+        estimates = True
+
+        def forward(self, x, key=None, condition=None):
+            return x, jax.random.normal(key)
+
+        def inverse(self, z, condition=None):
+            return z
+
+    chain = lj.bijections.Chain([lj.bijections.ActNorm(2), Guess()])
+    assert lj.Flow(chain, (2,)).kind is lj.Kind.ESTIMATE
+    assert lj.Dequantised(lj.Flow(chain, (2,)), 4).kind is lj.Kind.ESTIMATE
+
+
+def test_dequantised_refuses_nonsense():
+    with pytest.raises(TypeError, match="expected a continuous density"):
+        lj.Dequantised(lj.Dequantised(lj.Uniform((2,)), 4), 4)
+    with pytest.raises(ValueError, match="at least 2 levels"):
+        lj.Dequantised(lj.Uniform((2,)), 1)
+    with pytest.raises(TypeError, match="no latents"):
+        lj.Dequantised(lj.Uniform((2,)), 4).encode(np.zeros((1, 2), np.uint8), key=0)
