@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Key
 
 KeyLike = Any
@@ -51,7 +52,7 @@ def as_key(key: KeyLike) -> Key[Array, ...]:
     Raises:
       TypeError: If ``key`` is none of these.
     """
-    if isinstance(key, int | np.integer) and not isinstance(key, bool):
+    if type(key) is int or isinstance(key, np.integer):
         return jax.random.key(int(key))
     dtype = getattr(key, "dtype", None)
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
@@ -86,7 +87,7 @@ def example_keys(key: KeyLike, indices: ArrayLike) -> Key[Array, ...]:
     return folded.reshape(indices.shape)
 
 
-def combine_draws(log_probs: Float[Array, draws * batch], kind: Kind) -> Float[Array, "*batch"]:
+def combine_draws(log_probs: Float[Array, "draws ..."], kind: Kind) -> Float[Array, "..."]:
     """Reduces the leading axis of draws as ``kind`` allows: log-mean-exp for a bound, mean for an estimate.
 
     Example:
@@ -198,7 +199,7 @@ class Density(nnx.Module, abc.ABC):
 
     def log_prob_draws(
         self, x: ArrayLike, *, key: KeyLike | None = None, condition: ArrayLike | None = None, draws: int = 1
-    ) -> Float[Array, draws * batch]:
+    ) -> Float[Array, "draws ..."]:
         """All draws that ``log_prob`` would combine, ``(draws, *batch)`` in nats; arguments as there."""
         if draws < 1:
             raise ValueError(f"expected draws >= 1, got {draws}")
@@ -269,7 +270,7 @@ class Density(nnx.Module, abc.ABC):
         x = self.sample(key, sample_shape, condition)
         return x, self.log_prob(x, condition=condition)
 
-    def _checked(self, x: ArrayLike) -> tuple[Array, tuple[int, ...]]:
+    def _checked(self, x: Any) -> tuple[Array, tuple[int, ...]]:
         """``x`` flattened to ``(n, *event_shape)``, and its batch shape."""
         x = x if hasattr(x, "dtype") else np.asarray(x)
         rank = len(self.event_shape)
@@ -324,7 +325,7 @@ def _check_integers(x: Any, levels: int) -> None:
             f"expected integers 0..{levels - 1} (uint8 for images), got {x.dtype}; pass the raw values: scaling and "
             "noise are inside the density"
         )
-    if isinstance(x, jax.core.Tracer) or (x.dtype == jnp.uint8 and levels == 256) or x.size == 0:
+    if isinstance(x, Tracer) or (x.dtype == jnp.uint8 and levels == 256) or x.size == 0:
         return
     low, high = int(x.min()), int(x.max())
     if low < 0 or high >= levels:
@@ -332,7 +333,7 @@ def _check_integers(x: Any, levels: int) -> None:
 
 
 def _is_traced(tree: Any) -> bool:
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def _fold_draw(keys: Key[Array, " n"] | None, draw: ArrayLike) -> Key[Array, " n"] | None:

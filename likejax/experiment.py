@@ -52,9 +52,9 @@ class Experiment(Generic[Model]):
     """Reduce the images to so many levels; 0 leaves them as they are."""
     augment: tuple[str, ...] = ()
     """Augmentations of training batches: flip, shift."""
-    objective: NLL = NLL()
+    objective: NLL = dataclasses.field(default_factory=NLL)
     """What is minimised."""
-    optimiser: Optimiser = Optimiser()
+    optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
     """How it is minimised."""
     batch_size: int = 64
     """Examples per step, over all devices."""
@@ -84,7 +84,7 @@ class Experiment(Generic[Model]):
 def to_json(experiment: Experiment) -> str:
     """The experiment as JSON; a ready density is only named, since its arrays are in the checkpoint."""
     record = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment) if f.name != "model"}
-    record = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in record.items()}
+    record |= {name: dataclasses.asdict(record[name]) for name in ("objective", "optimiser")}
     model: Any = experiment.model
     if isinstance(model, Density):
         record["model"] = {"density": f"{type(model).__module__}.{type(model).__qualname__}"}

@@ -9,8 +9,13 @@ import jax
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
-jax.config.update("jax_compilation_cache_dir", str(Path(__file__).resolve().parents[1] / ".cache" / "xla"))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+_CACHE = {
+    "jax_compilation_cache_dir": str(Path(__file__).resolve().parents[1] / ".cache" / "xla"),
+    "jax_persistent_cache_min_compile_time_secs": "0.2",
+}
+for _name, _value in _CACHE.items():  # for this process, and through the environment for those that tests start
+    os.environ[_name.upper()] = _value
+    jax.config.update(_name, _value if "dir" in _name else float(_value))
 
 
 def pytest_addoption(parser):

@@ -54,7 +54,9 @@ def test_contract(density_and_labels):
     assert draws.shape == (4, 6)
     np.testing.assert_array_equal(draws[:2], density.log_prob_draws(x, key=KEY, condition=y, draws=2))
     np.testing.assert_array_equal(draws[0], whole)
-    np.testing.assert_allclose(lj.combine_draws(draws, density.kind), density.log_prob(x, key=KEY, condition=y, draws=4))
+    np.testing.assert_allclose(
+        lj.combine_draws(draws, density.kind), density.log_prob(x, key=KEY, condition=y, draws=4)
+    )
     if density.kind is lj.Kind.EXACT:
         np.testing.assert_array_equal(density.log_prob(x, condition=y), density.log_prob(x, key=9, condition=y))
 
@@ -159,9 +161,7 @@ def test_all_forms_of_keys(seed):
 def test_legacy_keys_of_the_batch_shape():
     density = lj.Dequantised(NoisyStandardNormal(), 8)
     x, keys = examples_of(density, 3), jax.random.split(jax.random.key(0), 3)
-    np.testing.assert_array_equal(
-        density.log_prob(x, key=jax.random.key_data(keys)), density.log_prob(x, key=keys)
-    )
+    np.testing.assert_array_equal(density.log_prob(x, key=jax.random.key_data(keys)), density.log_prob(x, key=keys))
 
 
 @pytest.mark.parametrize("key", ["seed", 1.5, np.zeros(3, np.float32), True])

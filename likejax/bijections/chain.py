@@ -56,8 +56,9 @@ class Chain(Bijection):
         done = []
         for i, bijection in enumerate(self.bijections):
             done.append(bijection.initialise(batch, jax.random.fold_in(key, i)))
-            z = forward_batch(done[-1], batch)
-            batch = z[0] if isinstance(z, tuple) else z
+            if len(done) < len(self.bijections):
+                z = forward_batch(done[-1], batch)
+                batch = z[0] if isinstance(z, tuple) else z
         return replace(self, bijections=nnx.List(done))
 
 

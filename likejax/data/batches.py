@@ -15,7 +15,7 @@ from likejax.data.dataset import Dataset
 class Batch(NamedTuple):
     """Examples ``(n, *event_shape)`` and their labels as conditions, if the model is conditional."""
 
-    x: Num[np.ndarray, n * event]
+    x: Num[np.ndarray, "n ..."]
     condition: Integer[np.ndarray, " n"] | None
 
 

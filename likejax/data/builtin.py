@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 from likejax.data.dataset import Dataset
@@ -16,7 +18,7 @@ def load_digits() -> dict[str, Dataset]:
     """Handwritten digits, 1,797 grey images of 8x8 with 17 levels, labelled."""
     from sklearn import datasets
 
-    digits = datasets.load_digits()
+    digits: Any = datasets.load_digits()
     rows = Dataset.from_array(
         digits.images.astype(np.uint8),
         levels=17,

@@ -29,7 +29,7 @@ class Dataset:
 
     name: str
     split: str
-    examples: Num[np.ndarray, n * event]
+    examples: Num[np.ndarray, "n ..."]
     levels: int | None = None
     labels: Integer[np.ndarray, " n"] | None = None
     provenance: tuple[str, ...] = ()

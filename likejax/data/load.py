@@ -37,7 +37,7 @@ def load(name: str, *, split: str = "train", data_dir: str | os.PathLike[str] | 
       Dataset('digits', test, n=359, (8, 8, 1), 17 levels, labelled)
     """
     folder = _folder(data_dir)
-    return pick(name, _parts(name, folder), split)
+    return pick(name, _parts(name, folder, _stamp(folder, name)), split)
 
 
 def datasets(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
@@ -71,8 +71,17 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
     return folder.resolve()
 
 
-@lru_cache(maxsize=8)
-def _parts(name: str, folder: Path | None) -> dict[str, Dataset]:
+def _stamp(folder: Path | None, name: str) -> tuple[tuple[str, int, int], ...]:
+    """What changes when the files of a dataset do."""
+    if folder is None:
+        return ()
+    place = folder / name
+    paths = sorted(place.rglob("*")) if place.is_dir() else [place.with_suffix(".npz")]
+    return tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in paths if p.is_file())
+
+
+@lru_cache(maxsize=2)  # a call for each split should read the files once
+def _parts(name: str, folder: Path | None, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, Dataset]:
     if name in BUILT_IN:
         return BUILT_IN[name]()
     if name in TOYS:

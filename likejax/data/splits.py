@@ -24,7 +24,7 @@ def carve(name: str, rows: Dataset, fractions: Mapping[str, float], *, seed: int
     """
     order = np.random.default_rng(seed).permutation(len(rows))
     parts, end = {}, len(rows)
-    for split in reversed(fractions):
+    for split in reversed(list(fractions)):
         size = end if split == next(iter(fractions)) else round(fractions[split] * len(rows))
         taken = np.sort(order[end - size : end])
         step = f"{size} of {len(rows)} rows by the permutation of seed {seed}"

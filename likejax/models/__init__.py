@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 from flax import nnx
+from jax.core import Tracer
 
 from likejax.density import Density, KeyLike, as_key
 from likejax.nn.depth import for_backend
@@ -47,5 +48,5 @@ def build(config: Any, *, key: KeyLike) -> Density:
     """
     key = as_key(key)
     density = jax.jit(lambda key: config.build(nnx.Rngs(key)))(key)
-    abstract = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(density))
+    abstract = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(density))
     return density if abstract else jax.jit(for_backend)(density)

@@ -33,6 +33,8 @@ class Dequantised(Density):
       on the evaluation of generative models, arXiv:1511.01844, section 3.1.
     """
 
+    levels: int  # type: ignore[assignment]
+
     def __init__(self, density: Density, levels: int):
         if density.levels is not None:
             raise TypeError("expected a continuous density to dequantise, got one on integers")

@@ -126,6 +126,6 @@ class ClassConditionalGlow(Flow):
         z, log_det = self.bijection.forward(x, key, condition)
         log_prob = self._latent_log_prob(z) + log_det
         white_top = z[0] if isinstance(z, tuple) else z
-        top = self.bijection.bijections[-1].inverse(white_top, condition)
+        top = self.bijection.bijections[-1].inverse(white_top, condition)  # pyright: ignore
         logits = self.classifier(top.mean((0, 1)))
         return Terms(log_prob, {"class_log_prob": jax.nn.log_softmax(logits)[condition]})

@@ -124,7 +124,9 @@ class Linear(nnx.Module):
         dtype = jnp.promote_types(x.dtype, kernel.dtype) if self.dtype == "float32" else jnp.dtype(self.dtype)
         out = convolve(x.astype(dtype), kernel[:, :, : self.channels].astype(dtype))
         if kernel.shape[0] > 1:
-            constant = edge_map(*x.shape[-3:-1], kernel[:, :, self.channels]) + constant.reshape(1, 1, features)
+            constant = edge_map(x.shape[-3], x.shape[-2], kernel[:, :, self.channels]) + constant.reshape(
+                1, 1, features
+            )
         return out + constant.reshape((1,) * (out.ndim - constant.ndim) + constant.shape).astype(dtype)
 
 

@@ -42,8 +42,9 @@ class Checkpoints:
 
     def __init__(self, workdir: Path | None, *, keep: int = 2):
         self.workdir = workdir
-        sizes = (("last", keep), ("best", 1)) if workdir is not None else ()
-        self._managers = {name: _manager(workdir / name, n) for name, n in sizes}
+        self._managers = {}
+        if workdir is not None:
+            self._managers = {name: _manager(workdir / name, n) for name, n in (("last", keep), ("best", 1))}
 
     def __enter__(self) -> Checkpoints:
         return self
@@ -178,10 +179,9 @@ def restore(directory: str | os.PathLike[str], *, which: Which = "best", density
         raise CheckpointError(f"{workdir} is no run: it has no {RECORD}")
     if density is None:
         model = from_json((workdir / RECORD).read_text()).model
-        density = jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
+        structure, params, fixed = take_apart(jax.eval_shape(lambda: build(model, key=jax.random.key(0))))
     else:
-        density = stack(density)
-    structure, params, fixed = take_apart(density)
+        structure, params, fixed = take_apart(stack(density))
     with Checkpoints(workdir) as checkpoints:
         source: Which = which if checkpoints.latest(which) is not None else "last"
         items, _ = checkpoints.restore(source, density_items(params, fixed))

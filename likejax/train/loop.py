@@ -144,7 +144,7 @@ def fit(
             labelled=density.condition_shape is not None,
             augment=experiment.augment,
         )
-        loop = _Loop(experiment, structure, checkpoints, path, validation, validation_key, best)
+        loop = _Loop(experiment, structure, checkpoints, path, validation, validation_key, best, density.levels)
         state = loop.run(state, step, batches, mesh)
     last = put_together(structure, state.ema, state.fixed)
     best_density = last if loop.best.ema is None else put_together(structure, loop.best.ema, state.fixed)
@@ -168,7 +168,7 @@ def _begin(experiment: Experiment, train: Dataset, key: jax.Array) -> Density:
     check_fit(density, train)
     count = min(experiment.initialise_with, len(train))
     rows = np.asarray(jax.random.permutation(rows_key, len(train)))[:count]
-    return density.initialise(train.examples[np.sort(rows)], initialise_key)
+    return density.initialise(jnp.asarray(train.examples[np.sort(rows)]), initialise_key)
 
 
 def check_disjoint(train: Dataset, other: Dataset) -> None:
@@ -208,10 +208,9 @@ def _compile_step(
     mesh: jax.sharding.Mesh,
 ) -> StepFunction:
     """One update, compiled for the mesh, with the old state's memory reused."""
-    key_data = np.asarray(jax.random.key_data(key))
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        step_key = jax.random.fold_in(jax.random.wrap_key_data(key_data), state.step)
+        step_key = jax.random.fold_in(key, state.step)
         keys = example_keys(step_key, jnp.arange(len(batch.x)))
 
         def loss_of(params: Arrays) -> Any:
@@ -219,7 +218,7 @@ def _compile_step(
 
         (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
         updates, optimiser = transformation.update(gradient, state.optimiser, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params: Arrays = optax.apply_updates(state.params, updates)  # pyright: ignore
         ema = moving_average(state.ema, params, experiment.ema_decay, state.step)
         new = TrainState(state.step + 1, params, ema, state.fixed, optimiser)
         return new, {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(gradient)}
@@ -240,6 +239,7 @@ class _Loop:
         validation: Dataset | None,
         validation_key: jax.Array,
         best: _Best,
+        levels: int | None,
     ):
         self.experiment = experiment
         self.structure = structure
@@ -248,6 +248,7 @@ class _Loop:
         self.validation = validation
         self.validation_key = validation_key
         self.best = best
+        self.unit = "nats" if levels is None else "bits/dim"
         self.history: list[dict[str, Any]] = []
 
     def run(self, state: TrainState, step: StepFunction, batches: Batches, mesh: jax.sharding.Mesh) -> TrainState:
@@ -256,7 +257,7 @@ class _Loop:
         metrics_file = MetricsFile(self.workdir, start=first)
         if self.workdir is not None and (self.workdir / "metrics.jsonl").exists():
             self.history = read_metrics(self.workdir / "metrics.jsonl")
-        progress = ProgressLine(first, experiment.steps, unit="bits/dim", stream=sys.stderr)
+        progress = ProgressLine(first, experiment.steps, unit=self.unit, stream=sys.stderr)
         since, pending, window = time.monotonic(), None, []
         try:
             for number in range(first + 1, experiment.steps + 1):
@@ -280,7 +281,7 @@ class _Loop:
                     self._note(metrics_file, record)
                     progress.report(
                         number,
-                        loss=record["loss"],
+                        loss=self._shown(record["log_prob"], batches.dataset.event_shape),
                         steps_per_second=record["steps_per_second"],
                         validation=self.best.loss if self.best.ema is not None else None,
                     )
@@ -293,6 +294,10 @@ class _Loop:
         finally:
             progress.close()
         return state
+
+    def _shown(self, log_prob: float, event_shape: tuple[int, ...]) -> float:
+        """A mean log-likelihood in the unit that is minimised: bits/dim, or nats of continuous data."""
+        return -log_prob if self.unit == "nats" else float(bits_per_dim(log_prob, event_shape))
 
     def _note(self, metrics_file: MetricsFile, record: dict[str, Any]) -> None:
         self.history.append(record)
@@ -308,9 +313,9 @@ class _Loop:
             condition=self.validation.labels if density.condition_shape is not None else None,
             batch_size=self.experiment.batch_size,
         )
-        loss = float(bits_per_dim(np.mean(log_prob, dtype=np.float64), density.event_shape))
+        loss = self._shown(float(np.mean(log_prob, dtype=np.float64)), density.event_shape)
         self._note(metrics_file, {"step": number, "validation": loss})
-        progress.say(f"step {number}: validation {loss:.4f} bits/dim of the moving average (n = {len(log_prob)})")
+        progress.say(f"step {number}: validation {loss:.4f} {self.unit} of the moving average (n = {len(log_prob)})")
         if loss < self.best.loss:
             self.best = _Best(number, loss, jax.tree.map(np.array, state.ema))
             self.checkpoints.save(

@@ -26,10 +26,10 @@ def build_optimiser(optimiser: Optimiser, steps: int) -> optax.GradientTransform
     within its warm-up.
     """
     rate = schedule(optimiser, steps)
-    moments = {"b1": optimiser.b1, "b2": optimiser.b2, "eps": optimiser.eps}
+    b1, b2, eps = optimiser.b1, optimiser.b2, optimiser.eps
     rule = {
-        "adam": lambda: optax.adam(rate, **moments),
-        "adamw": lambda: optax.adamw(rate, weight_decay=optimiser.weight_decay, **moments),
-        "adamax": lambda: optax.adamax(rate, **moments),
+        "adam": lambda: optax.adam(rate, b1=b1, b2=b2, eps=eps),
+        "adamw": lambda: optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=optimiser.weight_decay),
+        "adamax": lambda: optax.adamax(rate, b1=b1, b2=b2, eps=eps),
     }[optimiser.name]()
     return optax.chain(optax.clip_by_global_norm(optimiser.clip_norm), rule) if optimiser.clip_norm else rule

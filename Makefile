@@ -1,0 +1,49 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each sets up .venv by itself.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+INSTALLED = $(VENV)/.installed
+NEXT_PYTHON ?= python3.13
+NEXT_VENV = .venv-next
+SLOW ?=
+WORKERS ?= 2
+
+.PHONY: demo test lint next clean
+
+demo: $(INSTALLED)
+	$(BIN)/likejax demo --out demo
+
+# Everything not marked slow; SLOW=1 adds the slow tests, lint and types, and the newest JAX where there is a Python for it.
+test: $(INSTALLED)
+	$(BIN)/python -m pytest -n $(WORKERS) --jaxtyping-packages=likejax,beartype.beartype $(if $(SLOW),--slow)
+	$(if $(SLOW),$(MAKE) lint next)
+
+lint: $(INSTALLED)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# The contract tests again, on the newest Python and JAX, with the defaults that Flax NNX announces.
+next:
+	@if $(NEXT_PYTHON) --version >/dev/null 2>&1; then $(MAKE) run-next; \
+	else echo "next: no $(NEXT_PYTHON) on this machine, the tests on the newest JAX are left out"; fi
+
+.PHONY: run-next
+run-next: $(NEXT_VENV)/.installed
+	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false $(NEXT_VENV)/bin/python -m pytest -n $(WORKERS) \
+	  tests/test_bijections.py tests/test_densities.py tests/test_golden_glow.py tests/test_glow.py
+
+$(INSTALLED): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet -e '.[dev]'
+	touch $@
+
+$(NEXT_VENV)/.installed: pyproject.toml
+	$(NEXT_PYTHON) -m venv $(NEXT_VENV)
+	$(NEXT_VENV)/bin/python -m pip install --quiet --upgrade pip
+	$(NEXT_VENV)/bin/python -m pip install --quiet -e . 'pytest>=8' 'pytest-xdist>=3.6'
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(NEXT_VENV) .cache demo

@@ -1,0 +1,196 @@
+"""Glow's training step and log_prob against the same network in plain PyTorch, alternating in one run.
+
+    python benchmarks/glow.py [--preset glow/fashion_mnist-small] [--batch-size 16] [--rounds 10]
+
+Both sides get the same architecture, batch size, optimiser (Adam) and thread count. Times are medians over the
+rounds; the ratio is PyTorch's time over likejax's, above 1 where likejax is faster. Needs `pip install torch`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import statistics
+import time
+
+import jax
+import numpy as np
+import optax
+import torch
+from torch import nn
+from torch.nn import functional
+
+import likejax as lj
+from likejax.train.state import put_together, take_apart
+
+
+class EdgeConv(nn.Module):
+    """A 3x3 convolution with an input channel that is 1 on the padding, or a 1x1 convolution without."""
+
+    def __init__(self, channels: int, features: int, size: int, zero: bool = False):
+        super().__init__()
+        self.edge = size > 1
+        self.conv = nn.Conv2d(channels + self.edge, features, size, bias=zero)
+        self.log_scale = nn.Parameter(torch.zeros(1, features, 1, 1)) if zero else None
+        nn.init.normal_(self.conv.weight, std=0.05)
+        if zero:
+            nn.init.zeros_(self.conv.weight)
+            nn.init.zeros_(self.conv.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.edge:
+            ring = functional.pad(torch.zeros_like(x[:, :1]), (1, 1, 1, 1), value=1.0)
+            x = torch.cat([functional.pad(x, (1, 1, 1, 1)), ring], 1)
+        x = self.conv(x)
+        return x if self.log_scale is None else x * torch.exp(3 * self.log_scale)
+
+
+class ActNorm(nn.Module):
+    def __init__(self, channels: int):
+        super().__init__()
+        self.bias = nn.Parameter(torch.zeros(1, channels, 1, 1))
+        self.log_scale = nn.Parameter(torch.zeros(1, channels, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        positions = x.shape[2] * x.shape[3]
+        return (x + self.bias) * torch.exp(3 * self.log_scale), positions * 3 * self.log_scale.sum()
+
+
+class Step(nn.Module):
+    def __init__(self, channels: int, width: int):
+        super().__init__()
+        self.actnorm = ActNorm(channels)
+        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(channels, channels))[0])
+        self.first, self.second = EdgeConv(channels // 2, width, 3), EdgeConv(width, width, 1)
+        self.first_norm, self.second_norm = ActNorm(width), ActNorm(width)
+        self.last = EdgeConv(width, channels, 3, zero=True)
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        x, total = self.actnorm(x)
+        x = functional.conv2d(x, self.weight.T[..., None, None])
+        total = total + x.shape[2] * x.shape[3] * torch.linalg.slogdet(self.weight)[1]
+        kept, moved = x.chunk(2, 1)
+        h = functional.relu(self.first_norm(self.first(kept))[0])
+        h = functional.relu(self.second_norm(self.second(h))[0])
+        h = self.last(h)
+        shift, logit = h[:, 0::2], h[:, 1::2] + 2
+        moved = (moved + shift) * torch.sigmoid(logit)
+        return torch.cat([kept, moved], 1), total + functional.logsigmoid(logit).sum((1, 2, 3))
+
+
+def log_normal(x: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
+    return (-0.5 * (math.log(2 * math.pi) + ((x - mean) * torch.exp(-log_std)) ** 2) - log_std).sum((1, 2, 3))
+
+
+class Glow(nn.Module):
+    """The official architecture, written plainly."""
+
+    def __init__(self, config: lj.GlowConfig):
+        super().__init__()
+        self.config = config
+        self.steps, self.priors = nn.ModuleList(), nn.ModuleList()
+        channels = config.event_shape[2]
+        for scale in range(config.scales):
+            channels *= 4
+            self.steps.append(nn.ModuleList(Step(channels, config.width) for _ in range(config.depth)))
+            if scale < config.scales - 1:
+                self.priors.append(EdgeConv(channels // 2, channels, 3, zero=True))
+                channels //= 2
+        self.top = EdgeConv(2 * channels, 2 * channels, 3, zero=True)
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x + torch.rand_like(x)) / self.config.levels - 0.5
+        total = -math.log(self.config.levels) * x[0].numel()
+        for scale, steps in enumerate(self.steps):
+            x = functional.pixel_unshuffle(x, 2)
+            for step in steps:
+                x, log_det = step(x)
+                total = total + log_det
+            if scale < len(self.priors):
+                x, out = x.chunk(2, 1)
+                h = self.priors[scale](x)
+                total = total + log_normal(out, h[:, 0::2], h[:, 1::2])
+        mean, log_std = self.top(torch.zeros_like(x).repeat(1, 2, 1, 1)).chunk(2, 1)
+        return total + log_normal(x, mean, log_std)
+
+
+def ours(config: lj.GlowConfig, x: np.ndarray):
+    density = lj.build(config, key=0).initialise(x, 1)
+    structure, params, fixed = take_apart(density)
+    rule = optax.adam(1e-3)
+    state = params, rule.init(params)
+    keys = lj.example_keys(2, range(len(x)))
+
+    @jax.jit
+    def step(state, x):
+        def loss(params):
+            return -put_together(structure, params, fixed).terms(x, key=keys).log_prob.mean() / x[0].size
+
+        params, moments = state
+        gradient = jax.grad(loss)(params)
+        updates, moments = rule.update(gradient, moments)
+        return optax.apply_updates(params, updates), moments
+
+    def train():
+        nonlocal state
+        state = jax.block_until_ready(step(state, x))
+
+    def score():
+        jax.block_until_ready(density.log_prob(x, key=keys))
+
+    return train, score, sum(leaf.size for leaf in params.values())
+
+
+def theirs(config: lj.GlowConfig, x: np.ndarray):
+    model = Glow(config)
+    rule = torch.optim.Adam(model.parameters(), 1e-3)
+    data = torch.as_tensor(x.transpose(0, 3, 1, 2).copy()).float()
+
+    def train():
+        rule.zero_grad()
+        (-model.log_prob(data).mean() / data[0].numel()).backward()
+        rule.step()
+
+    def score():
+        with torch.no_grad():
+            model.log_prob(data)
+
+    return train, score, sum(p.numel() for p in model.parameters())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--preset", default="glow/fashion_mnist-small")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=10)
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    config = lj.preset(arguments.preset).model
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, config.levels, (arguments.batch_size, *config.event_shape)).astype(np.uint8)
+    sides = {"likejax": ours(config, x), "PyTorch": theirs(config, x)}
+    assert len({side[2] for side in sides.values()}) == 1, "the two networks differ in size"
+    print(f"{arguments.preset}, batch {len(x)}, {sides['likejax'][2]:,} parameters; {platform.processor() or 'cpu'},")
+    print(
+        f"jax {jax.__version__} on {jax.default_backend()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    )
+    for index, what in enumerate(("training step", "log_prob")):
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for round_ in range(arguments.rounds + 2):
+            for name, side in sides.items():
+                start = time.perf_counter()
+                side[index]()
+                if round_ >= 2:
+                    times[name].append(time.perf_counter() - start)
+        medians = {name: statistics.median(values) for name, values in times.items()}
+        ratios = [b / a for a, b in zip(*times.values(), strict=True)]
+        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        print(
+            f"{what:14} likejax {1e3 * medians['likejax']:8.1f} ms   PyTorch {1e3 * medians['PyTorch']:8.1f} ms   "
+            f"ratio {middle:.2f} (quartiles {low:.2f}-{high:.2f})"
+        )
+
+
+if __name__ == "__main__":
+    main()

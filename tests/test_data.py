@@ -1,0 +1,475 @@
+"""Datasets: built in, from files, from TFDS; and what happens when files are not what they claim."""
+
+from __future__ import annotations
+
+import gzip
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+import pytest
+import scipy.io
+from PIL import Image
+
+import likejax as lj
+from likejax.data import formats
+from likejax.data.augment import flip, shift
+from likejax.data.batches import Batches, Position
+from likejax.data.toys import TOYS, toy
+from tests.paths import DATA
+
+needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no folder of real data: set LIKEJAX_DATA")
+RNG = np.random.default_rng(0)
+
+
+def images(n: int = 10, height: int = 4, width: int = 4, channels: int | None = None) -> np.ndarray:
+    return RNG.integers(0, 256, (n, height, width) if channels is None else (n, height, width, channels), np.uint8)
+
+
+def idx(array: np.ndarray) -> bytes:
+    kind = {"uint8": 8, "int32": 12}[array.dtype.name]
+    return (
+        struct.pack(f">HBB{array.ndim}I", 0, kind, array.ndim, *array.shape)
+        + array.astype(">i4" if kind == 12 else "u1").tobytes()
+    )
+
+
+# --- Dataset
+
+
+def test_from_array():
+    dataset = lj.Dataset.from_array(images(), labels=np.arange(10))
+    assert (len(dataset), dataset.event_shape, dataset.levels) == (10, (4, 4, 1), 256)
+    with pytest.raises(ValueError, match="read-only"):
+        dataset.examples[0] = 0
+    assert lj.Dataset.from_array(np.zeros((3, 2))).levels is None
+    assert lj.Dataset.from_array(np.ones((3, 4, 4), bool)).levels == 2
+    assert dataset.fingerprint() == lj.Dataset.from_array(dataset.examples).fingerprint()
+    assert dataset.fingerprint() != dataset.invert().fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: lj.Dataset.from_array(np.array([["a"]])), TypeError, "numeric"),
+        (lambda: lj.Dataset.from_array(np.zeros(3)), ValueError, r"\(n, \*event_shape\)"),
+        (lambda: lj.Dataset.from_array(np.zeros((0, 3))), ValueError, "n > 0"),
+        (lambda: lj.Dataset.from_array(np.array([[1.0, np.nan]])), ValueError, "1 NaN or infinite"),
+        (lambda: lj.Dataset.from_array(images(), levels=16), ValueError, r"0\.\.15 for 16 levels"),
+        (lambda: lj.Dataset.from_array(images() / 255.0, levels=256), TypeError, "unscaled"),
+        (lambda: lj.Dataset.from_array(images(), labels=np.arange(9)), ValueError, r"shape \(10,\)"),
+        (lambda: lj.Dataset.from_array(np.zeros((3, 2))).invert(), ValueError, "integer images"),
+        (lambda: lj.Dataset.from_array(images()).grey(), ValueError, "3 channels"),
+        (lambda: lj.Dataset.from_array(images()).pad(3, 8), ValueError, "at least 4"),
+        (lambda: lj.Dataset.from_array(images()).resize(8, 8, filter="cubic"), ValueError, "unknown filter"),
+        (lambda: lj.Dataset.from_array(images()).reduce_levels(100), ValueError, "divisor of 256"),
+    ],
+)
+def test_wrong_arrays(make, error, message):
+    with pytest.raises(error, match=message):
+        make()
+
+
+def test_steps_are_noted():
+    dataset = lj.Dataset.from_array(images(3, channels=3))
+    stepped = dataset.grey().resize(8, 8).invert().pad(10, 12, value=7).transpose().reduce_levels(32).colour()
+    assert (stepped.event_shape, stepped.levels) == ((12, 10, 3), 32)
+    assert len(stepped.provenance) == len(dataset.provenance) + 7
+    assert stepped.examples.max() < 32
+    np.testing.assert_array_equal(dataset.invert().invert().examples, dataset.examples)
+    np.testing.assert_array_equal(dataset.resize(8, 8, filter="nearest").examples[:, ::2, ::2], dataset.examples)
+    assert (dataset.pad(6, 6).examples[:, 0] == 0).all()
+
+
+# --- built in
+
+
+def test_digits():
+    parts = {split: lj.load("digits", split=split) for split in ("train", "validation", "test")}
+    assert [len(p) for p in parts.values()] == [1258, 180, 359]
+    assert all(p.levels == 17 and p.labels is not None for p in parts.values())
+    everything = np.concatenate([p.examples for p in parts.values()]).reshape(1797, -1)
+    from sklearn import datasets
+
+    theirs = datasets.load_digits().data
+    np.testing.assert_array_equal(everything[np.lexsort(everything.T)], theirs[np.lexsort(theirs.T)])
+    again = lj.load("digits", split="test")
+    assert again.fingerprint() == parts["test"].fingerprint()
+
+
+def test_photographs_do_not_overlap():
+    parts = [lj.load("photographs", split=split) for split in ("train", "validation", "test")]
+    assert all(p.event_shape == (32, 32, 3) for p in parts)
+    rows = [{image.tobytes() for image in p.examples} for p in parts]
+    assert not rows[0] & rows[1]
+    assert not rows[0] & rows[2]
+    assert not rows[1] & rows[2]
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_toys(name):
+    """Reproducible, finite, new for every seed, and spread as the generators of FFJORD are."""
+    points = toy(name, 4000, seed=3)
+    np.testing.assert_array_equal(points, toy(name, 4000, seed=3))
+    assert np.isfinite(points).all()
+    assert not np.array_equal(points, toy(name, 4000, seed=4))
+    assert 1 < np.abs(points).max() < 6
+    assert len(lj.load(name)) == 20_000
+
+
+def test_toy_checkerboard_is_uniform_on_eight_squares():
+    points = toy("checkerboard", 20_000, seed=0)
+    assert np.abs(points).max() <= 4
+    counts = np.histogram2d(*points.T, bins=4, range=[[-4, 4]] * 2)[0]
+    assert (np.sort(counts.reshape(-1))[:8] == 0).all()
+    assert np.abs(np.sort(counts.reshape(-1))[8:] / 2500 - 1).max() < 0.1
+
+
+# --- files
+
+
+def test_idx_pairs(tmp_path):
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    x, y = images(20), np.arange(20, dtype=np.uint8)
+    (folder / "train-images-idx3-ubyte").write_bytes(idx(x))
+    (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(y)))
+    (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(x[:5])))
+    train, valid, test = (lj.load("mine", split=s, data_dir=tmp_path) for s in ("train", "validation", "test"))
+    assert (len(train), len(valid), len(test)) == (18, 2, 5)
+    np.testing.assert_array_equal(train.examples[..., 0], x[train.labels])
+    assert test.labels is None
+    assert "mine" in lj.datasets(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda b: b[:-3], "truncated: shape"),
+        (lambda b: b + b"\0", "too long"),
+        (lambda b: b[:6], "header ends early"),
+        (lambda b: b"", "expected the magic number"),
+        (lambda b: b"\x89PNG" + b[4:], "expected the magic number"),
+        (lambda b: b[:4] + b"\xff" * 12 + b[16:], "too large"),
+        (lambda b: idx(np.arange(20, dtype=np.uint8)), "mislabelled"),
+    ],
+)
+@pytest.mark.parametrize("suffix", ["", ".gz"])
+def test_damaged_idx(tmp_path, damage, message, suffix):
+    (tmp_path / "d").mkdir()
+    data = damage(idx(images(20)))
+    (tmp_path / "d" / f"train-images-idx3-ubyte{suffix}").write_bytes(gzip.compress(data) if suffix else data)
+    with pytest.raises(ValueError, match=message):
+        lj.load("d", data_dir=tmp_path)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:40] + b"\0\0\0" + b[43:], lambda b: b"plain"])
+def test_damaged_gzip(tmp_path, damage):
+    (tmp_path / "d").mkdir()
+    data = gzip.compress(idx(images(200, 8, 8)))
+    (tmp_path / "d" / "train-images-idx3-ubyte.gz").write_bytes(damage(data))
+    with pytest.raises(ValueError, match="gzip"):
+        lj.load("d", data_dir=tmp_path)
+
+
+def test_labels_must_fit(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "train-images-idx3-ubyte").write_bytes(idx(images(20)))
+    (tmp_path / "d" / "train-labels-idx1-ubyte").write_bytes(idx(np.arange(19, dtype=np.uint8)))
+    with pytest.raises(ValueError, match="expected 20 labels"):
+        lj.load("d", data_dir=tmp_path)
+
+
+def test_npz_and_npy(tmp_path):
+    for name in ("a", "b", "c", "bad", "objects"):
+        (tmp_path / name).mkdir()
+    x = images(30, 4, 4, 3)
+    np.savez(tmp_path / "a" / "a.npz", x_train=x, x_test=x[:4], y_train=np.arange(30), y_test=np.arange(4))
+    np.save(tmp_path / "b" / "only.npy", x)
+    np.save(tmp_path / "c" / "data.npy", RNG.normal(size=(100, 3)))
+    assert lj.load("a", data_dir=tmp_path).event_shape == (4, 4, 3)
+    assert len(lj.load("b", split="test", data_dir=tmp_path)) == 30
+    with pytest.raises(ValueError, match="one part only, which is its test part"):
+        lj.load("b", split="train", data_dir=tmp_path)
+    parts = [lj.load("c", split=s, data_dir=tmp_path) for s in ("train", "validation", "test")]
+    assert [len(p) for p in parts] == [80, 10, 10]
+    assert parts[0].levels is None
+
+    (tmp_path / "bad" / "x.npz").write_bytes((tmp_path / "a" / "a.npz").read_bytes()[:200])
+    with pytest.raises(ValueError, match=r"not a readable \.npz"):
+        lj.load("bad", data_dir=tmp_path)
+    np.save(tmp_path / "objects" / "x.npy", np.array([{}, []], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"not a readable \.npy"):
+        lj.load("objects", data_dir=tmp_path)
+
+
+def test_matlab(tmp_path):
+    (tmp_path / "binarized_mnist").mkdir()
+    x = RNG.integers(0, 2, (6, 784)).astype(np.uint8)
+    for part in ("train", "valid", "test"):
+        scipy.io.savemat(tmp_path / "binarized_mnist" / f"binarized_mnist_{part}.mat", {"X": x})
+    dataset = lj.load("binarized_mnist", split="validation", data_dir=tmp_path)
+    assert (dataset.event_shape, dataset.levels) == ((28, 28, 1), 2)
+    (tmp_path / "binarized_mnist" / "binarized_mnist_test.mat").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(300))
+    with pytest.raises(ValueError, match=r"MATLAB 7\.3"):
+        formats.read_mat(tmp_path / "binarized_mnist" / "binarized_mnist_test.mat")
+    (tmp_path / "binarized_mnist" / "binarized_mnist_test.mat").write_bytes(bytes(range(256)) * 3)
+    with pytest.raises(ValueError, match="not a readable MATLAB"):
+        formats.read_mat(tmp_path / "binarized_mnist" / "binarized_mnist_test.mat")
+
+
+def cifar_rows(n: int) -> tuple[np.ndarray, np.ndarray]:
+    return RNG.integers(0, 256, (n, 3072)).astype(np.uint8), np.arange(n) % 10
+
+
+def test_cifar_binary(tmp_path):
+    folder = tmp_path / "cifar10"
+    folder.mkdir()
+    rows, labels = cifar_rows(7)
+    record = np.concatenate([labels[:, None].astype(np.uint8), rows], 1).tobytes()
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        (folder / f"{name}.bin").write_bytes(record)
+    test = lj.load("cifar10", split="test", data_dir=tmp_path)
+    np.testing.assert_array_equal(test.examples[2, 3, 5], rows[2].reshape(3, 32, 32)[:, 3, 5])
+    np.testing.assert_array_equal(test.labels, labels)
+    (folder / "data_batch_3.bin").unlink()
+    with pytest.raises(ValueError, match=r"data_batch_3\.bin missing"):
+        lj.load("cifar10", split="test", data_dir=tmp_path)
+    (folder / "data_batch_3.bin").write_bytes(record[:-1])
+    with pytest.raises(ValueError, match="records of 3073 bytes"):
+        formats.read_cifar_binary(folder / "data_batch_3.bin")
+
+
+def test_cifar_python(tmp_path):
+    folder = tmp_path / "cifar10" / "cifar-10-batches-py"
+    folder.mkdir(parents=True)
+    rows, labels = cifar_rows(7)
+    for name in [f"data_batch_{i}" for i in range(1, 6)] + ["test_batch"]:
+        for protocol in (2, 4):
+            record = {b"data": rows, b"labels": labels.tolist(), b"filenames": [b"a.png"] * 7}
+            (folder / name).write_bytes(pickle.dumps(record, protocol=protocol))
+    test = lj.load("cifar10", split="test", data_dir=tmp_path)
+    np.testing.assert_array_equal(test.examples[2, 3, 5], rows[2].reshape(3, 32, 32)[:, 3, 5])
+    np.testing.assert_array_equal(test.labels, labels)
+
+
+class _Evil:
+    def __reduce__(self):
+        return print, ("owned",)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (pickle.dumps({b"data": _Evil(), b"labels": []}), "refused to build builtins.print"),
+        (pickle.dumps({b"data": np.array([{}], dtype=object), b"labels": []}), "refused"),
+        (pickle.dumps([1, 2]), "expected a dictionary"),
+        (pickle.dumps({b"data": np.zeros((2, 5), np.uint8), b"labels": [0, 1]}), "3072 columns"),
+        (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}), "expected 2 labels"),
+        (b"\x80\x04garbage", "not a readable CIFAR python batch"),
+    ],
+)
+def test_python_batches_build_only_data(tmp_path, content, message, capsys):
+    path = tmp_path / "test_batch"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        formats.read_cifar_pickle(path)
+    assert "owned" not in capsys.readouterr().out
+
+
+def test_folders_of_images(tmp_path):
+    x = images(6, 5, 4, 3)
+    for i, image in enumerate(x):
+        place = tmp_path / "pictures" / ("train" if i < 4 else "test") / f"class{i % 2}"
+        place.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(place / f"{i}.png")
+    test = lj.load("pictures", split="test", data_dir=tmp_path)
+    assert {image.tobytes() for image in test.examples} == {image.tobytes() for image in x[4:]}
+    np.testing.assert_array_equal(np.sort(test.labels), [0, 1])
+    Image.fromarray(images(1, 3, 3, 3)[0]).save(tmp_path / "pictures" / "test" / "class0" / "odd.png")
+    with pytest.raises(ValueError, match="bring all to one size"):
+        lj.load("pictures", split="test", data_dir=tmp_path)
+    (tmp_path / "pictures" / "test" / "class0" / "odd.png").write_bytes(b"no image")
+    with pytest.raises(ValueError, match="not a readable image"):
+        lj.load("pictures", split="test", data_dir=tmp_path)
+
+
+def test_zips_of_images_once_each(tmp_path):
+    (tmp_path / "z").mkdir()
+    for n in (1, 2):
+        with zipfile.ZipFile(tmp_path / "z" / f"{n}.zip", "w") as archive:
+            for i in range(3):
+                Image.fromarray(np.full((4, 4), 10 * (i + n), np.uint8)).save(tmp_path / "i.png")
+                archive.write(tmp_path / "i.png", f"{i}.png")
+    assert len(lj.load("z", split="test", data_dir=tmp_path)) == 4
+    (tmp_path / "z" / "2.zip").write_bytes(b"PK nonsense")
+    with pytest.raises(ValueError, match="damaged zip"):
+        list(formats.images_in_zip(tmp_path / "z" / "2.zip"))
+
+
+def test_unknown_names(tmp_path):
+    with pytest.raises(ValueError, match=r"no dataset 'nothing'.*Tried reading it from"):
+        lj.load("nothing", data_dir=tmp_path)
+    with pytest.raises(ValueError, match="expected data_dir to be a folder"):
+        lj.load("mnist", data_dir=tmp_path / "absent")
+    with pytest.raises(ValueError, match="expected a split"):
+        lj.load("digits", split="valid")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no file of a known form"):
+        lj.load("empty", data_dir=tmp_path)
+
+
+# --- TFDS
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_tfds_reads_without_tensorflow(tmp_path):
+    """A dataset that TFDS itself wrote as array_record comes back: parts, order, labels, provenance."""
+    import sys
+
+    import tensorflow_datasets as tfds
+
+    x, y = images(12, 28, 28), np.arange(12) % 10
+
+    class Mnist(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        VERSION = tfds.core.Version("3.0.1")
+        name = "mnist"
+
+        def _info(self):
+            features = {
+                "image": tfds.features.Image(shape=(28, 28, 1)),
+                "label": tfds.features.ClassLabel(num_classes=10),
+            }
+            return self.dataset_info_from_configs(features=tfds.features.FeaturesDict(features))
+
+        def _split_generators(self, dl_manager):
+            return {"train": self._rows(0, 8), "test": self._rows(8, 12)}
+
+        def _rows(self, start, stop):
+            for i in range(start, stop):
+                yield i, {"image": Image.fromarray(x[i]), "label": int(y[i])}
+
+        def _generate_examples(self):
+            raise AssertionError
+
+    Mnist(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
+    parts = {s: lj.load("tfds/mnist", split=s, data_dir=tmp_path) for s in ("train", "validation", "test")}
+    assert {s: len(p) for s, p in parts.items()} == {"train": 7, "validation": 1, "test": 4}
+    everything = {
+        image.tobytes(): label for p in parts.values() for image, label in zip(p.examples, p.labels, strict=True)
+    }
+    assert everything == {image.tobytes(): label for image, label in zip(x, y, strict=True)}
+    assert "TFDS mnist" in parts["test"].provenance[0]
+    assert "tensorflow" not in sys.modules
+
+
+def test_tfds_offline_says_what_to_do(tmp_path, monkeypatch):
+    from likejax.data import tfds as adapter
+
+    def offline():
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr(adapter, "_check_online", offline)
+    with pytest.raises(ValueError, match=r"not prepared there.*no network.*pip install tensorflow-cpu"):
+        adapter.load_tfds("cifar10", tmp_path)
+
+
+@needs_data
+@pytest.mark.slow
+def test_tfds_reads_what_is_prepared():
+    by_tfds, by_files = (
+        lj.load("tfds/mnist", split="test", data_dir=DATA),
+        lj.load("mnist", split="test", data_dir=DATA),
+    )
+    rows = [sorted(image.tobytes() for image in d.examples) for d in (by_tfds, by_files)]
+    assert rows[0] == rows[1]
+
+
+# --- real files
+
+
+@needs_data
+@pytest.mark.parametrize(
+    ("name", "sizes", "shape", "levels"),
+    [
+        ("mnist", (55_000, 5_000, 10_000), (28, 28, 1), 256),
+        ("fashion_mnist", (55_000, 5_000, 10_000), (28, 28, 1), 256),
+        ("notmnist", (None, None, 10_000), (28, 28, 1), 256),
+        ("emnist_letters", (None, None, 20_800), (28, 28, 1), 256),
+        ("omniglot", (None, None, 4_840), (105, 105, 1), 256),
+        ("binarized_mnist", (50_000, 10_000, 10_000), (28, 28, 1), 2),
+        ("cifar10_partial", (7_107, 790, 932), (32, 32, 3), 256),
+        ("natural32", (5_400, 600, 1_500), (32, 32, 3), 256),
+        ("svhn_prefix", (None, None, 288), (32, 32, 3), 256),
+        ("uci/redwine", (1_279, 160, 160), (11,), None),
+        ("adbench/45_wine", (103, 13, 13), (13,), None),
+    ],
+)
+def test_real_files(name, sizes, shape, levels):
+    assert name in lj.datasets(DATA)
+    for split, size in zip(("train", "validation", "test"), sizes, strict=True):
+        if size is None:
+            with pytest.raises(ValueError, match="test part"):
+                lj.load(name, split=split, data_dir=DATA)
+        else:
+            dataset = lj.load(name, split=split, data_dir=DATA)
+            assert (len(dataset), dataset.event_shape, dataset.levels) == (size, shape, levels)
+            assert dataset.provenance
+
+
+@needs_data
+def test_histogram_reference_points():
+    """Per-pixel histograms score what the data's README says: 4.588 on Fashion-MNIST, 1.690 on MNIST."""
+    for name, expected in (("fashion_mnist", 4.588), ("mnist", 1.690)):
+        parts = [lj.load(name, split=s, data_dir=DATA) for s in ("train", "validation", "test")]
+        both = lj.Dataset.from_array(np.concatenate([parts[0].examples, parts[1].examples]))
+        evaluation = lj.evaluate(lj.PixelHistogram.fit(both), parts[2], batch_size=1000)
+        assert abs(evaluation.bits_per_dim - expected) < 1e-3
+
+
+# --- batches
+
+
+def test_batches_visit_everything_and_resume():
+    dataset = lj.Dataset.from_array(np.arange(10, dtype=np.uint8).reshape(10, 1, 1), labels=np.arange(10))
+    batches = Batches(dataset, 4, position=Position(5, 0, 0), labelled=True)
+    seen = [next(batches) for _ in range(5)]
+    rows = np.concatenate([b.x.reshape(-1) for b in seen])
+    assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
+    assert not np.array_equal(rows[:10], rows[10:])
+    for batch in seen:
+        np.testing.assert_array_equal(batch.x.reshape(-1), batch.condition)
+    assert batches.position == Position(5, 2, 0)
+
+    resumed = Batches(dataset, 4, position=Position(5, 0, 0), labelled=True)
+    for _ in range(2):
+        next(resumed)
+    again = Batches(dataset, 4, position=resumed.position, labelled=True)
+    for expected in seen[2:]:
+        np.testing.assert_array_equal(next(again).x, expected.x)
+
+
+def test_batches_refuse():
+    dataset = lj.Dataset.from_array(images())
+    with pytest.raises(ValueError, match="expected labels"):
+        Batches(dataset, 4, position=Position(0, 0, 0), labelled=True)
+    with pytest.raises(ValueError, match="unknown augmentation 'rotate'"):
+        Batches(dataset, 4, position=Position(0, 0, 0), augment=("rotate",))
+
+
+def test_augmentations():
+    x = images(50, 20, 20, 1)
+    flipped = flip(x, np.random.default_rng(0))
+    same = (flipped == x).all((1, 2, 3))
+    assert 10 < same.sum() < 40
+    np.testing.assert_array_equal(flipped[~same], x[~same][:, :, ::-1])
+    shifted = shift(x, np.random.default_rng(0))
+    assert shifted.shape == x.shape
+    assert set(np.unique(shifted)) <= set(np.unique(x))
+    moves = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
+    for after, before in zip(shifted[:, 2:-2, 2:-2], x, strict=True):
+        assert any((after == np.roll(before, move, (0, 1))[2:-2, 2:-2]).all() for move in moves)
+    named = Batches(lj.Dataset.from_array(x), 8, position=Position(1, 0, 0), augment=("flip", "shift"))
+    repeated = Batches(lj.Dataset.from_array(x), 8, position=Position(1, 0, 0), augment=("flip", "shift"))
+    np.testing.assert_array_equal(next(named).x, next(repeated).x)
