@@ -173,7 +173,7 @@ def main() -> None:
     assert len({side[2] for side in sides.values()}) == 1, "the two networks differ in size"
     print(f"{arguments.preset}, batch {len(x)}, {sides['likejax'][2]:,} parameters; {platform.processor() or 'cpu'},")
     print(
-        f"jax {jax.__version__} on {jax.default_backend()}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+        f"jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, {torch.get_num_threads()} threads"
     )
     for index, what in enumerate(("training step", "log_prob")):
         times: dict[str, list[float]] = {name: [] for name in sides}

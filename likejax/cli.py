@@ -284,7 +284,7 @@ def _use_compilation_cache() -> None:
     """Compiled programs are kept between runs: a second start takes seconds instead of a minute."""
     import jax
 
-    if jax.config.read("jax_compilation_cache_dir") is None:
+    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore
         cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
         jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "likejax" / "xla"))
 

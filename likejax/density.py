@@ -66,7 +66,7 @@ def as_key(key: KeyLike) -> Key[Array, ...]:
     )
 
 
-def example_keys(key: KeyLike, indices: ArrayLike) -> Key[Array, ...]:
+def example_keys(key: KeyLike, indices: Any) -> Key[Array, ...]:
     """One key per example, ``fold_in(key, index)``: the same whatever batch the example arrives in.
 
     Args:
@@ -92,8 +92,8 @@ def combine_draws(log_probs: Float[Array, "draws ..."], kind: Kind) -> Float[Arr
 
     Example:
       >>> import jax.numpy as jnp, likejax as lj
-      >>> float(lj.combine_draws(jnp.log(jnp.array([1.0, 3.0])), lj.Kind.BOUND))  # log 2
-      0.6931472
+      >>> round(float(lj.combine_draws(jnp.log(jnp.array([1.0, 3.0])), lj.Kind.BOUND)), 4)  # log 2
+      0.6931
     """
     if kind is Kind.BOUND:
         return jax.nn.logsumexp(log_probs, axis=0) - math.log(log_probs.shape[0])
@@ -164,7 +164,7 @@ class Density(nnx.Module, abc.ABC):
         """The training terms of one example; a model with named parts returns them here."""
         return Terms(self._log_prob(x, key, condition), {})
 
-    def initialise(self, batch: Array, key: KeyLike) -> Density:
+    def initialise(self, batch: ArrayLike, key: KeyLike) -> Density:
         """A new density whose data-dependent parameters fit ``batch``; without such parameters, itself.
 
         Args:

@@ -137,11 +137,11 @@ def glow_digits() -> Experiment[GlowConfig]:
         dataset="digits",
         optimiser=_SMALL,
         batch_size=64,
-        steps=1_500,
+        steps=500,
         ema_decay=0.99,
-        validate_every=150,
-        checkpoint_every=500,
-        log_every=50,
+        validate_every=50,
+        checkpoint_every=250,
+        log_every=25,
     )
 
 

@@ -38,6 +38,10 @@ class BijectionCase:
     unit_interval: bool = False
     condition: int | None = None
 
+    @property
+    def label(self) -> jax.Array | None:
+        return None if self.condition is None else jnp.asarray(self.condition)
+
 
 def _coupling(kind, channels, **options):
     return lambda: kind(channels, width=6, rngs=rngs(), **options)

@@ -37,10 +37,10 @@ def test_round_trip_and_log_det(case):
 
         @jax.jit
         def values(bijection, x):
-            z, log_det = bijection.forward(x, None, case.condition)
-            jacobian = jax.jacrev(lambda x: _flat(bijection.forward(x, None, case.condition)[0]))(x)
+            z, log_det = bijection.forward(x, None, case.label)
+            jacobian = jax.jacrev(lambda x: _flat(bijection.forward(x, None, case.label)[0]))(x)
             expected = jnp.linalg.slogdet(jacobian.reshape(x.size, x.size)).logabsdet
-            return z, log_det, expected, bijection.inverse(z, case.condition)
+            return z, log_det, expected, bijection.inverse(z, case.label)
 
         z, log_det, expected, back = values(bijection, x)
         assert _flat(z).size == x.size
@@ -56,8 +56,8 @@ def test_float32_round_trip_and_gradients(case):
 
     @jax.jit
     def values(bijection, x):
-        z, log_det = jax.vmap(lambda x: bijection.forward(x, None, case.condition))(x)
-        return z, log_det, jax.vmap(lambda z: bijection.inverse(z, case.condition))(z)
+        z, log_det = jax.vmap(lambda x: bijection.forward(x, None, case.label))(x)
+        return z, log_det, jax.vmap(lambda z: bijection.inverse(z, case.label))(z)
 
     z, log_det, back = values(bijection, x)
     assert log_det.dtype == jnp.float32
@@ -68,7 +68,7 @@ def test_float32_round_trip_and_gradients(case):
     @jax.grad
     def gradient(params):
         model = nnx.merge(graph, params, rest)
-        z, log_det = jax.vmap(lambda x: model.forward(x, None, case.condition))(x)
+        z, log_det = jax.vmap(lambda x: model.forward(x, None, case.label))(x)
         return sum(jnp.sum(jnp.cos(part)) for part in jax.tree.leaves(z)) + jnp.sum(jnp.sin(log_det))
 
     graph, params, rest = nnx.split(bijection, nnx.Param, ...)

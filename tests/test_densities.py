@@ -236,7 +236,7 @@ def test_estimates_combine_by_the_mean():
 def test_full_gaussian_against_scipy():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3)) + 2
-    density = lj.FullGaussian.fit(lj.Dataset.from_array(rows), ridge=0)
+    density = lj.FullGaussian.fit(lj.Dataset.from_array(rows), ridge=0.0)
     expected = scipy.stats.multivariate_normal(rows.mean(0), np.cov(rows.T, bias=True)).logpdf(rows[:5])
     np.testing.assert_allclose(density.log_prob(rows[:5].astype(np.float32)), expected, rtol=2e-5)
 

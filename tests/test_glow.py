@@ -13,8 +13,9 @@ from flax import nnx
 import likejax as lj
 from likejax.nn import convolutions
 from likejax.nn.convolutions import Linear, convolve
-from likejax.nn.depth import Stacked
+from likejax.nn.depth import unstack
 from likejax.train.state import take_apart
+from tests.registry import perturbed
 
 PARAMETERS = {
     "glow/cifar10": 44_603_604,
@@ -121,9 +122,9 @@ def test_bfloat16_networks_keep_the_likelihood_in_float32():
     x = lj.load("photographs").examples[:8]
     config = {"depth": 2, "width": 16, "scales": 2}
     densities = [lj.build(lj.GlowConfig(compute_dtype=t, **config), key=0) for t in ("float32", "bfloat16")]
-    values = [d.initialise(lj.load("photographs").examples[::50], 1).log_prob(x, key=2) for d in densities]
+    values = [perturbed(d, scale=0.03).log_prob(x, key=2) for d in densities]
     assert values[1].dtype == jnp.float32
-    np.testing.assert_allclose(values[1], values[0], rtol=2e-3)
+    np.testing.assert_allclose(values[1], values[0], rtol=5e-3)
     assert np.abs(values[1] - values[0]).max() > 0
 
 
@@ -163,12 +164,12 @@ def test_convolutions_agree(channels, features, size):
 
 def test_accelerators_get_stacked_blocks(monkeypatch):
     """On a GPU or TPU repeated blocks stay stacked and run as a scan, with the values of the loop."""
-    config = lj.GlowConfig(event_shape=(4, 4, 1), scales=1, depth=3, width=4)
-    apart = lj.build(config, key=0)
+    config = lj.GlowConfig(event_shape=(4, 4, 1), scales=1, depth=5, width=3)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     stacked = lj.build(config, key=0)
-    assert any(isinstance(m, Stacked) for _, m in nnx.iter_graph(stacked))
-    assert not any(isinstance(m, Stacked) for _, m in nnx.iter_graph(apart))
+    apart = unstack(stacked)
+    assert ".blocks.block." in str(take_apart(stacked)[0].names)
+    assert ".blocks.block." not in str(take_apart(apart)[0].names)
     x = np.arange(32, dtype=np.uint8).reshape(2, 4, 4, 1)
     np.testing.assert_allclose(stacked.log_prob(x, key=1), apart.log_prob(x, key=1), rtol=1e-5)
     lowered = jax.jit(lambda d, x: d.log_prob(x, key=1)).lower(stacked, x)

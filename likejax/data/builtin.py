@@ -26,7 +26,7 @@ def load_digits() -> dict[str, Dataset]:
         name="digits",
         provenance=["scikit-learn's digits (UCI optical recognition of handwritten digits)"],
     )
-    return carve("digits", rows, {"train": 1, "validation": 0.1, "test": 0.2})
+    return carve("digits", rows, {"train": 1.0, "validation": 0.1, "test": 0.2})
 
 
 def load_photographs() -> dict[str, Dataset]:

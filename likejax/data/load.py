@@ -100,7 +100,7 @@ def _completed(parts: dict[str, Dataset]) -> dict[str, Dataset]:
     """With a validation part; a table of one part, which has no order to respect, is cut in three."""
     only = parts.get("test")
     if len(parts) == 1 and only is not None and only.levels is None:
-        return carve(only.name, only, {"train": 1, "validation": 0.1, "test": 0.1})
+        return carve(only.name, only, {"train": 1.0, "validation": 0.1, "test": 0.1})
     return with_validation(parts)
 
 

@@ -38,7 +38,7 @@ def with_validation(parts: Mapping[str, Dataset]) -> dict[str, Dataset]:
     if "train" not in parts or "validation" in parts:
         return dict(parts)
     train = parts["train"]
-    carved = carve(train.name, train, {"train": 1, "validation": min(0.1, 5000 / len(train))})
+    carved = carve(train.name, train, {"train": 1.0, "validation": min(0.1, 5000 / len(train))})
     return {**carved, **{split: part for split, part in parts.items() if split != "train"}}
 
 

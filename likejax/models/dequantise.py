@@ -6,7 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Int
+from jaxtyping import Array, ArrayLike, Float, Integer
 
 from likejax.bijections.bijection import Latent
 from likejax.density import Density, KeyLike, Kind, Terms, as_key
@@ -49,12 +49,12 @@ class Dequantised(Density):
     def kind(self) -> Kind:  # type: ignore[override]
         return Kind.ESTIMATE if self.density.kind is Kind.ESTIMATE else Kind.BOUND
 
-    def dequantise(self, x: Int[Array, "*shape"], key: Array) -> Float[Array, "*shape"]:
+    def dequantise(self, x: Integer[Array, "*shape"], key: Array) -> Float[Array, "*shape"]:
         """``(x + u) / levels`` with ``u`` uniform on [0, 1), for one example or with one key for a batch."""
         noise = jax.random.uniform(key, (x.size,)).reshape(x.shape)
         return (x.astype(noise.dtype) + noise) / self.levels
 
-    def quantise(self, y: Float[Array, "*shape"]) -> Int[Array, "*shape"]:
+    def quantise(self, y: Float[Array, "*shape"]) -> Integer[Array, "*shape"]:
         """``floor(levels * y)`` clipped to ``0..levels-1``, the inverse of ``dequantise``."""
         k = jnp.clip(jnp.floor(y * self.levels), 0, self.levels - 1)
         return k.astype(jnp.uint8 if self.levels <= 256 else jnp.uint16)
@@ -74,7 +74,7 @@ class Dequantised(Density):
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         return self.quantise(self.density._sample(key, condition, temperature))
 
-    def initialise(self, batch: Array, key: KeyLike) -> Dequantised:
+    def initialise(self, batch: ArrayLike, key: KeyLike) -> Dequantised:
         """A new density whose data-dependent parameters fit integer examples ``(n, *event_shape)``."""
         flat, _ = self._checked(batch)
         noise_key, density_key = jax.random.split(as_key(key))
@@ -93,7 +93,7 @@ class Dequantised(Density):
         y = jax.vmap(self.dequantise)(flat, keys).reshape(batch + self.event_shape)
         return self.flow.encode(y, condition=condition)
 
-    def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Int[Array, "*batch *event"]:
+    def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Integer[Array, "*batch *event"]:
         """The integers of latents ``z``: ``decode(encode(x, key=key))`` is ``x``."""
         return self.quantise(self.flow.decode(z, condition=condition))
 

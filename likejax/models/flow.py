@@ -87,7 +87,7 @@ class Flow(Density):
         x = _decode(self, z, self._checked_condition(condition, batch))
         return x.reshape(batch + self.event_shape)
 
-    def initialise(self, batch: Array, key: KeyLike) -> Flow:
+    def initialise(self, batch: ArrayLike, key: KeyLike) -> Flow:
         """A new flow whose data-dependent maps fit ``batch``, continuous examples ``(n, *event_shape)``."""
         flat, _ = self._checked(batch)
         return replace(self, bijection=_initialise(self.bijection, flat, as_key(key)))

@@ -20,12 +20,12 @@ PRECISION = "high"
 
 
 def convolve(
-    x: Float[Array, "*batch height width channels"], kernel: Float[Array, "rows columns channels features"]
-) -> Float[Array, "*batch height width features"]:
+    x: Float[Array, "*shape channels"], kernel: Float[Array, "rows columns channels features"]
+) -> Float[Array, "*shape features"]:
     """Correlation of ``x`` with an odd-sized ``kernel``, zero padding, stride 1, same height and width.
 
     Args:
-      x: Images, channels last, any leading shape.
+      x: Images ``(*batch, height, width, channels)``; for a 1x1 kernel any array with the channels last.
       kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
     """
     rows, columns, channels, features = kernel.shape

@@ -7,7 +7,7 @@ import math
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 
 class MetricsFile:
@@ -54,7 +54,7 @@ class ProgressLine:
       stream: Where to write.
     """
 
-    def __init__(self, start: int, steps: int, *, unit: str, stream: TextIO | None = None):
+    def __init__(self, start: int, steps: int, *, unit: str, stream: Any = None):
         self._stream = stream or sys.stderr
         self._start, self._steps, self._unit = start, steps, unit
         self._began = time.monotonic()

@@ -168,7 +168,7 @@ def _begin(experiment: Experiment, train: Dataset, key: jax.Array) -> Density:
     check_fit(density, train)
     count = min(experiment.initialise_with, len(train))
     rows = np.asarray(jax.random.permutation(rows_key, len(train)))[:count]
-    return density.initialise(jnp.asarray(train.examples[np.sort(rows)]), initialise_key)
+    return density.initialise(train.examples[np.sort(rows)], initialise_key)
 
 
 def check_disjoint(train: Dataset, other: Dataset) -> None:
