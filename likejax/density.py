@@ -183,8 +183,9 @@ class Density(nnx.Module, abc.ABC):
 
         Args:
           x: Examples ``(*batch, *event_shape)``: integers if the density has ``levels``, floats otherwise.
-          key: One key, folded with the flat position in ``x``; or keys of shape ``batch``, used as they
-            are (so of a single example, batch shape ``()``, the key is used as it is). Draw ``s`` uses ``fold_in(example_key, s)``. Not needed where ``kind`` is ``EXACT``.
+          key: One key, folded with the flat position in ``x``; or keys of shape ``batch``, used as they are (so
+            the key of a single example, batch shape ``()``, is used as it is). Draw ``s`` uses
+            ``fold_in(example_key, s)``. Not needed where ``kind`` is ``EXACT``.
           condition: ``(*batch, *condition_shape)``, or one ``condition_shape`` for all.
           draws: How many draws to combine, as the kind allows.
 
