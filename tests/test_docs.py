@@ -56,7 +56,7 @@ def test_readme_commands_exist():
     used = set(re.findall(r"^likejax (\w+)", text, re.M))
     assert used
     assert used <= set(COMMANDS)
-    assert set(re.findall(r"train (\S+/\S+)", text)) <= set(likejax.PRESETS)
+    assert set(re.findall(r"train ([\w/-]+)", text)) <= set(likejax.PRESETS)
 
 
 @pytest.mark.slow

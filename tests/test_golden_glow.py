@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,7 @@ class Golden:
         return self.arrays[name]
 
 
+@functools.cache
 def read(path, group: str) -> Golden:
     with np.load(path) as file:
         arrays = {k.removeprefix(f"{group}."): file[k] for k in file.files if k.startswith(f"{group}.")}

@@ -217,8 +217,10 @@ def test_conditional_training():
 
 
 def test_wrong_data():
-    with pytest.raises(ValueError, match="got digits train twice"):
+    with pytest.raises(ValueError, match="1258 of the 1258 of digits train are in digits train"):
         lj.fit(TINY, TRAIN, validation=TRAIN, key=0)
+    with pytest.raises(ValueError, match="90 of the 90"):
+        lj.fit(TINY, TRAIN, validation=TRAIN.take(slice(10, 100)), key=0)
     with pytest.raises(ValueError, match=r"expected examples of shape \(8, 8, 1\) with levels=17"):
         lj.fit(TINY, lj.Dataset.from_array(np.zeros((5, 8, 8), np.uint8)), key=0)
     with pytest.raises(ValueError, match="batch_size >= 1"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -25,6 +27,9 @@ def halves(channels: int) -> tuple[int, int]:
 class _Coupling(Bijection):
     """What both couplings share: the halves, and a network that reads the first."""
 
+    outputs: ClassVar[int]
+    """Outputs of the network for each channel it moves."""
+
     def __init__(
         self,
         channels: int,
@@ -33,11 +38,10 @@ class _Coupling(Bijection):
         rngs: nnx.Rngs,
         kernel_sizes: tuple[int, int, int] = (3, 1, 3),
         dtype: str = "float32",
-        outputs_per_channel: int,
     ):
         self.kept, moved = halves(channels)
         self.network = CouplingNetwork(
-            self.kept, outputs_per_channel * moved, width=width, kernel_sizes=kernel_sizes, rngs=rngs, dtype=dtype
+            self.kept, self.outputs * moved, width=width, kernel_sizes=kernel_sizes, rngs=rngs, dtype=dtype
         )
 
     def initialise(self, batch: Float[Array, "batch *shape channels"], key: Array):
@@ -58,18 +62,7 @@ class AdditiveCoupling(_Coupling):
       Dinh, Krueger and Bengio, 2015, NICE, arXiv:1410.8516. Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        width: int,
-        rngs: nnx.Rngs,
-        kernel_sizes: tuple[int, int, int] = (3, 1, 3),
-        dtype: str = "float32",
-    ):
-        super().__init__(
-            channels, width=width, rngs=rngs, kernel_sizes=kernel_sizes, dtype=dtype, outputs_per_channel=1
-        )
+    outputs = 1
 
     def forward(
         self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
@@ -103,18 +96,7 @@ class AffineCoupling(_Coupling):
       arXiv:1807.03039, table 1 and official code.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        *,
-        width: int,
-        rngs: nnx.Rngs,
-        kernel_sizes: tuple[int, int, int] = (3, 1, 3),
-        dtype: str = "float32",
-    ):
-        super().__init__(
-            channels, width=width, rngs=rngs, kernel_sizes=kernel_sizes, dtype=dtype, outputs_per_channel=2
-        )
+    outputs = 2
 
     def _shift_and_log_scale(self, kept: Array) -> tuple[Array, Array]:
         h = self.network(kept)

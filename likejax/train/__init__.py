@@ -1,0 +1,1 @@
+"""Training: state, optimiser, devices, checkpoints, the loop, the log."""
