@@ -139,7 +139,8 @@ def test_eight_devices_give_the_losses_of_one():
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 from tests.test_training import *
-run = lj.fit(dataclasses.replace(TINY, log_every=1, steps=4), TRAIN, key=1)
+model = dataclasses.replace(TINY.model, scales=1, depth=1)
+run = lj.fit(dataclasses.replace(TINY, model=model, log_every=1, steps=4), TRAIN, key=1)
 print(json.dumps([len(jax.devices()), [r["loss"] for r in run.history]]))
 """
     outputs = []

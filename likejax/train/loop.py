@@ -106,7 +106,8 @@ def fit(
 
     Example:
       >>> import dataclasses, likejax as lj
-      >>> experiment = dataclasses.replace(lj.preset("vector_glow/moons"), steps=2)
+      >>> model = lj.VectorGlowConfig(depth=2, width=8)
+      >>> experiment = dataclasses.replace(lj.preset("vector_glow/moons"), model=model, steps=2)
       >>> lj.fit(experiment, lj.load("moons"), key=0).steps
       2
     """
