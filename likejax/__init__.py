@@ -24,12 +24,16 @@ from likejax.objectives import NLL as NLL
 from likejax.evaluate import Evaluation as Evaluation
 from likejax.evaluate import compare as compare
 from likejax.evaluate import evaluate as evaluate
+from likejax.export import export as export
 from likejax.experiment import Experiment as Experiment
+from likejax.experiment import Guard as Guard
 from likejax.experiment import Optimiser as Optimiser
-from likejax.train.checkpoint import CheckpointError as CheckpointError
+from likejax.train.store import CheckpointError as CheckpointError
 from likejax.train.checkpoint import restore as restore
+from likejax.train.checkpoint import save as save
 from likejax.train.loop import NonFiniteError as NonFiniteError
 from likejax.train.loop import Run as Run
 from likejax.train.loop import fit as fit
+from likejax import ood as ood
 from likejax.presets import PRESETS as PRESETS
 from likejax.presets import preset as preset

@@ -133,6 +133,7 @@ class Density(nnx.Module, abc.ABC):
       levels: Number of integer values an entry can take (256 for 8-bit images); ``None`` if continuous.
       condition_shape: Shape of one example's condition (``()`` for a class label); ``None`` if unconditional.
       kind: What ``log_prob`` returns; see ``Kind``.
+      config: What ``build`` made the density from; ``None`` for one put together by hand.
 
     Example:
       >>> import jax, jax.numpy as jnp, likejax as lj
@@ -151,6 +152,7 @@ class Density(nnx.Module, abc.ABC):
     levels: int | None = None
     condition_shape: tuple[int, ...] | None = None
     kind: Kind
+    config: Any = None
 
     @abc.abstractmethod
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Array:

@@ -31,10 +31,36 @@ class Optimiser:
     """Decoupled weight decay, adamw only."""
     warmup_steps: int = 0
     """Steps of linear warm-up from zero."""
-    decay: Literal["constant", "cosine"] = "constant"
-    """What the rate does after warm-up: stay, or fall to zero along half a cosine."""
+    decay: Literal["constant", "cosine", "linear", "exponential"] = "constant"
+    """What the rate does after warm-up: stay, fall to zero at the last step, or fall by decay_rate a step."""
+    decay_rate: float = 0.999995
+    """Factor a step of the exponential decay."""
     clip_norm: float = 0.0
     """Largest norm of the whole gradient; 0 for no clipping."""
+    clip_adaptive: float = 0.0
+    """Largest norm of each unit's gradient relative to its weights' (Brock et al., 2021); 0 for no clipping."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Guard:
+    """Which steps are not taken: those that are not finite, and those whose gradient explodes.
+
+    The reference is a running geometric mean of gradient norms. A spike doubles it, so a regime of larger gradients
+    is accepted after a few steps and nothing is skipped for ever.
+    """
+
+    spike_factor: float = 20.0
+    """A gradient norm of more than so many times the reference is a spike; 0 to look at non-finite steps only."""
+    after: int = 50
+    """Steps before spikes are looked for, while the reference settles."""
+    patience: int = 10
+    """Skipped steps in a row that stop the run."""
+
+    def __post_init__(self):
+        if self.spike_factor and self.spike_factor <= 1:
+            raise ValueError(f"expected guard.spike_factor above 1, or 0 for none, got {self.spike_factor}")
+        if self.patience < 1:
+            raise ValueError(f"expected guard.patience >= 1, got {self.patience}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,13 +77,17 @@ class Experiment(Generic[Model]):
     levels: int = 0
     """Reduce the images to so many levels; 0 leaves them as they are."""
     augment: tuple[str, ...] = ()
-    """Augmentations of training batches: flip, shift."""
+    """Augmentations of training batches: flip, shift, mutate:RATE."""
     objective: NLL = dataclasses.field(default_factory=NLL)
     """What is minimised."""
     optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
     """How it is minimised."""
+    guard: Guard = dataclasses.field(default_factory=Guard)
+    """Which steps are skipped."""
     batch_size: int = 64
     """Examples per step, over all devices."""
+    accumulate: int = 1
+    """Parts that a batch is cut into, one after the other in memory; their gradients are averaged."""
     steps: int = 10_000
     """Steps in all."""
     initialise_with: int = 256
@@ -68,50 +98,81 @@ class Experiment(Generic[Model]):
     """Steps between validations."""
     validation_examples: int = 1_000
     """Validation examples used to select the best checkpoint."""
+    early_stopping: int = 0
+    """Validations without a new best that end the run; 0 to go on to the last step."""
     checkpoint_every: int = 1_000
     """Steps between checkpoints."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept, besides the best."""
     log_every: int = 100
     """Steps between lines of the log."""
+    samples_every: int = 0
+    """Steps between sheets of samples, PNG files in the run's directory; 0 for none."""
+    tensorboard: bool = False
+    """Also write TensorBoard events (needs tensorboardX)."""
+    parameter_shards: int = 1
+    """Devices over which parameters, moving average and optimiser state are divided; 1 for a copy on each device."""
 
     def __post_init__(self):
-        for name in ("batch_size", "steps", "validate_every", "checkpoint_every", "log_every", "initialise_with"):
+        at_least_one = ("batch_size", "accumulate", "steps", "validate_every", "checkpoint_every", "keep_checkpoints")
+        for name in (*at_least_one, "log_every", "initialise_with", "parameter_shards"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        for name in ("early_stopping", "samples_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"expected {name} >= 0, got {getattr(self, name)}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"expected a batch_size divisible by accumulate={self.accumulate}, got {self.batch_size}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"expected ema_decay in [0, 1), got {self.ema_decay}")
 
 
+_NESTED = {"objective": NLL, "optimiser": Optimiser, "guard": Guard}
+
+
 def to_json(experiment: Experiment) -> str:
-    """The experiment as JSON; a ready density is only named, since its arrays are in the checkpoint."""
+    """The experiment as JSON; a ready density is named, with its config if it has one: its arrays are elsewhere."""
     record = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment) if f.name != "model"}
-    record |= {name: dataclasses.asdict(record[name]) for name in ("objective", "optimiser")}
-    model: Any = experiment.model
+    record |= {name: dataclasses.asdict(record[name]) for name in _NESTED}
+    return json.dumps(record | {"model": model_record(experiment.model)}, indent=2)
+
+
+def model_record(model: Any) -> dict[str, Any]:
+    """What JSON keeps of a config or of a ready density."""
     if isinstance(model, Density):
-        record["model"] = {"density": f"{type(model).__module__}.{type(model).__qualname__}"}
-    else:
-        record["model"] = {"family": model.family, **dataclasses.asdict(model)}
-    return json.dumps(record, indent=2)
+        config = None if model.config is None else model_record(model.config)
+        return {"density": f"{type(model).__module__}.{type(model).__qualname__}", "config": config}
+    return {"family": model.family, **dataclasses.asdict(model)}
+
+
+def config_of(record: Any) -> Any:
+    """The config in a ``model_record``, of a config or of the density that was built from one.
+
+    Raises:
+      ValueError: If there is none: the model was a density of a user's own, or the record is damaged.
+    """
+    try:
+        if "density" in record:
+            if record.get("config") is None:
+                raise ValueError(f"the model was a ready density, {record['density']}: pass it as density=")
+            record = record["config"]
+        return _build(config_class(record["family"]), {k: v for k, v in record.items() if k != "family"})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the record of a model of this version of likejax: {error!r}") from error
 
 
 def from_json(text: str) -> Experiment:
     """The experiment of ``to_json``.
 
     Raises:
-      ValueError: If the text is no experiment, or its model was a ready density.
+      ValueError: If the text is no experiment, or its model was a density of a user's own.
     """
     try:
         record = json.loads(text)
-        model = record.pop("model")
-        if "density" in model:
-            raise ValueError(f"the model was a ready density, {model['density']}: pass it as density=")
-        config = config_class(model.pop("family"))
-        return Experiment(
-            model=_build(config, model),
-            objective=_build(NLL, record.pop("objective")),
-            optimiser=_build(Optimiser, record.pop("optimiser")),
-            **_tuples(record),
-        )
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        model = config_of(record.pop("model"))
+        nested = {name: _build(kind, record.pop(name, {})) for name, kind in _NESTED.items()}
+        return Experiment(model=model, **nested, **_tuples(record))
+    except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not the record of an experiment of this version of likejax: {error!r}") from error
 
 

@@ -20,7 +20,8 @@ Metrics = Mapping[str, Float[Array, ""]]
 class NLL:
     """Mean negative log-likelihood per dimension, in bits, of one draw per example.
 
-    ``loss = mean(-log_prob) / (D ln 2) + class_weight * mean(-class_log_prob) / ln 2``.
+    ``loss = mean(-log_prob) / (D ln 2) + class_weight * mean(-class_log_prob) / ln 2``; of weighted examples, whose
+    weights average 1 over the data, the mean of ``weight * value``.
 
     References:
       The official Glow code, whose objective this is (``weight_y`` is ``class_weight``).
@@ -33,8 +34,10 @@ class NLL:
         """The loss of a batch and what to log of it."""
         del step
         terms = density.terms(batch.x, key=key, condition=batch.condition)
-        loss = bits_per_dim(jnp.mean(terms.log_prob), density.event_shape)
-        metrics = {"log_prob": jnp.mean(terms.log_prob)} | {k: jnp.mean(v) for k, v in terms.parts.items()}
+        weight = 1.0 if batch.weight is None else batch.weight
+        metrics = {"log_prob": jnp.mean(weight * terms.log_prob)}
+        metrics |= {name: jnp.mean(weight * part) for name, part in terms.parts.items()}
+        loss = bits_per_dim(metrics["log_prob"], density.event_shape)
         if self.class_weight:
             loss = loss - self.class_weight * metrics["class_log_prob"] / math.log(2.0)
         return loss, jax.lax.stop_gradient(metrics)

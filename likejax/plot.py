@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,6 +48,15 @@ def sheet(
     return figure
 
 
+def pixels(figure: Any) -> Integer[np.ndarray, "height width 3"]:
+    """What a figure looks like, as an RGB array."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def curves(
     lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str, title: str = ""
 ):
@@ -69,15 +78,46 @@ def curves(
     return figure
 
 
-def histograms(values: Mapping[str, Num[np.ndarray, " n"]], *, x_label: str, bins: int = 50, title: str = ""):
-    """Overlaid histograms, normalised, from their names to their values."""
-    figure = _figure(6, 3.5)
-    axes = figure.add_subplot()
-    edges = np.histogram_bin_edges(np.concatenate([np.asarray(v) for v in values.values()]), bins=bins)
-    for name, value in values.items():
-        axes.hist(np.asarray(value), bins=edges, density=True, alpha=0.5, label=name)
-    axes.set_xlabel(x_label)
-    axes.set_ylabel("density")
-    axes.set_title(title, fontsize=10)
-    axes.legend(frameon=False)
+def histograms(panels: Mapping[str, Mapping[str, Num[np.ndarray, " n"]]], *, bins: int = 60):
+    """A panel of overlaid histograms for every title, from names to values; the tails outside 1..99 % are cut off."""
+
+    def draw(axes: Any, values: Mapping[str, Any]) -> None:
+        finite = {name: np.asarray(v)[np.isfinite(v)] for name, v in values.items()}
+        bounds = np.array([np.quantile(v, [0.01, 0.99]) for v in finite.values() if len(v)])
+        low, high = bounds[:, 0].min(), bounds[:, 1].max()
+        edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+        for number, (name, value) in enumerate(finite.items()):
+            filled = (
+                {"histtype": "stepfilled", "alpha": 0.35} if number == 0 else {"histtype": "step", "linewidth": 1.4}
+            )
+            shares = np.full(len(value), 1 / max(1, len(value)))
+            axes.hist(np.clip(value, edges[0], edges[-1]), bins=edges, weights=shares, label=name, **filled)
+        axes.set_ylabel("share")
+
+    return _panels(panels, draw)
+
+
+def roc(panels: Mapping[str, Mapping[str, tuple[Any, Any]]]):
+    """A panel of ROC curves for every title, from names to false- and true-positive rates."""
+
+    def draw(axes: Any, lines: Mapping[str, tuple[Any, Any]]) -> None:
+        axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
+        for name, (false_rate, true_rate) in lines.items():
+            axes.plot(false_rate, true_rate, label=name, linewidth=1.5)
+        axes.set_xlabel("false-positive rate")
+        axes.set_ylabel("true-positive rate")
+        axes.set_aspect("equal")
+
+    return _panels(panels, draw, height=4.6)
+
+
+def _panels(panels: Mapping[str, Any], draw: Callable[[Any, Any], None], *, height: float = 3.2):
+    columns = min(3, len(panels)) if len(panels) != 4 else 2
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure(4.8 * columns, height * rows)
+    for number, (title, content) in enumerate(panels.items()):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        draw(axes, content)
+        axes.set_title(title, fontsize=10)
+        axes.legend(frameon=False, fontsize=7)
     return figure

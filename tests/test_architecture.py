@@ -18,7 +18,7 @@ LAYERS = [
     {"data", "nn", "distributions", "plot"},
     {"bijections"},
     {"models"},
-    {"objectives", "evaluate"},
+    {"objectives", "evaluate", "export"},
     {"experiment"},
     {"train"},
     {"ood"},

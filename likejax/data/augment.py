@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 from jaxtyping import Integer
@@ -31,5 +32,44 @@ def shift(images: Images, rng: np.random.Generator) -> Images:
     return padded[np.arange(len(images))[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
-AUGMENTATIONS: dict[str, Callable[[Images, np.random.Generator], Images]] = {"flip": flip, "shift": shift}
+def mutate(images: Images, rng: np.random.Generator, *, levels: int, rate: float) -> Images:
+    """``(x + m u) mod levels``, with ``m`` Bernoulli(``rate``) and ``u`` uniform on ``0..levels-1``, per entry.
+
+    So an entry changes with probability ``rate (levels - 1) / levels``. What background models are trained on.
+
+    References:
+      Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845, and its code.
+    """
+    chosen = rng.random(images.shape, np.float32) < rate
+    offsets = rng.integers(0, levels, images.shape, np.uint16)
+    return ((images + chosen * offsets) % levels).astype(images.dtype)
+
+
+AUGMENTATIONS: dict[str, Callable[..., Images]] = {"flip": flip, "shift": shift, "mutate": mutate}
 """Name in an experiment to function."""
+
+
+def augmentation(spec: str, *, levels: int | None) -> Callable[[Images, np.random.Generator], Images]:
+    """The function of a name in an experiment: ``flip``, ``shift``, ``mutate:0.2`` (with its rate).
+
+    Raises:
+      ValueError: If there is none of that name, its rate is missing or no probability, or the data are no integers.
+    """
+    name, colon, rate = spec.partition(":")
+    if name not in AUGMENTATIONS:
+        raise ValueError(f"unknown augmentation {name!r}; there are flip, shift and mutate:RATE")
+    if levels is None:
+        raise ValueError(f"expected integer images to augment by {name}, got continuous data")
+    if bool(colon) != (name == "mutate"):
+        raise ValueError(f"expected {'mutate:RATE' if name == 'mutate' else name}, got augmentation {spec!r}")
+    return partial(mutate, levels=levels, rate=_probability(rate)) if colon else AUGMENTATIONS[name]
+
+
+def _probability(text: str) -> float:
+    try:
+        rate = float(text)
+    except ValueError:
+        rate = -1.0
+    if not 0 < rate < 1:
+        raise ValueError(f"expected a rate between 0 and 1, got {text!r}")
+    return rate

@@ -1,22 +1,23 @@
-"""Endless shuffled batches whose position is three integers."""
+"""Endless batches whose position is three integers: shuffled from a dataset, or in the order of an iterable."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-from jaxtyping import Integer, Num
+from jaxtyping import Float, Integer, Num
 
-from likejax.data.augment import AUGMENTATIONS
+from likejax.data.augment import augmentation
 from likejax.data.dataset import Dataset
 
 
 class Batch(NamedTuple):
-    """Examples ``(n, *event_shape)`` and their labels as conditions, if the model is conditional."""
+    """Examples ``(n, *event_shape)``, their labels if the model is conditional, and their weights if they have any."""
 
     x: Num[np.ndarray, "n ..."]
     condition: Integer[np.ndarray, " n"] | None
+    weight: Float[np.ndarray, " n"] | None = None
 
 
 class Position(NamedTuple):
@@ -27,17 +28,27 @@ class Position(NamedTuple):
     row: int
 
 
-class Batches(Iterator[Batch]):
-    """Batches of one size for ever; each epoch visits every example once, in an order of ``(seed, epoch)``.
+class Batches(Protocol):
+    """A stream of batches of one size, for ever."""
 
-    A batch may end one epoch and begin the next, so no example is ever dropped.
+    position: Position
+
+    def __next__(self) -> Batch: ...
+
+
+class DatasetBatches(Iterator[Batch]):
+    """Batches of a dataset; each epoch visits every example once, in an order of ``(seed, epoch)``.
+
+    A batch may end one epoch and begin the next, so no example is ever dropped. Several processes each take their
+    part of the same batch: what one process would train on, together they do.
 
     Args:
       dataset: Source of the examples.
-      batch_size: Examples per batch.
+      batch_size: Examples per batch, over all processes.
       position: Where to begin.
       labelled: Whether batches carry the labels as conditions.
       augment: Names of augmentations, applied in order.
+      part: Index of this process, and how many there are.
 
     Raises:
       ValueError: If labels are asked for and there are none, or an augmentation is unknown.
@@ -51,17 +62,18 @@ class Batches(Iterator[Batch]):
         position: Position,
         labelled: bool = False,
         augment: Sequence[str] = (),
+        part: tuple[int, int] = (0, 1),
     ):
         if labelled and dataset.labels is None:
             raise ValueError(f"expected labels for a conditional model, dataset {dataset.name!r} has none")
-        unknown = [name for name in augment if name not in AUGMENTATIONS]
-        if unknown:
-            raise ValueError(f"unknown augmentation {unknown[0]!r}; there are {', '.join(AUGMENTATIONS)}")
         self.dataset = dataset
         self.batch_size = batch_size
         self.position = Position(*position)
         self._labels = dataset.labels if labelled else None
-        self._augment = [AUGMENTATIONS[name] for name in augment]
+        # mean weight 1 over the dataset: integer weights then equal repetition, and no batch is normalised by itself
+        self._weights = None if dataset.weights is None else (dataset.weights / dataset.weights.mean()).astype("f4")
+        self._augment = [augmentation(spec, levels=dataset.levels) for spec in augment]
+        self._mine = _share(batch_size, part)
         self._order = self._shuffled()
 
     def _shuffled(self) -> np.ndarray:
@@ -84,7 +96,128 @@ class Batches(Iterator[Batch]):
     def __next__(self) -> Batch:
         rng = np.random.default_rng([*self.position, 1])
         rows = self._rows()
-        x = self.dataset.examples[rows]
+        mine = rows[self._mine]
+        if self._augment:  # the whole batch, so that every process draws the same and the parts fit together
+            x = self.dataset.examples[rows]
+            for augment in self._augment:
+                x = augment(x, rng)
+            x = x[self._mine]
+        else:
+            x = self.dataset.examples[mine]
+        condition, weight = (None if each is None else each[mine] for each in (self._labels, self._weights))
+        return Batch(x, condition, weight)
+
+
+class IterableBatches(Iterator[Batch]):
+    """Batches from any iterable of arrays: lists, data loaders, generators.
+
+    Every item is an array of examples ``(k, *event_shape)`` or a pair of examples and labels; ``k`` may vary, rows
+    are put together to batches of one size. An iterable that can be iterated again begins a new epoch when it ends.
+    To resume, the rows before the position are drawn and dropped. With several processes each passes its own
+    iterable, and gets its part of the batch size from it.
+
+    Args:
+      source: The iterable.
+      batch_size: Examples per batch, over all processes.
+      like: Examples every item must resemble in shape, levels and labels: the first item, as a dataset.
+      position: Where to begin; its ``row`` counts the rows taken in this epoch.
+      labelled: Whether batches carry the labels as conditions.
+      augment: Names of augmentations, applied in order.
+      part: Index of this process, and how many there are.
+    """
+
+    def __init__(
+        self,
+        source: Iterable[Any],
+        batch_size: int,
+        *,
+        like: Dataset,
+        position: Position,
+        labelled: bool = False,
+        augment: Sequence[str] = (),
+        part: tuple[int, int] = (0, 1),
+    ):
+        share = _share(batch_size, part)
+        self._size = share.stop - share.start
+        self._part = part[0]
+        self._source = source
+        self._like = like
+        self._labelled = labelled
+        self._augment = [augmentation(spec, levels=like.levels) for spec in augment]
+        self.position = Position(position.seed, position.epoch, 0)
+        self._items = iter(source)
+        self._rest: Dataset | None = None
+        self._skip(position.row)
+
+    def _skip(self, rows: int) -> None:
+        while rows:
+            taken = min(rows, self._size)
+            self._take(taken)
+            rows -= taken
+
+    def _next_item(self) -> Dataset:
+        for item in self._items:
+            return as_examples(item, levels=self._like.levels, event_shape=self._like.event_shape)
+        seed, epoch, row = self.position
+        self._items = iter(self._source)
+        first = next(self._items, None)
+        if first is None or row == 0:
+            raise ValueError(
+                f"the iterable of training data ended after {epoch} epochs and {row} more examples, and gives nothing "
+                "when iterated again; pass one that can be repeated (a list, a data loader) or does not end"
+            )
+        self.position = Position(seed, epoch + 1, 0)
+        return as_examples(first, levels=self._like.levels, event_shape=self._like.event_shape)
+
+    def _take(self, count: int) -> Dataset:
+        """The next ``count`` rows."""
+        taken: list[Dataset] = []
+        while count:
+            item = self._next_item() if self._rest is None else self._rest
+            taken.append(item.take(slice(0, count)))
+            self._rest = item.take(slice(count, None)) if len(item) > count else None
+            count -= len(taken[-1])
+            seed, epoch, row = self.position
+            self.position = Position(seed, epoch, row + len(taken[-1]))
+        if len(taken) == 1:
+            return taken[0]
+        labels = np.concatenate([part.labels for part in taken]) if taken[0].labels is not None else None  # type: ignore[misc]
+        return Dataset.from_array(
+            np.concatenate([part.examples for part in taken]), levels=self._like.levels, labels=labels
+        )
+
+    def __next__(self) -> Batch:
+        rng = np.random.default_rng([*self.position, 1, self._part])
+        rows = self._take(self._size)
+        if self._labelled and rows.labels is None:
+            raise ValueError("expected pairs of examples and labels from the iterable, for a conditional model")
+        x = rows.examples
         for augment in self._augment:
             x = augment(x, rng)
-        return Batch(x, None if self._labels is None else self._labels[rows])
+        return Batch(x, rows.labels if self._labelled else None)
+
+
+def as_examples(item: Any, *, levels: int | None, event_shape: tuple[int, ...]) -> Dataset:
+    """One item of an iterable, an array or a pair of examples and labels, checked.
+
+    Raises:
+      ValueError: If the examples are not of ``event_shape``, or leave the levels.
+      TypeError: If they are floats where integers are due.
+    """
+    x, labels = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
+    examples = Dataset.from_array(x, levels=levels, labels=labels, name="iterable")
+    if examples.event_shape != event_shape:
+        raise ValueError(
+            f"expected every item of the iterable to hold examples of shape (k, {', '.join(map(str, event_shape))}), "
+            f"got {np.shape(x)}"
+        )
+    return examples
+
+
+def _share(batch_size: int, part: tuple[int, int]) -> slice:
+    """Which rows of a batch this process takes."""
+    index, count = part
+    if batch_size % count:
+        raise ValueError(f"expected a batch_size divisible by the {count} processes, got {batch_size}")
+    size = batch_size // count
+    return slice(index * size, (index + 1) * size)

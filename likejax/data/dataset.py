@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from jaxtyping import Integer, Num
+from jaxtyping import Float, Integer, Num
+
+from likejax.data.augment import mutate
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -25,6 +27,9 @@ class Dataset:
       levels: Number of integer values an entry can take; ``None`` for continuous data.
       labels: Read-only integers ``(n,)``, or ``None``.
       provenance: Where the examples come from and every step done to them, in order.
+      weights: Read-only positive weights ``(n,)`` of the examples in the training loss, or ``None`` for equal ones.
+      binarisation: How grey values became zeros and ones; empty if they did not.
+      colour_order: What three channels are, in order.
     """
 
     name: str
@@ -33,6 +38,9 @@ class Dataset:
     levels: int | None = None
     labels: Integer[np.ndarray, " n"] | None = None
     provenance: tuple[str, ...] = ()
+    weights: Float[np.ndarray, " n"] | None = None
+    binarisation: str = ""
+    colour_order: str = "RGB"
 
     @classmethod
     def from_array(
@@ -41,9 +49,11 @@ class Dataset:
         *,
         levels: int | None = None,
         labels: Any = None,
+        weights: Any = None,
         name: str = "array",
         split: str = "train",
         provenance: Sequence[str] = ("from an array in memory",),
+        colour_order: str = "RGB",
     ) -> Dataset:
         """A dataset of any array, or of anything that ``numpy.asarray`` turns into one.
 
@@ -51,9 +61,11 @@ class Dataset:
           examples: ``(n, *event_shape)``. Integer images may lack the channel axis.
           levels: Number of integer values; 256 if not given and the array is ``uint8``.
           labels: Integers ``(n,)``.
+          weights: Positive numbers ``(n,)``: how much each example counts in training.
           name: What the data are called.
           split: Which part they are.
           provenance: Where they come from.
+          colour_order: What three channels are, in order.
 
         Raises:
           TypeError: If the array is not numeric.
@@ -89,7 +101,21 @@ class Dataset:
                     f"expected integer labels of shape ({len(array)},), got {labels.dtype} of shape {labels.shape}"
                 )
             labels = _frozen(labels)
-        return cls(name, split, _frozen(array), levels, labels, tuple(provenance))
+        if weights is not None:
+            weights = np.asarray(weights, np.float64)
+            if weights.shape != (len(array),) or not (np.isfinite(weights).all() and (weights > 0).all()):
+                raise ValueError(f"expected {len(array)} positive finite weights, got shape {weights.shape}")
+            weights = _frozen(weights)
+        return cls(
+            name,
+            split,
+            _frozen(array),
+            levels=levels,
+            labels=labels,
+            provenance=tuple(provenance),
+            weights=weights,
+            colour_order=colour_order,
+        )
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -110,12 +136,29 @@ class Dataset:
         digest.update(np.ascontiguousarray(self.examples).data)
         return digest.hexdigest()[:12]
 
+    def representation(self) -> dict[str, Any]:
+        """What a density sees of an example, whatever it shows: likelihoods compare only where this is equal."""
+        return {
+            "event_shape": list(self.event_shape),
+            "dtype": self.examples.dtype.name,
+            "levels": self.levels,
+            "binarisation": self.binarisation,
+            "colour_order": self.colour_order if self.examples.ndim == 4 and self.event_shape[-1] == 3 else "",
+        }
+
     def take(self, rows: Any, *, step: str | None = None) -> Dataset:
         """The examples at ``rows`` (an index array or a slice), noted in the provenance."""
-        labels = None if self.labels is None else _frozen(self.labels[rows])
+        labels, weights = (None if each is None else _frozen(each[rows]) for each in (self.labels, self.weights))
         examples = _frozen(self.examples[rows])
         step = step or f"{len(examples)} of {len(self)} rows"
-        return dataclasses.replace(self, examples=examples, labels=labels, provenance=(*self.provenance, step))
+        return dataclasses.replace(
+            self, examples=examples, labels=labels, weights=weights, provenance=(*self.provenance, step)
+        )
+
+    def shuffled(self, seed: int) -> Dataset:
+        """The same examples in the order of a permutation by ``seed``."""
+        order = np.random.default_rng(seed).permutation(len(self))
+        return self.take(order, step=f"permuted with seed {seed}")
 
     def invert(self) -> Dataset:
         """``levels - 1 - x``: ink becomes paper."""
@@ -175,13 +218,33 @@ class Dataset:
     def reduce_levels(self, levels: int) -> Dataset:
         """``floor(x levels / old_levels)``: 32 gives the 5-bit images of Glow.
 
-        Bits per dimension of data with different levels do not compare.
+        Bits per dimension of data with different levels do not compare. A number that is no divisor of the old one
+        makes levels of unequal width, by one old level.
         """
         old = self._levels()
-        if not 2 <= levels <= old or old % levels:
-            raise ValueError(f"expected a divisor of {old} as the new number of levels, got {levels}")
+        if not 2 <= levels <= old:
+            raise ValueError(f"expected 2 to {old} as the new number of levels, got {levels}")
         reduced = dataclasses.replace(self, levels=levels)
-        return reduced._step(self.examples // (old // levels), f"{old} levels reduced to {levels}")
+        examples = (self.examples.astype(np.int64) * levels // old).astype(self.examples.dtype)
+        return reduced._step(examples, f"{old} levels reduced to {levels}")
+
+    def binarise(self, seed: int) -> Dataset:
+        """Zeros and ones drawn once, each pixel 1 with the probability of its grey value ``x / (levels - 1)``.
+
+        References:
+          Salakhutdinov and Murray, 2008, On the quantitative analysis of deep belief networks.
+        """
+        levels = self._levels()
+        draws = np.random.default_rng([seed, 2]).random(self.examples.shape)
+        binary = (draws < self.examples / (levels - 1)).astype(np.uint8)
+        made = f"drawn from the grey values with seed {seed}"
+        return dataclasses.replace(self, levels=2, binarisation=made)._step(binary, f"binarised, {made}")
+
+    def mutate(self, rate: float, seed: int) -> Dataset:
+        """One fixed draw of the mutation that background models are trained on; see ``data.augment.mutate``."""
+        levels = self._levels()
+        examples = mutate(self.examples, np.random.default_rng([seed, 3]), levels=levels, rate=rate)
+        return self._step(examples, f"mutated at rate {rate} with seed {seed}")
 
     def _levels(self) -> int:
         if self.levels is None or self.examples.ndim != 4:

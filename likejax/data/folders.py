@@ -79,8 +79,13 @@ def _upright(dataset: Dataset) -> Dataset:
 def _binary_images(dataset: Dataset) -> Dataset:
     """Rows of 784 zeros and ones as binary 28x28 images."""
     images = Dataset.from_array(dataset.examples.reshape(-1, 28, 28), levels=2)
-    step = "rows of 784 as 28x28"
-    return dataclasses.replace(dataset, examples=images.examples, levels=2, provenance=(*dataset.provenance, step))
+    return dataclasses.replace(
+        dataset,
+        examples=images.examples,
+        levels=2,
+        provenance=(*dataset.provenance, "rows of 784 as 28x28"),
+        binarisation="as in the files",
+    )
 
 
 @dataclasses.dataclass(frozen=True)

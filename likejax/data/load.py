@@ -10,6 +10,7 @@ from likejax.data.builtin import load_digits, load_photographs
 from likejax.data.dataset import Dataset
 from likejax.data.folders import load_folder, named_part, npz_parts
 from likejax.data.splits import carve, pick, with_validation
+from likejax.data.steps import apply_steps
 from likejax.data.toys import TOYS, load_toy
 
 BUILT_IN = {"digits": load_digits, "photographs": load_photographs}
@@ -24,7 +25,8 @@ def load(name: str, *, split: str = "train", data_dir: str | os.PathLike[str] | 
     part gets one from its training part, always the same rows; a source with one part has ``test`` only.
 
     Args:
-      name: A dataset's name, or the path of a folder below ``data_dir``, such as ``uci/redwine``.
+      name: A dataset's name, or the path of a folder below ``data_dir``, such as ``uci/redwine``; steps may follow
+        it, ``omniglot+invert+resize:28x28`` (see ``data.steps``).
       split: ``train``, ``validation`` or ``test``; they never overlap.
       data_dir: Where files lie; the environment variable ``LIKEJAX_DATA`` if not given.
 
@@ -37,7 +39,8 @@ def load(name: str, *, split: str = "train", data_dir: str | os.PathLike[str] | 
       Dataset('digits', test, n=359, (8, 8, 1), 17 levels, labelled)
     """
     folder = _folder(data_dir)
-    return pick(name, _parts(name, folder, _stamp(folder, name)), split)
+    name, *steps = name.split("+")
+    return apply_steps(pick(name, _parts(name, folder, _stamp(folder, name)), split), steps)
 
 
 def datasets(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:

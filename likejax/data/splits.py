@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import itertools
 from collections.abc import Mapping
 
 import numpy as np
@@ -40,6 +42,35 @@ def with_validation(parts: Mapping[str, Dataset]) -> dict[str, Dataset]:
     train = parts["train"]
     carved = carve(train.name, train, {"train": 1.0, "validation": min(0.1, 5000 / len(train))})
     return {**carved, **{split: part for split, part in parts.items() if split != "train"}}
+
+
+def row_hashes(dataset: Dataset) -> np.ndarray:
+    """A stable 64-bit hash of every example, ``uint64`` of shape ``(n,)``."""
+    rows = np.ascontiguousarray(dataset.examples).reshape(len(dataset), -1).view(np.uint8)
+    digests = b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows)
+    return np.frombuffer(digests, np.uint64)
+
+
+def check_disjoint(*parts: Dataset) -> None:
+    """Raises a ValueError if two parts share examples, beyond what repetition in the data explains."""
+    check_disjoint_rows(*((f"{part.name} {part.split}", row_hashes(part)) for part in parts))
+
+
+def check_disjoint_rows(*parts: tuple[str, np.ndarray]) -> None:
+    """``check_disjoint`` of names and ``row_hashes``.
+
+    Exact repetitions are common in some data (blank pages, coarse tables), so a pair is refused if more examples of
+    the second are in the first than twice the share of the first that is repeated within it, plus two per cent.
+    """
+    for (name, first), (other, second) in itertools.combinations(parts, 2):
+        allowed = 0.02 + 2 * (1 - len(np.unique(first)) / len(first))
+        shared = int(np.isin(second, first).sum())
+        if shared > allowed * len(second):
+            raise ValueError(
+                f"expected parts that share no examples: {shared} of the {len(second)} of {other} are in {name}; "
+                "rows that a model was trained, selected or fitted on say nothing about new ones. "
+                "load(name, split=...) gives parts that do not overlap"
+            )
 
 
 def pick(name: str, parts: Mapping[str, Dataset], split: str) -> Dataset:

@@ -11,6 +11,7 @@ from jax.core import Tracer
 
 from likejax.density import Density, KeyLike, as_key
 from likejax.nn.depth import for_backend
+from likejax.nn.modules import replace
 
 FAMILIES = {
     "glow": ("likejax.models.glow", "GlowConfig"),
@@ -47,6 +48,6 @@ def build(config: Any, *, key: KeyLike) -> Density:
       <Kind.BOUND: 'bound'>
     """
     key = as_key(key)
-    density = jax.jit(lambda key: config.build(nnx.Rngs(key)))(key)
+    density = jax.jit(lambda key: replace(config.build(nnx.Rngs(key)), config=config))(key)
     abstract = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(density))
     return density if abstract else jax.jit(for_backend)(density)

@@ -56,6 +56,11 @@ class Unstacked(nnx.Module):
 Blocks = Stacked | Unstacked
 
 
+def stacked_axes(name: str) -> int:
+    """How many leading axes of the array of that dotted name count blocks and not entries of a weight."""
+    return name.split(".").count("block")
+
+
 def repeat(make: Callable[[nnx.Rngs], nnx.Module], length: int, *, rngs: nnx.Rngs) -> Stacked:
     """``length`` independently initialised blocks, built by one vectorised call of ``make``."""
     keys = jax.random.split(rngs.params(), length)

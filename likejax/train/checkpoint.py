@@ -1,8 +1,8 @@
-"""Checkpoints on disk: what a run needs to resume, and the best density to use."""
+"""What a run leaves on disk: what it needs to go on, the best density, and densities saved by themselves."""
 
 from __future__ import annotations
 
-import importlib.metadata
+import contextlib
 import json
 import os
 from collections.abc import Mapping
@@ -14,126 +14,175 @@ import jax.numpy as jnp
 import numpy as np
 
 from likejax.density import Density
-from likejax.experiment import Experiment, from_json, to_json
+from likejax.experiment import Experiment, config_of, from_json, model_record, to_json
 from likejax.models import build
 from likejax.nn.depth import for_backend, stack
+from likejax.train.guard import GuardState
 from likejax.train.state import Arrays, TrainState, put_together, take_apart
+from likejax.train.store import CheckpointError, Store
 
 RECORD = "experiment.json"
+_SAVED = "density"
 Which = Literal["last", "best"]
-LAYOUT = 1
-"""Version of the layout on disk."""
-
-
-class CheckpointError(ValueError):
-    """A run directory that cannot be used as asked."""
+_FREE = {
+    "steps",
+    "validate_every",
+    "checkpoint_every",
+    "keep_checkpoints",
+    "log_every",
+    "samples_every",
+    "tensorboard",
+    "validation_examples",
+    "early_stopping",
+    "parameter_shards",
+}
+"""Settings that may change when a run goes on."""
 
 
 class Checkpoints:
-    """The checkpoints of one run: ``last/`` to resume from and ``best/`` to use, both atomic.
+    """The checkpoints of one run: ``last/`` to resume from and ``best/`` to use.
 
-    States are written with repeated blocks stacked, as numpy arrays, so they restore on any number of devices.
-    Use it as a context manager: leaving it waits for what is being written.
+    States are written with repeated blocks stacked, as host arrays, so they restore on any number of devices. Use it
+    as a context manager: leaving it, however, waits for what is being written. A lock file keeps a second process
+    from training in the same directory.
 
     Args:
       workdir: The run's directory, created if absent; with ``None`` nothing is written and nothing found.
       keep: How many of the last checkpoints to keep.
+
+    Raises:
+      CheckpointError: If another process is training there.
     """
 
     def __init__(self, workdir: Path | None, *, keep: int = 2):
         self.workdir = workdir
-        self._managers = {}
-        if workdir is not None:
-            self._managers = {name: _manager(workdir / name, n) for name, n in (("last", keep), ("best", 1))}
+        self._keep = keep
+        self._best_of: dict[int, int] = {}
+        if workdir is None:
+            return
+        workdir.mkdir(parents=True, exist_ok=True)
+        self._lock = _lock(workdir) if jax.process_index() == 0 else None
+        self._last, self._best = (Store(workdir / name, writes=True) for name in ("last", "best"))
+        for step in self._last.steps():
+            try:
+                self._best_of[step] = self._last.record(step)["best_step"]
+            except (CheckpointError, KeyError):
+                continue
 
     def __enter__(self) -> Checkpoints:
         return self
 
     def __exit__(self, *error: object) -> None:
-        for manager in self._managers.values():
-            manager.close()
-
-    def save(self, which: Which, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """Writes trees of arrays and a JSON record in the background; the copy to the host is made at once.
-
-        Args:
-          which: ``last`` or ``best``.
-          step: Steps done.
-          items: Trees of dictionaries of arrays, by name.
-          record: What else to remember.
-        """
         if self.workdir is None:
             return
-        import orbax.checkpoint as ocp
+        try:
+            self._tidy()
+        finally:
+            try:
+                self._last.close()
+            finally:
+                self._best.close()
+                if self._lock is not None:
+                    self._lock.close()
 
-        record = {"layout": LAYOUT, "likejax": importlib.metadata.version("likejax"), **record}
-        trees = {k: ocp.args.StandardSave(jax.tree.map(np.asarray, jax.device_get(v))) for k, v in items.items()}
-        self._managers[which].save(step, args=ocp.args.Composite(record=ocp.args.JsonSave(record), **trees), force=True)
+    def save_last(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """What a resumed run needs; ``record["best_step"]`` names the best checkpoint it goes with."""
+        if self.workdir is not None:
+            self._tidy()
+            self._last.save(step, items, record)
+            self._best_of[step] = record["best_step"]
 
-    def latest(self, which: Which) -> int | None:
-        """Step of the newest complete checkpoint, or ``None``."""
-        return self._managers[which].latest_step() if self.workdir is not None else None
+    def save_best(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """The density that is best so far."""
+        if self.workdir is not None:
+            self._tidy()
+            self._best.save(step, items, record)
 
-    def restore(self, which: Which, templates: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Trees and record of the newest complete checkpoint.
+    def _tidy(self) -> None:
+        """Deletes what is not needed any more, once what replaces it is on disk."""
+        self._last.wait()
+        self._best.wait()
+        kept = self._last.steps()[-self._keep :]
+        self._last.keep(kept)
+        self._best.keep([*self._best.steps()[-1:], *(self._best_of[step] for step in kept if step in self._best_of)])
 
-        Args:
-          which: ``last`` or ``best``.
-          templates: The trees to read, with arrays or ``jax.ShapeDtypeStruct`` in them.
+    def has_last(self) -> bool:
+        """Whether there is something to resume from."""
+        return self.workdir is not None and bool(self._last.steps())
+
+    def read_last(self, templates: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Trees and record of the newest intact checkpoint.
 
         Raises:
-          CheckpointError: If there is none, or it is of another structure.
+          CheckpointError: If there is none, it was written with another model, or in an older layout.
         """
-        import orbax.checkpoint as ocp
 
-        step = self.latest(which)
-        if step is None or self.workdir is None:
-            raise CheckpointError(f"no complete {which!r} checkpoint in {self.workdir}")
-        targets = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), dict(templates))
-        trees = {k: ocp.args.StandardRestore(v) for k, v in targets.items()}
-        args = ocp.args.Composite(record=ocp.args.JsonRestore(), **trees)
+        def wanted(record: dict[str, Any]) -> Mapping[str, Any]:
+            if record["layout"] < 2:
+                raise CheckpointError(
+                    f"{self.workdir} was written by likejax {record.get('likejax')} in layout {record['layout']}, "
+                    "which lacks what an exact resume needs: choose another workdir. Its weights are not lost: "
+                    "likejax.restore reads them, and an Experiment may start from them as its model"
+                )
+            return templates
+
+        _, items, record = self._last.read(wanted)
+        return items, record
+
+    def read_best(self, step: int, templates: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The trees of the best checkpoint of a step, or ``None`` if it is not there whole."""
         try:
-            restored = self._managers[which].restore(step, args=args)
-        except (ValueError, KeyError) as error:
-            raise CheckpointError(
-                f"the checkpoint of step {step} in {self.workdir} does not fit this experiment: it was written with "
-                f"another model or optimiser; use another workdir ({str(error).splitlines()[0][:200]})"
-            ) from error
-        return {k: restored[k] for k in templates}, restored["record"]
+            found, items, _ = self._best.read(lambda record: templates)
+        except CheckpointError:
+            return None
+        if found == step:
+            return items
+        self._best.keep([s for s in self._best.steps() if s <= step])  # of steps that will be done again
+        return self.read_best(step, templates) if found > step else None
 
 
-def _manager(directory: Path, keep: int) -> Any:
-    import orbax.checkpoint as ocp
-    from orbax.checkpoint.options import AtomicityMode, AtomicityOptions
+def _lock(workdir: Path) -> Any:
+    """An open file with a lock that the system takes back when the process ends, however it ends."""
+    file = (workdir / ".lock").open("w")
+    try:
+        import fcntl
+    except ImportError:  # no such locks on this system
+        return file
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        file.close()
+        raise CheckpointError(
+            f"another process is training in {workdir}: wait for it, or choose another workdir"
+        ) from (error)
+    return file
 
-    return ocp.CheckpointManager(
-        directory,
-        options=ocp.CheckpointManagerOptions(
-            max_to_keep=keep,
-            create=True,
-            atomicity_options=AtomicityOptions(mode=AtomicityMode.COMMIT_FILE),
-        ),
-    )
 
-
-def density_items(arrays: Arrays, fixed: Arrays) -> dict[str, Any]:
+def density_items(params: Arrays, fixed: Arrays) -> dict[str, Any]:
     """What a usable density is stored as."""
-    return {"density": {"params": arrays, "fixed": fixed}}
+    return {"density": {"params": params, "fixed": fixed}}
 
 
 def training_items(state: TrainState) -> dict[str, Any]:
     """What a resumed run needs besides the density of its moving average."""
     leaves = jax.tree.leaves(state.optimiser)
     optimiser = {str(i): leaf for i, leaf in enumerate(leaves)}
-    return {"training": {"step": state.step, "params": state.params, "optimiser": optimiser}}
+    guard = state.guard._asdict()
+    return {"training": {"step": state.step, "params": state.params, "optimiser": optimiser, "guard": guard}}
 
 
 def state_of(items: Mapping[str, Any], like: TrainState) -> TrainState:
     """The train state of ``density_items`` and ``training_items``, with the optimiser's structure of ``like``."""
     density, training = items["density"], items["training"]
     leaves = [training["optimiser"][str(i)] for i in range(len(training["optimiser"]))]
-    optimiser = jax.tree.unflatten(jax.tree.structure(like.optimiser), leaves)
-    return TrainState(training["step"], training["params"], density["params"], density["fixed"], optimiser)
+    return TrainState(
+        step=training["step"],
+        params=training["params"],
+        ema=density["params"],
+        fixed=density["fixed"],
+        optimiser=jax.tree.unflatten(jax.tree.structure(like.optimiser), leaves),
+        guard=GuardState(**training["guard"]),
+    )
 
 
 def write_record(workdir: Path, experiment: Experiment) -> None:
@@ -152,10 +201,13 @@ def check_record(workdir: Path, experiment: Experiment) -> None:
     """
     path = workdir / RECORD
     if not path.exists():
+        if (workdir / _SAVED).is_dir():
+            raise CheckpointError(f"{workdir} holds a saved density: choose another workdir for the run")
         return
-    free = {"steps", "validate_every", "checkpoint_every", "log_every", "validation_examples"}
-    before, now = json.loads(path.read_text()), json.loads(to_json(experiment))
-    different = [k for k in now if k not in free and before.get(k) != now[k]]
+    before, now = json_of(path), json.loads(to_json(experiment))
+    with contextlib.suppress(ValueError):  # settings that an older version did not know have their defaults
+        before = json.loads(to_json(from_json(path.read_text())))
+    different = [k for k in now if k not in _FREE and before.get(k, now[k]) != now[k]]
     if different:
         was = {k: before.get(k) for k in different}
         raise CheckpointError(
@@ -163,27 +215,112 @@ def check_record(workdir: Path, experiment: Experiment) -> None:
         )
 
 
-def restore(directory: str | os.PathLike[str], *, which: Which = "best", density: Density | None = None) -> Density:
-    """The trained density of a run: its moving-average weights, best on validation.
-
-    Args:
-      directory: The run's ``workdir``.
-      which: ``best`` on validation, or ``last``.
-      density: A density of the same structure, where the run began from a ready density instead of a config.
+def json_of(path: Path) -> dict[str, Any]:
+    """The object in a JSON file of a run.
 
     Raises:
-      CheckpointError: If there is no such run or no complete checkpoint.
+      CheckpointError: If the file is damaged.
     """
-    workdir = Path(directory).expanduser().absolute()
-    if not (workdir / RECORD).exists():
-        raise CheckpointError(f"{workdir} is no run: it has no {RECORD}")
-    if density is None:
-        model = from_json((workdir / RECORD).read_text()).model
-        structure, params, fixed = take_apart(jax.eval_shape(lambda: build(model, key=jax.random.key(0))))
-    else:
-        structure, params, fixed = take_apart(stack(density))
-    with Checkpoints(workdir) as checkpoints:
-        source: Which = which if checkpoints.latest(which) is not None else "last"
-        items, _ = checkpoints.restore(source, density_items(params, fixed))
-    arrays = jax.tree.map(jnp.asarray, items["density"])
+    try:
+        record = json.loads(path.read_text())
+        if not isinstance(record, dict):
+            raise TypeError(f"expected an object, got {type(record).__name__}")
+        return record
+    except (OSError, TypeError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is damaged ({error}): restore it, or choose another workdir") from error
+
+
+def save(density: Density, directory: str | os.PathLike[str]) -> None:
+    """Writes a density by itself: its arrays with their checksums, and the config it was built from, as JSON.
+
+    A density that is there already is replaced once the new one is complete. ``restore`` reads it.
+
+    Args:
+      density: Any density; without a ``config`` its arrays are written, and ``restore`` needs ``density=``.
+      directory: Where to; created if absent.
+
+    Raises:
+      CheckpointError: If the directory holds a run, or cannot be written.
+
+    Example:
+      >>> import tempfile, likejax as lj
+      >>> density = lj.build(lj.VectorGlowConfig(depth=1, width=4), key=0)
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     lj.save(density, directory)
+      ...     bool(lj.restore(directory).sample(0).shape == density.sample(0).shape)
+      True
+    """
+    place = Path(directory).expanduser().absolute()
+    if (place / RECORD).exists():
+        raise CheckpointError(f"{place} holds a run: save the density to a directory of its own")
+    _, params, fixed = take_apart(stack(density))
+    items = jax.tree.map(np.asarray, jax.device_get(density_items(params, fixed)))
+    (place / _SAVED).mkdir(parents=True, exist_ok=True)
+    store = Store(place / _SAVED, writes=True)
+    try:
+        step = max(store.steps(), default=-1) + 1
+        store.save(step, items, {"model": model_record(density)})
+        store.wait()
+        store.keep([step])
+    finally:
+        store.close()
+
+
+def restore(directory: str | os.PathLike[str], *, which: Which = "best", density: Density | None = None) -> Density:
+    """A density from disk: of a run its moving-average weights, best on validation, or one that ``save`` wrote.
+
+    Checksums are verified; of damaged checkpoints the newest intact one is taken, with a warning.
+
+    Args:
+      directory: A run's ``workdir``, or the directory given to ``save``.
+      which: Of a run, ``best`` on validation, or ``last``.
+      density: A density of the same structure, where it was put together by hand and so has no config.
+
+    Raises:
+      CheckpointError: If there is nothing to restore, or no intact checkpoint.
+    """
+    place = Path(directory).expanduser().absolute()
+    if which not in ("best", "last"):
+        raise ValueError(f"expected which to be 'best' or 'last', got {which!r}")
+    run = (place / RECORD).exists()
+    folders = [place / name for name in ((which, "last") if run else (_SAVED,))]
+    folders = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
+    if not folders:
+        raise CheckpointError(f"{place} is no run and holds no saved density: it has no {RECORD} and no {_SAVED}/")
+    structure: Any = None
+
+    def wanted(record: dict[str, Any]) -> Mapping[str, Any]:
+        nonlocal structure
+        if density is not None:
+            structure, params, fixed = take_apart(stack(density))
+        else:
+            model = _model_of(place, record)
+            structure, params, fixed = take_apart(jax.eval_shape(lambda: build(model, key=jax.random.key(0))))
+        return density_items(params, fixed)
+
+    for folder in folders:
+        store = Store(folder)
+        try:
+            if not store.steps() and folder is not folders[-1]:
+                continue
+            _, items, _ = store.read(wanted)
+            break
+        except CheckpointError:
+            if folder is folders[-1]:
+                raise
+        finally:
+            store.close()
+    arrays = jax.tree.map(jnp.asarray, items["density"])  # pyright: ignore[reportPossiblyUnbound]
     return jax.jit(for_backend)(put_together(structure, arrays["params"], arrays["fixed"]))
+
+
+def _model_of(place: Path, record: Mapping[str, Any]) -> Any:
+    """The config in a checkpoint's record; of a run in layout 1, in the run's own."""
+    try:
+        if "model" in record:
+            return config_of(record["model"])
+        if "experiment" in record:
+            return config_of(record["experiment"]["model"])
+        return from_json((place / RECORD).read_text()).model
+    except (OSError, UnicodeDecodeError) as error:
+        raise CheckpointError(f"{place / RECORD} cannot be read: {error}") from error

@@ -3,28 +3,30 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
-import sys
 import time
-from collections.abc import Callable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
+from jaxtyping import Array
 
-from likejax.data.batches import Batch, Batches, Position
+from likejax.data.batches import Batches, DatasetBatches, IterableBatches, Position
 from likejax.data.dataset import Dataset
-from likejax.density import Density, KeyLike, as_key, bits_per_dim, example_keys, log_prob_in_chunks
+from likejax.data.splits import check_disjoint
+from likejax.density import Density, KeyLike, as_key, bits_per_dim, log_prob_in_chunks
 from likejax.evaluate import check_fit
-from likejax.experiment import Experiment
+from likejax.experiment import Experiment, to_json
 from likejax.models import build
 from likejax.nn.depth import for_backend, stack
-from likejax.train import sharding
+from likejax.train import guard, sharding
 from likejax.train.checkpoint import (
+    CheckpointError,
     Checkpoints,
     check_record,
     density_items,
@@ -32,13 +34,18 @@ from likejax.train.checkpoint import (
     training_items,
     write_record,
 )
-from likejax.train.log import MetricsFile, ProgressLine, read_metrics
+from likejax.train.feed import Feed
+from likejax.train.interrupt import Interruption
+from likejax.train.log import MetricsFile
 from likejax.train.optimiser import build_optimiser
-from likejax.train.state import Arrays, Structure, TrainState, in_form, moving_average, put_together, take_apart
+from likejax.train.progress import Progress, Silence, progress
+from likejax.train.state import Arrays, Structure, TrainState, in_form, put_together, take_apart
+from likejax.train.step import StepFunction, compile_step
+from likejax.train.summary import count_parameters, summarise
 
 
 class NonFiniteError(FloatingPointError):
-    """Training met a loss or gradient that is not finite."""
+    """Training met too many steps in a row that could not be taken."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -49,7 +56,7 @@ class Run:
       density: Moving-average weights, those best on validation, or the last without a validation set.
       last: Moving-average weights after the last step.
       experiment: What was run.
-      steps: Steps done.
+      steps: Steps done; fewer than the experiment's if validation stopped the run.
       best_step: Step of ``density``.
       validation: Validation loss at ``best_step``, bits/dim or nats; ``None`` without a validation set.
       history: One record per logged step and validation.
@@ -65,33 +72,41 @@ class Run:
     history: list[dict[str, Any]]
     workdir: Path | None
 
+    def summary(self) -> str:
+        """What was trained on what, how long it took, how it ended: a few lines for a person."""
+        experiment = json.loads(to_json(self.experiment))
+        return summarise(experiment, self.history, parameters=count_parameters(self.density))
+
 
 @dataclasses.dataclass
 class _Best:
-    """The best validation so far."""
+    """The best validation so far, and how many came after it."""
 
     step: int = 0
     loss: float = math.inf
     ema: Arrays | None = None
+    since: int = 0
 
 
 def fit(
     experiment: Experiment,
-    train: Dataset,
+    train: Dataset | Iterable[Any],
     *,
     key: KeyLike,
     validation: Dataset | None = None,
     workdir: str | os.PathLike[str] | None = None,
 ) -> Run:
-    """Trains the experiment's model.
+    """Trains the experiment's model, on every device of every process (no ``pmap``: see ``train.sharding``).
 
-    A model given as a config is built and initialised from data; a ready density is trained as it is. If
-    ``workdir`` holds a run of the same experiment, training goes on where its last checkpoint stands, and ends
-    where an uninterrupted run would.
+    A model given as a config is built and initialised from data; a ready density is trained as it is. If ``workdir``
+    holds a run of the same experiment, training goes on where its last checkpoint stands, and ends where an
+    uninterrupted run would: bitwise on CPU. Ctrl-C and SIGTERM save before they end the program. Steps that are not
+    finite or whose gradient explodes are skipped and counted (``experiment.guard``).
 
     Args:
       experiment: Model, objective, optimiser and schedule.
-      train: Training examples.
+      train: Training examples: a dataset, or any iterable of arrays or of pairs of examples and labels. An iterable
+        is drawn again from its beginning when a run is resumed.
       key: Of initialisation, shuffling and noise.
       validation: Examples that select the best weights; disjoint from ``train``.
       workdir: Where checkpoints, ``metrics.jsonl`` and ``experiment.json`` go; nothing is written without one.
@@ -100,9 +115,10 @@ def fit(
       A ``Run``; its ``density`` is what one evaluates.
 
     Raises:
-      NonFiniteError: If a loss or gradient is not finite; the last good checkpoint stays.
-      CheckpointError: If ``workdir`` holds a run of another experiment.
+      NonFiniteError: If ``guard.patience`` steps in a row could not be taken; the last good checkpoint stays.
+      CheckpointError: If ``workdir`` holds another run, or cannot be written.
       ValueError: If data and model do not fit.
+      KeyboardInterrupt, SystemExit: After saving, for Ctrl-C and SIGTERM.
 
     Example:
       >>> import dataclasses, likejax as lj
@@ -112,56 +128,117 @@ def fit(
       2
     """
     key = as_key(key)
-    build_key, data_key, noise_key, validation_key = jax.random.split(key, 4)
+    build_key, data_key, noise_key, validation_key, sample_key = jax.random.split(key, 5)
     path = None if workdir is None else Path(workdir).expanduser().absolute()
     if path is not None:
         check_record(path, experiment)
-        write_record(path, experiment)
-    density = _begin(experiment, train, build_key)
-    check_fit(density, train)
+    mesh = sharding.device_mesh(experiment.parameter_shards)
+    if experiment.batch_size % (mesh.size * experiment.accumulate):
+        raise ValueError(
+            f"expected a batch_size divisible by {mesh.size} devices times accumulate={experiment.accumulate}, "
+            f"got {experiment.batch_size}"
+        )
+    source = _Source(experiment, train)
+    density = _begin(experiment, source.examples, build_key)
+    check_fit(density, source.examples)
     if validation is not None:
         check_fit(density, validation)
-        check_disjoint(train, validation)
+        if isinstance(train, Dataset):
+            check_disjoint(train, validation)
         validation = validation.take(slice(0, experiment.validation_examples))
+    if experiment.samples_every and len(density.event_shape) != 3:
+        raise ValueError(f"expected images for sheets of samples, got {density.event_shape}: set samples_every to 0")
 
-    mesh = sharding.data_mesh()
-    if experiment.batch_size % mesh.size:
-        raise ValueError(f"expected a batch_size divisible by the {mesh.size} devices, got {experiment.batch_size}")
     structure, params, fixed = take_apart(density)
     transformation = build_optimiser(experiment.optimiser, experiment.steps)
-    state = TrainState(jnp.zeros((), jnp.int32), params, params, fixed, jax.jit(transformation.init)(params))
+    optimiser = jax.jit(transformation.init)(params)
+    state = TrainState(jnp.zeros((), jnp.int32), params, params, fixed, optimiser, guard.begin())
+    origin = {
+        "experiment": json.loads(to_json(experiment)),
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
+        "data": source.fingerprint(),
+    }
+    loop = _Loop(experiment, structure, origin, path, validation, validation_key, sample_key, density)
     position = Position(int(jax.random.randint(data_key, (), 0, 2**31 - 1)), 0, 0)
-    best = _Best()
-    with Checkpoints(path) as checkpoints:
-        if checkpoints.latest("last") is not None:
-            state, position, best = _resume(checkpoints, structure, state)
-        # a copy of its own for every buffer: the step donates them, and params and ema begin as the same arrays
-        state = sharding.put(jax.tree.map(np.array, state), sharding.replicated(mesh))
-        step = _compile_step(experiment, structure, transformation, noise_key, mesh)
-        batches = Batches(
-            train,
-            experiment.batch_size,
-            position=position,
-            labelled=density.condition_shape is not None,
-            augment=experiment.augment,
-        )
-        loop = _Loop(experiment, structure, checkpoints, path, validation, validation_key, best, density.levels)
-        state = loop.run(state, step, batches, mesh)
-    last = put_together(structure, state.ema, state.fixed)
-    best_density = last if loop.best.ema is None else put_together(structure, loop.best.ema, state.fixed)
+    with Interruption() as interruption, Checkpoints(path, keep=experiment.keep_checkpoints) as checkpoints:
+        if path is not None and jax.process_index() == 0:
+            write_record(path, experiment)
+        if checkpoints.has_last():
+            state, position = loop.resume(checkpoints, state)
+        shardings = sharding.divided(mesh, state)
+        state = sharding.put_state(sharding.to_host(state), shardings)
+        step = compile_step(experiment, structure, transformation, noise_key, mesh, shardings)
+        batches = source.batches(position, labelled=density.condition_shape is not None)
+        state = loop.run(state, step, batches, mesh, checkpoints, interruption)
+    interruption.end()
+    host = sharding.to_host(state)
+    last = _on_device(put_together(structure, host.ema, host.fixed))
+    best = loop.best
     return Run(
-        density=best_density,
+        density=last if best.ema is None else _on_device(put_together(structure, best.ema, host.fixed)),
         last=last,
         experiment=experiment,
-        steps=int(state.step),
-        best_step=loop.best.step if loop.best.ema is not None else int(state.step),
-        validation=None if validation is None else loop.best.loss,
-        history=loop.history,
+        steps=int(host.step),
+        best_step=best.step if best.ema is not None else int(host.step),
+        validation=None if validation is None else best.loss,
+        history=loop.metrics.history,
         workdir=path,
     )
 
 
-def _begin(experiment: Experiment, train: Dataset, key: jax.Array) -> Density:
+def _on_device(density: Density) -> Density:
+    return jax.tree.map(jnp.asarray, density)
+
+
+class _Source:
+    """Where training examples come from: a dataset, or an iterable whose first item says what the others are."""
+
+    def __init__(self, experiment: Experiment, train: Dataset | Iterable[Any]):
+        self._experiment = experiment
+        self._train = train
+        if isinstance(train, Dataset):
+            self.examples = train
+            return
+        if not isinstance(train, Iterable):
+            raise TypeError(f"expected a Dataset or an iterable of arrays to train on, got {type(train).__name__}")
+        items = iter(train)
+        first = next(items, None)
+        if first is None:
+            raise ValueError("expected training examples, the iterable gives none")
+        if items is train:  # used up by looking: what was taken goes back to the front
+            self._train = _Again(first, items)
+        x, labels = first if isinstance(first, tuple | list) and len(first) == 2 else (first, None)
+        levels = getattr(experiment.model, "levels", None)
+        self.examples = Dataset.from_array(x, levels=levels, labels=labels, name="iterable")
+
+    def fingerprint(self) -> str | None:
+        """Of a dataset; an iterable has none."""
+        return self._train.fingerprint() if isinstance(self._train, Dataset) else None
+
+    def batches(self, position: Position, *, labelled: bool) -> Batches:
+        """The stream of this process's parts of batches."""
+        size, augment = self._experiment.batch_size, self._experiment.augment
+        part = jax.process_index(), jax.process_count()
+        options: dict[str, Any] = {"position": position, "labelled": labelled, "augment": augment, "part": part}
+        if isinstance(self._train, Dataset):
+            return DatasetBatches(self._train, size, **options)
+        return IterableBatches(self._train, size, like=self.examples, **options)
+
+
+class _Again:
+    """An iterator with its first item put back."""
+
+    def __init__(self, first: Any, rest: Any):
+        self._first, self._rest = [first], rest
+
+    def __iter__(self) -> _Again:
+        return self
+
+    def __next__(self) -> Any:
+        return self._first.pop() if self._first else next(self._rest)
+
+
+def _begin(experiment: Experiment, train: Dataset, key: Array) -> Density:
     if isinstance(experiment.model, Density):
         return for_backend(experiment.model)
     build_key, rows_key, initialise_key = jax.random.split(key, 3)
@@ -172,65 +249,6 @@ def _begin(experiment: Experiment, train: Dataset, key: jax.Array) -> Density:
     return density.initialise(train.examples[np.sort(rows)], initialise_key)
 
 
-def check_disjoint(train: Dataset, other: Dataset) -> None:
-    """Raises a ValueError if ``other`` repeats ``train``: more than half of its examples are in it.
-
-    Single repetitions are legitimate: blank pages, coarse tables (of UCI's red wine a seventh).
-    """
-    seen = {hash(row.tobytes()) for row in train.examples}
-    repeated = sum(hash(row.tobytes()) in seen for row in other.examples)
-    if 2 * repeated > len(other):
-        raise ValueError(
-            f"expected different examples to train and to select on: {repeated} of the {len(other)} of {other.name} "
-            f"{other.split} are in {train.name} {train.split}; load(name, split='validation') gives rows that "
-            "training does not see"
-        )
-
-
-def _resume(checkpoints: Checkpoints, structure: Structure, state: TrainState) -> tuple[TrainState, Position, _Best]:
-    as_stored = in_form(stack, structure, state)
-    templates = density_items(as_stored.ema, as_stored.fixed) | training_items(as_stored)
-    items, record = checkpoints.restore("last", templates)
-    stored_structure = take_apart(stack(put_together(structure, state.params, state.fixed)))[0]
-    state = in_form(for_backend, stored_structure, state_of(items, as_stored))
-    best = _Best(record["best_step"], math.inf if record["best_loss"] is None else record["best_loss"])
-    if checkpoints.latest("best") is not None:
-        best_items, _ = checkpoints.restore("best", density_items(as_stored.ema, as_stored.fixed))
-        arrays = best_items["density"]
-        best.ema = take_apart(for_backend(put_together(stored_structure, arrays["params"], arrays["fixed"])))[1]
-    return state, Position(*record["position"]), best
-
-
-StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
-
-
-def _compile_step(
-    experiment: Experiment,
-    structure: Structure,
-    transformation: optax.GradientTransformation,
-    key: jax.Array,
-    mesh: jax.sharding.Mesh,
-) -> StepFunction:
-    """One update, compiled for the mesh, with the old state's memory reused."""
-
-    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        step_key = jax.random.fold_in(key, state.step)
-        keys = example_keys(step_key, jnp.arange(len(batch.x)))
-
-        def loss_of(params: Arrays) -> Any:
-            return experiment.objective(put_together(structure, params, state.fixed), batch, keys, state.step)
-
-        (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(state.params)
-        updates, optimiser = transformation.update(gradient, state.optimiser, state.params)
-        params: Arrays = optax.apply_updates(state.params, updates)  # pyright: ignore
-        ema = moving_average(state.ema, params, experiment.ema_decay, state.step)
-        new = TrainState(state.step + 1, params, ema, state.fixed, optimiser)
-        return new, {"loss": loss, **metrics, "gradient_norm": optax.tree.norm(gradient)}
-
-    whole, parts = sharding.replicated(mesh), sharding.cut(mesh)
-    return jax.jit(step, donate_argnums=0, in_shardings=(whole, parts), out_shardings=(whole, whole))
-
-
 class _Loop:
     """One run of the training loop: what it logs, when it validates, what it saves."""
 
@@ -238,127 +256,226 @@ class _Loop:
         self,
         experiment: Experiment,
         structure: Structure,
-        checkpoints: Checkpoints,
+        origin: dict[str, Any],
         workdir: Path | None,
         validation: Dataset | None,
-        validation_key: jax.Array,
-        best: _Best,
-        levels: int | None,
+        validation_key: Array,
+        sample_key: Array,
+        density: Density,
     ):
         self.experiment = experiment
         self.structure = structure
-        self.checkpoints = checkpoints
+        self.origin = origin
         self.workdir = workdir
         self.validation = validation
         self.validation_key = validation_key
-        self.best = best
-        self.unit = "nats" if levels is None else "bits/dim"
-        self.history: list[dict[str, Any]] = []
+        self.sample_key = sample_key
+        self.event_shape = density.event_shape
+        self.conditional = density.condition_shape is not None
+        self.levels = density.levels
+        self.unit = "nats" if density.levels is None else "bits/dim"
+        self.best = _Best()
+        self.window: list[dict[str, float]] = []
+        self.speaks = jax.process_index() == 0
+        self.metrics = MetricsFile(None, start=0)
 
-    def run(self, state: TrainState, step: StepFunction, batches: Batches, mesh: jax.sharding.Mesh) -> TrainState:
-        """Steps until the experiment's last, from where ``state`` stands."""
+    def resume(self, checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, Position]:
+        """The state and the position of the newest intact checkpoint; the best so far comes with it.
+
+        Raises:
+          CheckpointError: If the run was begun with another key or other data.
+        """
+        as_stored = in_form(stack, self.structure, state)
+        density = density_items(as_stored.ema, as_stored.fixed)
+        items, record = checkpoints.read_last(density | training_items(as_stored))
+        for name, what in (("key", "another key"), ("data", "other training data")):
+            if record[name] != self.origin[name]:
+                raise CheckpointError(
+                    f"{self.workdir} holds a run that was begun with {what} ({record[name]}, now {self.origin[name]}): "
+                    "resume it with those, or choose another workdir"
+                )
+        stored_structure = take_apart(stack(put_together(self.structure, state.params, state.fixed)))[0]
+        state = in_form(for_backend, stored_structure, state_of(items, as_stored))
+        self.window = record["window"]
+        best = _Best(record["best_step"], math.inf if record["best_loss"] is None else record["best_loss"])
+        best.since = record["validations_since_best"]
+        if best.step:
+            stored = checkpoints.read_best(best.step, density)
+            if stored is None:  # begin to select anew rather than name weights that are lost
+                best = _Best()
+            else:
+                arrays = stored["density"]
+                best.ema = take_apart(for_backend(put_together(stored_structure, arrays["params"], arrays["fixed"])))[1]
+        self.best = best
+        return state, Position(*record["position"])
+
+    def run(
+        self,
+        state: TrainState,
+        step: StepFunction,
+        batches: Batches,
+        mesh: jax.sharding.Mesh,
+        checkpoints: Checkpoints,
+        interruption: Interruption,
+    ) -> TrainState:
+        """Steps until the experiment's last or until validation has not improved, from where ``state`` stands."""
         experiment, first = self.experiment, int(state.step)
-        metrics_file = MetricsFile(self.workdir, start=first)
-        if self.workdir is not None and (self.workdir / "metrics.jsonl").exists():
-            self.history = read_metrics(self.workdir / "metrics.jsonl")
-        progress = ProgressLine(first, experiment.steps, unit=self.unit, stream=sys.stderr)
-        since, pending, window = time.monotonic(), None, []
+        workdir = self.workdir if self.speaks else None
+        self.metrics = MetricsFile(workdir, start=first, tensorboard=experiment.tensorboard)
+        steps = experiment.steps
+        view = progress(first, steps) if self.speaks else Silence()
+        since, since_step, pending = time.monotonic(), first, None
+        saved, position = first, batches.position
         try:
-            for number in range(first + 1, experiment.steps + 1):
-                state, metrics = step(state, sharding.put(next(batches), sharding.cut(mesh)))
-                if pending is not None:  # read the step before only now, while this one runs
-                    window.append(_finite(*pending))
-                pending = number, metrics
-                progress.advance(number)
-                due = [number % n == 0 for n in _intervals(experiment)]
-                last = number == experiment.steps
-                if not (any(due) or last):
-                    continue
-                window.append(_finite(*pending))
-                pending = None
-                if due[0] or last:
-                    record = _mean(window) | {
-                        "step": number,
-                        "steps_per_second": len(window) / (time.monotonic() - since),
-                    }
-                    since, window = time.monotonic(), []
-                    self._note(metrics_file, record)
-                    progress.report(
-                        number,
-                        loss=self._shown(record["log_prob"], batches.dataset.event_shape),
-                        steps_per_second=record["steps_per_second"],
-                        validation=self.best.loss if self.best.ema is not None else None,
-                    )
-                if (due[1] or last) and self.validation is not None:
+            with Feed(batches, mesh) as feed:
+                for number in range(first + 1, steps + 1):
+                    if self._has_stopped_improving():
+                        break
+                    batch, position = feed.take()
+                    state, metrics = step(state, batch)
+                    if pending is not None:  # read the step before only now, while this one runs
+                        self._note(*pending)
+                    pending = number, metrics
+                    view.advance(number)
+                    logs, validates, saves, draws = (every and number % every == 0 for every in _intervals(experiment))
+                    last = number == steps
+                    stops = interruption.received is not None
+                    if jax.process_count() > 1:  # all processes stop at the same step; asked at log steps only
+                        stops = (logs or last) and sharding.agreed(stops)
+                    if not (logs or validates or saves or draws or last or stops):
+                        continue
+                    self._note(*pending)
+                    pending = None
+                    if logs or last:
+                        elapsed, taken = time.monotonic() - since, number - since_step
+                        self._log(number, taken / elapsed, elapsed, view)
+                        since, since_step = time.monotonic(), number
                     paused = time.monotonic()
-                    self._validate(state, number, metrics_file, progress)
+                    if (validates or last) and self.validation is not None:
+                        self._validate(state, number, view, checkpoints)
+                    if draws:
+                        self._draw(state, number)
+                    if saves or last or stops or self._has_stopped_improving():
+                        self._save(state, number, position, checkpoints)
+                        saved = number
                     since += time.monotonic() - paused
-                if due[2] or last:
-                    self._save(state, number, batches.position)
+                    if stops:
+                        self._say_goodbye(number, view, interruption)
+                        break
+            if saved < int(state.step):
+                self._save(state, int(state.step), position, checkpoints)
         finally:
-            progress.close()
+            view.close()
+            self.metrics.close()
         return state
 
-    def _shown(self, log_prob: float, event_shape: tuple[int, ...]) -> float:
+    def _has_stopped_improving(self) -> bool:
+        limit = self.experiment.early_stopping
+        return bool(limit) and self.best.since >= limit
+
+    def _say_goodbye(self, number: int, view: Progress, interruption: Interruption) -> None:
+        name = interruption.received.name if interruption.received is not None else "a signal to another process"
+        kept = f"saved in {self.workdir}; the same call goes on from there" if self.workdir else "no workdir, not saved"
+        view.say(f"stopped by {name} after step {number}: {kept}")
+
+    def _note(self, number: int, metrics: dict[str, Array]) -> None:
+        """Reads a step's metrics into the window, and ends the run after too many rejected steps."""
+        values = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        in_a_row, bad_array = int(values.pop("in_a_row")), int(values.pop("bad_array"))
+        self.window.append(values)
+        if in_a_row < self.experiment.guard.patience:
+            return
+        bad = [name for name, value in values.items() if not math.isfinite(value)]
+        bad.sort(key=lambda name: name == "gradient_norm")  # the terms first: they say where it began
+        terms = ", ".join(f"{name} is {values[name]}" for name in bad)
+        terms = terms or f"gradient_norm is {values['gradient_norm']:.3g}, a spike"
+        params = [name for name, trains in zip(self.structure.names, self.structure.trainable, strict=True) if trains]
+        where = f" (the gradient of {params[bad_array]} first)" if bad_array >= 0 else ""
+        raise NonFiniteError(
+            f"step {number}: {terms}{where}; {in_a_row} steps in a row could not be taken, so training stopped; the "
+            "last good checkpoint is kept. A lower learning rate, warm-up or clip_norm usually helps"
+        )
+
+    def _log(self, number: int, steps_per_second: float, seconds: float, view: Progress) -> None:
+        """One line of the means over the steps taken since the last."""
+        taken = [values for values in self.window if values["taken"]]
+        names = [name for name in self.window[0] if name != "taken"]
+        record: dict[str, Any] = {
+            name: float(np.mean([values[name] for values in taken])) if taken else None for name in names
+        }
+        record |= {"step": number, "skipped": len(self.window) - len(taken)}
+        record |= {"steps_per_second": steps_per_second, "seconds": seconds}
+        self.window = []
+        self.metrics.write(record)
+        words = f"{self.unit} {self._shown(record['log_prob']):.3f}" if taken else "no step taken"
+        if self.best.step:
+            words += f", best validation {self.best.loss:.3f}"
+        if record["skipped"]:
+            words += f", {record['skipped']} skipped"
+        view.report(number, words, steps_per_second)
+
+    def _shown(self, log_prob: float) -> float:
         """A mean log-likelihood in the unit that is minimised: bits/dim, or nats of continuous data."""
-        return -log_prob if self.unit == "nats" else float(bits_per_dim(log_prob, event_shape))
+        return -log_prob if self.levels is None else float(bits_per_dim(log_prob, self.event_shape))
 
-    def _note(self, metrics_file: MetricsFile, record: dict[str, Any]) -> None:
-        self.history.append(record)
-        metrics_file.write(record)
+    def _density(self, state: TrainState) -> Density:
+        """The moving average on one device of this process: every process computes the same with it."""
+        host = sharding.to_host((state.ema, state.fixed))
+        return _on_device(put_together(self.structure, *host))
 
-    def _validate(self, state: TrainState, number: int, metrics_file: MetricsFile, progress: ProgressLine) -> None:
+    def _validate(self, state: TrainState, number: int, view: Progress, checkpoints: Checkpoints) -> None:
         assert self.validation is not None
-        density: Density = put_together(self.structure, state.ema, state.fixed)
         log_prob = log_prob_in_chunks(
-            density,
+            self._density(state),
             self.validation.examples,
             key=self.validation_key,
-            condition=self.validation.labels if density.condition_shape is not None else None,
+            condition=self.validation.labels if self.conditional else None,
             batch_size=self.experiment.batch_size,
         )
-        loss = self._shown(float(np.mean(log_prob, dtype=np.float64)), density.event_shape)
-        self._note(metrics_file, {"step": number, "validation": loss})
-        progress.say(f"step {number}: validation {loss:.4f} {self.unit} of the moving average (n = {len(log_prob)})")
-        if loss < self.best.loss:
-            self.best = _Best(number, loss, jax.tree.map(np.array, state.ema))
-            self.checkpoints.save(
-                "best", number, density_items(*self._stored(state)), {"validation": loss, "best_step": number}
-            )
+        loss = self._shown(float(np.average(log_prob.astype(np.float64), weights=self.validation.weights)))
+        self.metrics.write({"step": number, "validation": loss})
+        view.say(f"step {number}: validation {loss:.4f} {self.unit} of the moving average (n = {len(log_prob)})")
+        if not loss < self.best.loss:
+            self.best.since += 1
+            return
+        ema, fixed = sharding.to_host((state.ema, state.fixed))
+        self.best = _Best(number, loss, ema)
+        _, ema, fixed = take_apart(stack(put_together(self.structure, ema, fixed)))
+        record = {"experiment": self.origin["experiment"], "best_step": number, "validation": loss}
+        checkpoints.save_best(number, density_items(ema, fixed), record)
 
-    def _stored(self, state: TrainState) -> tuple[Arrays, Arrays]:
-        host = jax.tree.map(np.asarray, jax.device_get(state))
-        _, ema, fixed = take_apart(stack(put_together(self.structure, host.ema, host.fixed)))
-        return ema, fixed
-
-    def _save(self, state: TrainState, number: int, position: Position) -> None:
+    def _save(self, state: TrainState, number: int, position: Position, checkpoints: Checkpoints) -> None:
         if self.workdir is None:
             return
-        host = jax.tree.map(np.asarray, jax.device_get(state))
-        stored = in_form(stack, self.structure, host)
+        stored = in_form(stack, self.structure, sharding.to_host(state))
         record = {
+            **self.origin,
             "position": list(position),
             "best_step": self.best.step,
             "best_loss": self.best.loss if math.isfinite(self.best.loss) else None,
+            "validations_since_best": self.best.since,
+            "window": self.window,
         }
-        items = density_items(stored.ema, stored.fixed) | training_items(stored)
-        self.checkpoints.save("last", number, items, record)
+        checkpoints.save_last(number, density_items(stored.ema, stored.fixed) | training_items(stored), record)
+
+    def _draw(self, state: TrainState, number: int) -> None:
+        """A sheet of samples of the moving average, as a picture in the run's directory."""
+        if self.workdir is None or not self.speaks:
+            return
+        from likejax import plot
+
+        labels = None
+        if self.conditional and self.validation is not None and self.validation.labels is not None:
+            labels = np.resize(np.unique(self.validation.labels), 64)
+        density = self._density(state)
+        shape = () if labels is not None else 64
+        samples = np.asarray(density.sample(self.sample_key, shape, labels))
+        figure = plot.sheet(samples, levels=self.levels or 256, title=f"step {number}")
+        place = self.workdir / "samples"
+        place.mkdir(exist_ok=True)
+        figure.savefig(place / f"{number:08}.png", dpi=100)
+        self.metrics.picture("samples", plot.pixels(figure), number)
 
 
-def _intervals(experiment: Experiment) -> tuple[int, int, int]:
-    return experiment.log_every, experiment.validate_every, experiment.checkpoint_every
-
-
-def _finite(number: int, metrics: dict[str, jax.Array]) -> dict[str, float]:
-    values = {name: float(value) for name, value in metrics.items()}
-    bad = [name for name, value in values.items() if not math.isfinite(value)]
-    if bad:
-        raise NonFiniteError(
-            f"step {number}: {', '.join(f'{name} is {values[name]}' for name in bad)}; training stopped and the last "
-            "good checkpoint is kept. A lower learning rate, warm-up or clip_norm usually helps"
-        )
-    return values
-
-
-def _mean(window: list[dict[str, float]]) -> dict[str, float]:
-    return {name: float(np.mean([record[name] for record in window])) for name in window[0]}
+def _intervals(experiment: Experiment) -> tuple[int, int, int, int]:
+    return experiment.log_every, experiment.validate_every, experiment.checkpoint_every, experiment.samples_every

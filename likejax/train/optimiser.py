@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import jax
 import optax
 
 from likejax.experiment import Optimiser
+from likejax.nn.depth import stacked_axes
 
 
 def schedule(optimiser: Optimiser, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then constant or half a cosine to zero at ``steps``."""
+    """Learning rate by step: linear warm-up, then what ``decay`` says, to end at ``steps``."""
     rate, warmup = optimiser.learning_rate, optimiser.warmup_steps
-    if optimiser.decay == "cosine":
-        after = optax.cosine_decay_schedule(rate, max(1, steps - warmup))
-    else:
-        after = optax.constant_schedule(rate)
+    left = max(1, steps - warmup)
+    after = {
+        "constant": lambda: optax.constant_schedule(rate),
+        "cosine": lambda: optax.cosine_decay_schedule(rate, left),
+        "linear": lambda: optax.linear_schedule(rate, 0.0, left),
+        "exponential": lambda: optax.exponential_decay(rate, 1, optimiser.decay_rate),
+    }[optimiser.decay]()
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(rate / warmup, rate, warmup), after], [warmup])
@@ -32,4 +40,30 @@ def build_optimiser(optimiser: Optimiser, steps: int) -> optax.GradientTransform
         "adamw": lambda: optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=optimiser.weight_decay),
         "adamax": lambda: optax.adamax(rate, b1=b1, b2=b2, eps=eps),
     }[optimiser.name]()
-    return optax.chain(optax.clip_by_global_norm(optimiser.clip_norm), rule) if optimiser.clip_norm else rule
+    clipping = []
+    if optimiser.clip_adaptive:
+        clipping.append(_clip_adaptively(optimiser.clip_adaptive))
+    if optimiser.clip_norm:
+        clipping.append(optax.clip_by_global_norm(optimiser.clip_norm))
+    return optax.chain(*clipping, rule) if clipping else rule
+
+
+def _clip_adaptively(limit: float) -> optax.GradientTransformation:
+    """optax's adaptive clipping, applied to each block of a stack by itself: the depth is no axis of a weight.
+
+    References:
+      Brock, De, Smith and Simonyan, 2021, High-performance large-scale image recognition without normalization,
+      arXiv:2102.06171.
+    """
+    rule = optax.adaptive_grad_clip(limit)
+
+    def update(gradient: Any, state: Any, params: Mapping[str, Any]) -> tuple[Any, Any]:
+        clipped = {}
+        for name, leaf in gradient.items():
+            clip = lambda g, p: rule.update(g, optax.EmptyState(), p)[0]  # noqa: E731
+            for _ in range(stacked_axes(name)):
+                clip = jax.vmap(clip)
+            clipped[name] = clip(leaf, params[name])
+        return clipped, state
+
+    return optax.GradientTransformation(rule.init, update)  # type: ignore[arg-type]

@@ -1,19 +1,40 @@
-"""Where arrays live: batches cut over all devices, parameters on each of them."""
+"""Where arrays live: one mesh for one device, many devices and many processes; what replaced ``pmap``.
+
+There is no ``pmap`` here, JAX keeps it in maintenance only. One ``jax.jit`` runs the step on a mesh of all devices
+of all processes: a batch is cut over them and parameters are copied to each (data parallel), or divided over
+``parameter_shards`` of them. Gradients are averaged by the compiler; nobody calls ``pmean``.
+"""
 
 from __future__ import annotations
 
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-AXIS = "data"
+AXES = ("data", "shard")
+_DIVIDED_FROM = 1024
+"""Entries below which an array is copied to every device: dividing it would cost more than it saves."""
 
 
-def data_mesh() -> Mesh:
-    """A one-dimensional mesh of all local devices; what replaced ``pmap``."""
-    devices = jax.local_devices()
-    return jax.make_mesh((len(devices),), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+def device_mesh(parameter_shards: int = 1) -> Mesh:
+    """All devices of all processes as ``(data, shard)``.
+
+    Args:
+      parameter_shards: Size of the second axis, over which parameters are divided.
+
+    Raises:
+      ValueError: If the devices do not divide by it.
+    """
+    devices = jax.devices()
+    if len(devices) % parameter_shards:
+        raise ValueError(
+            f"expected parameter_shards to divide the {len(devices)} devices, got {parameter_shards}; 1 keeps a copy "
+            "of the parameters on each"
+        )
+    shape = len(devices) // parameter_shards, parameter_shards
+    return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -22,10 +43,63 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def cut(mesh: Mesh) -> NamedSharding:
-    """The leading axis divided over the devices."""
-    return NamedSharding(mesh, PartitionSpec(AXIS))
+    """The leading axis of a batch divided over all devices."""
+    return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
-    """Arrays of the host on the devices."""
-    return jax.device_put(tree, sharding)
+def divided(mesh: Mesh, tree: Any) -> Any:
+    """For every array of a state the sharding of its longest axis that divides, or a copy on each device."""
+    shards = mesh.shape["shard"]
+
+    def one(leaf: Any) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % shards == 0]
+        if shards == 1 or not axes or np.prod(leaf.shape) < _DIVIDED_FROM:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*(None,) * longest, "shard"))
+
+    return jax.tree.map(one, tree)
+
+
+def put_state(state: Any, shardings: Any) -> Any:
+    """A state of host arrays, the same in every process, on the devices; each buffer is its own copy."""
+
+    def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
+        array = np.array(leaf)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index].copy())
+
+    return jax.tree.map(put, state, shardings)
+
+
+def put_batch(batch: Any, mesh: Mesh) -> Any:
+    """Each process's part of a batch as one array over all devices."""
+    sharding = cut(mesh)
+    if jax.process_count() == 1:
+        return jax.device_put(batch, sharding)
+    return jax.tree.map(lambda part: jax.make_array_from_process_local_data(sharding, part), batch)
+
+
+def to_host(tree: Any) -> Any:
+    """Whole arrays in the memory of every process, wherever their parts live."""
+
+    def one(leaf: Any) -> np.ndarray:
+        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
+            return np.asarray(leaf)
+        if leaf.is_fully_replicated:
+            return np.asarray(leaf.addressable_data(0))
+        from jax.experimental.multihost_utils import process_allgather
+
+        return np.asarray(process_allgather(leaf, tiled=True))
+
+    if jax.process_count() == 1:
+        return jax.tree.map(np.asarray, jax.device_get(tree))
+    return jax.tree.map(one, tree)
+
+
+def agreed(flag: bool) -> bool:
+    """Whether any process says so; every process must ask."""
+    if jax.process_count() == 1:
+        return flag
+    from jax.experimental.multihost_utils import process_allgather
+
+    return bool(np.any(process_allgather(np.asarray(flag))))

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Int
 
+from likejax.train.guard import GuardState
+
 Arrays = dict[str, Any]
 """Arrays by the dotted name of their place in the density."""
 
@@ -32,6 +34,7 @@ class TrainState(NamedTuple):
     ema: Arrays
     fixed: Arrays
     optimiser: Any
+    guard: GuardState
 
 
 def take_apart(density: nnx.Module) -> tuple[Structure, Arrays, Arrays]:

@@ -1,0 +1,276 @@
+"""The commands: each parses its arguments, calls the library, prints, and returns an exit code."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from likejax.cli.arguments import (
+    USAGE,
+    DatasetsArguments,
+    DemoArguments,
+    EvaluateArguments,
+    OodArguments,
+    SampleArguments,
+    TrainArguments,
+    UsageError,
+)
+
+
+def train(args: Sequence[str]) -> int:
+    import jax
+
+    import likejax as lj
+    from likejax import presets
+    from likejax.config import parse_with_experiment
+
+    name, rest = _positional(args, "train", "PRESET")
+    experiment = presets.preset(name)
+    card = inspect.cleandoc(presets.PRESETS[name].__doc__ or "")
+    arguments, experiment = parse_with_experiment(
+        TrainArguments, experiment, rest, prog=f"likejax train {name}", description=card
+    )
+    if arguments.distributed:
+        _join_processes()
+    speaks = jax.process_index() == 0
+    suffix = "-background" if arguments.background else ""
+    workdir = arguments.workdir or Path("runs") / (name.replace("/", "-") + suffix)
+    parts = {s: _data(experiment, experiment.dataset, s, arguments.data_dir) for s in ("train", "validation", "test")}
+    if speaks:
+        print(f"{name} on {parts['train']!r}, writing to {workdir}", flush=True)
+    train_key, evaluation_key = jax.random.split(jax.random.key(arguments.seed))
+    options: dict[str, Any] = {"validation": parts["validation"], "workdir": workdir, "key": train_key}
+    if arguments.background:
+        run = lj.ood.fit_background(experiment, parts["train"], mutation_rate=arguments.background, **options)
+    else:
+        run = lj.fit(experiment, parts["train"], **options)
+    if not speaks:
+        return 0
+    print(f"best on validation at step {run.best_step} of {run.steps}")
+    evaluation = lj.evaluate(run.density, parts["test"], key=evaluation_key, draws=arguments.draws)
+    print(evaluation)
+    (workdir / "evaluation.json").write_text(json.dumps(evaluation.to_dict(), indent=2))
+    if len(run.density.event_shape) == 3 and run.density.condition_shape is None:
+        _save_samples(run.density, workdir / "samples.png", count=64, temperature=1.0, label=None, seed=arguments.seed)
+        print(f"samples: {workdir / 'samples.png'}")
+    return 0
+
+
+def _join_processes() -> None:
+    """Makes this process one of several, before any device is touched."""
+    import jax
+
+    given = os.environ.get("LIKEJAX_PROCESSES")
+    if given is None:
+        jax.distributed.initialize()  # the cluster's launcher says who is who
+        return
+    try:
+        address, count, index = given.split(",")
+        jax.distributed.initialize(address, num_processes=int(count), process_id=int(index))
+    except ValueError as error:
+        raise UsageError(f"expected LIKEJAX_PROCESSES=HOST:PORT,COUNT,INDEX, got {given!r} ({error})") from error
+
+
+def evaluate(args: Sequence[str]) -> int:
+    import jax
+
+    import likejax as lj
+    from likejax.config import parse
+
+    run, rest = _positional(args, "evaluate", "RUN")
+    description = "The log-likelihood of every example of a dataset under a trained run: mean, standard error, kind."
+    arguments = parse(EvaluateArguments, rest, prog="likejax evaluate RUN", description=description)
+    experiment = _record(run)
+    name = arguments.dataset or experiment.dataset
+    data = _data(experiment, name, arguments.split, arguments.data_dir)
+    density = lj.restore(run, which=_which(arguments.which))
+    evaluation = lj.evaluate(
+        density, data, key=jax.random.key(arguments.seed), draws=arguments.draws, batch_size=arguments.batch_size
+    )
+    print(evaluation)
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps(evaluation.to_dict(), indent=2))
+    return 0
+
+
+def sample(args: Sequence[str]) -> int:
+    import likejax as lj
+    from likejax.config import parse
+
+    run, rest = _positional(args, "sample", "RUN")
+    arguments = parse(SampleArguments, rest, prog="likejax sample RUN", description="Samples of a trained run.")
+    density = lj.restore(run, which=_which(arguments.which))
+    _save_samples(
+        density,
+        arguments.out,
+        count=arguments.count,
+        temperature=arguments.temperature,
+        label=arguments.label,
+        seed=arguments.seed,
+    )
+    print(f"{arguments.count} samples: {arguments.out}")
+    return 0
+
+
+def ood(args: Sequence[str]) -> int:
+    import jax
+
+    import likejax as lj
+    from likejax.config import parse
+
+    run, rest = _positional(args, "ood", "RUN")
+    description = "How well scores of a trained run tell its own test data from outside data."
+    arguments = parse(OodArguments, rest, prog="likejax ood RUN", description=description)
+    if not arguments.outside:
+        raise UsageError("expected outside datasets: likejax ood RUN --outside mnist noise")
+    experiment = _record(run)
+    parts = {s: _data(experiment, experiment.dataset, s, arguments.data_dir) for s in ("train", "validation", "test")}
+    inside = _limited(parts["test"], arguments)
+    outside = [_limited(_outside(experiment, inside, name, arguments), arguments) for name in arguments.outside]
+    density = lj.restore(run, which=_which(arguments.which))
+    draws = arguments.draws
+    scores: list[Any] = [lj.ood.NegativeLogProb(draws=draws), lj.ood.Typicality(draws=draws)]
+    scores += [lj.ood.Typicality(group=group, draws=draws) for group in arguments.groups]
+    if arguments.background is not None:
+        scores.append(lj.ood.LikelihoodRatio(lj.restore(arguments.background), draws=draws))
+    if inside.levels is not None and len(inside.event_shape) == 3:
+        scores += [lj.ood.InputComplexity(draws=draws), lj.ood.ComplexityOnly()]
+    report = lj.ood.benchmark(
+        density,
+        inside=inside,
+        outside=outside,
+        scores=scores,
+        fit=parts["validation"],
+        train=parts["train"],
+        key=jax.random.key(arguments.seed),
+        fpr=arguments.fpr,
+        resamples=arguments.resamples,
+        batch_size=arguments.batch_size,
+    )
+    print(report.to_markdown())
+    print(f"report: {report.write(arguments.out or Path(run) / 'ood') / 'report.md'}")
+    return 0
+
+
+def _limited(data: Any, arguments: OodArguments) -> Any:
+    if not arguments.limit or len(data) <= arguments.limit:
+        return data
+    return data.shuffled(arguments.seed).take(slice(0, arguments.limit))
+
+
+def _outside(experiment: Any, inside: Any, name: str, arguments: OodArguments) -> Any:
+    from likejax.data.synthetic import constants_like, noise_like
+
+    made = {"noise": noise_like, "constants": constants_like}
+    if name in made:
+        return made[name](inside, len(inside), seed=arguments.seed)
+    return _data(experiment, name, "test", arguments.data_dir)
+
+
+def summary(args: Sequence[str]) -> int:
+    from likejax.train.summary import summarise_run
+
+    run, rest = _positional(args, "summary", "RUN")
+    if rest:
+        if rest == ["--help"]:
+            print("usage: likejax summary RUN\n\nWhat a run was trained on, how long it took, where it stands.")
+            raise SystemExit(0)
+        raise UsageError(f"`likejax summary RUN` takes no other arguments, got {' '.join(rest)}")
+    print(summarise_run(run))
+    return 0
+
+
+def presets(args: Sequence[str]) -> int:
+    from likejax.presets import PRESETS
+
+    _no_arguments(args, "presets")
+    width = max(map(len, PRESETS))
+    for name, make in PRESETS.items():
+        print(f"{name:<{width}}  {inspect.cleandoc(make.__doc__ or '').splitlines()[0]}")
+    return 0
+
+
+def datasets(args: Sequence[str]) -> int:
+    from likejax.config import parse
+    from likejax.data.load import datasets
+
+    description = "The datasets that can be loaded here by name."
+    arguments = parse(DatasetsArguments, args, prog="likejax datasets", description=description)
+    found = datasets(arguments.data_dir)
+    width = max(map(len, found))
+    for name, source in found.items():
+        print(f"{name:<{width}}  {source}")
+    if arguments.data_dir is None and "LIKEJAX_DATA" not in os.environ:
+        print("\nFor files, pass --data-dir or set LIKEJAX_DATA; tfds/NAME asks TensorFlow Datasets.")
+    return 0
+
+
+def demo(args: Sequence[str]) -> int:
+    from likejax.config import parse
+    from likejax.demo import run_demo
+
+    description = "Trains glow/digits, compares it with two baselines and writes a report; minutes on two cores."
+    arguments = parse(DemoArguments, args, prog="likejax demo", description=description)
+    run_demo(arguments.out, seed=arguments.seed)
+    return 0
+
+
+def _positional(args: Sequence[str], command: str, what: str) -> tuple[str, list[str]]:
+    if not args:
+        raise UsageError(f"expected `likejax {command} {what}`; `likejax presets` lists the presets")
+    if args[0] in ("-h", "--help"):
+        return ("glow/digits", ["--help"]) if what == "PRESET" else ("", ["--help"])
+    if args[0].startswith("-"):
+        raise UsageError(f"expected {what} right after `likejax {command}`, got {args[0]}")
+    return args[0], list(args[1:])
+
+
+def _no_arguments(args: Sequence[str], command: str) -> None:
+    if any(arg in ("-h", "--help") for arg in args):
+        print(USAGE)
+        raise SystemExit(0)
+    if args:
+        raise UsageError(f"`likejax {command}` takes no arguments, got {' '.join(args)}")
+
+
+def _which(name: str) -> Any:
+    if name not in ("best", "last"):
+        raise UsageError(f"expected --which best or last, got {name}")
+    return name
+
+
+def _record(run: str) -> Any:
+    from likejax.experiment import from_json
+    from likejax.train.checkpoint import RECORD, CheckpointError
+
+    path = Path(run) / RECORD
+    if not path.exists():
+        raise CheckpointError(f"{run} is no run: it has no {RECORD}")
+    return from_json(path.read_text())
+
+
+def _data(experiment: Any, name: str, split: str, data_dir: Path | None) -> Any:
+    from likejax.data.load import load
+
+    data = load(name, split=split, data_dir=data_dir)
+    return data.reduce_levels(experiment.levels) if experiment.levels and data.levels != experiment.levels else data
+
+
+def _save_samples(density: Any, out: Path, *, count: int, temperature: float, label: int | None, seed: int) -> None:
+    import jax
+    import numpy as np
+
+    from likejax.plot import sheet
+
+    samples = np.asarray(density.sample(jax.random.key(seed), count, label, temperature))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if out.suffix == ".npy":
+        np.save(out, samples)
+    elif samples.ndim == 4:
+        sheet(samples, levels=density.levels).savefig(out, dpi=150)
+    else:
+        raise UsageError(f"samples of shape {samples.shape[1:]} are no images: give --out a name ending in .npy")

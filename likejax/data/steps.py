@@ -1,0 +1,61 @@
+"""Integer-to-integer steps by name, as they stand behind a dataset's name: ``omniglot+invert+resize:28x28``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from likejax.data.dataset import Dataset
+
+
+def apply_steps(dataset: Dataset, steps: list[str]) -> Dataset:
+    """The dataset after each step in order, noted in its provenance.
+
+    Args:
+      dataset: Integer images.
+      steps: ``invert``, ``grey``, ``colour``, ``transpose``, ``levels:N``, ``pad:HEIGHTxWIDTH``,
+        ``resize:HEIGHTxWIDTH`` or ``resize:HEIGHTxWIDTH:FILTER``, ``binarise:SEED``.
+
+    Raises:
+      ValueError: For an unknown step, or one that does not fit the data.
+    """
+    for step in steps:
+        name, *arguments = step.split(":")
+        if name not in STEPS:
+            raise ValueError(f"unknown step {step!r} behind a dataset's name; there are {', '.join(USAGE)}")
+        try:
+            dataset = STEPS[name](dataset, *arguments)
+        except (TypeError, ValueError) as error:
+            usage = next(text for text in USAGE if text.split(":")[0] == name)
+            raise ValueError(f"step {step!r} (expected {usage}): {error}") from error
+    return dataset
+
+
+def _size(text: str) -> tuple[int, int]:
+    height, width = text.split("x")
+    return int(height), int(width)
+
+
+def _resize(dataset: Dataset, size: str, filter: str = "box") -> Dataset:
+    return dataset.resize(*_size(size), filter=filter)
+
+
+STEPS: dict[str, Callable[..., Dataset]] = {
+    "invert": Dataset.invert,
+    "grey": Dataset.grey,
+    "colour": Dataset.colour,
+    "transpose": Dataset.transpose,
+    "levels": lambda dataset, levels: dataset.reduce_levels(int(levels)),
+    "pad": lambda dataset, size: dataset.pad(*_size(size)),
+    "resize": _resize,
+    "binarise": lambda dataset, seed: dataset.binarise(int(seed)),
+}
+USAGE = (
+    "invert",
+    "grey",
+    "colour",
+    "transpose",
+    "levels:N",
+    "pad:HEIGHTxWIDTH",
+    "resize:HEIGHTxWIDTH[:FILTER]",
+    "binarise:SEED",
+)

@@ -1,0 +1,32 @@
+"""Out-of-distribution scores on any density: fit, calibrate, compare. Higher is more OOD."""
+
+from likejax.ood.background import fit_background as fit_background
+from likejax.ood.benchmark import benchmark as benchmark
+from likejax.ood.calibrate import false_alarm_rates as false_alarm_rates
+from likejax.ood.calibrate import p_values as p_values
+from likejax.ood.calibrate import rank_of_threshold as rank_of_threshold
+from likejax.ood.calibrate import threshold as threshold
+from likejax.ood.complexity import code_lengths as code_lengths
+from likejax.ood.features import CodeLength as CodeLength
+from likejax.ood.features import Feature as Feature
+from likejax.ood.features import LogProb as LogProb
+from likejax.ood.fitted import FittedScore as FittedScore
+from likejax.ood.fitted import restore as restore
+from likejax.ood.metrics import METRICS as METRICS
+from likejax.ood.metrics import Interval as Interval
+from likejax.ood.metrics import aupr as aupr
+from likejax.ood.metrics import auroc as auroc
+from likejax.ood.metrics import auroc_difference as auroc_difference
+from likejax.ood.metrics import auroc_interval as auroc_interval
+from likejax.ood.metrics import detection_error as detection_error
+from likejax.ood.metrics import evaluate_scores as evaluate_scores
+from likejax.ood.metrics import fpr_at_tpr as fpr_at_tpr
+from likejax.ood.metrics import roc_curve as roc_curve
+from likejax.ood.report import Report as Report
+from likejax.ood.scores import SCORES as SCORES
+from likejax.ood.scores import ComplexityOnly as ComplexityOnly
+from likejax.ood.scores import InputComplexity as InputComplexity
+from likejax.ood.scores import LikelihoodRatio as LikelihoodRatio
+from likejax.ood.scores import NegativeLogProb as NegativeLogProb
+from likejax.ood.scores import Score as Score
+from likejax.ood.scores import Typicality as Typicality

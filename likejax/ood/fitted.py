@@ -1,0 +1,254 @@
+"""A score that has seen inside data: it scores, calibrates, and is saved."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from likejax.data.dataset import Dataset
+from likejax.data.splits import check_disjoint_rows, row_hashes
+from likejax.density import Density, KeyLike
+from likejax.evaluate import check_fit
+from likejax.ood import calibrate
+from likejax.ood.features import Compute, features_of, keys_of
+from likejax.train.checkpoint import restore as restore_density
+from likejax.train.checkpoint import save as save_density
+from likejax.train.store import CheckpointError
+
+if TYPE_CHECKING:
+    from likejax.ood.scores import Score
+
+_RECORD = "score.json"
+_ARRAYS = "score.npz"
+
+
+@jax.tree_util.register_pytree_node_class
+@dataclasses.dataclass(frozen=True, eq=False)
+class FittedScore:
+    """A pure function from examples to scores, higher = more OOD; a pytree of its densities and numbers.
+
+    Attributes:
+      recipe: What it was fitted from.
+      densities: The density that is scored, ``density``, and those the recipe compares it with.
+      state: What fitting learned.
+      calibration: Sorted scores of calibration examples, or ``None`` before ``calibrate``.
+      rows: Hashes of the rows that it was fitted on and calibrated with, so that overlap is noticed.
+    """
+
+    recipe: Score
+    densities: Mapping[str, Density]
+    state: Mapping[str, float]
+    calibration: Float[np.ndarray, " n"] | None = None
+    rows: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls, recipe: Score, densities: Mapping[str, Density], state: Mapping[str, float], dataset: Dataset
+    ) -> FittedScore:
+        """What ``recipe.fit`` returns."""
+        return cls(recipe, dict(densities), state, None, {"fit": row_hashes(dataset)})
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        names = tuple(self.state)
+        return (dict(self.densities), [self.state[n] for n in names], self.calibration), (_Same(self.recipe), names)
+
+    @classmethod
+    def tree_unflatten(cls, static: Any, children: Any) -> FittedScore:
+        recipe, names = static
+        densities, values, calibration = children
+        return cls(recipe.value, densities, dict(zip(names, values, strict=True)), calibration)
+
+    def __call__(self, x: Any, *, key: KeyLike | None = None, batch_size: int = 128) -> Float[Any, "*batch"]:
+        """Scores of examples; each depends on its example and its key alone, never on batch-mates.
+
+        Host arrays are scored in chunks by compiled functions and give float64; inside ``jax.jit`` the whole call is
+        traced.
+
+        Args:
+          x: ``(*batch, *event_shape)``, or ``(*batch, group, *event_shape)`` where the recipe judges groups.
+          key: One key, folded by flat position, or keys of shape ``batch`` (``(*batch, group)``); not needed where
+            all densities are exact.
+          batch_size: Examples at a time.
+
+        Returns:
+          ``(*batch,)``.
+
+        Raises:
+          ValueError: For a wrong shape, or a missing key.
+        """
+        x = x if hasattr(x, "dtype") else np.asarray(x)
+        batch = self._batch_of(x)
+        flat = x.reshape(-1, *self.densities["density"].event_shape)
+        keys = self._keys(key, batch)
+        scores = self.of_features(features_of(self.densities, flat, keys, batch_size=batch_size))
+        return scores.reshape(batch)
+
+    def of_features(self, compute: Compute) -> Float[Any, " n"]:
+        """Scores from features of examples in a row, of whole groups if the recipe judges groups."""
+        statistic = self.recipe._statistic(compute, self.densities["density"].event_shape)
+        return self.recipe._judge(self.state, statistic.reshape(-1, self.recipe.group))
+
+    def _batch_of(self, x: Any) -> tuple[int, ...]:
+        wanted = self.densities["density"].event_shape
+        if self.recipe.group > 1:
+            wanted = (self.recipe.group, *wanted)
+        if x.ndim < len(wanted) or x.shape[x.ndim - len(wanted) :] != wanted:
+            raise ValueError(f"expected x of shape (*batch, {', '.join(map(str, wanted))}), got {tuple(x.shape)}")
+        return tuple(x.shape[: x.ndim - len(wanted)])
+
+    def _keys(self, key: KeyLike | None, batch: tuple[int, ...]) -> Any:
+        if not self.recipe._needs_key(self.densities):
+            return None
+        if key is None:
+            raise ValueError(f"{self.recipe.label} is computed with random draws: pass key=jax.random.key(seed)")
+        return keys_of(key, batch, self.recipe.group)
+
+    def calibrate(self, dataset: Dataset, *, key: KeyLike | None = None, batch_size: int = 128) -> FittedScore:
+        """The same score with ``threshold`` and ``p_value``, from inside examples that nothing was fitted on.
+
+        Args:
+          dataset: Held-out inside examples, exchangeable with those to be judged; disjoint from those of ``fit``.
+            Of groups, whole ones are formed in the order of the dataset.
+          key: Of the draws.
+          batch_size: Examples at a time.
+
+        Raises:
+          ValueError: If rows were used in ``fit``, or a score is NaN.
+        """
+        check_fit(self.densities["density"], dataset)
+        groups = len(dataset) // self.recipe.group
+        if groups == 0:
+            raise ValueError(f"expected at least {self.recipe.group} examples to form a group, got {len(dataset)}")
+        x = dataset.examples[: groups * self.recipe.group]
+        keys = self._keys(key, (groups,))
+        return self.calibrate_features(features_of(self.densities, x, keys, batch_size=batch_size), dataset)
+
+    def calibrate_features(self, compute: Compute, dataset: Dataset) -> FittedScore:
+        """``calibrate`` from features that are computed already."""
+        rows = row_hashes(dataset)
+        if "fit" in self.rows:
+            check_disjoint_rows(("the rows the score was fitted on", self.rows["fit"]), (_title(dataset), rows))
+        scores = np.asarray(self.of_features(compute), np.float64)
+        if np.isnan(scores).any():
+            raise ValueError(f"{self.recipe.label} is NaN for {int(np.isnan(scores).sum())} calibration examples")
+        return dataclasses.replace(self, calibration=np.sort(scores), rows={**self.rows, "calibration": rows})
+
+    def threshold(self, fpr: float, delta: float | None = None) -> float:
+        """The score above which an example is called OOD, at a false-positive rate.
+
+        Args:
+          fpr: Wanted rate, which holds on average over calibration sets.
+          delta: If given, the rate holds for this calibration set with probability ``1 - delta``.
+
+        Raises:
+          ValueError: If the score is not calibrated.
+        """
+        return calibrate.threshold(self._calibrated(), fpr, delta)
+
+    def p_value(self, x: Any, *, key: KeyLike | None = None) -> Float[np.ndarray, "*batch"]:
+        """Conformal p-values: of new inside examples at most a share ``alpha`` has a p-value up to ``alpha``.
+
+        Args:
+          x: As in a call.
+          key: As in a call.
+
+        Raises:
+          ValueError: If the score is not calibrated.
+        """
+        return calibrate.p_values(self._calibrated(), np.asarray(self(x, key=key)))
+
+    def _calibrated(self) -> np.ndarray:
+        if self.calibration is None:
+            raise ValueError("expected a calibrated score: call score = score.calibrate(dataset, key=key) first")
+        return self.calibration
+
+    def save(self, directory: str | os.PathLike[str]) -> None:
+        """Writes recipe, state, calibration and densities; ``likejax.ood.restore`` reads them.
+
+        Args:
+          directory: Where to; created if absent.
+        """
+        place = Path(directory).expanduser().absolute()
+        place.mkdir(parents=True, exist_ok=True)
+        for name, density in self.densities.items():
+            save_density(density, place / name)
+        arrays = {f"rows_{name}": rows for name, rows in self.rows.items()}
+        if self.calibration is not None:
+            arrays["calibration"] = self.calibration
+        with (place / (_ARRAYS + ".tmp")).open("wb") as file:
+            np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
+        (place / (_ARRAYS + ".tmp")).replace(place / _ARRAYS)
+        record = {
+            "score": self.recipe.name,
+            "settings": self.recipe._settings(),
+            "state": dict(self.state),
+            "densities": list(self.densities),
+            "sha256": hashlib.sha256((place / _ARRAYS).read_bytes()).hexdigest(),
+        }
+        (place / (_RECORD + ".tmp")).write_text(json.dumps(record, indent=2))
+        (place / (_RECORD + ".tmp")).replace(place / _RECORD)
+
+
+def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedScore:
+    """A score that ``FittedScore.save`` wrote.
+
+    Args:
+      directory: Where it is.
+      **densities: ``density=``, ``background=``: densities of the same structure, where they were put together by
+        hand and so have no config.
+
+    Raises:
+      CheckpointError: If there is none, or it is damaged.
+    """
+    from likejax.ood.scores import SCORES
+
+    place = Path(directory).expanduser().absolute()
+    try:
+        record = json.loads((place / _RECORD).read_text())
+        kind, names = SCORES[record["score"]], record["densities"]
+        if hashlib.sha256((place / _ARRAYS).read_bytes()).hexdigest() != record["sha256"]:
+            raise CheckpointError(f"{place / _ARRAYS} does not have the checksum that was written")
+        with np.load(place / _ARRAYS, allow_pickle=False) as archive:
+            arrays = dict(archive)
+        state = {name: float(value) for name, value in record["state"].items()}
+        found = {name: restore_density(place / name, density=densities.get(name)) for name in names}
+        companions = {name: each for name, each in found.items() if name != "density"}
+        recipe = kind._from_settings(record["settings"], companions)
+    except (
+        OSError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        json.JSONDecodeError,
+        UnicodeDecodeError,
+        RecursionError,
+    ) as error:
+        raise CheckpointError(f"{place} holds no intact score: {type(error).__name__}: {error}") from error
+    rows = {name.removeprefix("rows_"): array for name, array in arrays.items() if name.startswith("rows_")}
+    return FittedScore(recipe, found, state, arrays.get("calibration"), rows)
+
+
+class _Same:
+    """Static data of a pytree that is equal to itself only: recipes may hold densities."""
+
+    def __init__(self, value: Any):
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def _title(dataset: Dataset) -> str:
+    return f"{dataset.name} {dataset.split}"

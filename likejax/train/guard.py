@@ -1,0 +1,63 @@
+"""Steps that are not taken: their loss or gradient is not finite, or their gradient explodes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from likejax.experiment import Guard
+
+
+class GuardState(NamedTuple):
+    """What the guard remembers.
+
+    Attributes:
+      log_norm: Running mean of the log of gradient norms, the reference.
+      seen: Steps that went into it.
+      in_a_row: Steps skipped since the last one that was taken.
+      skipped: Steps skipped in all.
+    """
+
+    log_norm: Float[Array, ""]
+    seen: Int[Array, ""]
+    in_a_row: Int[Array, ""]
+    skipped: Int[Array, ""]
+
+
+_MEMORY = 0.95
+_GROWTH = 2.0
+
+
+def begin() -> GuardState:
+    """A guard that has seen nothing."""
+    return GuardState(jnp.zeros(()), *(jnp.zeros((), jnp.int32) for _ in range(3)))
+
+
+def judge(
+    guard: Guard, state: GuardState, finite: Bool[Array, ""], norm: Float[Array, ""]
+) -> tuple[Bool[Array, ""], GuardState]:
+    """Whether to take a step, and what to remember of it.
+
+    Args:
+      guard: The rule.
+      state: What is remembered.
+      finite: Whether loss, terms and gradient are finite.
+      norm: Norm of the gradient.
+    """
+    log_norm = jnp.log(jnp.maximum(jnp.where(finite, norm, 1.0), 1e-30))
+    spike = jnp.zeros((), bool)
+    if guard.spike_factor:
+        spike = finite & (state.seen >= guard.after) & (log_norm > state.log_norm + jnp.log(guard.spike_factor))
+    # the plain mean at first, a moving average later; a spike counts as twice the reference and no more
+    rate = jnp.maximum(1 / (state.seen + 1.0), 1 - _MEMORY)
+    moved = jnp.where(spike, state.log_norm + jnp.log(_GROWTH), state.log_norm + rate * (log_norm - state.log_norm))
+    taken = finite & ~spike
+    skipped = (~taken).astype(jnp.int32)
+    return taken, GuardState(
+        log_norm=jnp.where(finite, moved, state.log_norm),
+        seen=state.seen + finite,
+        in_a_row=(state.in_a_row + 1) * skipped,
+        skipped=state.skipped + skipped,
+    )

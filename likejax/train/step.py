@@ -1,0 +1,107 @@
+"""One update of the train state, compiled once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array
+
+from likejax.data.batches import Batch
+from likejax.density import example_keys
+from likejax.experiment import Experiment
+from likejax.train import sharding
+from likejax.train.guard import judge
+from likejax.train.state import Arrays, Structure, TrainState, moving_average, put_together
+
+StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
+
+
+def compile_step(
+    experiment: Experiment,
+    structure: Structure,
+    transformation: optax.GradientTransformation,
+    key: Array,
+    mesh: jax.sharding.Mesh,
+    shardings: Any,
+) -> StepFunction:
+    """The function from a state and a batch to the next state and what to log, with the old state's memory reused.
+
+    A step that the guard rejects leaves parameters, moving average and optimiser as they were; the metric ``taken``
+    says so, ``in_a_row`` how many before it were rejected too, and ``bad_array`` which parameter's gradient is the
+    first that is not finite (-1 if all are).
+    """
+    key_data = np.asarray(jax.random.key_data(key))  # a constant of the program in every process
+    whole = sharding.replicated(mesh)
+
+    def gradient_of(params: Arrays, fixed: Arrays, batch: Batch, keys: Array, step: Array) -> Any:
+        def loss_of(params: Arrays) -> Any:
+            return experiment.objective(put_together(structure, params, fixed), batch, keys, step)
+
+        (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
+        return {"loss": loss, **metrics}, gradient
+
+    def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
+        keys = example_keys(
+            jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(key_data)), state.step), jnp.arange(len(batch.x))
+        )
+        params = state.params
+        if experiment.parameter_shards > 1:  # whole while they compute, divided where they are kept
+            params = jax.lax.with_sharding_constraint(params, whole)
+        if experiment.accumulate == 1:
+            metrics, gradient = gradient_of(params, state.fixed, batch, keys, state.step)
+        else:
+            metrics, gradient = _accumulated(
+                lambda part, keys: gradient_of(params, state.fixed, part, keys, state.step),
+                batch,
+                keys,
+                experiment.accumulate,
+            )
+        squares = jnp.stack([jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in gradient.values()])
+        norm = jnp.sqrt(jnp.sum(squares))
+        finite = jnp.isfinite(norm) & jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
+        taken, guard = judge(experiment.guard, state.guard, finite, norm)
+
+        updates, optimiser = transformation.update(gradient, state.optimiser, state.params)
+        new_params: Arrays = optax.apply_updates(state.params, updates)  # pyright: ignore
+        ema = moving_average(state.ema, new_params, experiment.ema_decay, state.step)
+        old = state.params, state.ema, state.optimiser
+        new_params, ema, optimiser = jax.tree.map(
+            lambda new, old: jnp.where(taken, new, old), (new_params, ema, optimiser), old
+        )
+        infinite = ~jnp.isfinite(squares)
+        bad_array = jnp.where(infinite.any(), jnp.argmax(infinite), -1)
+        watch = {"gradient_norm": norm, "taken": taken, "in_a_row": guard.in_a_row, "bad_array": bad_array}
+        return TrainState(state.step + 1, new_params, ema, state.fixed, optimiser, guard), {**metrics, **watch}
+
+    return jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(shardings, sharding.cut(mesh)),
+        out_shardings=(shardings, whole),
+    )
+
+
+def _accumulated(gradient_of: Callable[[Batch, Array], Any], batch: Batch, keys: Array, parts: int) -> Any:
+    """Means of metrics and gradient over ``parts`` parts of the batch, one after the other.
+
+    Every part takes rows from every device, so that each device works on all parts. On CPU a loop of XLA runs its
+    convolutions on one core: accumulation saves memory there, not time.
+    """
+
+    def cut(leaf: Array) -> Array:
+        return jnp.swapaxes(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 0, 1)
+
+    cut_batch, cut_keys = jax.tree.map(cut, batch), cut(keys)
+    first = jax.tree.map(lambda leaf: leaf[0], cut_batch)
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, first, cut_keys[0]))
+
+    def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, total, gradient_of(*part)), None
+
+    total, _ = jax.lax.scan(add, zeros, (cut_batch, cut_keys))
+    return jax.tree.map(lambda sum_: sum_ / parts, total)
