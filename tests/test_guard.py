@@ -56,7 +56,9 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step():
 
 
 def test_so_many_in_a_row_stop_the_run_and_name_step_and_term():
-    with pytest.raises(lj.NonFiniteError, match=r"step 7: loss is nan, gradient_norm is nan \(the gradient of log_scale"):
+    with pytest.raises(
+        lj.NonFiniteError, match=r"step 7: loss is nan, gradient_norm is nan \(the gradient of log_scale"
+    ):
         fit(Broken(steps=tuple(range(4, 20))), steps=20, guard=lj.Guard(patience=3))
     assert fit(Broken(steps=(4, 5, 7, 8)), steps=12, guard=lj.Guard(patience=3)).steps == 12
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import importlib.metadata
 import json
@@ -245,5 +246,10 @@ def _digest(record: Mapping[str, Any]) -> str:
 
 
 def _reason(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
+    """One line of an error; of the pages that a failed write fills, what the system said."""
+    text = str(error)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO):
+        if os.strerror(number) in text:
+            return os.strerror(number).lower()
+    lines = text.strip().splitlines()
     return f"{type(error).__name__}: {lines[0][:300] if lines else ''}"
