@@ -66,7 +66,7 @@ class Lines:
     def report(self, step: int, text: str, steps_per_second: float) -> None:
         """One line."""
         left = (self._steps - step) / steps_per_second if steps_per_second else math.inf
-        self.say(f"step {step}/{self._steps}: {text}, {duration(left)} left")
+        self.say(f"step {step}/{self._steps}: {text}, {steps_per_second:.2f} steps/s, {duration(left)} left")
 
     def say(self, text: str) -> None:
         """One line."""
