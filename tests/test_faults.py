@@ -1,0 +1,126 @@
+"""Runs that are killed at any moment end where they would have ended undisturbed."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+import likejax as lj
+from likejax.train.interrupt import Interruption
+from likejax.train.store import Store
+
+ROOT = Path(__file__).resolve().parents[1]
+SCRIPT = f"""
+import sys; sys.path.insert(0, {str(ROOT)!r})
+import likejax as lj
+import jax
+jax.config.update("jax_numpy_rank_promotion", "raise")
+workdir, steps = sys.argv[1], int(sys.argv[2])
+train, valid = lj.load("moons"), lj.load("moons", split="validation")
+experiment = lj.Experiment(
+    model=lj.VectorGlowConfig(depth=1, width=4), batch_size=100, steps=steps, log_every=30, validate_every=40,
+    checkpoint_every=25, validation_examples=100, optimiser=lj.Optimiser(learning_rate=5e-3, decay="cosine"),
+)
+print("ready", flush=True)
+lj.fit(experiment, train, validation=valid, workdir=workdir, key=0)
+"""
+
+
+def launch(workdir: Path, steps: int) -> subprocess.Popen:
+    arguments = [sys.executable, "-c", SCRIPT, str(workdir), str(steps)]
+    process = subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n", process.stderr
+    return process
+
+
+def finish(workdir: Path, steps: int) -> None:
+    process = launch(workdir, steps)
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err[-3000:]
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Bitwise the same weights, best and last, and the same log but for its clock."""
+    for which in ("best", "last"):
+        pairs = zip(*(jax.tree.leaves(lj.restore(run, which=which)) for run in (one, other)), strict=True)
+        assert all(np.array_equal(a, b) for a, b in pairs)
+    logs = [
+        [{k: v for k, v in r.items() if k not in ("seconds", "steps_per_second")} for r in _history(run)]
+        for run in (one, other)
+    ]
+    assert logs[0] == logs[1]
+
+
+def _history(run: Path):
+    from likejax.train.log import read_metrics
+
+    return read_metrics(run / "metrics.jsonl")
+
+
+def wait_for_steps(workdir: Path, process: subprocess.Popen) -> None:
+    deadline = time.monotonic() + 120
+    while not (workdir / "metrics.jsonl").exists() and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.02)
+
+
+def test_sigterm_saves_and_ends(tmp_path):
+    """The state of the very step is saved, the exit code is the signal's, and the run ends as an undisturbed one."""
+    steps = 1200
+    process = launch(tmp_path / "run", steps)
+    wait_for_steps(tmp_path / "run", process)
+    process.send_signal(signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err[-3000:]
+    assert "stopping after this step and saving" in err
+    stopped = int(err.split("stopped by SIGTERM after step ")[1].split(":")[0])
+    assert Store(tmp_path / "run" / "last").steps()[-1] == stopped
+    finish(tmp_path / "run", steps)
+    finish(tmp_path / "straight", steps)
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
+
+
+def test_ctrl_c_saves_and_a_second_one_acts_at_once(tmp_path):
+    process = launch(tmp_path / "run", 1_000_000)
+    wait_for_steps(tmp_path / "run", process)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert err.rstrip().endswith("KeyboardInterrupt")
+    stopped = int(err.split("stopped by SIGINT after step ")[1].split(":")[0])
+    assert Store(tmp_path / "run" / "last").steps()[-1] == stopped
+    with Interruption() as interruption:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert interruption.received == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.slow
+def test_twenty_faults_change_no_bit(tmp_path):
+    """kill -9 and SIGTERM at twenty random moments; final weights and log equal those of an undisturbed run."""
+    steps, rng = 8000, random.Random(1)
+    finish(tmp_path / "straight", steps)
+    reached = []
+    for _ in range(20):
+        process = launch(tmp_path / "run", steps)
+        time.sleep(rng.uniform(0.0, 2.5))
+        assert process.poll() is None, "the run ended before it was disturbed twenty times: give it more steps"
+        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM]))
+        process.communicate(timeout=60)
+        assert process.returncode in (-signal.SIGKILL, 143, -signal.SIGTERM)
+        last = tmp_path / "run" / "last"
+        reached.append(max(Store(last).steps(), default=0) if last.is_dir() else 0)
+    assert reached == sorted(reached)  # nothing that was saved is lost
+    assert len(set(reached)) > 5, reached
+    finish(tmp_path / "run", steps)
+    assert_same_run(tmp_path / "run", tmp_path / "straight")
