@@ -108,12 +108,16 @@ def test_ctrl_c_saves_and_a_second_one_acts_at_once(tmp_path):
 @pytest.mark.slow
 def test_twenty_faults_change_no_bit(tmp_path):
     """kill -9 and SIGTERM at twenty random moments; final weights and log equal those of an undisturbed run."""
-    steps, rng = 8000, random.Random(1)
+    steps, rng = 4000, random.Random(1)
     finish(tmp_path / "straight", steps)
     reached = []
-    for _ in range(20):
+    for fault in range(20):
         process = launch(tmp_path / "run", steps)
-        time.sleep(rng.uniform(0.0, 2.5))
+        if fault % 4:  # three in four while it trains, validates and writes, the others while it starts
+            assert process.stderr is not None
+            while not process.stderr.readline().startswith("step"):
+                assert process.poll() is None, "the run ended before it was disturbed twenty times: give it more steps"
+        time.sleep(rng.uniform(0.0, 1.2))
         assert process.poll() is None, "the run ended before it was disturbed twenty times: give it more steps"
         process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM]))
         process.communicate(timeout=60)
@@ -121,6 +125,7 @@ def test_twenty_faults_change_no_bit(tmp_path):
         last = tmp_path / "run" / "last"
         reached.append(max(Store(last).steps(), default=0) if last.is_dir() else 0)
     assert reached == sorted(reached)  # nothing that was saved is lost
-    assert len(set(reached)) > 5, reached
+    assert len(set(reached)) > 10, reached
     finish(tmp_path / "run", steps)
     assert_same_run(tmp_path / "run", tmp_path / "straight")
+    print(f"steps reached: {reached}")
