@@ -69,9 +69,9 @@ def benchmark(
       >>> report.metric("typicality", "digits (inverted)", "auroc").value > 0.99
       True
     """
-    sets = _by_name(inside, outside)
     _check_representations([inside, fit, *outside] + ([] if train is None else [train]))
-    check_disjoint(*([] if train is None else [train]), fit, *sets.values())
+    check_disjoint(*([] if train is None else [train]), fit, inside, *outside)
+    sets = _by_name(inside, outside)
     labels = [score.label for score in scores]
     if not labels or len(set(labels)) < len(labels):
         raise ValueError(f"expected scores with different labels, got {', '.join(labels) or 'none'}")
@@ -147,7 +147,7 @@ def _by_name(inside: Dataset, outside: Sequence[Dataset]) -> dict[str, Dataset]:
     sets = {inside.name: inside}
     for dataset in outside:
         name = dataset.name
-        if name == inside.name and len(dataset.provenance) > len(inside.provenance):
+        if name == inside.name and dataset.provenance != inside.provenance:
             name = f"{name} ({dataset.provenance[-1]})"
         if name in sets:
             raise ValueError(

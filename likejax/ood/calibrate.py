@@ -23,7 +23,7 @@ def p_values(calibration: Float[np.ndarray, " n"], scores: Float[np.ndarray, "*b
       calibration: Scores of ``n`` inside examples that nothing was fitted on.
       scores: Scores of new examples, higher = more OOD.
     """
-    ordered = np.sort(_finite(calibration))
+    ordered = np.sort(_without_nan(calibration))
     if np.isnan(scores).any():
         raise ValueError(f"expected scores without NaN, got {int(np.isnan(scores).sum())}")
     at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
@@ -71,8 +71,9 @@ def threshold(calibration: Float[np.ndarray, " n"], fpr: float, delta: float | N
       fpr: Wanted false-positive rate.
       delta: See ``rank_of_threshold``.
     """
-    k = rank_of_threshold(len(calibration), fpr, delta)
-    return float(np.sort(_finite(calibration))[-k]) if k else math.inf
+    ordered = np.sort(_without_nan(calibration))
+    k = rank_of_threshold(len(ordered), fpr, delta)
+    return float(ordered[-k]) if k else math.inf
 
 
 def false_alarm_rates(
@@ -101,7 +102,7 @@ def false_alarm_rates(
     return np.array(rates)
 
 
-def _finite(calibration: np.ndarray) -> np.ndarray:
+def _without_nan(calibration: np.ndarray) -> np.ndarray:
     calibration = np.asarray(calibration, np.float64)
     if calibration.ndim != 1 or len(calibration) == 0 or np.isnan(calibration).any():
         raise ValueError(f"expected calibration scores (n,) without NaN, got shape {calibration.shape}")

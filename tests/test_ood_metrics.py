@@ -1,0 +1,186 @@
+"""Metrics, their intervals, and conformal calibration, against exact values."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import stats
+from sklearn import metrics as sklearn_metrics
+
+from likejax import ood
+
+RNG = np.random.default_rng(0)
+
+
+def test_the_toy_by_hand():
+    """Labels 0 0 0 1 0 with scores .1 .3 .6 .9 1.3 (reference/ood.md, section 7)."""
+    inside, outside = [0.1, 0.3, 0.6, 1.3], [0.9]
+    assert ood.auroc(inside, outside) == 0.75
+    assert ood.aupr(inside, outside) == 0.5
+    assert ood.aupr(inside, outside, estimator="trapezoid") == 0.25
+    assert ood.aupr(inside, outside, positive="inside") == pytest.approx(0.95)
+    assert ood.aupr(inside, outside, positive="inside", estimator="trapezoid") == pytest.approx(0.94375)
+    assert ood.fpr_at_tpr(inside, outside, 0.95) == 0.25
+    negated = [-s for s in outside], [-s for s in inside]  # inside positive
+    assert ood.fpr_at_tpr(*negated, 0.95) == 1.0
+    assert ood.detection_error(inside, outside) == 0.125
+
+
+def test_against_scikit_learn_with_ties():
+    for decimals in (0, 1, 6):
+        inside, outside = RNG.normal(size=300).round(decimals), RNG.normal(0.7, size=200).round(decimals)
+        labels, scores = np.repeat([0, 1], [300, 200]), np.concatenate([inside, outside])
+        assert ood.auroc(inside, outside) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
+        expected = sklearn_metrics.average_precision_score(labels, scores)
+        assert ood.aupr(inside, outside) == pytest.approx(expected, abs=1e-12)
+        expected = sklearn_metrics.average_precision_score(1 - labels, -scores)
+        assert ood.aupr(inside, outside, positive="inside") == pytest.approx(expected, abs=1e-12)
+        for full, ours in ((False, False), (True, True)):
+            rates = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=full)[:2]
+            np.testing.assert_allclose(ood.roc_curve(inside, outside, drop_collinear=ours), rates, atol=1e-12)
+
+
+def test_ranks_are_float64():
+    """Scores that float32 cannot tell apart are told apart."""
+    inside, outside = 1e6 + np.arange(50) * 1e-6, 1e6 + np.arange(50) * 1e-6 + 5e-7
+    assert len(np.unique(np.float32(inside))) == 1
+    assert ood.auroc(inside, outside) == pytest.approx(0.51)
+
+
+@pytest.mark.parametrize(
+    ("inside", "outside", "message"),
+    [
+        ([0.1, math.nan], [1.0], "inside has 1"),
+        ([0.1], [math.nan, math.nan], "outside has 2"),
+        ([], [1.0], r"n > 0 of both classes, inside has shape \(0,\)"),
+        ([1.0], [], "of both classes, outside"),
+        ([[1.0]], [1.0], "inside has shape"),
+    ],
+)
+def test_nan_and_one_class_are_refused(inside, outside, message):
+    for metric in (ood.auroc, ood.aupr, ood.detection_error, ood.evaluate_scores, ood.auroc_interval):
+        with pytest.raises(ValueError, match=message):
+            metric(inside, outside)
+
+
+def test_infinite_scores_have_a_rank():
+    assert ood.auroc([0.0, 1.0], [math.inf, math.inf]) == 1.0
+    assert ood.evaluate_scores([0.0, 1.0], [math.inf], resamples=3)["auroc"].value == 1.0
+
+
+# --- intervals
+
+
+def test_delong_is_the_formula_from_all_pairs():
+    inside, outside = RNG.normal(size=40).round(1), RNG.normal(1, size=30).round(1)
+    kernel = (outside[:, None] > inside) + 0.5 * (outside[:, None] == inside)
+    variance = kernel.mean(1).var(ddof=1) / 30 + kernel.mean(0).var(ddof=1) / 40
+    found = ood.auroc_interval(inside, outside)
+    assert found.value == pytest.approx(kernel.mean())
+    assert found.standard_error == pytest.approx(math.sqrt(variance))
+    second = RNG.normal(size=40), RNG.normal(0.5, size=30)
+    kernel_2 = (second[1][:, None] > second[0]).astype(float)
+    difference = kernel.mean(1) - kernel_2.mean(1), kernel.mean(0) - kernel_2.mean(0)
+    variance = difference[0].var(ddof=1) / 30 + difference[1].var(ddof=1) / 40
+    paired = ood.auroc_difference((inside, outside), second)
+    assert paired.standard_error == pytest.approx(math.sqrt(variance))
+    assert paired.value == pytest.approx(kernel.mean() - kernel_2.mean())
+    same = ood.auroc_difference((inside, outside), (inside, outside))
+    assert (same.value, same.low, same.high) == (0, 0, 0)
+
+
+def test_delong_at_500_and_10000():
+    """Standard errors .0131 and .0030 at an AUROC of .82 (reference/ood.md, section 3.3)."""
+    shift = math.sqrt(2) * stats.norm.ppf(0.82)
+    for n, expected, spread in ((500, 0.0131, 0.0012), (10_000, 0.0030, 0.0001)):
+        found = ood.auroc_interval(RNG.normal(size=n), RNG.normal(shift, size=n))
+        assert abs(found.standard_error - expected) < spread
+
+
+def test_intervals_cover():
+    """Of 300 repetitions about 95 % of the intervals hold the truth: binomial bounds at 4 standard errors."""
+    truth = stats.norm.cdf(1 / math.sqrt(2))
+    hits = {"auroc": 0, "fpr80": 0}
+    fpr80 = stats.norm.sf(stats.norm.isf(0.8, loc=1))
+    for i in range(300):
+        found = ood.evaluate_scores(RNG.normal(size=80), RNG.normal(1, size=80), resamples=100, seed=i)
+        hits["auroc"] += found["auroc"].low <= truth <= found["auroc"].high
+        hits["fpr80"] += found["fpr80"].low <= fpr80 <= found["fpr80"].high
+    assert hits["auroc"] > 300 * (0.95 - 4 * math.sqrt(0.95 * 0.05 / 300))
+    assert hits["fpr80"] > 300 * 0.85  # percentiles of few resamples of a threshold are a little narrow
+
+
+def test_classes_that_do_not_overlap_have_an_interval():
+    found = ood.auroc_interval(np.arange(20), np.arange(20) + 100)
+    assert (found.value, found.high, found.standard_error) == (1, 1, 0)
+    assert found.low == pytest.approx(0.025 ** (1 / 20))
+    reverse = ood.auroc_interval(np.arange(20) + 100, np.arange(20))
+    assert (reverse.low, reverse.high) == (0, pytest.approx(1 - found.low))
+
+
+def test_the_bootstrap_is_stratified_and_keyed():
+    inside, outside = RNG.normal(size=100), RNG.normal(1, size=20)
+    first, again, other = (ood.evaluate_scores(inside, outside, resamples=50, seed=s) for s in (1, 1, 2))
+    assert first == again
+    assert first["aupr_out"] != other["aupr_out"]
+    assert list(first) == list(ood.METRICS)
+    for name in ood.METRICS:
+        assert first[name].low <= first[name].value <= first[name].high, name
+
+
+# --- calibration
+
+
+def test_ranks_of_thresholds():
+    """reference/ood.md, section 2.19: alpha .05, delta .1."""
+    assert [ood.rank_of_threshold(n, 0.05, 0.1) for n in (200, 1000, 5000, 10_000)] == [6, 41, 230, 472]
+    assert [ood.rank_of_threshold(n, 0.05) for n in (19, 18, 200, 1000)] == [1, 0, 10, 50]
+    for n in (50, 137, 1000):
+        k = ood.rank_of_threshold(n, 0.05, 0.1)
+        assert stats.beta.sf(0.05, k, n + 1 - k) <= 0.1 if k else True
+        assert stats.beta.sf(0.05, k + 1, n - k) > 0.1
+    for wrong in ({"fpr": 0.0}, {"fpr": 1.0}, {"fpr": 0.1, "delta": 0.0}):
+        with pytest.raises(ValueError, match="between 0 and 1"):
+            ood.rank_of_threshold(100, **wrong)
+
+
+def test_p_values_and_thresholds_agree():
+    calibration = RNG.permutation(np.arange(99.0))
+    np.testing.assert_allclose(ood.p_values(calibration, np.array([-1.0, 98.0, 98.5, 50.0])), [1, 0.02, 0.01, 0.5])
+    t = ood.threshold(calibration, 0.05)
+    scores = np.linspace(-5, 105, 1000)
+    np.testing.assert_array_equal(scores > t, ood.p_values(calibration, scores) <= 0.05)
+    assert ood.threshold(calibration[:10], 0.05) == math.inf
+    assert ood.p_values(np.zeros(9), np.zeros(1))[0] == 1.0  # ties count against
+    with pytest.raises(ValueError, match="without NaN"):
+        ood.p_values(calibration, np.array([math.nan]))
+    with pytest.raises(ValueError, match="without NaN"):
+        ood.threshold(np.array([math.nan]), 0.05)
+
+
+def assert_calibrated(scores: np.ndarray, calibration: int, test: int) -> None:
+    """The issue's criterion: mean rate within 4 standard errors of k / (n + 1), 82 % of rates in the 90 % interval."""
+    rates = ood.false_alarm_rates(scores, calibration=calibration, test=test, fpr=0.05, repeats=200, seed=0)
+    k = ood.rank_of_threshold(calibration, 0.05)
+    law = stats.betabinom(test, k, calibration + 1 - k)
+    assert abs(rates.mean() - k / (calibration + 1)) < 4 * law.std() / test / math.sqrt(200)
+    low, high = law.ppf([0.05, 0.95]) / test
+    assert np.mean((rates >= low) & (rates <= high)) >= 0.82
+
+
+@pytest.mark.parametrize(("calibration", "test"), [(200, 500), (1000, 1000)])
+def test_false_alarms_follow_the_beta_binomial(calibration, test):
+    assert_calibrated(RNG.gumbel(size=20_000), calibration, test)
+    with pytest.raises(ValueError, match="at least 30 scores"):
+        ood.false_alarm_rates(np.zeros(29), calibration=10, test=20, fpr=0.05, repeats=1, seed=0)
+
+
+def test_pac_thresholds_hold_their_promise():
+    """With delta = .1 at most a tenth of calibration sets (within 4 standard errors) has a true rate above .05."""
+    rates = [1 - stats.norm.cdf(ood.threshold(RNG.normal(size=500), 0.05, delta=0.1)) for _ in range(2000)]
+    share = np.mean(np.array(rates) > 0.05)
+    assert share <= 0.1 + 4 * math.sqrt(0.09 / 2000)
+    marginal = [1 - stats.norm.cdf(ood.threshold(RNG.normal(size=500), 0.05)) for _ in range(500)]
+    assert np.mean(np.array(marginal) > 0.05) > 0.3

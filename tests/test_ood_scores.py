@@ -1,0 +1,257 @@
+"""Scores: what each computes, and the properties that all share."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import likejax as lj
+from likejax import ood
+from likejax.ood.complexity import decode, encode
+from tests.registry import _glow, perturbed
+
+RNG = np.random.default_rng(0)
+DIGITS = {split: lj.load("digits", split=split) for split in ("train", "validation", "test")}
+GLOW = perturbed(_glow(scales=1, depth=1), scale=0.02)
+HISTOGRAM = lj.PixelHistogram.fit(DIGITS["train"])
+BACKGROUND = lj.PixelHistogram.fit(DIGITS["train"].mutate(0.3, 0))
+
+SCORES = {
+    "negative log-likelihood": ood.NegativeLogProb(),
+    "negative log-likelihood, 3 draws": ood.NegativeLogProb(draws=3),
+    "typicality": ood.Typicality(),
+    "typicality of 3": ood.Typicality(group=3),
+    "likelihood ratio": ood.LikelihoodRatio(BACKGROUND),
+    "input complexity": ood.InputComplexity(),
+    "complexity only": ood.ComplexityOnly(),
+}
+"""One line adds a score to every property below."""
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    known = {}
+
+    def get(name):
+        if name not in known:
+            half = DIGITS["validation"].take(slice(0, 60)), DIGITS["validation"].take(slice(60, 120))
+            known[name] = SCORES[name].fit(GLOW, half[0], key=1).calibrate(half[1], key=2)
+        return known[name]
+
+    return get
+
+
+def examples(score: ood.Score, n: int) -> np.ndarray:
+    x = DIGITS["test"].examples[: n * score.group]
+    return x.reshape(n, score.group, 8, 8, 1) if score.group > 1 else x
+
+
+# --- properties of every score
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_shape_type_and_batches(name, fitted):
+    """Any batch shape, float64; a batch is its pieces, wherever an example stands and whatever stands beside it."""
+    score, x = fitted(name), examples(SCORES[name], 6)
+    group = SCORES[name].group
+    keys = lj.example_keys(3, np.arange(6 * group)).reshape((6,) if group == 1 else (6, group))
+    whole = score(x, key=keys)
+    assert whole.dtype == np.float64
+    assert whole.shape == (6,)
+    assert np.isfinite(whole).all()
+    np.testing.assert_allclose(score(x, key=3), whole, rtol=1e-12)
+    square = score(x.reshape(2, 3, *x.shape[1:]), key=keys.reshape(2, 3, *keys.shape[1:]))
+    np.testing.assert_array_equal(square.reshape(-1), whole)
+    np.testing.assert_allclose([score(x[i : i + 1], key=keys[i : i + 1])[0] for i in range(6)], whole, rtol=1e-4)
+    order = np.array([3, 1, 5, 0, 2, 4])
+    np.testing.assert_array_equal(score(x[order], key=keys[order]), whole[order])
+    neighbours = x.copy()
+    neighbours[1:] = 16 - neighbours[1:]
+    assert score(neighbours, key=keys)[0] == whole[0]
+    np.testing.assert_allclose(score(x, key=keys, batch_size=4), whole, rtol=1e-4)
+    assert score(x[:0], key=keys[:0]).shape == (0,)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_compiled_whole(name, fitted):
+    """``jax.jit`` of a call, with the score as an argument, is the call."""
+    score, x = fitted(name), examples(SCORES[name], 4)
+    key = jax.random.key(3)
+    compiled = jax.jit(lambda score, x, key: score(x, key=key))(score, x, key)
+    np.testing.assert_allclose(compiled, score(x, key=key), rtol=2e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_saved_and_restored(name, fitted, tmp_path):
+    score, x = fitted(name), examples(SCORES[name], 4)
+    score.save(tmp_path / "score")
+    hand_made = {"background": BACKGROUND} if "background" in score.densities else {}
+    again = ood.restore(tmp_path / "score", **hand_made)
+    np.testing.assert_array_equal(again(x, key=3), score(x, key=3))
+    np.testing.assert_array_equal(again.p_value(x, key=3), score.p_value(x, key=3))
+    assert again.threshold(0.2) == score.threshold(0.2)
+    assert again.recipe.label == score.recipe.label
+    with pytest.raises(ValueError, match="share no examples"):
+        again.calibrate(DIGITS["validation"].take(slice(0, 60)), key=0)
+    (tmp_path / "score" / "score.npz").write_bytes(b"PK")
+    with pytest.raises(lj.CheckpointError, match="checksum"):
+        ood.restore(tmp_path / "score", **hand_made)
+    with pytest.raises(lj.CheckpointError, match="holds no intact score"):
+        ood.restore(tmp_path)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_calibration(name, fitted):
+    score = fitted(name)
+    n = 60 // SCORES[name].group
+    assert len(score.calibration) == n
+    assert score.threshold(0.25) == score.calibration[-math.floor(0.25 * (n + 1))]
+    p = score.p_value(examples(SCORES[name], 4), key=3)
+    assert ((p > 0) & (p <= 1)).all()
+    raw = SCORES[name].fit(GLOW, DIGITS["validation"].take(slice(0, 60)), key=1)
+    with pytest.raises(ValueError, match=r"call score = score\.calibrate"):
+        raw.threshold(0.1)
+    with pytest.raises(ValueError, match="60 of the 60 of digits validation are in the rows the score was fitted on"):
+        raw.calibrate(DIGITS["validation"].take(slice(0, 60)), key=2)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_wrong_input(name, fitted):
+    score = fitted(name)
+    with pytest.raises(ValueError, match=r"expected x of shape \(\*batch, .*8, 8, 1\), got \(2, 7, 8, 1\)"):
+        score(np.zeros((2, 7, 8, 1), np.uint8), key=0)
+    if name != "complexity only":
+        with pytest.raises(ValueError, match="random draws: pass key="):
+            score(examples(SCORES[name], 2))
+    with pytest.raises(ValueError, match="expected examples of shape"):
+        SCORES[name].fit(GLOW, lj.load("photographs", split="test"), key=0)
+
+
+# --- what each computes
+
+
+def test_each_from_its_definition(fitted):
+    x, key = DIGITS["test"].examples[:20], jax.random.key(5)
+    log_prob = np.asarray(GLOW.log_prob(x, key=key), np.float64)
+    np.testing.assert_allclose(fitted("negative log-likelihood")(x, key=key), -log_prob, rtol=1e-6)
+    three = np.asarray(GLOW.log_prob(x, key=key, draws=3))
+    np.testing.assert_allclose(fitted("negative log-likelihood, 3 draws")(x, key=key), -three, rtol=1e-6)
+    entropy = -np.mean(np.asarray(GLOW.log_prob(DIGITS["validation"].examples[:60], key=1), np.float64))
+    assert fitted("typicality").state["entropy"] == pytest.approx(entropy, rel=1e-6)
+    np.testing.assert_allclose(fitted("typicality")(x, key=key), np.abs(-log_prob - entropy), rtol=1e-4, atol=1e-3)
+    ratio = np.asarray(BACKGROUND.log_prob(x), np.float64) - log_prob
+    np.testing.assert_allclose(fitted("likelihood ratio")(x, key=key), ratio, rtol=1e-5, atol=1e-3)
+    bits = np.array([8.0 * len(encode(image)) for image in x])
+    np.testing.assert_allclose(fitted("complexity only")(x), bits / 64)
+    expected = (-log_prob / np.log(2) - bits) / 64  # in bits: nats divided by ln 2
+    np.testing.assert_allclose(fitted("input complexity")(x, key=key), expected, rtol=1e-5, atol=1e-5)
+    groups = np.abs((-log_prob[:18]).reshape(6, 3).mean(1) - fitted("typicality of 3").state["entropy"])
+    np.testing.assert_allclose(
+        fitted("typicality of 3")(x[:18].reshape(6, 3, 8, 8, 1), key=key), groups, rtol=1e-4, atol=1e-3
+    )
+
+
+class StandardNormal(lj.Density):
+    """N(0, I) in many dimensions."""
+
+    kind = lj.Kind.EXACT
+
+    def __init__(self, dimensions: int, mean: float = 0.0):
+        self.event_shape = (dimensions,)
+        self.mean = mean
+
+    def _log_prob(self, x, key, condition):
+        return -0.5 * jnp.sum((x - self.mean) ** 2 + math.log(2 * math.pi))
+
+    def _sample(self, key, condition, temperature):
+        return self.mean + temperature * jax.random.normal(key, self.event_shape)
+
+
+def test_gaussian_typicality_oracle():
+    """N(0, I_3072): log p(0) = -2822.979, E log p = -4358.979, gap D/2 = 1536 nats (reference/ood.md, section 7)."""
+    density = StandardNormal(3072)
+    inside = lj.Dataset.from_array(np.asarray(density.sample(0, 2000)))
+    origin = np.zeros((1, 3072), np.float32)
+    assert float(density.log_prob(origin)[0]) == pytest.approx(-2822.979, abs=2e-3)
+    raw = ood.NegativeLogProb().fit(density, inside)
+    typical = ood.Typicality().fit(density, inside)
+    assert typical.state["entropy"] == pytest.approx(4358.979, abs=4 * 39.192 / math.sqrt(2000))
+    assert typical(origin)[0] == pytest.approx(1536, abs=4 * 39.192 / math.sqrt(2000))
+    samples = np.asarray(density.sample(1, 500))
+    assert raw(origin)[0] < raw(samples).min()  # the raw score prefers the origin
+    assert typical(origin)[0] > typical(samples).max()
+    shifted = np.asarray(StandardNormal(3072, mean=0.05).sample(2, 500)).reshape(50, 10, 3072)
+    group = ood.Typicality(group=10).fit(density, inside)
+    single = ood.auroc(typical(samples), typical(shifted.reshape(500, 3072)))
+    grouped = ood.auroc(group(samples.reshape(50, 10, 3072)), group(shifted))
+    assert grouped > single
+
+
+def test_ratio_oracles():
+    """Against itself the ratio is 0, bitwise; of two Gaussians it is the known line."""
+    inside = DIGITS["validation"]
+    same = ood.LikelihoodRatio(GLOW).fit(GLOW, inside, key=0)
+    np.testing.assert_array_equal(same(DIGITS["test"].examples[:5], key=1), np.zeros(5))
+    points = lj.Dataset.from_array(RNG.normal(size=(20, 4)).astype(np.float32))
+    ratio = ood.LikelihoodRatio(StandardNormal(4, mean=1.0)).fit(StandardNormal(4), points)
+    np.testing.assert_allclose(ratio(points.examples), points.examples.sum(1) - 2, rtol=1e-4, atol=1e-5)
+    with pytest.raises(ValueError, match="expected examples of shape"):
+        ood.LikelihoodRatio(StandardNormal(3)).fit(StandardNormal(4), points)
+
+
+def test_a_conditional_density_is_refused():
+    conditional = _glow(scales=1, depth=1, num_classes=10)
+    with pytest.raises(ValueError, match="expected an unconditional density"):
+        ood.NegativeLogProb().fit(conditional, DIGITS["validation"], key=0)
+
+
+def test_draws_of_a_bound_tighten_the_score(fitted):
+    x = DIGITS["test"].examples[:100]
+    one, three = (fitted(n)(x, key=9).mean() for n in ("negative log-likelihood", "negative log-likelihood, 3 draws"))
+    assert three < one
+
+
+# --- the code
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (5, 7, 3), (1, 1, 1), (28, 28, 1), (2, 9, 4)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_the_code_is_lossless(shape, dtype):
+    top = np.iinfo(dtype).max
+    smooth = np.cumsum(RNG.integers(0, 5, shape), axis=1).astype(dtype)
+    for image in (RNG.integers(0, top, shape, dtype, endpoint=True), smooth, np.full(shape, 7, dtype)):
+        code = encode(image)
+        np.testing.assert_array_equal(decode(code, shape, dtype), image)
+
+
+def test_code_lengths_are_bits_and_order_images():
+    """Constant is far shorter than smooth, smooth than noise; noise costs its 8 bits an entry and little more."""
+    constant, noise = np.full((1, 32, 32, 3), 9, np.uint8), RNG.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    photograph = lj.load("photographs").examples[:1]
+    lengths = [ood.code_lengths(image)[0] for image in (constant, photograph, noise)]
+    assert lengths[0] < 0.05 * lengths[1] < 0.05 * lengths[2]
+    assert 8 * 3072 <= lengths[2] < 8 * 3072 * 1.03
+    assert all(length % 8 == 0 for length in lengths)
+    inside, outside = RNG.normal(size=50), RNG.normal(size=50)
+    assert ood.auroc(inside + 16, outside + 16) == ood.auroc(inside, outside)  # a header changes no rank
+    with pytest.raises(ValueError, match="unsigned integers"):
+        encode(np.zeros((4, 4, 1)))
+
+
+def test_mutation_changes_the_expected_share():
+    """At rate .2 with offsets in 0..255 a share of .19921875 changes, uniformly."""
+    data = lj.Dataset.from_array(np.full((400, 28, 28), 200, np.uint8))
+    mutated = data.mutate(0.2, 0)
+    changed = mutated.examples != 200
+    assert abs(changed.mean() - 0.2 * 255 / 256) < 4 * math.sqrt(0.16 / changed.size)
+    values = np.bincount(mutated.examples[changed], minlength=256)
+    assert values[200] == 0
+    assert abs(values[:200].mean() / values[201:].mean() - 1) < 0.1
+    np.testing.assert_array_equal(mutated.examples, data.mutate(0.2, 0).examples)
+    assert mutated.provenance[-1] == "mutated at rate 0.2 with seed 0"
+    assert dataclasses.replace(mutated, examples=data.examples).fingerprint() == data.fingerprint()
