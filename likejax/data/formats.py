@@ -6,6 +6,7 @@ import gzip
 import io
 import pickle
 import re
+import warnings
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
@@ -14,18 +15,23 @@ from typing import Any
 
 import numpy as np
 
+from likejax.data.mat import MatError, numeric_arrays
+
 MAX_BYTES = 16 * 2**30
 """Largest array that a file may unpack to; a damaged header or a compression bomb ends here."""
 
 _IDX_TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
+IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
+"""What a file's content may be, whatever its name: some of Pillow's other readers start programs."""
 
 
 class FileError(ValueError):
     """A data file that cannot be read as what it claims to be."""
 
     def __init__(self, path: Path | str, problem: str):
-        super().__init__(f"{path}: {problem}")
+        told = "".join(c if c.isprintable() else "?" for c in problem)  # damaged files put anything into messages
+        super().__init__(f"{path}: {told if len(told) < 600 else told[:600] + ' ...'}")
 
 
 def read_idx(path: Path) -> np.ndarray:
@@ -43,7 +49,7 @@ def read_idx(path: Path) -> np.ndarray:
             expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
             if expected > MAX_BYTES:
                 raise FileError(path, f"too large: the header claims an array of shape {shape}, {expected} bytes")
-            data = file.read(expected + 1)
+            data = _read(file, expected + 1)
     except (gzip.BadGzipFile, zlib.error, EOFError) as error:
         raise FileError(path, f"damaged or truncated gzip data ({error}); fetch the file again") from error
     if len(data) < expected:
@@ -53,50 +59,79 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, dtype).reshape(shape).astype(dtype.newbyteorder("="))
 
 
+def _read(file: Any, count: int) -> bytes:
+    """At most ``count`` bytes, in pieces: a header that claims more than there is costs no memory."""
+    pieces, left = [], count
+    while left and (piece := file.read(min(left, 1 << 24))):
+        pieces.append(piece)
+        left -= len(piece)
+    return b"".join(pieces)
+
+
 def read_npy(path: Path) -> np.ndarray:
     """An array from a ``.npy`` file; pickled objects are refused."""
-    try:
-        with path.open("rb") as file:
-            return _checked_array(path, np.lib.format.read_array(file, allow_pickle=False))
-    except (ValueError, EOFError, OSError) as error:
-        raise (
-            error if isinstance(error, FileError) else FileError(path, f"not a readable .npy file: {error}")
-        ) from error
+    with path.open("rb") as file:
+        return _npy_array(path, file, path.stat().st_size)
 
 
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """The arrays of a ``.npz`` file by name; pickled objects are refused."""
     try:
         with zipfile.ZipFile(path) as archive:
-            total = sum(entry.file_size for entry in archive.infolist())
-        if total > MAX_BYTES:
-            raise FileError(path, f"too large: unpacks to {total} bytes")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: _checked_array(path, archive[name]) for name in archive.files}
-    except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, KeyError) as error:
-        raise (
-            error if isinstance(error, FileError) else FileError(path, f"not a readable .npz file: {error}")
-        ) from error
+            entries = archive.infolist()
+            if sum(entry.file_size for entry in entries) > MAX_BYTES:
+                raise FileError(path, f"too large: unpacks to {sum(entry.file_size for entry in entries)} bytes")
+            arrays = {}
+            for entry in entries:
+                with archive.open(entry) as file:
+                    arrays[entry.filename.removesuffix(".npy")] = _npy_array(path, file, entry.file_size)
+            return arrays
+    except FileError:
+        raise
+    except Exception as error:  # zipfile raises many kinds on damaged archives
+        raise FileError(path, f"not a readable .npz file: {_named(error)}") from error
 
 
-def _checked_array(path: Path, array: np.ndarray) -> np.ndarray:
-    if array.dtype.kind not in "buif":
-        raise FileError(path, f"expected a numeric array, got dtype {array.dtype}")
-    return array
+def _npy_array(path: Path, file: Any, size: int) -> np.ndarray:
+    """The numeric array of an open ``.npy`` file of ``size`` bytes; its header is checked before memory is taken."""
+    try:
+        version = np.lib.format.read_magic(file)
+        headers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in headers:
+            raise FileError(path, f"a .npy file of version {version}, which only structured arrays need")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of damaged text in a header; what is wrong with it is said below
+            shape, fortran, dtype = headers[version](file)
+        if dtype.kind not in "buif":
+            raise FileError(path, f"expected a numeric array, got dtype {dtype}")
+        expected = int(np.prod(shape, dtype=object)) * dtype.itemsize
+        if any(n < 0 for n in shape) or expected != size - file.tell():
+            raise FileError(
+                path, f"damaged or truncated: shape {shape} of {dtype} needs {expected} bytes, others are there"
+            )
+        data = _read(file, expected)
+        if len(data) < expected:
+            raise FileError(path, f"truncated: shape {shape} of {dtype} needs {expected} bytes, found {len(data)}")
+        return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C").copy()
+    except FileError:
+        raise
+    except Exception as error:  # a damaged header can raise anything
+        raise FileError(path, f"not a readable .npy file: {_named(error)}") from error
+
+
+def _named(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error)[:200]}"
 
 
 def read_mat(path: Path) -> dict[str, np.ndarray]:
     """The numeric arrays of a MATLAB file, version 5."""
-    import scipy.io
-
-    with path.open("rb") as file:
-        if file.read(8) == b"\x89HDF\r\n\x1a\n" or b"MATLAB 7.3" in file.read(20):
-            raise FileError(path, "a MATLAB 7.3 file; save it again with -v7 (version 5) or as .npz")
+    data = path.read_bytes()
+    if data[:8] == b"\x89HDF\r\n\x1a\n" or b"MATLAB 7.3" in data[:20]:
+        raise FileError(path, "a MATLAB 7.3 file; save it again with -v7 (version 5) or as .npz")
     try:
-        contents = scipy.io.loadmat(path)
-    except Exception as error:  # scipy raises many kinds on damaged files
-        raise FileError(path, f"not a readable MATLAB 5 file: {type(error).__name__}: {error}") from error
-    arrays = {k: v for k, v in contents.items() if isinstance(v, np.ndarray) and v.dtype.kind in "buif"}
+        arrays = numeric_arrays(data, limit=MAX_BYTES)
+    except MatError as error:
+        raise FileError(path, f"not a readable MATLAB 5 file: {error}") from error
     if not arrays:
         raise FileError(path, "holds no numeric array")
     return arrays
@@ -121,16 +156,17 @@ def read_cifar_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
         with path.open("rb") as file:
             batch = _DataUnpickler(file, encoding="bytes").load()
     except Exception as error:  # a damaged pickle can raise anything
-        raise FileError(path, f"not a readable CIFAR python batch: {error}") from error
+        raise FileError(path, f"not a readable CIFAR python batch: {_named(error)}") from error
     if not isinstance(batch, dict):
         raise FileError(path, f"expected a dictionary, got {type(batch).__name__}")
     batch = {k.decode("latin1") if isinstance(k, bytes) else k: v for k, v in batch.items()}
     data, labels = batch.get("data"), batch.get("fine_labels", batch.get("labels"))
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
         raise FileError(path, "expected 'data' to be a uint8 array of 3072 columns")
-    if labels is None or len(labels) != len(data):
-        raise FileError(path, f"expected {len(data)} labels, got {None if labels is None else len(labels)}")
-    return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), np.asarray(labels, np.int64)
+    if not isinstance(labels, list) or len(labels) != len(data) or not all(type(label) is int for label in labels):
+        count = f"{len(labels)} of them" if isinstance(labels, list) else type(labels).__name__
+        raise FileError(path, f"expected {len(data)} labels, integers in a list, got {count}")
+    return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), np.array(labels, np.int64)
 
 
 class _DataUnpickler(pickle.Unpickler):
@@ -149,8 +185,8 @@ class _DataUnpickler(pickle.Unpickler):
 
 
 def _new_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
-    if kind is not np.ndarray:
-        raise pickle.UnpicklingError("refused to build an array subclass")
+    if kind is not np.ndarray or shape != (0,):  # numpy writes an empty array, whose state follows
+        raise pickle.UnpicklingError("refused to build what numpy does not write")
     return np.ndarray.__new__(np.ndarray, shape, "b")
 
 
@@ -179,13 +215,16 @@ def read_images(files: Iterable[tuple[str, Any]]) -> np.ndarray:
     images, first = [], ""
     for name, source in files:
         try:
-            with Image.open(source) as image:
+            with warnings.catch_warnings(), Image.open(source, formats=IMAGE_FORMATS) as image:
+                warnings.simplefilter("error", Image.DecompressionBombWarning)
                 if image.mode not in ("1", "L", "P", "RGB", "RGBA"):
                     raise FileError(name, f"images of mode {image.mode} are not supported; convert to 8 bits")
                 mode = "L" if image.mode in ("1", "L") else "RGB"
                 array = np.asarray(image.convert(mode))
-        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-            raise FileError(name, f"not a readable image: {error}") from error
+        except FileError:
+            raise
+        except Exception as error:  # the readers of formats raise many kinds
+            raise FileError(name, f"not a readable image: {_named(error)}") from error
         array = array[..., None] if array.ndim == 2 else array
         if images and array.shape != images[0].shape:
             raise FileError(
@@ -201,9 +240,13 @@ def images_in_zip(path: Path) -> Iterator[tuple[str, io.BytesIO]]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [entry for entry in archive.infolist() if entry.filename.lower().endswith(IMAGE_SUFFIXES)]
+            if not entries:
+                raise FileError(path, "holds no image")
             if sum(entry.file_size for entry in entries) > MAX_BYTES:
                 raise FileError(path, "too large to unpack")
             for entry in sorted(entries, key=lambda entry: entry.filename):
-                yield f"{path}:{entry.filename}", io.BytesIO(archive.read(entry))
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise FileError(path, f"damaged zip archive: {error}") from error
+                yield f"{path}:{entry.filename!r}", io.BytesIO(archive.read(entry))
+    except FileError:
+        raise
+    except Exception as error:  # zipfile raises many kinds on damaged archives
+        raise FileError(path, f"damaged zip archive: {_named(error)}") from error
