@@ -21,6 +21,10 @@ LAYOUT = 2
 """Version of the layout on disk: 2 has a manifest of checksums, and what an exact resume needs."""
 
 
+_COMMITTED = "commit_success.txt"
+"""orbax's mark of a checkpoint that is on disk whole."""
+
+
 class CheckpointError(ValueError):
     """A run directory that cannot be used as asked."""
 
@@ -46,15 +50,15 @@ class Store:
 
         self.directory = directory
         self._writing: int | None = None
-        self._manager = ocp.CheckpointManager(
-            directory,
-            options=ocp.CheckpointManagerOptions(
-                max_to_keep=None,
-                create=writes,
-                atomicity_options=AtomicityOptions(mode=AtomicityMode.COMMIT_FILE),
-            ),
+        self._failed: CheckpointError | None = None
+        # not orbax's CheckpointManager, which one damaged checkpoint keeps from opening the others
+        self._checkpointer = ocp.AsyncCheckpointer(
+            ocp.CompositeCheckpointHandler(), atomicity_options=AtomicityOptions(mode=AtomicityMode.COMMIT_FILE)
         )
-        if writes and jax.process_index() == 0:
+        if not writes:
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        if jax.process_index() == 0:
             whole = {str(step) for step in self.steps()}
             for place in directory.iterdir():
                 if place.is_dir() and place.name not in whole:
@@ -62,7 +66,13 @@ class Store:
 
     def steps(self) -> list[int]:
         """Steps of the complete checkpoints, ascending."""
-        return sorted(self._manager.all_steps())
+        if not self.directory.is_dir():
+            return []
+        places = [place for place in self.directory.iterdir() if place.name.isdecimal()]
+        return sorted(int(place.name) for place in places if (place / _COMMITTED).is_file())
+
+    def _place(self, step: int) -> Path:
+        return self.directory / str(step)
 
     def save(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Writes trees of host arrays and a record in the background; waits for the save before this one.
@@ -83,10 +93,9 @@ class Store:
         record = json.loads(json.dumps(record)) | {"digest": _digest(record)}
         trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         try:
-            if step in self.steps():
-                self._manager.delete(step)
             self._writing = step
-            self._manager.save(step, args=ocp.args.Composite(record=ocp.args.JsonSave(record), **trees), force=True)
+            args = ocp.args.Composite(record=ocp.args.JsonSave(record), **trees)
+            self._checkpointer.save(self._place(step), args=args, force=True)
         except Exception as error:  # orbax and tensorstore raise many kinds
             raise self._failure(error) from error
 
@@ -96,8 +105,10 @@ class Store:
         Raises:
           CheckpointError: If it could not be written.
         """
+        if self._failed is not None:
+            raise self._failed
         try:
-            self._manager.wait_until_finished()
+            self._checkpointer.wait_until_finished()
         except Exception as error:
             raise self._failure(error) from error
         self._writing = None
@@ -105,17 +116,19 @@ class Store:
     def _failure(self, error: Exception) -> CheckpointError:
         step, self._writing = self._writing, None
         whole = ", ".join(map(str, (s for s in self.steps() if s != step))) or "none"
-        return CheckpointError(
+        self._failed = CheckpointError(
             f"could not write the checkpoint of step {step} in {self.directory}: {_reason(error)}. The complete "
             f"checkpoints there are intact (steps: {whole}); make room and run the same again, it goes on from the last"
         )
+        return self._failed
 
     def keep(self, steps: Iterable[int]) -> None:
         """Deletes all complete checkpoints but those of ``steps``; call ``wait`` before."""
-        kept = set(steps)
-        for step in self.steps():
-            if step not in kept:
-                self._manager.delete(step)
+        if jax.process_index() != 0:
+            return
+        for step in set(self.steps()) - set(steps):
+            (self._place(step) / _COMMITTED).unlink()  # first, so that a half-deleted checkpoint is not seen
+            shutil.rmtree(self._place(step), ignore_errors=True)
 
     def close(self) -> None:
         """Waits for what is being written and lets go."""
@@ -123,7 +136,7 @@ class Store:
             self.wait()
         finally:
             try:
-                self._manager.close()
+                self._checkpointer.close()
             except Exception as error:  # the same failure once more, already raised by wait
                 warnings.warn(f"closing {self.directory}: {_reason(error)}", stacklevel=2)
 
@@ -170,7 +183,7 @@ class Store:
 
         try:
             args = ocp.args.Composite(record=ocp.args.JsonRestore())
-            record = self._manager.restore(step, args=args)["record"]
+            record = self._checkpointer.restore(self._place(step), args=args)["record"]
             layout = record["layout"]
         except Exception as error:  # a damaged file can raise anything
             raise _Damaged(f"its record cannot be read ({_reason(error)})") from error
@@ -205,7 +218,7 @@ class Store:
         targets = jax.tree.map(lambda a: np.empty(a.shape, a.dtype), dict(wanted))
         args = ocp.args.Composite(**{name: ocp.args.StandardRestore(target) for name, target in targets.items()})
         try:
-            restored = self._manager.restore(step, args=args)
+            restored = self._checkpointer.restore(self._place(step), args=args)
             items = jax.tree.map(np.asarray, {name: restored[name] for name in wanted})
         except Exception as error:
             raise _Damaged(f"its arrays cannot be read ({_reason(error)})") from error
