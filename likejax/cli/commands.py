@@ -213,7 +213,9 @@ def demo(args: Sequence[str]) -> int:
     from likejax.config import parse
     from likejax.demo import run_demo
 
-    description = "Trains glow/digits, compares it with two baselines and writes a report; minutes on two cores."
+    description = (
+        "Trains glow/digits, compares it with baselines, scores outside images, writes a report; minutes on two cores."
+    )
     arguments = parse(DemoArguments, args, prog="likejax demo", description=description)
     run_demo(arguments.out, seed=arguments.seed)
     return 0

@@ -178,10 +178,7 @@ class Report:
                 ],
             ),
             f"## AUROC [{percent} interval]",
-            _table(
-                ["score", *(s.name for s in outside)],
-                [[r.label, *(str(r.metrics[s.name]["auroc"]) for s in outside)] for r in self.scores],
-            ),
+            self.auroc_table(),
             CONVENTIONS,
         ]
         for s in outside:
@@ -208,6 +205,12 @@ class Report:
             + ".",
         ]
         return "\n\n".join(blocks) + "\n"
+
+    def auroc_table(self) -> str:
+        """Scores against outside sets, AUROC with its interval, in Markdown."""
+        names = [s.name for s in self.sets[1:]]
+        rows = [[r.label, *(str(r.metrics[name]["auroc"]) for name in names)] for r in self.scores]
+        return _table(["score", *names], rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Everything, raw scores included, as JSON takes it."""
