@@ -272,7 +272,7 @@ def evaluate_scores(
     Example:
       >>> from likejax import ood
       >>> print(ood.evaluate_scores([0.1, 0.2, 0.3, 0.6], [0.5, 0.7, 0.9])["auroc"])
-      0.917 [0.405, 0.995]
+      0.917 [0.348, 0.996]
     """
     inside, outside = _checked(inside, outside)
     ordered = _Ordered.of(inside, outside)
