@@ -18,10 +18,10 @@ import likejax as lj
 from likejax.cli import main
 from likejax.nn.depth import stack
 from likejax.train.feed import Feed
-from likejax.train.optimiser import build_optimiser, schedule
+from likejax.train.optimiser import _clip_adaptively, build_optimiser, schedule
 from likejax.train.progress import Lines, NotebookBar, Silence, TerminalBar, progress
 from likejax.train.sharding import device_mesh
-from likejax.train.state import take_apart
+from likejax.train.state import put_together, take_apart
 from tests.registry import Laplace
 
 RNG = np.random.default_rng(0)
@@ -64,40 +64,25 @@ def test_norm_clipping_bounds_the_update():
 
 
 def test_adaptive_clipping_treats_blocks_of_a_stack_one_by_one():
-    """Stacked or apart, the same update: the axis of depth is no axis of a weight."""
-    apart = lj.build(lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=3, width=4), key=0)
-    noise = iter(jax.random.split(jax.random.key(1), 200))
-
-    def updated(density):
-        _, params, _ = take_apart(density)
-        rule = build_optimiser(lj.Optimiser(clip_adaptive=0.01, learning_rate=1.0), 10)
-        return rule, params
-
-    rule, params = updated(apart)
-    gradient = {name: jax.random.normal(next(noise), leaf.shape) for name, leaf in params.items()}
-    structure = take_apart(apart)
-    clip = build_optimiser(lj.Optimiser(clip_adaptive=0.01), 10)
-    one, _ = _clip_only(clip, gradient, params)
-    stacked_params = take_apart(stack(apart))[1]
-    as_density = jax.tree.unflatten(
-        structure[0].treedef, [gradient.get(name, structure[2].get(name)) for name in structure[0].names]
-    )
-    stacked_gradient = take_apart(stack(as_density))[1]
-    both, _ = _clip_only(clip, stacked_gradient, stacked_params)
-    single = take_apart(
-        stack(jax.tree.unflatten(structure[0].treedef, [one.get(n, structure[2].get(n)) for n in structure[0].names]))
-    )[1]
-    for name, leaf in single.items():
-        np.testing.assert_allclose(both[name], leaf, rtol=1e-6, atol=1e-9)
-    assert any(not np.allclose(one[name], gradient[name]) for name in gradient)
-    assert rule is not None
-
-
-def _clip_only(_, gradient, params):
-    from likejax.train.optimiser import _clip_adaptively
-
+    """Stacked or apart, the same clipped gradient, and not the raw one: the axis of depth is no axis of a weight."""
+    density = lj.build(lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=3, width=4), key=0)
+    structure, params, fixed = take_apart(density)
+    names = iter(range(len(params)))
+    gradient = {n: jax.random.normal(jax.random.key(next(names)), leaf.shape) for n, leaf in params.items()}
     rule = _clip_adaptively(0.01)
-    return rule.update(gradient, rule.init(params), params)
+
+    def stacked(arrays):
+        return take_apart(stack(put_together(structure, arrays, fixed)))[1]
+
+    apart, _ = rule.update(gradient, rule.init(params), params)
+    together, _ = rule.update(stacked(gradient), rule.init(params), stacked(params))
+    for name, leaf in stacked(apart).items():
+        np.testing.assert_allclose(together[name], leaf, rtol=1e-6, atol=1e-9)
+    assert any(not np.allclose(apart[name], gradient[name]) for name in gradient)
+    one = {"a": jnp.full((3, 4), 5.0)}
+    expected, _ = optax.adaptive_grad_clip(0.01).update(one, optax.EmptyState(), {"a": jnp.ones((3, 4))})
+    found, _ = rule.update(one, rule.init(one), {"a": jnp.ones((3, 4))})
+    np.testing.assert_array_equal(found["a"], expected["a"])
 
 
 def test_schedules_end_where_they_say():

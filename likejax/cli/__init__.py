@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib.metadata
+import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from likejax.cli import commands
 from likejax.cli.arguments import USAGE, UsageError
@@ -32,6 +34,17 @@ def _use_compilation_cache() -> None:
         jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "likejax" / "xla"))
 
 
+def _quiet_storage() -> None:
+    """When a write fails, orbax and tensorstore print pages around the one sentence that this program prints."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.excepthook = _without_closed_loops
+
+
+def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code: 0, 1 for a failure, 2 for a wrong command line."""
     args = list(sys.argv[1:] if argv is None else argv)
@@ -49,6 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         _use_compilation_cache()
+        _quiet_storage()
         return COMMANDS[args[0]](args[1:])
     except KeyboardInterrupt:
         print("likejax: interrupted", file=sys.stderr)
