@@ -255,12 +255,13 @@ from tests.test_checkpoints import *
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 original = Store.save
 def filling(self, step, items, record):
-    if step == 8 and self.directory.name == "last":
+    if step == 8:
+        self.wait()  # what was written in the background before is on disk
         resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.RLIM_INFINITY))
     original(self, step, items, record)
 Store.save = filling
 try:
-    fit({str(tmp_path / "run")!r}, dataclasses.replace(SMALL, log_every=100, validate_every=100))
+    lj.fit(SMALL, TRAIN, workdir={str(tmp_path / "run")!r}, key=0)
 except lj.CheckpointError as error:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     print("MESSAGE", error)
@@ -269,8 +270,8 @@ except lj.CheckpointError as error:
     assert "MESSAGE could not write the checkpoint of step 8" in result.stdout, result.stdout + result.stderr[-2000:]
     assert "last: file too large. The complete checkpoints there are intact (steps: 4); make room" in result.stdout
     assert Store(tmp_path / "run" / "last").steps() == [4]
-    resumed = fit(tmp_path / "run", dataclasses.replace(SMALL, log_every=100, validate_every=100))
-    undisturbed = fit(None, dataclasses.replace(SMALL, log_every=100, validate_every=100))
+    resumed = lj.fit(SMALL, TRAIN, workdir=tmp_path / "run", key=0)
+    undisturbed = lj.fit(SMALL, TRAIN, key=0)
     assert_same(resumed.last, undisturbed.last)
     assert resource.getrlimit(resource.RLIMIT_FSIZE)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -213,7 +214,7 @@ class Report:
         return _table(["score", *names], rows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything, raw scores included, as JSON takes it."""
+        """Everything, raw scores included, as JSON takes it: what is not finite becomes ``None``."""
         record = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         record["representation_hash"] = self.representation_hash()
         record["conventions"] = CONVENTIONS
@@ -231,7 +232,7 @@ class Report:
             }
             for r in self.scores
         ]
-        return record
+        return _finite(record)
 
     def plot(self) -> dict[str, Any]:
         """Two figures: ``histograms`` of every score on every set, and ``roc``, the curves of every outside set."""
@@ -261,6 +262,14 @@ class Report:
         (place / "report.md").write_text(self.to_markdown() + "\n" + shown + "\n")
         (place / "report.json").write_text(json.dumps(self.to_dict()))
         return place
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _finite(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(v) for v in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _sign(s: SetResult) -> str:

@@ -76,6 +76,8 @@ class Checkpoints:
         if self.workdir is None:
             return
         try:
+            self._last.wait()
+            self._best.wait()
             self._tidy()
         finally:
             try:
@@ -99,9 +101,7 @@ class Checkpoints:
             self._best.save(step, items, record)
 
     def _tidy(self) -> None:
-        """Deletes what is not needed any more, once what replaces it is on disk."""
-        self._last.wait()
-        self._best.wait()
+        """Deletes what is not needed any more: only where what replaces it is on disk whole."""
         kept = self._last.steps()[-self._keep :]
         self._last.keep(kept)
         self._best.keep([*self._best.steps()[-1:], *(self._best_of[step] for step in kept if step in self._best_of)])
@@ -131,14 +131,13 @@ class Checkpoints:
 
     def read_best(self, step: int, templates: Mapping[str, Any]) -> dict[str, Any] | None:
         """The trees of the best checkpoint of a step, or ``None`` if it is not there whole."""
+        # those after it are of steps that will be done again
+        self._best.keep([kept for kept in self._best.steps() if kept <= step])
         try:
-            found, items, _ = self._best.read(lambda record: templates)
+            found, items, _ = self._best.read(lambda record: templates, newest=step)
         except CheckpointError:
             return None
-        if found == step:
-            return items
-        self._best.keep([s for s in self._best.steps() if s <= step])  # of steps that will be done again
-        return self.read_best(step, templates) if found > step else None
+        return items if found == step else None
 
 
 def _lock(workdir: Path) -> Any:

@@ -158,7 +158,9 @@ def fit(
         "key": np.asarray(jax.random.key_data(key)).tolist(),
         "data": source.fingerprint(),
     }
-    loop = _Loop(experiment, structure, origin, path, validation, validation_key, sample_key, density)
+    labels = source.examples.labels
+    classes = np.unique(labels) if labels is not None else np.zeros(0, int)
+    loop = _Loop(experiment, structure, origin, path, validation, validation_key, sample_key, density, classes)
     position = Position(int(jax.random.randint(data_key, (), 0, 2**31 - 1)), 0, 0)
     with Interruption() as interruption, Checkpoints(path, keep=experiment.keep_checkpoints) as checkpoints:
         if path is not None and jax.process_index() == 0:
@@ -262,6 +264,7 @@ class _Loop:
         validation_key: Array,
         sample_key: Array,
         density: Density,
+        classes: np.ndarray,
     ):
         self.experiment = experiment
         self.structure = structure
@@ -270,6 +273,7 @@ class _Loop:
         self.validation = validation
         self.validation_key = validation_key
         self.sample_key = sample_key
+        self.classes = classes
         self.event_shape = density.event_shape
         self.conditional = density.condition_shape is not None
         self.levels = density.levels
@@ -460,15 +464,13 @@ class _Loop:
 
     def _draw(self, state: TrainState, number: int) -> None:
         """A sheet of samples of the moving average, as a picture in the run's directory."""
+        density = self._density(state)  # in every process: it may gather parameters
         if self.workdir is None or not self.speaks:
             return
         from likejax import plot
 
-        labels = None
-        if self.conditional and self.validation is not None and self.validation.labels is not None:
-            labels = np.resize(np.unique(self.validation.labels), 64)
-        density = self._density(state)
-        shape = () if labels is not None else 64
+        labels = np.resize(self.classes, 64) if self.conditional else None
+        shape = () if self.conditional else 64
         samples = np.asarray(density.sample(self.sample_key, shape, labels))
         figure = plot.sheet(samples, levels=self.levels or 256, title=f"step {number}")
         place = self.workdir / "samples"

@@ -123,7 +123,7 @@ class Store:
         return self._failed
 
     def keep(self, steps: Iterable[int]) -> None:
-        """Deletes all complete checkpoints but those of ``steps``; call ``wait`` before."""
+        """Deletes all complete checkpoints but those of ``steps``; one that is being written is left alone."""
         if jax.process_index() != 0:
             return
         for step in set(self.steps()) - set(steps):
@@ -152,18 +152,19 @@ class Store:
             raise CheckpointError(f"the checkpoint of step {step} in {self.directory} is damaged: {error}") from error
 
     def read(
-        self, templates: Callable[[dict[str, Any]], Mapping[str, Any]]
+        self, templates: Callable[[dict[str, Any]], Mapping[str, Any]], *, newest: int | None = None
     ) -> tuple[int, dict[str, Any], dict[str, Any]]:
         """Step, trees and record of the newest checkpoint that verifies; damaged ones are passed over with a warning.
 
         Args:
           templates: From a record to the trees to read, with arrays or ``jax.ShapeDtypeStruct`` in them.
+          newest: Look at checkpoints up to this step only.
 
         Raises:
           CheckpointError: If there is none, or it holds other arrays than the templates.
         """
         damaged = []
-        for step in reversed(self.steps()):
+        for step in reversed([step for step in self.steps() if newest is None or step <= newest]):
             try:
                 record = self._record(step)
                 wanted = dict(templates(record))
