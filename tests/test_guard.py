@@ -68,7 +68,7 @@ def test_a_spike_is_skipped():
     settings = {"steps": 14, "guard": lj.Guard(after=5)}
     run = fit(Broken(steps=(10,), factor=1e6), **settings)
     assert [record["skipped"] for record in run.history] == [0] * 10 + [1] + [0] * 3
-    off = fit(Broken(steps=(10,), factor=1e6), steps=14, guard=lj.Guard(spike_factor=0))
+    off = fit(Broken(steps=(10,), factor=1e6), steps=14, guard=lj.Guard(spike_factor=0.0))
     assert sum(record["skipped"] for record in off.history) == 0
 
 
@@ -82,7 +82,7 @@ def test_a_new_regime_is_accepted_after_a_few_steps():
 
 def test_judge_against_the_rule_in_numpy():
     """The reference is the geometric mean of the norms seen, for the first twenty."""
-    rule, state = lj.Guard(after=3, spike_factor=10), guard.begin()
+    rule, state = lj.Guard(after=3, spike_factor=10.0), guard.begin()
     norms = [1.0, 2.0, 4.0, 1.0, 25.0, 1.0]
     verdicts = []
     for norm in norms:

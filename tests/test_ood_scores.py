@@ -240,7 +240,7 @@ def test_code_lengths_are_bits_and_order_images():
     inside, outside = RNG.normal(size=50), RNG.normal(size=50)
     assert ood.auroc(inside + 16, outside + 16) == ood.auroc(inside, outside)  # a header changes no rank
     with pytest.raises(ValueError, match="unsigned integers"):
-        encode(np.zeros((4, 4, 1)))
+        encode(np.zeros((4, 4, 1), np.int32))
 
 
 def test_mutation_changes_the_expected_share():

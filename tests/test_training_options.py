@@ -129,7 +129,7 @@ def test_any_iterable_of_arrays():
         fit(iter(pieces), steps=15)
     with pytest.raises(ValueError, match=r"examples of shape \(k, 2\), got \(5, 3\)"):
         fit([POINTS, np.zeros((5, 3), np.float32)], steps=15)
-    with pytest.raises(TypeError, match="Dataset or an iterable"):
+    with pytest.raises(TypeError, match=r"Dataset or an iterable|Type-check error"):
         fit(3)
     with pytest.raises(ValueError, match="gives none"):
         fit([])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Integer, Num
@@ -28,6 +28,7 @@ class Position(NamedTuple):
     row: int
 
 
+@runtime_checkable
 class Batches(Protocol):
     """A stream of batches of one size, for ever."""
 

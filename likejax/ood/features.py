@@ -24,7 +24,7 @@ class Feature(abc.ABC):
     """One number per example; equal features are computed once and shared by all scores that need them."""
 
     @abc.abstractmethod
-    def __call__(self, densities: Densities, x: Array, keys: Key[Array, " n"] | None) -> Values:
+    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
         """The feature of examples ``(n, *event_shape)``, each with its key."""
 
     def needs_key(self, densities: Densities) -> bool:
@@ -41,7 +41,7 @@ class LogProb(Feature):
     draws: int = 1
     """Draws per example, combined as the kind allows."""
 
-    def __call__(self, densities: Densities, x: Array, keys: Key[Array, " n"] | None) -> Values:
+    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
         density = densities[self.density]
         return density.log_prob(x, key=None if density.kind is Kind.EXACT else keys, draws=self.draws)
 
@@ -54,7 +54,7 @@ class LogProb(Feature):
 class CodeLength(Feature):
     """Length of the built-in lossless code of the image, in bits."""
 
-    def __call__(self, densities: Densities, x: Array, keys: Key[Array, " n"] | None) -> Values:
+    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
         return code_lengths(x if isinstance(x, Tracer) else np.asarray(x))
 
 

@@ -40,14 +40,14 @@ class FittedScore:
       recipe: What it was fitted from.
       densities: The density that is scored, ``density``, and those the recipe compares it with.
       state: What fitting learned.
-      calibration: Sorted scores of calibration examples, or ``None`` before ``calibrate``.
+      calibration: Sorted scores of calibration examples ``(n,)``, or ``None`` before ``calibrate``.
       rows: Hashes of the rows that it was fitted on and calibrated with, so that overlap is noticed.
     """
 
     recipe: Score
     densities: Mapping[str, Density]
-    state: Mapping[str, float]
-    calibration: Float[np.ndarray, " n"] | None = None
+    state: Mapping[str, Any]
+    calibration: Any = None
     rows: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
 
     @classmethod

@@ -21,7 +21,7 @@ from likejax.evaluate import check_fit
 from likejax.ood.features import CodeLength, Compute, Feature, LogProb, Values, features_of, keys_of
 from likejax.ood.fitted import FittedScore
 
-State = Mapping[str, float]
+State = Mapping[str, Any]
 
 
 class Score(abc.ABC):

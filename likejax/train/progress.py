@@ -5,9 +5,10 @@ from __future__ import annotations
 import html
 import math
 import sys
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
+@runtime_checkable
 class Progress(Protocol):
     """Where a person follows a run."""
 
