@@ -119,5 +119,5 @@ def _panels(panels: Mapping[str, Any], draw: Callable[[Any, Any], None], *, heig
         axes = figure.add_subplot(rows, columns, number + 1)
         draw(axes, content)
         axes.set_title(title, fontsize=10)
-        axes.legend(fontsize=7, framealpha=0.8, edgecolor="none")
+        axes.legend(fontsize=7, framealpha=0.5, edgecolor="none")
     return figure

@@ -102,7 +102,10 @@ def test_files(report, tmp_path):
     [
         ({"fit": TEST}, "359 of the 359 of digits test are in digits test"),
         ({"fit": TRAIN}, "are in digits train"),
-        ({"outside": [dataclasses.replace(VALID, name="other")]}, "are in digits validation"),
+        ({"outside": [dataclasses.replace(VALID, name="other")]}, "180 of the 180 of .* validation are in"),
+        ({"fit": TEST.take(slice(0, 40))}, "40 of the 40 of digits test are in digits test"),
+        ({"train": lj.Dataset.from_array(np.repeat(VALID.examples, 2, 0), levels=17)}, "180 of the 180 of"),
+        ({"confidence": 95.0}, "confidence between 0 and 1"),
         ({"inside": TEST.take(slice(0, 100)), "fit": TEST.take(slice(95, 359))}, "5 of the 100 of digits test"),
         ({"outside": [lj.load("photographs", split="test").grey().resize(8, 8)]}, "levels 17 and 256"),
         ({"outside": [TEST.invert().pad(10, 10)]}, r"event_shape \[8, 8, 1\] and \[10, 10, 1\]"),
@@ -138,6 +141,18 @@ def test_the_representation_knows_binarisation_and_colour_order():
     bgr = lj.Dataset.from_array(np.zeros((3, 4, 4, 3), np.uint8), colour_order="BGR")
     assert rgb.representation() != bgr.representation()
     assert rgb.grey().representation() == bgr.grey().representation()
+    colours = np.random.default_rng(1).integers(0, 256, (3, 4, 4, 3), np.uint8)
+    reversed_order = lj.Dataset.from_array(colours[..., ::-1], colour_order="BGR")
+    np.testing.assert_array_equal(reversed_order.grey().examples, lj.Dataset.from_array(colours).grey().examples)
+
+
+def test_twins_in_the_rows_to_fit_are_no_overlap():
+    """Copies of a row land in one half: data that repeat themselves are cut for any key."""
+    twins = lj.Dataset.from_array(np.repeat(VALID.examples[:60], 2, axis=0), levels=17, name="digits")
+    for key in range(5):
+        report = benchmark(fit=twins, key=key, scores=[ood.NegativeLogProb()], train=None, resamples=2)
+        assert sum(part["n"] for part in report.parts.values()) == 120
+        assert min(part["n"] for part in report.parts.values()) >= 58
 
 
 def test_several_ratios_by_title():
@@ -155,9 +170,10 @@ def test_the_background_recipe_trains_on_mutated_inputs(tmp_path):
     run = ood.fit_background(experiment, TRAIN, validation=VALID, key=0, workdir=tmp_path, mutation_rate=0.3)
     assert run.experiment.augment == ("mutate:0.3",)
     assert json.loads((tmp_path / "experiment.json").read_text())["augment"] == ["mutate:0.3"]
-    plain = lj.fit(
-        dataclasses.replace(experiment, augment=("mutate:0.3",)), TRAIN, key=jax.random.split(jax.random.key(0))[0]
-    )
+    fit_key, mutation_key = jax.random.split(jax.random.key(0))
+    mutated = VALID.mutate(0.3, int(jax.random.randint(mutation_key, (), 0, 2**31 - 1)))
+    plain = lj.fit(dataclasses.replace(experiment, augment=("mutate:0.3",)), TRAIN, validation=mutated, key=fit_key)
+    assert plain.validation == run.validation  # selected on mutated images too
     for a, b in zip(jax.tree.leaves(plain.last), jax.tree.leaves(run.last), strict=True):
         np.testing.assert_array_equal(a, b)
     with pytest.raises(ValueError, match="mutation_rate between 0 and 1"):

@@ -102,13 +102,15 @@ def test_delong_at_500_and_10000():
 def test_intervals_cover():
     """Of 300 repetitions about 95 % of the intervals hold the truth: binomial bounds at 4 standard errors."""
     truth = stats.norm.cdf(1 / math.sqrt(2))
-    hits = {"auroc": 0, "fpr80": 0}
+    hits = {"auroc": 0, "fpr80": 0, "detection_error": 0}
     fpr80 = stats.norm.sf(stats.norm.isf(0.8, loc=1))
+    error = stats.norm.sf(0.5)
     for i in range(300):
         found = ood.evaluate_scores(RNG.normal(size=80), RNG.normal(1, size=80), resamples=100, seed=i)
         hits["auroc"] += found["auroc"].low <= truth <= found["auroc"].high
         hits["fpr80"] += found["fpr80"].low <= fpr80 <= found["fpr80"].high
-    assert hits["auroc"] > 300 * (0.95 - 4 * math.sqrt(0.95 * 0.05 / 300))
+        hits["detection_error"] += found["detection_error"].low <= error <= found["detection_error"].high
+    assert abs(hits["auroc"] - 285) < 4 * math.sqrt(0.95 * 0.05 * 300)
     assert hits["fpr80"] > 300 * 0.85  # percentiles of few resamples of a threshold are a little narrow
 
 
@@ -118,6 +120,16 @@ def test_classes_that_do_not_overlap_have_an_interval():
     assert found.low == pytest.approx(0.025 ** (1 / 20))
     reverse = ood.auroc_interval(np.arange(20) + 100, np.arange(20))
     assert (reverse.low, reverse.high) == (0, pytest.approx(1 - found.low))
+
+
+def test_one_example_of_a_class_says_nothing():
+    found = ood.evaluate_scores(RNG.normal(size=1000), [2.0], resamples=5)
+    assert all((interval.low, interval.high) == (0, 1) for interval in found.values())
+    assert math.isnan(found["auroc"].standard_error)
+    separated = ood.evaluate_scores(np.zeros(30), np.ones(40), resamples=5)["fpr95"]
+    assert (separated.value, separated.high) == (0, pytest.approx(1 - 0.025 ** (1 / 30)))
+    with pytest.raises(ValueError, match="confidence between 0 and 1"):
+        ood.auroc_interval([0.0, 1.0], [1.0, 2.0], confidence=95.0)
 
 
 def test_the_bootstrap_is_stratified_and_keyed():

@@ -98,6 +98,17 @@ def test_saved_and_restored(name, fitted, tmp_path):
     assert again.recipe.label == score.recipe.label
     with pytest.raises(ValueError, match="share no examples"):
         again.calibrate(DIGITS["validation"].take(slice(0, 60)), key=0)
+    moved = jax.tree.map(lambda leaf: leaf, score)
+    np.testing.assert_array_equal(moved.calibration, score.calibration)
+    moved.save(tmp_path / "moved")
+    with pytest.raises(ValueError, match="share no examples"):
+        moved.calibrate(DIGITS["validation"].take(slice(0, 60)), key=0)
+    record = tmp_path / "score" / "score.json"
+    text = record.read_text()
+    record.write_text(text.replace('"settings": {', '"settings": { ', 1).replace('"score": "', '"score": " '))
+    with pytest.raises(lj.CheckpointError, match=r"score\.json does not have the checksum"):
+        ood.restore(tmp_path / "score", **hand_made)
+    record.write_text(text)
     (tmp_path / "score" / "score.npz").write_bytes(b"PK")
     with pytest.raises(lj.CheckpointError, match="checksum"):
         ood.restore(tmp_path / "score", **hand_made)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import inspect
 import json
 import os
@@ -131,6 +132,10 @@ def ood(args: Sequence[str]) -> int:
     parts = {s: _data(experiment, experiment.dataset, s, arguments.data_dir) for s in ("train", "validation", "test")}
     inside = _limited(parts["test"], arguments)
     outside = [_limited(_outside(experiment, inside, name, arguments), arguments) for name in arguments.outside]
+    names = [data.name for data in outside]
+    for i, typed in enumerate(arguments.outside):  # two forms of one dataset go by what was typed
+        if names.count(names[i]) > 1 or names[i] == inside.name:
+            outside[i] = dataclasses.replace(outside[i], name=typed)
     density = lj.restore(run, which=_which(arguments.which))
     draws = arguments.draws
     scores: list[Any] = [lj.ood.NegativeLogProb(draws=draws), lj.ood.Typicality(draws=draws)]

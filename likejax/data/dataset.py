@@ -200,8 +200,12 @@ class Dataset:
         self._levels()
         if self.event_shape[-1] != 3:
             raise ValueError(f"expected 3 channels to turn grey, got {self.event_shape[-1]}")
-        luma = np.rint(self.examples @ np.array([0.299, 0.587, 0.114]))[..., None]
-        return self._step(luma.astype(self.examples.dtype), "grey (BT.601)")
+        weights = {"R": 0.299, "G": 0.587, "B": 0.114}
+        if sorted(self.colour_order) != sorted(weights):
+            raise ValueError(f"expected red, green and blue in some order to turn grey, got {self.colour_order!r}")
+        luma = np.rint(self.examples @ np.array([weights[colour] for colour in self.colour_order]))[..., None]
+        grey = dataclasses.replace(self, colour_order="RGB")
+        return grey._step(luma.astype(self.examples.dtype), "grey (BT.601)")
 
     def colour(self) -> Dataset:
         """Three equal channels from one."""

@@ -30,7 +30,7 @@ def constants_like(dataset: Dataset, n: int, *, seed: int) -> Dataset:
       seed: Of the values.
     """
     shape = dataset.event_shape
-    one = (n, *(1,) * (len(shape) - 1), shape[-1])
+    one = (n, *(1,) * (len(shape) - 1), shape[-1] if len(shape) > 1 else 1)
     values = np.random.default_rng([seed, 5]).integers(0, _levels(dataset), one)
     values = np.broadcast_to(values, (n, *shape))
     return _named(dataset, "constants", values, f"images of one value, {n} examples, seed {seed}")

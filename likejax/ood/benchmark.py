@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from likejax.data.dataset import Dataset
-from likejax.data.splits import check_disjoint
+from likejax.data.splits import check_disjoint, halves
 from likejax.density import Density, KeyLike, as_key
 from likejax.ood.calibrate import threshold
 from likejax.ood.features import Compute, LogProb, features_of, keys_of
@@ -70,7 +70,18 @@ def benchmark(
       True
     """
     _check_representations([inside, fit, *outside] + ([] if train is None else [train]))
-    check_disjoint(*([] if train is None else [train]), fit, inside, *outside)
+    ours = [*([] if train is None else [train]), fit, inside]
+    check_disjoint(*ours)
+    for dataset in outside:
+        for part in ours:
+            check_disjoint(part, dataset)
+    for name, value in (("fpr", fpr), ("confidence", confidence)):
+        if not 0 < value < 1:
+            raise ValueError(f"expected {name} between 0 and 1, got {value}")
+    smallest = min(len(fit) // 2, *map(len, (inside, *outside)))
+    for score in scores:
+        if score.group > smallest:
+            raise ValueError(f"expected at least {score.group} examples of every set to form a group, got {smallest}")
     sets = _by_name(inside, outside)
     labels = [score.label for score in scores]
     if not labels or len(set(labels)) < len(labels):
@@ -83,8 +94,7 @@ def benchmark(
 
     cut_key, fit_key, calibrate_key, test_key, seed_key = jax.random.split(as_key(key), 5)
     order = np.asarray(jax.random.permutation(cut_key, len(fit)))
-    half = len(fit) // 2
-    fitting, calibrating = (fit.take(np.sort(rows)) for rows in (order[:half], order[half:]))
+    fitting, calibrating = halves(fit, order)
     seed = int(jax.random.randint(seed_key, (), 0, 2**31 - 1))
 
     def features(dataset: Dataset, set_key: jax.Array) -> Compute:
@@ -114,6 +124,8 @@ def benchmark(
         tables.append(
             ScoreResult(
                 label=label,
+                settings=score.recipe._settings(),
+                kinds={name: each.kind.value for name, each in score.densities.items()},
                 values={name: values[label, name] for name in sets},
                 metrics={
                     name: evaluate_scores(
@@ -148,7 +160,9 @@ def _by_name(inside: Dataset, outside: Sequence[Dataset]) -> dict[str, Dataset]:
     for dataset in outside:
         name = dataset.name
         if name == inside.name and dataset.provenance != inside.provenance:
-            name = f"{name} ({dataset.provenance[-1]})"
+            pairs = zip(dataset.provenance, inside.provenance, strict=False)
+            same = next((i for i, (a, b) in enumerate(pairs) if a != b), len(inside.provenance))
+            name = f"{name} ({dataset.provenance[min(same, len(dataset.provenance) - 1)]})"
         if name in sets:
             raise ValueError(
                 f"expected sets of different names, {name!r} comes twice: dataclasses.replace(dataset, name=...) gives "

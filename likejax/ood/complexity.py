@@ -86,5 +86,6 @@ def code_lengths(images: Integer[Any, "n height width channels"]) -> Float[Any, 
     """Length of the code of each image, in bits; inside compiled functions by a call back to the host."""
     if isinstance(images, Tracer):
         shape = jax.ShapeDtypeStruct(images.shape[:1], jnp.float32)
-        return jax.pure_callback(lambda x: code_lengths(np.asarray(x)).astype(np.float32), shape, images)
+        lengths = lambda x: code_lengths(np.asarray(x)).astype(np.float32)  # noqa: E731
+        return jax.pure_callback(lengths, shape, images, vmap_method="sequential")
     return np.array([8.0 * len(encode(np.asarray(image))) for image in images], np.float64)

@@ -7,6 +7,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -77,7 +78,7 @@ def features_of(
 
     def compute(feature: Feature) -> Values:
         if feature not in known:
-            if isinstance(x, Tracer) or isinstance(keys, Tracer):
+            if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((densities, x, keys))):
                 known[feature] = feature(densities, x, keys)
             else:
                 known[feature] = _in_chunks(feature, densities, x, keys, batch_size)

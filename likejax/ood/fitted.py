@@ -20,6 +20,7 @@ from likejax.density import Density, KeyLike
 from likejax.evaluate import check_fit
 from likejax.ood import calibrate
 from likejax.ood.features import Compute, features_of, keys_of
+from likejax.train.checkpoint import checksum_of
 from likejax.train.checkpoint import restore as restore_density
 from likejax.train.checkpoint import save as save_density
 from likejax.train.store import CheckpointError
@@ -59,13 +60,15 @@ class FittedScore:
 
     def tree_flatten(self) -> tuple[Any, Any]:
         names = tuple(self.state)
-        return (dict(self.densities), [self.state[n] for n in names], self.calibration), (_Same(self.recipe), names)
+        static = _Same(self.recipe, self.calibration, self.rows), names  # float64 and hashes: not for devices
+        return (dict(self.densities), [self.state[n] for n in names]), static
 
     @classmethod
     def tree_unflatten(cls, static: Any, children: Any) -> FittedScore:
-        recipe, names = static
-        densities, values, calibration = children
-        return cls(recipe.value, densities, dict(zip(names, values, strict=True)), calibration)
+        same, names = static
+        recipe, calibration, rows = same.values
+        densities, values = children
+        return cls(recipe, densities, dict(zip(names, values, strict=True)), calibration, rows)
 
     def __call__(self, x: Any, *, key: KeyLike | None = None, batch_size: int = 128) -> Float[Any, "*batch"]:
         """Scores of examples; each depends on its example and its key alone, never on batch-mates.
@@ -174,6 +177,8 @@ class FittedScore:
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes recipe, state, calibration and densities; ``likejax.ood.restore`` reads them.
 
+        The record comes last and has the checksums of all the rest: a write that was broken off is noticed.
+
         Args:
           directory: Where to; created if absent.
         """
@@ -190,10 +195,11 @@ class FittedScore:
         record = {
             "score": self.recipe.name,
             "settings": self.recipe._settings(),
-            "state": dict(self.state),
-            "densities": list(self.densities),
-            "sha256": hashlib.sha256((place / _ARRAYS).read_bytes()).hexdigest(),
+            "state": {name: float(value) for name, value in self.state.items()},
+            "densities": {name: checksum_of(density) for name, density in self.densities.items()},
+            "arrays": hashlib.sha256((place / _ARRAYS).read_bytes()).hexdigest(),
         }
+        record["digest"] = _digest(record)
         (place / (_RECORD + ".tmp")).write_text(json.dumps(record, indent=2))
         (place / (_RECORD + ".tmp")).replace(place / _RECORD)
 
@@ -203,8 +209,8 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
 
     Args:
       directory: Where it is.
-      **densities: ``density=``, ``background=``: densities of the same structure, where they were put together by
-        hand and so have no config.
+      **densities: ``density=``, ``background=`` (by the name of its folder): densities of the same structure, where
+        they were put together by hand and so have no config.
 
     Raises:
       CheckpointError: If there is none, or it is damaged.
@@ -214,13 +220,23 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
     place = Path(directory).expanduser().absolute()
     try:
         record = json.loads((place / _RECORD).read_text())
-        kind, names = SCORES[record["score"]], record["densities"]
-        if hashlib.sha256((place / _ARRAYS).read_bytes()).hexdigest() != record["sha256"]:
+        if record["digest"] != _digest(record):
+            raise CheckpointError(f"{place / _RECORD} does not have the checksum that was written")
+        if hashlib.sha256((place / _ARRAYS).read_bytes()).hexdigest() != record["arrays"]:
             raise CheckpointError(f"{place / _ARRAYS} does not have the checksum that was written")
+        if record["score"] not in SCORES:
+            known = ", ".join(SCORES)
+            raise CheckpointError(f"{place} holds a score of another kind, {record['score']!r}; there are {known}")
+        kind, names = SCORES[record["score"]], record["densities"]
+        if unknown := [name for name in densities if name not in names]:
+            raise ValueError(f"expected densities called {', '.join(names)}, got {unknown[0]!r}")
         with np.load(place / _ARRAYS, allow_pickle=False) as archive:
             arrays = dict(archive)
         state = {name: float(value) for name, value in record["state"].items()}
         found = {name: restore_density(place / name, density=densities.get(name)) for name in names}
+        for name, density in found.items():
+            if checksum_of(density) != names[name]:
+                raise CheckpointError(f"{place / name} is not the density that the score was saved with")
         companions = {name: each for name, each in found.items() if name != "density"}
         recipe = kind._from_settings(record["settings"], companions)
     except (
@@ -238,16 +254,21 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
 
 
 class _Same:
-    """Static data of a pytree that is equal to itself only: recipes may hold densities."""
+    """Static data of a pytree that are equal to themselves only: recipes may hold densities."""
 
-    def __init__(self, value: Any):
-        self.value = value
+    def __init__(self, *values: Any):
+        self.values = values
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
+        return isinstance(other, _Same) and all(a is b for a, b in zip(self.values, other.values, strict=True))
 
     def __hash__(self) -> int:
-        return id(self.value)
+        return hash(tuple(map(id, self.values)))
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    text = json.dumps({k: v for k, v in record.items() if k != "digest"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _title(dataset: Dataset) -> str:

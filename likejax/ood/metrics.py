@@ -215,7 +215,10 @@ def auroc_interval(inside: Any, outside: Any, *, confidence: float = 0.95) -> In
     from scipy.stats import norm
 
     inside, outside = _checked(inside, outside)
+    _check_confidence(confidence)
     value = auroc(inside, outside)
+    if min(len(inside), len(outside)) < 2:  # one example says nothing of its variance
+        return Interval(value, 0.0, 1.0, math.nan)
     error = math.sqrt(_variance_of_mean(*_placements(inside, outside)))
     if not 0 < value < 1:
         edge = ((1 - confidence) / 2) ** (1 / min(len(inside), len(outside)))
@@ -236,6 +239,7 @@ def auroc_difference(first: tuple[Any, Any], second: tuple[Any, Any], *, confide
     """
     from scipy.stats import norm
 
+    _check_confidence(confidence)
     pairs = [_checked(*pair) for pair in (first, second)]
     if pairs[0][0].shape != pairs[1][0].shape or pairs[0][1].shape != pairs[1][1].shape:
         raise ValueError("expected the same examples under both scores, the numbers of scores differ")
@@ -245,6 +249,11 @@ def auroc_difference(first: tuple[Any, Any], second: tuple[Any, Any], *, confide
     error = math.sqrt(_variance_of_mean(*differences))
     spread = float(norm.ppf((1 + confidence) / 2)) * error
     return Interval(value, value - spread, value + spread, error)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"expected a confidence between 0 and 1, got {confidence}")
 
 
 def _variance_of_mean(*samples: np.ndarray) -> float:
@@ -257,7 +266,9 @@ def evaluate_scores(
     """Every metric of ``METRICS`` with its interval.
 
     AUROC has DeLong's interval, the others percentiles of a bootstrap that resamples inside and outside examples
-    separately. AUPR is average precision, FPR uses all thresholds, detection error is the minimum.
+    separately; those of the detection error are reflected at its value, since a minimum is biased in every resample
+    once more. At 0 and 1 FPR has the exact binomial bound; with one example of a class every interval is 0 to 1. AUPR
+    is average precision, FPR uses all thresholds, detection error is the minimum.
 
     Args:
       inside: Scores of inside examples.
@@ -275,6 +286,7 @@ def evaluate_scores(
       0.917 [0.348, 0.996]
     """
     inside, outside = _checked(inside, outside)
+    _check_confidence(confidence)
     ordered = _Ordered.of(inside, outside)
     values = _all_metrics(*ordered.counts())
     rng = np.random.default_rng(seed)
@@ -288,6 +300,16 @@ def evaluate_scores(
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail], axis=0) if resamples else np.full((2, len(METRICS)), np.nan)
     errors = draws.std(0, ddof=1) if resamples > 1 else np.full(len(METRICS), np.nan)
+    low, high = low.copy(), high.copy()
+    least = METRICS.index("detection_error")
+    low[least], high[least] = 2 * values[least] - high[least], 2 * values[least] - low[least]
+    low[least], high[least] = max(0.0, min(low[least], values[least])), min(0.5, max(high[least], values[least]))
+    edge = tail ** (1 / len(inside))
+    for i in (METRICS.index("fpr95"), METRICS.index("fpr80")):
+        low[i] = min(low[i], edge) if values[i] == 1 else low[i]
+        high[i] = max(high[i], 1 - edge) if values[i] == 0 else high[i]
+    if min(len(inside), len(outside)) < 2:
+        low[:], high[:], errors[:] = 0.0, 1.0, np.nan
     found = {
         name: Interval(float(values[i]), float(low[i]), float(high[i]), float(errors[i]))
         for i, name in enumerate(METRICS)

@@ -29,8 +29,10 @@ _TITLES = {
 CONVENTIONS = (
     "OOD is the positive class and higher scores are more OOD. AUROC counts ties half, with DeLong intervals; AUPR is "
     "average precision (In: inside positive, scores negated); FPR95 and FPR80 are read at the first of all thresholds "
-    "that reaches that TPR; detection error is the smallest mean of FNR and FPR; their intervals are percentiles of a "
-    "bootstrap that resamples inside and outside separately. They say nothing of the variance between trainings."
+    "that reaches that TPR; detection error is the smallest mean of FNR and FPR. Their intervals are percentiles of a "
+    "bootstrap that resamples inside and outside separately (of the detection error, reflected, since a minimum is "
+    "biased); where scores do not overlap those of AUPR have no width. Intervals take examples as independent and say "
+    "nothing of the variance between trainings."
 )
 
 
@@ -89,6 +91,8 @@ class ScoreResult:
 
     Attributes:
       label: In tables.
+      settings: Of the recipe.
+      kinds: What the log-probabilities of its densities are.
       values: Scores of every set.
       metrics: For every outside set the metrics of ``evaluate_scores``.
       calibrated_with: Number of calibration scores.
@@ -96,6 +100,8 @@ class ScoreResult:
     """
 
     label: str
+    settings: Mapping[str, Any]
+    kinds: Mapping[str, str]
     values: Mapping[str, Float[np.ndarray, " n"]]
     metrics: Mapping[str, Mapping[str, Interval]]
     calibrated_with: int
@@ -158,11 +164,11 @@ class Report:
     def to_markdown(self) -> str:
         """The tables: likelihoods of the sets, AUROC of all scores, every metric per outside set, calibration."""
         inside, *outside = self.sets
-        percent = f"{self.confidence:.0%}"
+        percent = f"{100 * self.confidence:g} %"
         draws = "" if inside.kind == "exact" else f", {self.draws} draw{'s' if self.draws > 1 else ''}"
         blocks = [
             f"# {inside.name} against {', '.join(s.name for s in outside)}",
-            f"Numbers of kind {inside.kind}{draws}. Representation {self.representation_hash()}: "
+            f"Likelihoods of kind {inside.kind}{draws}. Representation {self.representation_hash()}: "
             + ", ".join(f"{k} {v}" for k, v in self.representation.items() if v not in ("", None))
             + ".",
             _table(
@@ -181,6 +187,11 @@ class Report:
             f"## AUROC [{percent} interval]",
             self.auroc_table(),
             CONVENTIONS,
+            *(
+                f"{r.label} compares numbers of different kinds: {', '.join(f'{n} {k}' for n, k in r.kinds.items())}."
+                for r in self.scores
+                if len(set(r.kinds.values())) > 1
+            ),
         ]
         for s in outside:
             rows = [[r.label, *(str(r.metrics[s.name][m]) for m in METRICS)] for r in self.scores]
@@ -222,6 +233,8 @@ class Report:
         record["scores"] = [
             {
                 "label": r.label,
+                "settings": dict(r.settings),
+                "kinds": dict(r.kinds),
                 "metrics": {
                     name: {m: dataclasses.asdict(i) for m, i in found.items()} for name, found in r.metrics.items()
                 },

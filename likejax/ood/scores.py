@@ -73,7 +73,11 @@ class Score(abc.ABC):
     @property
     def label(self) -> str:
         """The name in tables, with the settings that tell it from others of its kind."""
-        return self.name
+        return self.name + self._draws_told()
+
+    def _draws_told(self) -> str:
+        draws = getattr(self, "draws", 1)
+        return f" ({draws} draws)" if draws != 1 else ""
 
     def fit(
         self, density: Density, dataset: Dataset, *, key: KeyLike | None = None, batch_size: int = 128
@@ -102,11 +106,11 @@ class Score(abc.ABC):
         """
         densities = {"density": density, **self._companions()}
         for name, each in densities.items():
-            check_fit(each, dataset)
             if each.condition_shape is not None:
                 raise ValueError(
                     f"expected an unconditional {name} to score with: the class of an outside example is not known"
                 )
+            check_fit(each, dataset)
         return densities
 
     def fit_features(self, densities: Mapping[str, Density], compute: Compute, dataset: Dataset) -> FittedScore:
@@ -181,7 +185,7 @@ class Typicality(Score):
 
     @property
     def label(self) -> str:
-        return self.name if self.group == 1 else f"{self.name} of {self.group}"
+        return (self.name if self.group == 1 else f"{self.name} of {self.group}") + self._draws_told()
 
     def _judge(self, state: State, statistics: Any) -> Any:
         return abs(statistics.mean(1) - state["entropy"])
@@ -223,7 +227,7 @@ class LikelihoodRatio(Score):
 
     @property
     def label(self) -> str:
-        return f"{self.name} ({self.title})" if self.title else self.name
+        return (f"{self.name} ({self.title})" if self.title else self.name) + self._draws_told()
 
     def _companions(self) -> dict[str, Density]:
         return {self._background_name: self.background}

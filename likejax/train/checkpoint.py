@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from likejax.models import build
 from likejax.nn.depth import for_backend, stack
 from likejax.train.guard import GuardState
 from likejax.train.state import Arrays, TrainState, put_together, take_apart
-from likejax.train.store import CheckpointError, Store
+from likejax.train.store import CheckpointError, Store, manifest
 
 RECORD = "experiment.json"
 _SAVED = "density"
@@ -263,6 +264,13 @@ def save(density: Density, directory: str | os.PathLike[str]) -> None:
         store.keep([step])
     finally:
         store.close()
+
+
+def checksum_of(density: Density) -> str:
+    """SHA-256 of all arrays of a density, whatever form its blocks are in."""
+    _, params, fixed = take_apart(stack(density))
+    entries = manifest(jax.tree.map(np.asarray, jax.device_get(density_items(params, fixed))))
+    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
 def restore(directory: str | os.PathLike[str], *, which: Which = "best", density: Density | None = None) -> Density:

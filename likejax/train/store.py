@@ -89,7 +89,7 @@ class Store:
 
         self.wait()
         record = {"layout": LAYOUT, "likejax": importlib.metadata.version("likejax"), **record}
-        record["arrays"] = _manifest(items)
+        record["arrays"] = manifest(items)
         record = json.loads(json.dumps(record)) | {"digest": _digest(record)}
         trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         try:
@@ -230,7 +230,7 @@ class Store:
                 stacklevel=4,
             )
             return items
-        read = _manifest(items)
+        read = manifest(items)
         for name, entry in read.items():
             if entry["sha256"] != record["arrays"][name]["sha256"]:
                 raise _Damaged(f"the array {name} does not have the checksum that was written")
@@ -242,7 +242,7 @@ def _named(items: Mapping[str, Any]) -> dict[str, Any]:
     return {"/".join(str(entry.key) for entry in path): leaf for path, leaf in leaves}
 
 
-def _manifest(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def manifest(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """Shape, type and checksum of every array; hashing runs in threads, it releases the interpreter."""
     arrays = {name: np.asarray(leaf) for name, leaf in _named(items).items()}
 
