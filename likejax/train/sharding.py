@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 AXES = ("data", "shard")
 _DIVIDED_FROM = 1024
@@ -37,7 +37,7 @@ def device_mesh(parameter_shards: int = 1) -> Mesh:
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
-def replicated(mesh: Mesh) -> NamedSharding:
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """The same array on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
@@ -47,7 +47,7 @@ def cut(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def divided(mesh: Mesh, tree: Any) -> Any:
+def divided(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     """For every array of a state the sharding of its longest axis that divides, or a copy on each device."""
     shards = mesh.shape["shard"]
 
