@@ -115,7 +115,7 @@ class Experiment(Generic[Model]):
 
     def __post_init__(self):
         at_least_one = ("batch_size", "accumulate", "steps", "validate_every", "checkpoint_every", "keep_checkpoints")
-        for name in (*at_least_one, "log_every", "initialise_with", "parameter_shards"):
+        for name in (*at_least_one, "log_every", "initialise_with", "parameter_shards", "validation_examples"):
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
         for name in ("early_stopping", "samples_every"):

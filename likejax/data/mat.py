@@ -44,7 +44,9 @@ def numeric_arrays(data: bytes, *, limit: int) -> dict[str, np.ndarray]:
     for kind, content in _elements(memoryview(data)[128:], order):
         if kind == _COMPRESSED:
             content = memoryview(_unpacked(content, limit))
-            kind, content = next(_elements(content, order))
+            if (element := next(_elements(content, order), None)) is None:
+                raise MatError("a compressed variable that is empty")
+            kind, content = element
         if kind == _MATRIX and (found := _matrix(content, order)) is not None:
             arrays[found[0]] = found[1]
     return arrays

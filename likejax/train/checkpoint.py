@@ -84,14 +84,17 @@ class Checkpoints:
             try:
                 self._last.close()
             finally:
-                self._best.close()
-                if self._lock is not None:
-                    self._lock.close()
+                try:
+                    self._best.close()
+                finally:
+                    if self._lock is not None:
+                        self._lock.close()
 
     def save_last(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """What a resumed run needs; ``record["best_step"]`` names the best checkpoint it goes with."""
         if self.workdir is not None:
             self._tidy()
+            self._best.wait()  # the best that the record names is on disk before it
             self._last.save(step, items, record)
             self._best_of[step] = record["best_step"]
 
@@ -127,13 +130,17 @@ class Checkpoints:
                 )
             return templates
 
-        _, items, record = self._last.read(wanted)
+        found, items, record = self._last.read(wanted)
+        self._last.keep([step for step in self._last.steps() if step <= found])  # damaged ones are not worth a place
         return items, record
+
+    def drop_best_after(self, step: int) -> None:
+        """Forgets best checkpoints of steps that will be done again."""
+        if self.workdir is not None:
+            self._best.keep([kept for kept in self._best.steps() if kept <= step])
 
     def read_best(self, step: int, templates: Mapping[str, Any]) -> dict[str, Any] | None:
         """The trees of the best checkpoint of a step, or ``None`` if it is not there whole."""
-        # those after it are of steps that will be done again
-        self._best.keep([kept for kept in self._best.steps() if kept <= step])
         try:
             found, items, _ = self._best.read(lambda record: templates, newest=step)
         except CheckpointError:

@@ -42,7 +42,7 @@ class MetricsFile:
             file.write(json.dumps(clean) + "\n")
         if self._events is not None:
             for name, value in record.items():
-                if name != "step":
+                if name != "step" and value is not None:
                     self._events.add_scalar(name, value, record["step"])
 
     def picture(self, name: str, image: Any, step: int) -> None:

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import os
+import signal
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -167,13 +168,14 @@ def fit(
             write_record(path, experiment)
         if checkpoints.has_last():
             state, position = loop.resume(checkpoints, state)
+        checkpoints.drop_best_after(loop.best.step)
         shardings = sharding.divided(mesh, state)
         state = sharding.put_state(sharding.to_host(state), shardings)
         step = compile_step(experiment, structure, transformation, noise_key, mesh, shardings)
         batches = source.batches(position, labelled=density.condition_shape is not None)
         state = loop.run(state, step, batches, mesh, checkpoints, interruption)
+    host = sharding.to_host(state)  # in every process, before one may end
     interruption.end()
-    host = sharding.to_host(state)
     last = _on_device(put_together(structure, host.ema, host.fixed))
     best = loop.best
     return Run(
@@ -182,7 +184,7 @@ def fit(
         experiment=experiment,
         steps=int(host.step),
         best_step=best.step if best.ema is not None else int(host.step),
-        validation=None if validation is None else best.loss,
+        validation=None if best.ema is None else best.loss,
         history=loop.metrics.history,
         workdir=path,
     )
@@ -346,6 +348,8 @@ class _Loop:
                     stops = interruption.received is not None
                     if jax.process_count() > 1:  # all processes stop at the same step; asked at log steps only
                         stops = (logs or last) and sharding.agreed(stops)
+                        if stops and interruption.received is None:
+                            interruption.received = signal.SIGTERM  # another process was asked: this one ends too
                     if not (logs or validates or saves or draws or last or stops):
                         continue
                     self._note(*pending)

@@ -32,6 +32,7 @@ def summarise(experiment: Mapping[str, Any], history: Sequence[Mapping[str, Any]
     count = "" if parameters is None else f", {parameters:,} parameters"
     logged = [record for record in history if "seconds" in record]
     checks = [(record["validation"], record["step"]) for record in history if "validation" in record]
+    checks = [(loss, step) for loss, step in checks if loss is not None and math.isfinite(loss)]
     done = max((record["step"] for record in history), default=0)
     seconds = sum(record["seconds"] for record in logged)
     skipped = sum(record["skipped"] for record in logged)
