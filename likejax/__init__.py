@@ -20,6 +20,8 @@ from likejax.models.dequantise import Dequantised as Dequantised
 from likejax.models.flow import Flow as Flow
 from likejax.models.glow import GlowConfig as GlowConfig
 from likejax.models.vector_glow import VectorGlowConfig as VectorGlowConfig
+from likejax.models.pixelcnn import PixelCNN as PixelCNN
+from likejax.models.pixelcnn import PixelCNNConfig as PixelCNNConfig
 from likejax.objectives import NLL as NLL
 from likejax.evaluate import Evaluation as Evaluation
 from likejax.evaluate import compare as compare

@@ -1,4 +1,4 @@
-"""The demo: one small Glow from raw images to bits/dim, OOD scores and a report page."""
+"""The demo: two small models from raw images to bits/dim, OOD scores and a report page."""
 
 from __future__ import annotations
 
@@ -17,13 +17,15 @@ import numpy as np
 from likejax import ood, plot
 from likejax.data.dataset import Dataset
 from likejax.data.load import load
+from likejax.density import bits_per_dim
 from likejax.evaluate import Evaluation, evaluate
 from likejax.models.baselines import FullGaussian, PixelHistogram
 from likejax.models.dequantise import Dequantised
+from likejax.models.pixelcnn import PixelCNN
 from likejax.presets import preset
 from likejax.train.loop import Run, fit
 
-PRESET = "glow/digits"
+GLOW, PIXELCNN = "glow/digits", "pixelcnn/digits"
 DRAWS = 16
 SCORE_DRAWS = 4
 BACKGROUND_STEPS = 250
@@ -31,24 +33,30 @@ PHOTOGRAPHS = "photographs+grey+resize:8x8+levels:17"
 
 
 def run_demo(out: Path, *, seed: int = 0) -> Path:
-    """Trains ``glow/digits``, compares bits/dim with two baselines, tells digits from two real shifts of them.
+    """Trains a Glow and a PixelCNN++ on digits, compares bits/dim with baselines, tells digits from two real shifts.
 
     Writes ``report.html`` with pictures and ``ood/`` with the whole OOD report.
 
     Args:
-      out: Directory of the run, the pictures and the page; a finished run there is reused.
+      out: Directory of the runs, the pictures and the page; finished runs there are reused.
       seed: Of initialisation, shuffling, noise, evaluation and samples.
 
     Returns:
       Path of the page.
     """
-    keys = jax.random.split(jax.random.key(seed), 6)
-    train_key, evaluation_key, sample_key, latent_key, background_key, ood_key = keys
+    keys = jax.random.split(jax.random.key(seed), 7)
+    glow_key, evaluation_key, sample_key, latent_key, background_key, ood_key, pixelcnn_key = keys
     parts = {split: load("digits", split=split) for split in ("train", "validation", "test")}
-    run = fit(preset(PRESET), parts["train"], validation=parts["validation"], workdir=out / "run", key=train_key)
-    assert isinstance(run.density, Dequantised)
+    runs = {
+        name: fit(preset(name), parts["train"], validation=parts["validation"], workdir=out / place, key=key)
+        for name, place, key in ((GLOW, "glow", glow_key), (PIXELCNN, "pixelcnn", pixelcnn_key))
+    }
+    glow, pixelcnn = runs[GLOW].density, runs[PIXELCNN].density
+    assert isinstance(glow, Dequantised)
+    assert isinstance(pixelcnn, PixelCNN)
     models = {
-        PRESET: run.density,
+        GLOW: glow,
+        PIXELCNN: pixelcnn,
         "per-pixel histogram": PixelHistogram.fit(parts["train"]),
         "full-covariance Gaussian": FullGaussian.fit(parts["train"]),
     }
@@ -59,20 +67,22 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
     for name, evaluations in table.items():
         for evaluation in evaluations:
             print(f"{name:26} {evaluation}")
-    shifts = _shifts(run, parts, out, background_key, ood_key)
-    print("\nAUROC of digits against two real shifts of them\n" + shifts.auroc_table() + "\n")
+    shifts = _shifts(runs[GLOW], parts, out, background_key, ood_key)
+    print("\nAUROC of digits against two real shifts of them, scores of the Glow\n" + shifts.auroc_table() + "\n")
     pictures = {
-        "samples.png": _samples(run.density, parts["test"], sample_key),
-        "reconstructions.png": _reconstructions(run.density, parts["test"], latent_key),
-        "curves.png": _curves(run),
+        "samples.png": _samples(models, parts["test"], sample_key),
+        "completions.png": _completions(pixelcnn, parts["test"], sample_key),
+        "bits.png": _bits(pixelcnn, parts["test"]),
+        "reconstructions.png": _reconstructions(glow, parts["test"], latent_key),
+        "curves.png": _curves(runs),
         "scores.png": shifts.plot()["histograms"],
     }
     shifts.write(out / "ood")
     for name, figure in pictures.items():
         figure.savefig(out / name, dpi=130)
-    error = round_trip_error(run.density, parts["test"], latent_key)
+    error = round_trip_error(glow, parts["test"], latent_key)
     page = out / "report.html"
-    page.write_text(_page(table, shifts, pictures, run, seed, error))
+    page.write_text(_page(table, shifts, pictures, runs, seed, error))
     record = {name: [e.to_dict() for e in evaluations] for name, evaluations in table.items()}
     (out / "report.json").write_text(json.dumps(record, indent=2))
     print(f"report: {page}")
@@ -107,10 +117,29 @@ def _shifts(run: Run, parts: dict[str, Dataset], out: Path, background_key: jax.
     )
 
 
-def _samples(density: Dequantised, test: Dataset, key: jax.Array) -> Any:
-    samples = np.asarray(density.sample(key, 32))
-    both = np.concatenate([test.examples[:32], samples])
-    return plot.sheet(both, levels=density.levels or 256, columns=16, title="Rows 1-2: test images. Rows 3-4: samples")
+def _samples(models: dict[str, Any], test: Dataset, key: jax.Array) -> Any:
+    drawn = [np.asarray(models[name].sample(key, 32)) for name in (GLOW, PIXELCNN)]
+    title = "Rows 1-2: test images. Rows 3-4: samples of the Glow. Rows 5-6: of the PixelCNN++"
+    rows = np.concatenate([test.examples[:32], *drawn])
+    return plot.sheet(rows, levels=test.levels or 256, columns=16, title=title)
+
+
+def _completions(density: PixelCNN, test: Dataset, key: jax.Array) -> Any:
+    """Upper halves of test images, completed three times."""
+    height, width, _ = density.event_shape
+    images = test.examples[:16]
+    known = height // 2 * width
+    rows = [np.where(np.arange(height)[:, None, None] < height // 2, images, 0)]
+    rows += [np.asarray(density.inpaint(images, known, key=k)) for k in jax.random.split(key, 3)]
+    title = "Upper halves of test images; three completions of each by the PixelCNN++; the test images"
+    return plot.sheet(np.concatenate([*rows, images]), levels=density.levels, columns=16, title=title)
+
+
+def _bits(density: PixelCNN, test: Dataset) -> Any:
+    """Where the bits of test images go."""
+    bits = bits_per_dim(np.asarray(density.log_prob_map(test.examples[:32])), (1,)).sum(-1)
+    title = "Bits that each pixel of a test image needs, given those before it"
+    return plot.maps(bits, label="bits", columns=16, title=title)
 
 
 def _reconstructions(density: Dequantised, test: Dataset, key: jax.Array) -> Any:
@@ -131,10 +160,13 @@ def round_trip_error(density: Dequantised, test: Dataset, key: jax.Array) -> flo
     return float(jnp.abs(flow.decode(flow.encode(y)) - y).max())
 
 
-def _curves(run: Run) -> Any:
-    steps = [(r["step"], r["loss"]) for r in run.history if "loss" in r]
-    checks = [(r["step"], r["validation"]) for r in run.history if "validation" in r]
-    lines = {"training batches": tuple(zip(*steps, strict=True)), "validation": tuple(zip(*checks, strict=True))}
+def _curves(runs: dict[str, Run]) -> Any:
+    lines = {}
+    for name, run in runs.items():
+        steps = [(r["step"], r["loss"]) for r in run.history if "loss" in r]
+        checks = [(r["step"], r["validation"]) for r in run.history if "validation" in r]
+        lines[f"{name}, training batches"] = tuple(zip(*steps, strict=True))
+        lines[f"{name}, validation"] = tuple(zip(*checks, strict=True))
     return plot.curves(lines, x_label="step", y_label="bits/dim, one draw", title="Training")  # type: ignore[arg-type]
 
 
@@ -142,7 +174,7 @@ def _page(
     table: dict[str, list[Evaluation]],
     shifts: ood.Report,
     pictures: dict[str, Any],
-    run: Run,
+    runs: dict[str, Run],
     seed: int,
     round_trip: float,
 ) -> str:
@@ -156,7 +188,8 @@ def _page(
         f'<figure><img src="data:image/png;base64,{_png(figure)}" alt="{html.escape(name)}"></figure>'
         for name, figure in pictures.items()
     )
-    test = table[PRESET][1]
+    test = table[GLOW][1]
+    best = "; ".join(f"{name}: step {run.best_step} of {run.steps}" for name, run in runs.items())
     outside = shifts.sets[1:]
     heads = "".join(f"<th>{html.escape(s.name)}</th>" for s in outside)
     scores = "".join(
@@ -174,16 +207,16 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem aut
 table {{ border-collapse: collapse }} td, th {{ padding: .3rem .9rem; border-bottom: 1px solid #ccc; text-align: left }}
 img {{ max-width: 100% }} figure {{ margin: 1.5rem 0 }}
 </style></head><body>
-<h1>A Glow on handwritten digits</h1>
-<p>1,797 images of 8x8 pixels with 17 grey levels, cut into parts that do not overlap. The weights are those of step
-{run.best_step} of {run.steps}, the best on validation; seed {seed}; {DRAWS} draws an image. Errors are standard errors
-over the {table[PRESET][0].n} validation and {test.n} test images. A uniform density scores log2 17 = 4.087.</p>
+<h1>A Glow and a PixelCNN++ on handwritten digits</h1>
+<p>1,797 images of 8x8 pixels with 17 grey levels, cut into parts that do not overlap. The weights are the best on
+validation ({best}); seed {seed}; {DRAWS} draws an image where the number is a bound. Errors are standard errors
+over the {table[GLOW][0].n} validation and {test.n} test images. A uniform density scores log2 17 = 4.087.</p>
 <table><tr><th>bits/dim</th><th>validation</th><th>test</th><th>kind</th></tr>{rows}</table>
-<p>The largest change of a pixel in encoding and decoding is {round_trip:.1e} of the value range.</p>
+<p>The largest change of a pixel in encoding and decoding by the Glow is {round_trip:.1e} of the value range.</p>
 <h2>Inside or outside?</h2>
-<p>AUROC of telling test digits from outside images, with 95 % intervals; OOD is the positive class. The scores were
-fitted on one half of the validation images and calibrated with the other to a false-positive rate of {shifts.fpr:g};
-the last column is the share of test digits that they flag. The patches overlap and come from two photographs: the
+<p>AUROC of telling test digits from outside images by the Glow, with 95 % intervals; OOD is the positive class. The
+scores were fitted on one half of the validation images and calibrated with the other to a false-positive rate of
+{shifts.fpr:g}; the last column is the share of test digits that they flag. The patches overlap and come from two photographs: the
 intervals, which take examples as independent, are too narrow for them. Everything else is in
 <a href="ood/report.md">ood/report.md</a>.</p>
 <table><tr><th>score</th>{heads}<th>digits flagged</th></tr>{scores}</table>

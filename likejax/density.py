@@ -271,6 +271,9 @@ class Density(nnx.Module, abc.ABC):
                 "log-probability to return with it; call sample(key) and then log_prob(x, key=...)"
             )
         x = self.sample(key, sample_shape, condition)
+        if condition is not None:
+            shape = x.shape[: x.ndim - len(self.event_shape)] + (self.condition_shape or ())
+            condition = jnp.broadcast_to(jnp.asarray(condition), shape)
         return x, self.log_prob(x, condition=condition)
 
     def _checked(self, x: Any) -> tuple[Array, tuple[int, ...]]:

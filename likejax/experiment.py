@@ -27,6 +27,8 @@ class Optimiser:
     """Decay of the mean of squared gradients (of their maximum for adamax)."""
     eps: float = 1e-8
     """Added to the denominator."""
+    eps_root: float = 0.0
+    """Added to the mean of squared gradients, inside the root; adam and adamw."""
     weight_decay: float = 0.0
     """Decoupled weight decay, adamw only."""
     warmup_steps: int = 0

@@ -48,6 +48,36 @@ def sheet(
     return figure
 
 
+def maps(values: Num[np.ndarray, "n height width"], *, label: str, columns: int = 8, title: str = ""):
+    """A sheet of numbers per pixel under one colour scale, such as the bits that each pixel needs.
+
+    Args:
+      values: One map per example.
+      label: What the colours say, with the unit.
+      columns: Maps in a row.
+      title: Above the sheet.
+
+    Returns:
+      A matplotlib figure.
+    """
+    values = np.asarray(values, float)
+    n, height, width = values.shape
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), np.nan)
+    for i, one in enumerate(values):
+        top, left = 1 + (i // columns) * (height + 1), 1 + (i % columns) * (width + 1)
+        canvas[top : top + height, left : left + width] = one
+    figure = _figure(0.9 * columns + 0.9, 0.9 * rows * height / width + (0.3 if title else 0))
+    axes = figure.add_subplot()
+    picture = axes.imshow(canvas, cmap="viridis", interpolation="nearest")
+    axes.set_axis_off()
+    figure.colorbar(picture, ax=axes, label=label, fraction=0.03, pad=0.01)
+    if title:
+        axes.set_title(title, fontsize=10)
+    return figure
+
+
 def pixels(figure: Any) -> Integer[np.ndarray, "height width 3"]:
     """What a figure looks like, as an RGB array."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg

@@ -111,6 +111,11 @@ def _glow(**options) -> lj.Density:
     return lj.build(lj.GlowConfig(**sizes), key=0)
 
 
+def _pixelcnn(**options) -> lj.Density:
+    sizes = {"event_shape": (4, 4, 1), "levels": 17, "filters": 4, "blocks": 1, "resolutions": 2, "mixtures": 2}
+    return lj.build(lj.PixelCNNConfig(**sizes | {"dropout": 0.0} | options), key=0)
+
+
 def _gaussian() -> lj.Density:
     rng = np.random.default_rng(0)
     return lj.FullGaussian.fit(lj.Dataset.from_array(rng.normal(size=(50, 3)) @ rng.normal(size=(3, 3))))
@@ -157,6 +162,9 @@ DENSITIES: dict[str, DensityCase] = {
     "glow conditional": DensityCase(lambda: _glow(event_shape=(4, 4, 1), num_classes=3, scales=1), classes=3),
     "glow lu": DensityCase(lambda: _glow(event_shape=(4, 4, 1), permutation="conv1x1_lu", scales=1)),
     "vector glow": DensityCase(lambda: lj.build(lj.VectorGlowConfig(dimensions=3, depth=2, width=8), key=0)),
+    "pixelcnn": DensityCase(_pixelcnn),
+    "pixelcnn three channels, padded": DensityCase(lambda: _pixelcnn(event_shape=(3, 5, 3), levels=256)),
+    "pixelcnn conditional": DensityCase(lambda: _pixelcnn(num_classes=3, likelihood="reference"), classes=3),
     "dequantised uniform": DensityCase(lambda: lj.Dequantised(lj.Uniform((2, 2, 1)), 4)),
     "full gaussian": DensityCase(_gaussian),
     "pixel histogram": DensityCase(_histogram),

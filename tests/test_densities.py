@@ -118,8 +118,9 @@ def test_samples(density_and_labels):
     log_prob = density.log_prob(samples, key=KEY, condition=None if y is None else np.broadcast_to(y, (3, 2)))
     assert np.isfinite(log_prob).all()
     if density.kind is lj.Kind.EXACT:
-        x, value = density.sample_and_log_prob(KEY, 5)
-        np.testing.assert_allclose(value, density.log_prob(x), rtol=1e-6)
+        x, value = density.sample_and_log_prob(KEY, 5, None if y is None else y[:1])
+        condition = None if y is None else np.broadcast_to(y[:1], (5, 1))
+        np.testing.assert_allclose(value, density.log_prob(x, condition=condition), rtol=1e-6)
     else:
         with pytest.raises(TypeError, match="no exact log-probability"):
             density.sample_and_log_prob(KEY, 5)

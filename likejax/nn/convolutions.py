@@ -19,56 +19,105 @@ PRECISION = "high"
 """Precision of matrix products inside networks: TF32 on GPU, three bfloat16 passes on TPU, exact on CPU."""
 
 
+Padding = tuple[tuple[int, int], tuple[int, int]]
+"""Zeros above and below, left and right."""
+
+
+def same(rows: int, columns: int) -> Padding:
+    """The padding under which an odd-sized kernel keeps height and width."""
+    return ((rows // 2, rows // 2), (columns // 2, columns // 2))
+
+
 def convolve(
-    x: Float[Array, "*shape channels"], kernel: Float[Array, "rows columns channels features"]
-) -> Float[Array, "*shape features"]:
-    """Correlation of ``x`` with an odd-sized ``kernel``, zero padding, stride 1, same height and width.
+    x: Float[Array, "*shape channels"],
+    kernel: Float[Array, "rows columns channels features"],
+    *,
+    padding: Padding | None = None,
+    stride: int = 1,
+) -> Float[Array, "*out features"]:
+    """Correlation of ``x`` with ``kernel``.
 
     Args:
       x: Images ``(*batch, height, width, channels)``; for a 1x1 kernel any array with the channels last.
       kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
+      padding: Zeros around the image; by default those of an odd-sized kernel that keep its size.
+      stride: Of both axes.
     """
     rows, columns, channels, features = kernel.shape
-    if (rows, columns) == (1, 1):
+    if (rows, columns, stride) == (1, 1, 1) and padding in (None, same(1, 1)):
         return jnp.tensordot(x, kernel[0, 0], 1, precision=PRECISION)
+    padding = same(rows, columns) if padding is None else padding
     if jax.default_backend() != "cpu":
-        return _convolve_by_xla(x, kernel)
-    return _convolve_patches(x, kernel) if channels <= features else _convolve_taps(x, kernel)
+        return _convolve_by_xla(x, kernel, padding, stride)
+    keeps_size = sum(padding[0]) == rows - 1 and sum(padding[1]) == columns - 1 and stride == 1
+    if channels > features and keeps_size:
+        return _convolve_taps(x, kernel, padding)
+    return _convolve_patches(x, kernel, padding, stride)
 
 
-def _convolve_by_xla(x: Array, kernel: Array) -> Array:
+def _convolve_by_xla(x: Array, kernel: Array, padding: Padding, stride: int) -> Array:
     images = x.reshape(-1, *x.shape[-3:])
     out = jax.lax.conv_general_dilated(
-        images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=PRECISION
+        images, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=PRECISION
     )
-    return out.reshape(*x.shape[:-1], kernel.shape[-1])
+    return out.reshape(*x.shape[:-3], *out.shape[1:])
 
 
-def _taps(rows: int, columns: int) -> list[tuple[int, int]]:
-    """Vertical and horizontal offset of every tap of a kernel, in the kernel's order."""
-    return [(i - rows // 2, j - columns // 2) for i in range(rows) for j in range(columns)]
+def _tap(x: Array, kernel: Array, padding: Padding, row: int, column: int) -> Array:
+    """What the tap (row, column) of a kernel sees at every output position, at stride 1; zero outside ``x``."""
+    rows, columns = kernel.shape[:2]
+    (top, bottom), (left, right) = padding
+    edges = [(top - row, bottom - rows + 1 + row, 0), (left - column, right - columns + 1 + column, 0), (0, 0, 0)]
+    return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 3) + edges)
 
 
-def _shift(x: Array, down: int, right: int) -> Array:
-    """``out[..., i, j, :] = x[..., i + down, j + right, :]``, zero outside."""
-    edges = [(0, 0, 0)] * (x.ndim - 3) + [(-down, down, 0), (-right, right, 0), (0, 0, 0)]
-    return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
-
-
-def _convolve_patches(x: Array, kernel: Array) -> Array:
+def _convolve_patches(x: Array, kernel: Array, padding: Padding, stride: int) -> Array:
     rows, columns, channels, features = kernel.shape
-    patches = jnp.concatenate([_shift(x, *tap) for tap in _taps(rows, columns)], axis=-1)
+    taps = [_tap(x, kernel, padding, row, column) for row in range(rows) for column in range(columns)]
+    patches = jnp.concatenate([tap[..., ::stride, ::stride, :] for tap in taps], axis=-1)
     return jnp.tensordot(patches, kernel.reshape(rows * columns * channels, features), 1, precision=PRECISION)
 
 
-def _convolve_taps(x: Array, kernel: Array) -> Array:
+def _convolve_taps(x: Array, kernel: Array, padding: Padding) -> Array:
     rows, columns, channels, features = kernel.shape
     by_tap = kernel.transpose(2, 0, 1, 3).reshape(channels, rows * columns * features)
     products = jnp.tensordot(x, by_tap, 1, precision=PRECISION)
     # lax.split, not slices: its gradient is one concatenation instead of a padded sum per tap, 4 times faster
     parts = jax.lax.split(products, [features] * (rows * columns), axis=products.ndim - 1)
-    shifted = [_shift(part, *tap) for part, tap in zip(parts, _taps(rows, columns), strict=True)]
+    places = [(row, column) for row in range(rows) for column in range(columns)]
+    shifted = [_tap(part, kernel, padding, *place) for part, place in zip(parts, places, strict=True)]
     return sum(shifted[1:], shifted[0])
+
+
+def convolve_transposed(
+    x: Float[Array, "*batch height width channels"],
+    kernel: Float[Array, "rows columns channels features"],
+    *,
+    crop: int = 0,
+) -> Float[Array, "*batch doubled_height doubled_width features"]:
+    """Transposed convolution of stride 2: ``out[2 i + a, 2 j + b - crop] += x[i, j] @ kernel[a, b]``.
+
+    The output has twice the height and width; what falls outside is cut off. The kernel has two rows, and two or
+    three columns.
+
+    Args:
+      x: Images.
+      kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
+      crop: Columns cut off at the left.
+    """
+    rows, columns, channels, features = kernel.shape
+    by_tap = kernel.transpose(2, 0, 1, 3).reshape(channels, rows * columns * features)
+    parts = jax.lax.split(jnp.tensordot(x, by_tap, 1, precision=PRECISION), [features] * (rows * columns), x.ndim - 1)
+    width = 2 * x.shape[-2]
+    none = [(0, 0, 0)] * (x.ndim - 3)
+
+    def spread(part: Array, row: int, column: int) -> Array:
+        edges = [(row, 1 - row, 1), (column - crop, 1 - column + crop, 1), (0, 0, 0)]
+        return jax.lax.pad(part, jnp.zeros((), x.dtype), none + edges)
+
+    out = [spread(part, *divmod(tap, columns)) for tap, part in enumerate(parts)]
+    assert out[0].shape[-2] == width
+    return sum(out[1:], out[0])
 
 
 def edge_map(

@@ -15,7 +15,8 @@ import numpy as np
 from flax import nnx
 
 Carry = TypeVar("Carry")
-Step = Callable[[Carry, Any], tuple[Carry, Any]]
+Step = Callable[..., tuple[Carry, Any]]
+"""``(carry, block, *items) -> (carry, out)``: one block, with its item of every further sequence."""
 
 
 class Stacked(nnx.Module):
@@ -25,9 +26,23 @@ class Stacked(nnx.Module):
         self.block = block
         self.length = length
 
-    def fold(self, step: Step, carry: Carry, *, reverse: bool = False) -> tuple[Carry, Any]:
-        """``carry, out = step(carry, block)`` over the blocks in order; outs come back stacked."""
-        return jax.lax.scan(step, carry, self.block, length=self.length, reverse=reverse)
+    def fold(self, step: Step, carry: Carry, *sequences: Any, reverse: bool = False) -> tuple[Carry, Any]:
+        """``carry, out = step(carry, block, *items)`` over the blocks in order.
+
+        Args:
+          step: One block's work.
+          carry: What goes from block to block.
+          sequences: Each an out of an earlier ``fold``, arrays with a leading axis ``length``, or ``None``.
+          reverse: Whether to begin with the last block; items and outs stay with their block.
+
+        Returns:
+          The last carry and the outs, stacked.
+        """
+
+        def one(carry: Carry, items: Any) -> tuple[Carry, Any]:
+            return step(carry, *items)
+
+        return jax.lax.scan(one, carry, (self.block, *sequences), length=self.length, reverse=reverse)
 
     def with_blocks(self, outs: Any) -> Stacked:
         """The same repetition with the blocks that a ``fold`` put out."""
@@ -40,17 +55,20 @@ class Unstacked(nnx.Module):
     def __init__(self, blocks: list[nnx.Module]):
         self.blocks = nnx.List(blocks)
 
-    def fold(self, step: Step, carry: Carry, *, reverse: bool = False) -> tuple[Carry, Any]:
-        """``carry, out = step(carry, block)`` over the blocks in order; outs come back as a list."""
-        outs = []
-        for block in reversed(self.blocks) if reverse else self.blocks:
-            carry, out = step(carry, block)
-            outs.append(out)
-        return carry, outs[::-1] if reverse else outs
+    def fold(self, step: Step, carry: Carry, *sequences: Any, reverse: bool = False) -> tuple[Carry, Any]:
+        """As ``Stacked.fold``; outs come back as a list, a tuple of outs as a tuple of lists."""
+        outs: list[Any] = [None] * len(self.blocks)
+        for i in reversed(range(len(outs))) if reverse else range(len(outs)):
+            carry, outs[i] = step(carry, self.blocks[i], *(_item(sequence, i) for sequence in sequences))
+        return carry, tuple(map(list, zip(*outs, strict=True))) if isinstance(outs[0], tuple) else outs
 
     def with_blocks(self, outs: Any) -> Unstacked:
         """The same repetition with the blocks that a ``fold`` put out."""
         return Unstacked(outs)
+
+
+def _item(sequence: Any, index: int) -> Any:
+    return sequence[index] if isinstance(sequence, list) else jax.tree.map(lambda leaf: leaf[index], sequence)
 
 
 Blocks = Stacked | Unstacked

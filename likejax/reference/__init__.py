@@ -1,3 +1,4 @@
 """Importers: weights of the official implementations as likejax densities."""
 
 from likejax.reference.glow import glow as glow
+from likejax.reference.pixelcnn import pixelcnn as pixelcnn

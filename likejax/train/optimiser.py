@@ -34,10 +34,12 @@ def build_optimiser(optimiser: Optimiser, steps: int) -> optax.GradientTransform
     within its warm-up.
     """
     rate = schedule(optimiser, steps)
-    b1, b2, eps = optimiser.b1, optimiser.b2, optimiser.eps
+    b1, b2, eps, eps_root = optimiser.b1, optimiser.b2, optimiser.eps, optimiser.eps_root
     rule = {
-        "adam": lambda: optax.adam(rate, b1=b1, b2=b2, eps=eps),
-        "adamw": lambda: optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=optimiser.weight_decay),
+        "adam": lambda: optax.adam(rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root),
+        "adamw": lambda: optax.adamw(
+            rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=optimiser.weight_decay
+        ),
         "adamax": lambda: optax.adamax(rate, b1=b1, b2=b2, eps=eps),
     }[optimiser.name]()
     clipping = []

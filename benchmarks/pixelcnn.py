@@ -1,0 +1,345 @@
+"""PixelCNN++ in likejax against the same network in plain PyTorch: training step, log-likelihood, sampling.
+
+One run, both sides alternating, medians and ratios:
+
+    python benchmarks/pixelcnn.py                                  # training step and log_prob of the small preset
+    python benchmarks/pixelcnn.py --sampling                       # samplers at 32x32x3, small network
+    python benchmarks/pixelcnn.py --sampling --filters 160 --blocks 5 --batches 1 16    # the paper's network
+
+A naive sampler that would take too long is timed on 16 evenly spaced pixels and scaled to all; such times say
+"extrapolated". Needs ``pip install -e '.[benchmarks]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
+
+import likejax as lj
+from likejax.distributions import LogisticMixture
+from likejax.models import pixelcnn_sampling as sampling
+from likejax.nn.modules import replace
+from likejax.nn.weight_norm import fold_weights
+from likejax.train.state import put_together, take_apart
+
+NAIVE_PIXELS = 16
+
+# PyTorch, written plainly after the official code
+
+
+def concat_elu(x: torch.Tensor) -> torch.Tensor:
+    return functional.elu(torch.cat([x, -x], 1))
+
+
+class Down(nn.Module):
+    """A convolution that sees its row and those above."""
+
+    def __init__(self, channels: int, features: int, size: tuple[int, int] = (2, 3), stride: int = 1):
+        super().__init__()
+        side = (size[1] - 1) // 2
+        self.padding = (side, side, size[0] - 1, 0)
+        self.convolution = weight_norm(nn.Conv2d(channels, features, size, stride))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolution(functional.pad(x, self.padding))
+
+
+class Right(nn.Module):
+    """A convolution that sees its pixel and those to the left and above."""
+
+    def __init__(self, channels: int, features: int, size: tuple[int, int] = (2, 2), stride: int = 1):
+        super().__init__()
+        self.padding = (size[1] - 1, 0, size[0] - 1, 0)
+        self.convolution = weight_norm(nn.Conv2d(channels, features, size, stride))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.convolution(functional.pad(x, self.padding))
+
+
+class Up(nn.Module):
+    """A transposed convolution of stride 2, cropped to twice the size."""
+
+    def __init__(self, filters: int, size: tuple[int, int]):
+        super().__init__()
+        self.convolution = weight_norm(nn.ConvTranspose2d(filters, filters, size, 2), dim=1)
+        self.crop = (size[1] - 1) // 2
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        height, width = 2 * x.shape[2], 2 * x.shape[3]
+        return self.convolution(x)[:, :, :height, self.crop : self.crop + width]
+
+
+class Block(nn.Module):
+    def __init__(self, convolution: type, filters: int, side: int, dropout: float):
+        super().__init__()
+        self.first = convolution(2 * filters, filters)
+        self.skip = weight_norm(nn.Conv2d(2 * side, filters, 1)) if side else None
+        self.second = convolution(2 * filters, 2 * filters)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: torch.Tensor, side: torch.Tensor | None = None) -> torch.Tensor:
+        h = self.first(concat_elu(x))
+        if self.skip is not None:
+            h = h + self.skip(concat_elu(side))
+        value, gate = self.second(self.dropout(concat_elu(h))).chunk(2, 1)
+        return x + value * torch.sigmoid(gate)
+
+
+class PixelCNN(nn.Module):
+    def __init__(self, config: lj.PixelCNNConfig):
+        super().__init__()
+        self.config = config
+        channels, filters, dropout = config.event_shape[2], config.filters, config.dropout
+        self.u_first = Down(channels + 1, filters)
+        self.ul_row, self.ul_left = Down(channels + 1, filters, (1, 3)), Right(channels + 1, filters, (2, 1))
+        r, last = config.blocks, config.resolutions - 1
+
+        def blocks(kind: type, sides: int, count: int) -> nn.ModuleList:
+            return nn.ModuleList(Block(kind, filters, sides * filters, dropout) for _ in range(count))
+
+        self.up_u = nn.ModuleList(blocks(Down, 0, r) for _ in range(last + 1))
+        self.up_ul = nn.ModuleList(blocks(Right, 1, r) for _ in range(last + 1))
+        self.shrink_u = nn.ModuleList(Down(filters, filters, stride=2) for _ in range(last))
+        self.shrink_ul = nn.ModuleList(Right(filters, filters, stride=2) for _ in range(last))
+        self.down_u = nn.ModuleList(blocks(Down, 1, r + (s > 0)) for s in range(last + 1))
+        self.down_ul = nn.ModuleList(blocks(Right, 2, r + (s > 0)) for s in range(last + 1))
+        self.grow_u = nn.ModuleList(Up(filters, (2, 3)) for _ in range(last))
+        self.grow_ul = nn.ModuleList(Up(filters, (2, 2)) for _ in range(last))
+        self.out = weight_norm(nn.Conv2d(filters, LogisticMixture.size(channels, config.mixtures), 1))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([image, torch.ones_like(image[:, :1])], 1)
+        shift_down = lambda v: functional.pad(v, (0, 0, 1, 0))[:, :, :-1]  # noqa: E731
+        shift_right = lambda v: functional.pad(v, (1, 0))[:, :, :, :-1]  # noqa: E731
+        u = [shift_down(self.u_first(x))]
+        ul = [shift_down(self.ul_row(x)) + shift_right(self.ul_left(x))]
+        for s, (us, uls) in enumerate(zip(self.up_u, self.up_ul, strict=True)):
+            for block_u, block_ul in zip(us, uls, strict=True):
+                u.append(block_u(u[-1]))
+                ul.append(block_ul(ul[-1], u[-1]))
+            if s < len(self.shrink_u):
+                u.append(self.shrink_u[s](u[-1]))
+                ul.append(self.shrink_ul[s](ul[-1]))
+        h_u, h_ul = u.pop(), ul.pop()
+        for s, (us, uls) in enumerate(zip(self.down_u, self.down_ul, strict=True)):
+            for block_u, block_ul in zip(us, uls, strict=True):
+                h_u = block_u(h_u, u.pop())
+                h_ul = block_ul(h_ul, torch.cat([h_u, ul.pop()], 1))
+            if s < len(self.grow_u):
+                h_u, h_ul = self.grow_u[s](h_u), self.grow_ul[s](h_ul)
+        return self.out(functional.elu(h_ul))
+
+    def split(self, outputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Logits, means, log-scales and coefficients, (batch, rows, height, width, mixtures)."""
+        channels, mixtures = self.config.event_shape[2], self.config.mixtures
+        n, _, height, width = outputs.shape
+        rows = outputs.reshape(n, -1, mixtures, height, width).permute(0, 1, 3, 4, 2)
+        logits, means, log_scales, coefficients = rows.split(
+            [1, channels, channels, rows.shape[1] - 1 - 2 * channels], dim=1
+        )
+        return logits[:, 0], means, log_scales.clamp(min=-7.0), torch.tanh(coefficients)
+
+    def log_prob(self, k: torch.Tensor) -> torch.Tensor:
+        half = (self.config.levels - 1) / 2
+        x = k / half - 1
+        logits, means, log_scales, coefficients = self.split(self(x))
+        total, pair = torch.log_softmax(logits, -1), 0
+        for c in range(x.shape[1]):
+            mean = means[:, c]
+            for d in range(c):
+                mean = mean + coefficients[:, pair] * x[:, d, :, :, None]
+                pair += 1
+            centred, inverse = x[:, c, :, :, None] - mean, torch.exp(-log_scales[:, c])
+            upper, lower = inverse * (centred + 0.5 / half), inverse * (centred - 0.5 / half)
+            difference, middle = torch.sigmoid(upper) - torch.sigmoid(lower), inverse * centred
+            density = middle - log_scales[:, c] - 2 * functional.softplus(middle) - np.log(half)
+            inner = torch.where(difference > 1e-5, torch.log(difference.clamp(min=1e-12)), density)
+            ends = torch.where(k[:, c, :, :, None] > 2 * half - 0.5, -functional.softplus(lower), inner)
+            total = total + torch.where(k[:, c, :, :, None] < 0.5, -functional.softplus(-upper), ends)
+        return torch.logsumexp(total, -1).sum((1, 2))
+
+    def draw(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Every pixel given the image behind ``outputs``, on [-1, 1]."""
+        logits, means, log_scales, coefficients = self.split(outputs)
+        gumbel = -torch.log(-torch.log(torch.rand_like(logits).clamp(1e-5, 1 - 1e-5)))
+        best = (logits + gumbel).argmax(-1, keepdim=True)
+        values, pair, half = [], 0, (self.config.levels - 1) / 2
+        for c in range(means.shape[1]):
+            mean = means[:, c].gather(-1, best)[..., 0]
+            for value in values:
+                mean = mean + coefficients[:, pair].gather(-1, best)[..., 0] * value
+                pair += 1
+            u = torch.rand_like(mean).clamp(1e-5, 1 - 1e-5)
+            value = mean + torch.exp(log_scales[:, c].gather(-1, best)[..., 0]) * (torch.log(u) - torch.log1p(-u))
+            values.append((torch.round((value.clamp(-1, 1) + 1) * half)) / half - 1)
+        return torch.stack(values, 1)
+
+
+# Timing
+
+
+def timed(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
+
+
+def compare(what: str, sides: dict[str, Callable[[], object]], rounds: int) -> None:
+    """Medians and the ratio of alternating rounds, after two to warm up."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for number in range(rounds + 2):
+        for name, work in sides.items():
+            elapsed = timed(work)
+            if number >= 2:
+                times[name].append(elapsed)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    low, middle, high = np.quantile([b / a for a, b in zip(*times.values(), strict=True)], [0.25, 0.5, 0.75])
+    shown = "   ".join(f"{name} {1e3 * value:8.1f} ms" for name, value in medians.items())
+    print(f"{what:14} {shown}   ratio {middle:.2f} (quartiles {low:.2f}-{high:.2f})", flush=True)
+
+
+def training(preset: str, batch_size: int, rounds: int) -> None:
+    """A step of Adam and a ``log_prob`` of the same network on both sides."""
+    config = lj.preset(preset).model
+    x = np.random.default_rng(0).integers(0, config.levels, (batch_size, *config.event_shape)).astype(np.uint8)
+    density = lj.build(config, key=0)
+    structure, params, fixed = take_apart(density)
+    rule, keys = optax.adam(1e-3), lj.example_keys(2, range(batch_size))
+    state = params, rule.init(params)
+
+    @jax.jit
+    def step(state, x):
+        def loss(params):
+            return -put_together(structure, params, fixed).terms(x, key=keys).log_prob.mean() / x[0].size
+
+        params, moments = state
+        updates, moments = rule.update(jax.grad(loss)(params), moments)
+        return optax.apply_updates(params, updates), moments
+
+    def train_jax():
+        nonlocal state
+        state = jax.block_until_ready(step(state, x))
+
+    model = PixelCNN(config)
+    theirs, data = torch.optim.Adam(model.parameters(), 1e-3), torch.as_tensor(x.transpose(0, 3, 1, 2).copy()).float()
+
+    def train_torch():
+        theirs.zero_grad()
+        (-model.log_prob(data).mean() / data[0].numel()).backward()
+        theirs.step()
+
+    def score_torch():
+        with torch.no_grad():
+            model.eval().log_prob(data)
+        model.train()
+
+    sizes = sum(leaf.size for leaf in params.values()), sum(p.numel() for p in model.parameters())
+    assert sizes[0] == sizes[1], f"the two networks differ in size: {sizes}"
+    print(f"{preset}, batch {batch_size}, {sizes[0]:,} parameters")
+    compare("training step", {"likejax": train_jax, "PyTorch": train_torch}, rounds)
+    score = lambda: jax.block_until_ready(density.log_prob(x))  # noqa: E731
+    compare("log_prob", {"likejax": score, "PyTorch": score_torch}, rounds)
+
+
+def sampler_seconds(density: lj.PixelCNN, batch: int) -> float:
+    """Seconds for a batch of images, compiled before."""
+    keys = [jax.random.key(i) for i in range(2)]
+    jax.block_until_ready(density.sample(keys[0], batch))
+    return timed(lambda: jax.block_until_ready(density.sample(keys[1], batch)))
+
+
+def naive_seconds(density: lj.PixelCNN, batch: int) -> float:
+    """One run of the network and one draw for each of 16 evenly spaced pixels, scaled to all pixels.
+
+    A host loop over the compiled round that the naive sampler repeats: the loop itself costs nothing beside it.
+    """
+    height, width, _ = density.event_shape
+    task = sampling.Task(
+        np.zeros((batch, *density.event_shape), np.uint8),
+        0,
+        jax.vmap(lambda key: sampling.draw_noise(key, density.event_shape, density.mixtures))(
+            lj.example_keys(0, range(batch))
+        ),
+        None,
+        1.0,
+    )
+    folded = replace(density, network=fold_weights(density.network))
+    one = lambda x, noise: sampling._sweep(folded, folded.network, task._replace(noise=noise), x)  # noqa: E731
+    sweep = jax.jit(jax.vmap(one))
+    x = jax.block_until_ready(sweep(task.x, task.noise))
+    pixels = np.linspace(0, height * width - 1, NAIVE_PIXELS).astype(int)
+    start = time.perf_counter()
+    for pixel in pixels:
+        i, j = divmod(int(pixel), width)
+        x = x.at[:, i, j].set(sweep(x, task.noise)[:, i, j])
+    jax.block_until_ready(x)
+    return (time.perf_counter() - start) * height * width / len(pixels)
+
+
+def torch_naive_seconds(config: lj.PixelCNNConfig, batch: int) -> float:
+    """The plain PyTorch sampler, on the same pixels."""
+    height, width, channels = config.event_shape
+    model = PixelCNN(config).eval()
+    x = torch.zeros(batch, channels, height, width)
+    pixels = np.linspace(0, height * width - 1, NAIVE_PIXELS).astype(int)
+    with torch.no_grad():
+        model(x)
+        start = time.perf_counter()
+        for pixel in pixels:
+            i, j = divmod(int(pixel), width)
+            x[:, :, i, j] = model.draw(model(x))[:, :, i, j]
+    return (time.perf_counter() - start) * height * width / len(pixels)
+
+
+def samplers(config: lj.PixelCNNConfig, batches: list[int]) -> None:
+    density = lj.build(config, key=0)
+    noise = np.random.default_rng(0).integers(0, config.levels, (16, *config.event_shape)).astype(np.uint8)
+    density = density.initialise(noise, 1)
+    print(f"sampling {config.event_shape}, {config.filters} filters, {config.blocks} blocks")
+    for batch in batches:
+        cached = sampler_seconds(density, batch)
+        naive = naive_seconds(density, batch)
+        plain = torch_naive_seconds(config, batch)
+        print(
+            f"{batch:3} images: cached {cached:8.2f} s ({cached / batch:.3f} s an image); naive {naive:9.1f} s "
+            f"(extrapolated), ratio {naive / cached:.0f}; PyTorch naive {plain:9.1f} s (extrapolated), ratio "
+            f"{plain / cached:.0f}",
+            flush=True,
+        )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--preset", default="pixelcnn/fashion_mnist-small")
+    parser.add_argument("--batch-size", type=int, default=16)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--sampling", action="store_true", help="time the samplers at 32x32x3 instead")
+    parser.add_argument("--filters", type=int, default=32)
+    parser.add_argument("--blocks", type=int, default=1)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    print(
+        f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads"
+    )
+    if arguments.sampling:
+        config = lj.PixelCNNConfig(filters=arguments.filters, blocks=arguments.blocks)
+        samplers(config, arguments.batches)
+    else:
+        training(arguments.preset, arguments.batch_size, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,140 @@
+"""Convolutions with weight normalisation, initialised from data."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from likejax.nn.convolutions import Padding, convolve, convolve_transposed
+from likejax.nn.modules import Buffer, replace
+
+NO_PADDING: Padding = ((0, 0), (0, 0))
+
+
+class Geometry(nnx.Module):
+    """What a convolution does with its kernel: everything but the weights.
+
+    Args:
+      padding: Zeros around the image.
+      stride: Of both axes.
+      doubles: A transposed convolution of stride 2 instead, cropped to twice the size of its input.
+      dtype: Type to compute in; parameters stay in float32.
+    """
+
+    def __init__(self, padding: Padding, stride: int, doubles: bool, dtype: str):
+        self.padding = padding
+        self.stride = stride
+        self.doubles = doubles
+        self.dtype = dtype
+
+    def __call__(self, x: Array, kernel: Array, *, padding: Padding | None = None) -> Array:
+        """The convolution, with the padding in the image or another."""
+        x, kernel = self.cast(x, kernel)
+        if self.doubles:
+            return convolve_transposed(x, kernel, crop=(kernel.shape[1] - 1) // 2)
+        return convolve(x, kernel, padding=self.padding if padding is None else padding, stride=self.stride)
+
+    def cast(self, x: Array, kernel: Array) -> tuple[Array, Array]:
+        """Both in the type to compute in."""
+        dtype = jnp.promote_types(x.dtype, kernel.dtype) if self.dtype == "float32" else jnp.dtype(self.dtype)
+        return x.astype(dtype), kernel.astype(dtype)
+
+
+class Convolution(nnx.Module):
+    """``y = convolve(x, kernel) + bias`` with given weights; what a trained ``WeightNormConvolution`` amounts to."""
+
+    def __init__(self, kernel: Array, bias: Array, geometry: Geometry):
+        self.kernel = Buffer(kernel)
+        self.bias = Buffer(bias)
+        self.geometry = geometry
+
+    def __call__(
+        self, x: Float[Array, "*shape channels"], *, padding: Padding | None = None
+    ) -> Float[Array, "*out features"]:
+        return add_bias(self.geometry(x, self.kernel[...], padding=padding), self.bias[...])
+
+    def at(self, patch: Float[Array, "*batch rows columns channels"]) -> Float[Array, "*batch features"]:
+        """The output at the one position whose kernel covers ``patch``."""
+        patch, kernel = self.geometry.cast(patch, self.kernel[...])
+        flat = patch.reshape(*patch.shape[:-3], math.prod(kernel.shape[:3]))
+        return add_bias(convolve(flat, kernel.reshape(1, 1, -1, kernel.shape[-1])), self.bias[...])
+
+
+class WeightNormConvolution(nnx.Module):
+    """``y = scale * convolve(x, direction / |direction|) + bias``, the norm over all axes but the output's.
+
+    Args:
+      channels: Channels of the input.
+      features: Channels of the output.
+      kernel_size: Rows and columns; (1, 1) is a matrix product on the last axis.
+      padding: Zeros around the image.
+      stride: Of both axes.
+      doubles: A transposed convolution of stride 2 instead, cropped to twice the size of its input.
+      initial_scale: Standard deviation of the output after ``initialise``.
+      rngs: Source of the initial directions, N(0, 0.05^2).
+      dtype: Type to compute in.
+
+    References:
+      Salimans and Kingma, 2016, Weight normalization, arXiv:1602.07868; the official PixelCNN++ code.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        *,
+        kernel_size: tuple[int, int] = (1, 1),
+        padding: Padding = NO_PADDING,
+        stride: int = 1,
+        doubles: bool = False,
+        initial_scale: float = 1.0,
+        rngs: nnx.Rngs,
+        dtype: str = "float32",
+    ):
+        shape = (*kernel_size, channels, features)
+        # drawn flat: XLA takes seconds to compile a vectorised draw of four axes
+        self.direction = nnx.Param(0.05 * jax.random.normal(rngs.params(), (math.prod(shape),)).reshape(shape))
+        self.scale = nnx.Param(jnp.ones(features))
+        self.bias = nnx.Param(jnp.zeros(features))
+        self.initial_scale = initial_scale
+        self.geometry = Geometry(padding, stride, doubles, dtype)
+
+    def kernel(self) -> Float[Array, "*stack rows columns channels features"]:
+        """``scale * direction / |direction|``; of a stack of layers, of each."""
+        direction = self.direction[...]
+        norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=(-4, -3, -2), keepdims=True))
+        return direction * (self.scale[...][..., None, None, None, :] / norm)
+
+    def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*out features"]:
+        return add_bias(self.geometry(x, self.kernel()), self.bias[...])
+
+    def initialise(self, x: Float[Array, "*batch channels"]) -> tuple[WeightNormConvolution, Array]:
+        """The layer whose output on ``x`` has mean 0 and standard deviation ``initial_scale``, and that output."""
+        y = self(x)
+        axes = tuple(range(y.ndim - 1))
+        mean, variance = jnp.mean(y, axes), jnp.var(y, axes)
+        factor = self.initial_scale / jnp.sqrt(variance + 1e-10)
+        scale, bias = self.scale[...] * factor, (self.bias[...] - mean) * factor
+        layer = replace(self, scale=nnx.Param(scale), bias=nnx.Param(bias))
+        return layer, (y - mean.reshape((1,) * len(axes) + (-1,))) * factor.reshape((1,) * len(axes) + (-1,))
+
+
+def add_bias(y: Float[Array, "*shape features"], bias: Float[Array, " features"]) -> Float[Array, "*shape features"]:
+    """``y + bias`` in the type of ``y``."""
+    return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape).astype(y.dtype)
+
+
+def fold_weights(module: Any) -> Any:
+    """``module`` with the kernel of every weight-normalised convolution in it computed once and for all."""
+
+    def fold(node: Any) -> Any:
+        if not isinstance(node, WeightNormConvolution):
+            return node
+        return Convolution(node.kernel(), node.bias[...], node.geometry)
+
+    return jax.tree.map(fold, module, is_leaf=lambda node: isinstance(node, WeightNormConvolution))
