@@ -216,8 +216,8 @@ over the {table[GLOW][0].n} validation and {test.n} test images. A uniform densi
 <h2>Inside or outside?</h2>
 <p>AUROC of telling test digits from outside images by the Glow, with 95 % intervals; OOD is the positive class. The
 scores were fitted on one half of the validation images and calibrated with the other to a false-positive rate of
-{shifts.fpr:g}; the last column is the share of test digits that they flag. The patches overlap and come from two photographs: the
-intervals, which take examples as independent, are too narrow for them. Everything else is in
+{shifts.fpr:g}; the last column is the share of test digits that they flag. The patches overlap and come from two
+photographs: the intervals, which take examples as independent, are too narrow for them. Everything else is in
 <a href="ood/report.md">ood/report.md</a>.</p>
 <table><tr><th>score</th>{heads}<th>digits flagged</th></tr>{scores}</table>
 <ul>{sources}</ul>

@@ -38,6 +38,12 @@ def idx(array: np.ndarray) -> bytes:
 # --- Dataset
 
 
+@pytest.mark.parametrize("levels", [1, 65537])
+def test_numbers_of_levels_that_cannot_be(levels):
+    with pytest.raises(ValueError, match="expected 2 to 65536 levels"):
+        lj.Dataset.from_array(np.zeros((3, 2, 2), np.int64), levels=levels)
+
+
 def test_from_array():
     dataset = lj.Dataset.from_array(images(), labels=np.arange(10))
     assert (len(dataset), dataset.event_shape, dataset.levels) == (10, (4, 4, 1), 256)

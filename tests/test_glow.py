@@ -11,8 +11,7 @@ import pytest
 from flax import nnx
 
 import likejax as lj
-from likejax.nn import convolutions
-from likejax.nn.convolutions import Linear, convolve
+from likejax.nn.convolutions import Linear
 from likejax.nn.depth import unstack
 from likejax.train.state import take_apart
 from tests.registry import perturbed
@@ -117,27 +116,6 @@ def test_the_prior_sees_the_border():
         padded[None], linear.kernel[...], (1, 1), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
     np.testing.assert_allclose(out, expected[0], atol=1e-5)
-
-
-@pytest.mark.parametrize(("channels", "features"), [(2, 5), (5, 2), (3, 3), (1, 4)])
-@pytest.mark.parametrize("size", [(3, 3), (1, 3), (1, 1), (5, 3)])
-def test_convolutions_agree(channels, features, size):
-    """The matrix-product forms equal XLA's convolution, values and both gradients, under vmap too."""
-    rng = np.random.default_rng(0)
-    x = jnp.asarray(rng.normal(size=(2, 6, 5, channels)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(*size, channels, features)), jnp.float32)
-    forms = [convolve, convolutions._convolve_by_xla, convolutions._convolve_patches, convolutions._convolve_taps]
-
-    def values(form):
-        def total(x, kernel):
-            return jnp.sum(jnp.sin(jax.vmap(form, (0, None))(x, kernel)))
-
-        return form(x, kernel), *jax.grad(total, (0, 1))(x, kernel)
-
-    expected = values(convolutions._convolve_by_xla)
-    for form in forms:
-        for a, b in zip(values(form), expected, strict=True):
-            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
 
 
 def test_accelerators_get_stacked_blocks(monkeypatch):

@@ -55,6 +55,13 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step():
     np.testing.assert_array_equal(shorter.last.log_scale[...], stopped.last.log_scale[...])
 
 
+def test_a_gradient_of_zero_does_not_lower_the_reference():
+    rule, state = lj.Guard(after=3, spike_factor=10.0), guard.begin()
+    for norm in (2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 4.0):
+        taken, state = guard.judge(rule, state, jnp.asarray(True), jnp.asarray(norm))
+        assert taken
+
+
 def test_so_many_in_a_row_stop_the_run_and_name_step_and_term():
     with pytest.raises(
         lj.NonFiniteError, match=r"step 7: loss is nan, gradient_norm is nan \(the gradient of log_scale"

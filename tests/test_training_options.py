@@ -47,6 +47,17 @@ def fit(train=None, validation=None, workdir=None, **settings) -> lj.Run:
 # --- the update
 
 
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_keys_of_another_implementation(impl):
+    """Those that are quick on TPU; the run is a run, with other noise."""
+    run = lj.fit(
+        lj.Experiment(model=lj.VectorGlowConfig(dimensions=2, depth=1, width=4), batch_size=20, steps=3),
+        lj.Dataset.from_array(POINTS),
+        key=jax.random.key(0, impl=impl),
+    )
+    assert run.steps == 3
+
+
 def test_accumulated_gradients_are_those_of_the_whole_batch():
     np.testing.assert_allclose(scale(fit(accumulate=4)), scale(fit()), rtol=1e-5)
     losses = [[record["loss"] for record in fit(accumulate=n).history] for n in (1, 3)]

@@ -277,6 +277,8 @@ def _integers(array: np.ndarray, levels: int) -> np.ndarray:
         raise TypeError(
             f"expected integers for data with {levels} levels, got {array.dtype}; pass raw pixel values, unscaled"
         )
+    if not 2 <= levels <= 65536:
+        raise ValueError(f"expected 2 to 65536 levels, got {levels}; reduce finer data, or take them as continuous")
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= levels:
         raise ValueError(f"expected values in 0..{levels - 1} for {levels} levels, got {low}..{high}")

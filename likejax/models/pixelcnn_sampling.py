@@ -5,6 +5,7 @@ All three use the same noise, drawn first, so that one key gives one image which
 
 from __future__ import annotations
 
+import abc
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,7 +14,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from likejax.distributions import LogisticMixture, logistic_mixture_sample, to_level, to_unit_scale
-from likejax.models.pixelcnn_network import AnyConvolution, GatedBlock, Level, Mode, PixelCNNNetwork
+from likejax.models.pixelcnn_network import AnyConvolution, Level, Mode, PixelCNNNetwork
+from likejax.nn.causal import GatedBlock
 from likejax.nn.weight_norm import Convolution, fold_weights
 
 if TYPE_CHECKING:
@@ -279,15 +281,15 @@ def _empty(stream: Any, columns: int, network: Any) -> list[Level]:
     return levels
 
 
-class _RowMode(Mode):
-    """The stream above, one row at a time; a state is a convolution's input at the row before."""
+class _Incremental(Mode):
+    """One row or pixel at a time; a state is what a convolution's input was before, the new state what it is now."""
 
-    def __init__(self, i: Array, label: Array | None):
-        self.i = i
+    def __init__(self, label: Array | None):
         self.label = label
 
-    def _convolve(self, layer: Convolution, before: Array, x: Array) -> Array:
-        return layer(jnp.stack([before, x]), padding=((0, 0), layer.geometry.padding[1]))[0]
+    @abc.abstractmethod
+    def convolve(self, layer: Convolution, state: Any, x: Array) -> Array:
+        """A causal convolution where ``x`` is its input."""
 
     def block(self, block: GatedBlock, state: Any, x: Array, side: Array | None) -> tuple[Array, Any]:
         inputs: dict[str, Array] = {}
@@ -297,12 +299,23 @@ class _RowMode(Mode):
             if name == "skip":
                 return layer(h)
             inputs[name] = h
-            return self._convolve(layer, state[name], h)
+            return self.convolve(layer, state[name], h)
 
         return block.run(call, x, side, self.label, None), inputs
 
     def shrink(self, layer: Any, state: Any, x: Array) -> tuple[Array, Any]:
-        return self._convolve(layer, state, x), x
+        return self.convolve(layer, state, x), x
+
+
+class _RowMode(_Incremental):
+    """The stream above, one row at a time; a state is a convolution's input at the row before."""
+
+    def __init__(self, i: Array, label: Array | None):
+        super().__init__(label)
+        self.i = i
+
+    def convolve(self, layer: Convolution, state: Array, x: Array) -> Array:
+        return layer(jnp.stack([state, x]), padding=((0, 0), layer.geometry.padding[1]))[0]
 
     def grow(self, layer: AnyConvolution, state: Any, x: Array, level: int) -> tuple[Array, Any]:
         return layer(x[None])[(self.i // 2**level) % 2], None
@@ -313,45 +326,27 @@ class _RowMode(Mode):
         return jax.lax.cond(_is_active(self.i, level), go, lambda: (states[0].out, idle, states))
 
 
-class _PixelMode(Mode):
-    """The left stream, one pixel at a time; a state is a convolution's input around the pixel, then at it."""
+class _PixelMode(_Incremental):
+    """The left stream, one pixel at a time; a state is a convolution's input around the pixel."""
 
     def __init__(self, i: Array, j: Array, label: Array | None):
+        super().__init__(label)
         self.i = i
         self.j = j
-        self.label = label
 
-    def _convolve(self, layer: Convolution, state: _Beside, x: Array) -> Array:
+    def convolve(self, layer: Convolution, state: _Beside, x: Array) -> Array:
         return layer.at(jnp.stack([state.above, jnp.stack([state.left, x])]))
-
-    def block(self, block: GatedBlock, state: Any, x: Array, side: Array | None) -> tuple[Array, Any]:
-        inputs: dict[str, Array] = {}
-
-        def call(name: str, h: Array) -> Array:
-            layer: Any = getattr(block, name)
-            if name == "skip":
-                return layer(h)
-            inputs[name] = h
-            return self._convolve(layer, state[name], h)
-
-        return block.run(call, x, side, self.label, None), inputs
-
-    def shrink(self, layer: Any, state: Any, x: Array) -> tuple[Array, Any]:
-        return self._convolve(layer, state, x), x
 
     def grow(self, layer: AnyConvolution, state: Any, x: Array, level: int) -> tuple[Array, Any]:
         return layer(x[None, None])[(self.i // 2**level) % 2, (self.j // 2**level) % 2], None
 
     def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
-        row_is_active = _is_active(self.i, level)
-        is_beside = lambda node: isinstance(node, _Beside)  # noqa: E731
-        unchanged = jax.tree.map(lambda state: state.left, states, is_leaf=is_beside)
-        out = states[0].out
-        last = jnp.where(row_is_active, out.left, out.above[1])
-
-        def run() -> tuple[Array, None, list[Level]]:
+        def run() -> tuple[Array, list[Level]]:
             h, _, new = go()
-            return h, None, new
+            return h, new
 
-        h, _, new = jax.lax.cond(row_is_active & _is_active(self.j, level), run, lambda: (last, None, unchanged))
+        unchanged = jax.tree.map(lambda state: state.left, states, is_leaf=lambda node: isinstance(node, _Beside))
+        row_is_active, out = _is_active(self.i, level), states[0].out
+        last = jnp.where(row_is_active, out.left, out.above[1])  # in an idle row, of the row last worked on
+        h, new = jax.lax.cond(row_is_active & _is_active(self.j, level), run, lambda: (last, unchanged))
         return h, [], new

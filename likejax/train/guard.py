@@ -54,10 +54,11 @@ def judge(
     rate = jnp.maximum(1 / (state.seen + 1.0), 1 - _MEMORY)
     moved = jnp.where(spike, state.log_norm + jnp.log(_GROWTH), state.log_norm + rate * (log_norm - state.log_norm))
     taken = finite & ~spike
+    counts = finite & (norm > 0)  # a gradient of zero says nothing of the others
     skipped = (~taken).astype(jnp.int32)
     return taken, GuardState(
-        log_norm=jnp.where(finite, moved, state.log_norm),
-        seen=state.seen + finite,
+        log_norm=jnp.where(counts, moved, state.log_norm),
+        seen=state.seen + counts,
         in_a_row=(state.in_a_row + 1) * skipped,
         skipped=state.skipped + skipped,
     )

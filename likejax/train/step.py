@@ -35,7 +35,7 @@ def compile_step(
     says so, ``in_a_row`` how many before it were rejected too, and ``bad_array`` which parameter's gradient is the
     first that is not finite (-1 if all are).
     """
-    key_data = np.asarray(jax.random.key_data(key))  # a constant of the program in every process
+    key_data, impl = np.asarray(jax.random.key_data(key)), jax.random.key_impl(key)  # constants in every process
     whole = sharding.replicated(mesh)
 
     def gradient_of(params: Arrays, fixed: Arrays, batch: Batch, keys: Array, step: Array) -> Any:
@@ -46,9 +46,8 @@ def compile_step(
         return {"loss": loss, **metrics}, gradient
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
-        keys = example_keys(
-            jax.random.fold_in(jax.random.wrap_key_data(jnp.asarray(key_data)), state.step), jnp.arange(len(batch.x))
-        )
+        run_key = jax.random.wrap_key_data(jnp.asarray(key_data), impl=impl)
+        keys = example_keys(jax.random.fold_in(run_key, state.step), jnp.arange(len(batch.x)))
         params = state.params
         if experiment.parameter_shards > 1:  # whole while they compute, divided where they are kept
             params = jax.lax.with_sharding_constraint(params, whole)

@@ -1,0 +1,67 @@
+"""Convolutions: the matrix-product forms against XLA's own."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from likejax.nn import convolutions
+from likejax.nn.convolutions import convolve, convolve_transposed, same
+
+
+@pytest.mark.parametrize(("channels", "features"), [(2, 5), (5, 2), (3, 3), (1, 4)])
+@pytest.mark.parametrize(
+    ("size", "padding", "stride"),
+    [
+        ((3, 3), same(3, 3), 1),
+        ((1, 1), same(1, 1), 1),
+        ((5, 3), same(5, 3), 1),
+        ((2, 3), ((1, 0), (1, 1)), 1),
+        ((2, 2), ((1, 0), (1, 0)), 1),
+        ((2, 3), ((1, 0), (1, 1)), 2),
+        ((2, 2), ((1, 0), (1, 0)), 2),
+        ((2, 3), ((0, 0), (1, 1)), 1),
+    ],
+)
+def test_convolutions_agree(channels, features, size, padding, stride):
+    """Values and both gradients, under vmap too."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 6, 5, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(*size, channels, features)), jnp.float32)
+    forms = [
+        functools.partial(convolve, padding=padding, stride=stride),
+        lambda x, kernel: convolutions._convolve_patches(x, kernel, padding, stride),
+    ]
+    if stride == 1 and padding[0] != (0, 0):
+        forms.append(lambda x, kernel: convolutions._convolve_taps(x, kernel, padding))
+
+    def values(form):
+        def total(x, kernel):
+            return jnp.sum(jnp.sin(jax.vmap(form, (0, None))(x, kernel)))
+
+        return form(x, kernel), *jax.jit(jax.grad(total, (0, 1)))(x, kernel)
+
+    expected = values(lambda x, kernel: convolutions._convolve_by_xla(x, kernel, padding, stride))
+    for form in forms:
+        for a, b in zip(values(form), expected, strict=True):
+            np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [(2, 3), (2, 2)])
+def test_transposed_convolution(size):
+    """Against XLA's, cropped: the middle columns of three, the first rows and columns of two."""
+    rng = np.random.default_rng(0)
+    x = jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(*size, 5, 2)), jnp.float32)
+    full = jax.lax.conv_transpose(
+        x, kernel[::-1, ::-1], (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), transpose_kernel=False
+    )
+    # correlation of the dilated input with the flipped kernel is the scatter out[2i+a, 2j+b] += x[i, j] kernel[a, b]
+    crop = (size[1] - 1) // 2
+    np.testing.assert_allclose(
+        convolve_transposed(x, kernel, crop=crop), full[:, :6, crop : crop + 8], rtol=1e-5, atol=1e-5
+    )
