@@ -11,7 +11,7 @@ WORKERS ?= 2
 .PHONY: demo test lint next clean
 
 demo: $(INSTALLED)
-	$(BIN)/likejax demo --out demo
+	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/likejax demo --out demo
 
 # Everything not marked slow; SLOW=1 adds the slow tests, lint and types, and the newest JAX where there is a Python for it.
 test: $(INSTALLED)

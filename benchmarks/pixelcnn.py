@@ -200,6 +200,7 @@ def compare(what: str, sides: dict[str, Callable[[], object]], rounds: int) -> N
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 2):
         for name, work in sides.items():
+            time.sleep(0.3)  # until the other side's threads no longer spin
             elapsed = timed(work)
             if number >= 2:
                 times[name].append(elapsed)

@@ -1,8 +1,8 @@
 """Convolutions: one function that picks the fastest form for the backend, and the layers on it.
 
 On GPU and TPU a convolution is XLA's own. On CPU XLA's convolution gradients are slow, so a convolution is
-written as one matrix product: over gathered patches where the input is the narrower side, or to all taps at
-once, shifted and added, where the output is.
+written as one matrix product: over gathered patches where the input is the narrower side, to all taps at
+once, shifted and added, where the output is, or over gathered columns to all rows of the kernel.
 """
 
 from __future__ import annotations
@@ -49,10 +49,15 @@ def convolve(
     padding = same(rows, columns) if padding is None else padding
     if jax.default_backend() != "cpu":
         return _convolve_by_xla(x, kernel, padding, stride)
-    keeps_size = sum(padding[0]) == rows - 1 and sum(padding[1]) == columns - 1 and stride == 1
-    if channels > features and keeps_size:
-        return _convolve_taps(x, kernel, padding)
-    return _convolve_patches(x, kernel, padding, stride)
+    if stride > 1 or sum(padding[0]) < rows - 1:  # taps would be computed where no output is
+        return _convolve_patches(x, kernel, padding, stride)
+    # numbers moved per pixel; what is added costs more than what is copied (measured)
+    cost = {
+        _convolve_patches: rows * columns * channels,
+        _convolve_columns: columns * channels + 1.5 * rows * features,
+        _convolve_taps: 1.5 * rows * columns * features,
+    }
+    return min(cost, key=cost.__getitem__)(x, kernel, padding)
 
 
 def _convolve_by_xla(x: Array, kernel: Array, padding: Padding, stride: int) -> Array:
@@ -71,7 +76,7 @@ def _tap(x: Array, kernel: Array, padding: Padding, row: int, column: int) -> Ar
     return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 3) + edges)
 
 
-def _convolve_patches(x: Array, kernel: Array, padding: Padding, stride: int) -> Array:
+def _convolve_patches(x: Array, kernel: Array, padding: Padding, stride: int = 1) -> Array:
     rows, columns, channels, features = kernel.shape
     taps = [_tap(x, kernel, padding, row, column) for row in range(rows) for column in range(columns)]
     patches = jnp.concatenate([tap[..., ::stride, ::stride, :] for tap in taps], axis=-1)
@@ -86,6 +91,18 @@ def _convolve_taps(x: Array, kernel: Array, padding: Padding) -> Array:
     parts = jax.lax.split(products, [features] * (rows * columns), axis=products.ndim - 1)
     places = [(row, column) for row in range(rows) for column in range(columns)]
     shifted = [_tap(part, kernel, padding, *place) for part, place in zip(parts, places, strict=True)]
+    return sum(shifted[1:], shifted[0])
+
+
+def _convolve_columns(x: Array, kernel: Array, padding: Padding) -> Array:
+    rows, columns, channels, features = kernel.shape
+    width = x.shape[-2] + sum(padding[1]) - columns + 1
+    padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [padding[1], (0, 0)])
+    gathered = [padded[..., column : column + width, :] for column in range(columns)]
+    by_row = kernel.transpose(1, 2, 0, 3).reshape(columns * channels, rows * features)
+    products = jnp.tensordot(jnp.concatenate(gathered, axis=-1), by_row, 1, precision=PRECISION)
+    parts = jax.lax.split(products, [features] * rows, axis=products.ndim - 1)
+    shifted = [_tap(part, kernel[:, :1], (padding[0], (0, 0)), row, 0) for row, part in enumerate(parts)]
     return sum(shifted[1:], shifted[0])
 
 
