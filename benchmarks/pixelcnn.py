@@ -6,8 +6,7 @@ One run, both sides alternating, medians and ratios:
     python benchmarks/pixelcnn.py --sampling                       # samplers at 32x32x3, small network
     python benchmarks/pixelcnn.py --sampling --filters 160 --blocks 5 --batches 1 16    # the paper's network
 
-A naive sampler that would take too long is timed on 16 evenly spaced pixels and scaled to all; such times say
-"extrapolated". Needs ``pip install -e '.[benchmarks]'``.
+Naive samplers are timed on some evenly spaced pixels (``--naive-pixels``) and scaled to all: "extrapolated". Needs ``pip install -e '.[benchmarks]'``.
 """
 
 from __future__ import annotations
@@ -32,8 +31,6 @@ from likejax.models import pixelcnn_sampling as sampling
 from likejax.nn.modules import replace
 from likejax.nn.weight_norm import fold_weights
 from likejax.train.state import put_together, take_apart
-
-NAIVE_PIXELS = 16
 
 # PyTorch, written plainly after the official code
 
@@ -260,8 +257,8 @@ def sampler_seconds(density: lj.PixelCNN, batch: int) -> float:
     return timed(lambda: jax.block_until_ready(density.sample(keys[1], batch)))
 
 
-def naive_seconds(density: lj.PixelCNN, batch: int) -> float:
-    """One run of the network and one draw for each of 16 evenly spaced pixels, scaled to all pixels.
+def naive_seconds(density: lj.PixelCNN, batch: int, count: int) -> float:
+    """One run of the network and one draw for each of ``count`` evenly spaced pixels, scaled to all pixels.
 
     A host loop over the compiled round that the naive sampler repeats: the loop itself costs nothing beside it.
     """
@@ -279,7 +276,7 @@ def naive_seconds(density: lj.PixelCNN, batch: int) -> float:
     one = lambda x, noise: sampling._sweep(folded, folded.network, task._replace(noise=noise), x)  # noqa: E731
     sweep = jax.jit(jax.vmap(one))
     x = jax.block_until_ready(sweep(task.x, task.noise))
-    pixels = np.linspace(0, height * width - 1, NAIVE_PIXELS).astype(int)
+    pixels = np.linspace(0, height * width - 1, count).astype(int)
     start = time.perf_counter()
     for pixel in pixels:
         i, j = divmod(int(pixel), width)
@@ -288,12 +285,12 @@ def naive_seconds(density: lj.PixelCNN, batch: int) -> float:
     return (time.perf_counter() - start) * height * width / len(pixels)
 
 
-def torch_naive_seconds(config: lj.PixelCNNConfig, batch: int) -> float:
+def torch_naive_seconds(config: lj.PixelCNNConfig, batch: int, count: int) -> float:
     """The plain PyTorch sampler, on the same pixels."""
     height, width, channels = config.event_shape
     model = PixelCNN(config).eval()
     x = torch.zeros(batch, channels, height, width)
-    pixels = np.linspace(0, height * width - 1, NAIVE_PIXELS).astype(int)
+    pixels = np.linspace(0, height * width - 1, count).astype(int)
     with torch.no_grad():
         model(x)
         start = time.perf_counter()
@@ -303,15 +300,15 @@ def torch_naive_seconds(config: lj.PixelCNNConfig, batch: int) -> float:
     return (time.perf_counter() - start) * height * width / len(pixels)
 
 
-def samplers(config: lj.PixelCNNConfig, batches: list[int]) -> None:
+def samplers(config: lj.PixelCNNConfig, batches: list[int], count: int) -> None:
     density = lj.build(config, key=0)
     noise = np.random.default_rng(0).integers(0, config.levels, (16, *config.event_shape)).astype(np.uint8)
     density = density.initialise(noise, 1)
     print(f"sampling {config.event_shape}, {config.filters} filters, {config.blocks} blocks")
     for batch in batches:
         cached = sampler_seconds(density, batch)
-        naive = naive_seconds(density, batch)
-        plain = torch_naive_seconds(config, batch)
+        naive = naive_seconds(density, batch, count)
+        plain = torch_naive_seconds(config, batch, count)
         print(
             f"{batch:3} images: cached {cached:8.2f} s ({cached / batch:.3f} s an image); naive {naive:9.1f} s "
             f"(extrapolated), ratio {naive / cached:.0f}; PyTorch naive {plain:9.1f} s (extrapolated), ratio "
@@ -328,6 +325,7 @@ def main() -> None:
     parser.add_argument("--sampling", action="store_true", help="time the samplers at 32x32x3 instead")
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=1)
+    parser.add_argument("--naive-pixels", type=int, default=16)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
     arguments = parser.parse_args()
     torch.manual_seed(0)
@@ -337,7 +335,7 @@ def main() -> None:
     )
     if arguments.sampling:
         config = lj.PixelCNNConfig(filters=arguments.filters, blocks=arguments.blocks)
-        samplers(config, arguments.batches)
+        samplers(config, arguments.batches, arguments.naive_pixels)
     else:
         training(arguments.preset, arguments.batch_size, arguments.rounds)
 
