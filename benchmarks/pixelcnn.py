@@ -6,7 +6,8 @@ One run, both sides alternating, medians and ratios:
     python benchmarks/pixelcnn.py --sampling                       # samplers at 32x32x3, small network
     python benchmarks/pixelcnn.py --sampling --filters 160 --blocks 5 --batches 1 16    # the paper's network
 
-Naive samplers are timed on some evenly spaced pixels (``--naive-pixels``) and scaled to all: "extrapolated". Needs ``pip install -e '.[benchmarks]'``.
+Naive samplers are timed on some evenly spaced pixels (``--naive-pixels``) and scaled to all: "extrapolated". Needs
+``pip install -e '.[benchmarks]'``.
 """
 
 from __future__ import annotations
