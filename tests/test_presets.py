@@ -68,4 +68,4 @@ def test_pixelcnn_trains_as_the_reference():
     rule = build_optimiser(optimiser, experiment.steps)
     update, _ = rule.update({"w": jnp.asarray(gradient)}, rule.init({"w": jnp.zeros(())}))
     theirs = -rate * gradient * nats / math.sqrt((gradient * nats) ** 2 + 1e-8)
-    np.testing.assert_allclose(update["w"], theirs, rtol=1e-5)
+    np.testing.assert_allclose(update["w"], theirs, rtol=1e-4)  # bias corrections are in float32
