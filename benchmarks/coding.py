@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import likejax as lj
+from likejax.density import integer_dtype
 from likejax.distributions import LogisticMixture, logistic_mixture_log_probs
 
 
@@ -69,7 +70,7 @@ def encode(density: lj.PixelCNN, x: np.ndarray, condition: np.ndarray | None = N
 def decode(density: lj.PixelCNN, text: bytes, n: int, condition: np.ndarray | None = None) -> np.ndarray:
     """The ``n`` images of ``encode``, with the same density on the same kind of machine."""
     coder = constriction.stream.queue.RangeDecoder(np.frombuffer(text, "<u4").astype(np.uint32))
-    x = np.zeros((n, *density.event_shape), np.uint8 if density.levels <= 256 else np.uint16)
+    x = np.zeros((n, *density.event_shape), integer_dtype(density.levels))
     for place, probabilities in _each_probability(density, x, condition):
         x[place] = coder.decode(_FAMILY, probabilities)
     return x

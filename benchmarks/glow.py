@@ -11,13 +11,12 @@ from __future__ import annotations
 import argparse
 import math
 import platform
-import statistics
-import time
 
 import jax
 import numpy as np
 import optax
 import torch
+from side_by_side import compare
 from torch import nn
 from torch.nn import functional
 
@@ -176,20 +175,7 @@ def main() -> None:
         f"jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, {torch.get_num_threads()} threads"
     )
     for index, what in enumerate(("training step", "log_prob")):
-        times: dict[str, list[float]] = {name: [] for name in sides}
-        for round_ in range(arguments.rounds + 2):
-            for name, side in sides.items():
-                start = time.perf_counter()
-                side[index]()
-                if round_ >= 2:
-                    times[name].append(time.perf_counter() - start)
-        medians = {name: statistics.median(values) for name, values in times.items()}
-        ratios = [b / a for a, b in zip(*times.values(), strict=True)]
-        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
-        print(
-            f"{what:14} likejax {1e3 * medians['likejax']:8.1f} ms   PyTorch {1e3 * medians['PyTorch']:8.1f} ms   "
-            f"ratio {middle:.2f} (quartiles {low:.2f}-{high:.2f})"
-        )
+        compare(what, {name: side[index] for name, side in sides.items()}, arguments.rounds)
 
 
 if __name__ == "__main__":

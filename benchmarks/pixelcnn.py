@@ -14,14 +14,13 @@ from __future__ import annotations
 
 import argparse
 import platform
-import statistics
 import time
-from collections.abc import Callable
 
 import jax
 import numpy as np
 import optax
 import torch
+from side_by_side import compare, timed
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
@@ -185,27 +184,6 @@ class PixelCNN(nn.Module):
 
 
 # Timing
-
-
-def timed(work: Callable[[], object]) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
-
-
-def compare(what: str, sides: dict[str, Callable[[], object]], rounds: int) -> None:
-    """Medians and the ratio of alternating rounds, after two to warm up."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for number in range(rounds + 2):
-        for name, work in sides.items():
-            time.sleep(0.3)  # until the other side's threads no longer spin
-            elapsed = timed(work)
-            if number >= 2:
-                times[name].append(elapsed)
-    medians = {name: statistics.median(values) for name, values in times.items()}
-    low, middle, high = np.quantile([b / a for a, b in zip(*times.values(), strict=True)], [0.25, 0.5, 0.75])
-    shown = "   ".join(f"{name} {1e3 * value:8.1f} ms" for name, value in medians.items())
-    print(f"{what:14} {shown}   ratio {middle:.2f} (quartiles {low:.2f}-{high:.2f})", flush=True)
 
 
 def training(preset: str, batch_size: int, rounds: int) -> None:

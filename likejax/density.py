@@ -120,6 +120,11 @@ def bits_per_dim(log_prob: Any, event_shape: Sequence[int]) -> Any:
     return -log_prob / (math.prod(event_shape) * math.log(2.0))
 
 
+def integer_dtype(levels: int) -> np.dtype:
+    """The smallest unsigned type that holds ``0..levels-1``: that of datasets and samples."""
+    return np.min_scalar_type(levels - 1)
+
+
 class Density(nnx.Module, abc.ABC):
     """A probability distribution over arrays of ``event_shape``.
 

@@ -9,6 +9,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
+Form = Literal["exact", "reference"]
+"""How a discretised logistic is computed; see ``discretised_logistic_log_prob``."""
+
 MIN_LOG_SCALE = -7.0
 """Smallest log-scale of a logistic, on the scale on which the levels span [-1, 1]."""
 
@@ -30,7 +33,7 @@ def discretised_logistic_log_prob(
     mean: Float[Array, "*shape"],
     log_scale: Float[Array, "*shape"],
     levels: int,
-    form: Literal["exact", "reference"] = "exact",
+    form: Form = "exact",
 ) -> Float[Array, "*shape"]:
     """Log-mass that a logistic gives to the bin of an integer, elementwise, in nats.
 
@@ -120,7 +123,7 @@ def logistic_mixture_log_probs(
     k: Num[Array, "*shape channels"],
     mixture: LogisticMixture,
     levels: int,
-    form: Literal["exact", "reference"] = "exact",
+    form: Form = "exact",
 ) -> Float[Array, "*shape channels"]:
     """Log-mass of every channel of integer pixels given the channels before it, nats.
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Array
 
-from likejax.density import Density, Kind, combine_draws, example_keys
+from likejax.density import Density, Kind, combine_draws, example_keys, integer_dtype
 from likejax.nn.depth import stack
 
 
@@ -74,7 +74,7 @@ def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None 
 def _arguments(density: Density) -> list[Any]:
     """Shapes of what the program takes, with a symbol for the number of examples."""
     (n,) = jax_export.symbolic_shape("n")
-    dtype = jnp.zeros(()).dtype if density.levels is None else np.uint8 if density.levels <= 256 else np.uint16
+    dtype = jnp.zeros(()).dtype if density.levels is None else integer_dtype(density.levels)
     arguments = [jax.ShapeDtypeStruct((n, *density.event_shape), dtype)]
     if density.condition_shape is not None:
         arguments.append(jax.ShapeDtypeStruct((n, *density.condition_shape), np.int32))

@@ -68,7 +68,7 @@ def maps(values: Num[np.ndarray, "n height width"], *, label: str, columns: int 
     for i, one in enumerate(values):
         top, left = 1 + (i // columns) * (height + 1), 1 + (i % columns) * (width + 1)
         canvas[top : top + height, left : left + width] = one
-    figure = _figure(0.9 * columns + 0.9, 0.9 * rows * height / width + (0.3 if title else 0))
+    figure = _figure(0.9 * columns + 0.9, 0.9 * rows * height / width + (0.5 if title else 0.2))
     axes = figure.add_subplot()
     picture = axes.imshow(canvas, cmap="viridis", interpolation="nearest")
     axes.set_axis_off()

@@ -297,9 +297,10 @@ def pixelcnn_fashion_mnist_small() -> Experiment[PixelCNNConfig]:
 
 
 def pixelcnn_digits() -> Experiment[PixelCNNConfig]:
-    """PixelCNN++ on scikit-learn's 8x8 digits, 3 minutes on two CPU cores; part of ``make demo``.
+    """PixelCNN++ on scikit-learn's 8x8 digits, minutes on two CPU cores; part of ``make demo``.
 
-    Command: ``likejax train pixelcnn/digits``.
+    Command: ``likejax demo``. Measured on two CPU cores with other work beside it, seed 0, in 2 minutes of steps: test
+    bits/dim = 1.802 +- 0.014 (exact, n = 359).
     """
     return Experiment(
         model=PixelCNNConfig(

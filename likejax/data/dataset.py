@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float, Integer, Num
 
 from likejax.data.augment import mutate
+from likejax.density import integer_dtype
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -282,4 +283,4 @@ def _integers(array: np.ndarray, levels: int) -> np.ndarray:
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= levels:
         raise ValueError(f"expected values in 0..{levels - 1} for {levels} levels, got {low}..{high}")
-    return array.astype(np.uint8 if levels <= 256 else np.uint16, copy=False)
+    return array.astype(integer_dtype(levels), copy=False)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, Kind
+from likejax.density import Density, Kind, integer_dtype
 from likejax.distributions import standard_normal_log_prob
 from likejax.models.dequantise import Dequantised
 from likejax.nn.modules import Buffer
@@ -26,6 +26,7 @@ class PixelHistogram(Density):
     """
 
     kind = Kind.EXACT
+    levels: int  # type: ignore[assignment]
 
     def __init__(self, log_probs: Float[Array, "*event levels"]):
         self.log_probs = Buffer(log_probs)
@@ -53,7 +54,7 @@ class PixelHistogram(Density):
         return jnp.take_along_axis(self.log_probs[...], x[..., None].astype(jnp.int32), axis=-1).sum()
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
-        return jax.random.categorical(key, self.log_probs[...] / temperature).astype(jnp.uint8)
+        return jax.random.categorical(key, self.log_probs[...] / temperature).astype(integer_dtype(self.levels))
 
 
 class FullGaussian(Density):

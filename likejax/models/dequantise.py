@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Integer
 
 from likejax.bijections.bijection import Latent
-from likejax.density import Density, KeyLike, Kind, Terms, as_key
+from likejax.density import Density, KeyLike, Kind, Terms, as_key, integer_dtype
 from likejax.models.flow import Flow
 from likejax.nn.modules import replace
 
@@ -57,7 +57,7 @@ class Dequantised(Density):
     def quantise(self, y: Float[Array, "*shape"]) -> Integer[Array, "*shape"]:
         """``floor(levels * y)`` clipped to ``0..levels-1``, the inverse of ``dequantise``."""
         k = jnp.clip(jnp.floor(y * self.levels), 0, self.levels - 1)
-        return k.astype(jnp.uint8 if self.levels <= 256 else jnp.uint16)
+        return k.astype(integer_dtype(self.levels))
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         return self._terms(x, key, condition).log_prob

@@ -10,13 +10,11 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Integer
 
-from likejax.density import Density, KeyLike, Kind, Terms, as_key
-from likejax.distributions import LogisticMixture, logistic_mixture_log_probs, to_unit_scale
+from likejax.density import Density, KeyLike, Kind, Terms, as_key, integer_dtype
+from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_probs, to_unit_scale
 from likejax.models import pixelcnn_sampling as sampling
 from likejax.models.pixelcnn_network import PixelCNNNetwork
 from likejax.nn.modules import replace
-
-Form = Literal["exact", "reference"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,8 +131,11 @@ class PixelCNN(Density):
         self, x: Integer[Array, "*batch height width channels"], label: Array | None = None, key: Array | None = None
     ) -> LogisticMixture:
         """The distribution of each pixel given those before it; ``key`` for dropout."""
-        image = to_unit_scale(x, self.levels, self.network.above_first.bias[...].dtype)
-        return LogisticMixture.of(self.network(image, label, key), self.event_shape[2], self.mixtures)
+        return LogisticMixture.of(self.network(self._image(x), label, key), self.event_shape[2], self.mixtures)
+
+    def _image(self, x: Array) -> Array:
+        """Integers as the network takes them."""
+        return to_unit_scale(x, self.levels, self.network.above_first.bias[...].dtype)
 
     def _log_probs(self, x: Array, label: Array | None, key: Array | None) -> Array:
         values = logistic_mixture_log_probs(x, self.mixture(x, label, key), self.levels, self.form)
@@ -149,8 +150,8 @@ class PixelCNN(Density):
         return Terms(self._log_probs(x, condition, key).sum(), {})
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
-        nothing = jnp.zeros(self.event_shape, _integer(self.levels))
-        return self._completed(nothing, jnp.zeros((), jnp.int32), key, condition, temperature)
+        nothing = jnp.zeros(self.event_shape, integer_dtype(self.levels))
+        return self._completed(nothing, 0, key, condition, temperature)
 
     def _completed(
         self, x: Array, known: ArrayLike, key: Array, condition: Array | None, temperature: ArrayLike
@@ -165,7 +166,7 @@ class PixelCNN(Density):
         and without labels.
         """
         flat, _ = self._checked(batch)
-        return replace(self, network=_initialised(self.network, flat, as_key(key), self.levels))
+        return replace(self, network=_initialised(self.network, self._image(flat), as_key(key)))
 
     def log_prob_map(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Float[Array, "*batch event"]:
         """Log-probability of every channel of every pixel given all before it, nats; their sum is ``log_prob``.
@@ -249,10 +250,6 @@ class PixelCNN(Density):
 _SAMPLERS = {"cached": sampling.cached, "fixed_point": sampling.fixed_point, "naive": sampling.naive}
 
 
-def _integer(levels: int) -> type:
-    return jnp.uint8 if levels <= 256 else jnp.uint16
-
-
 @jax.jit
 def _batched_log_probs(density: PixelCNN, x: Array, condition: Array | None) -> Array:
     return jax.vmap(density._log_probs, in_axes=(0, 0, None))(x, condition, None)
@@ -266,6 +263,5 @@ def _batched_completed(
 
 
 @jax.jit
-def _initialised(network: PixelCNNNetwork, x: Array, key: Array, levels: ArrayLike) -> PixelCNNNetwork:
-    image = 2.0 * x.astype(network.above_first.bias[...].dtype) / (levels - 1) - 1.0
+def _initialised(network: PixelCNNNetwork, image: Array, key: Array) -> PixelCNNNetwork:
     return network.initialise(image, key)
