@@ -28,3 +28,10 @@ def pytest_collection_modifyitems(config, items):
     for item in items:
         if "slow" in item.keywords:
             item.add_marker(pytest.mark.skip(reason="slow: run with SLOW=1"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _release_compiled_programs():
+    """Every program XLA compiled on CPU holds memory maps; a whole suite of them passes the kernel's limit of 65,530."""
+    yield
+    jax.clear_caches()

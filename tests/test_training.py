@@ -93,15 +93,15 @@ import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import jax
 jax.config.update("jax_numpy_rank_promotion", "raise")
 from tests.test_training import *
-import likejax.train.loop as loop
-original = loop.DatasetBatches.__next__
+import likejax.train.source as source
+original = source.DatasetBatches.__next__
 count = 0
 def dying(self):
     global count
     count += 1
     if count == 10: raise KeyboardInterrupt
     return original(self)
-loop.DatasetBatches.__next__ = dying
+source.DatasetBatches.__next__ = dying
 try:
     lj.fit(TINY, TRAIN, validation=VALID, workdir={str(tmp_path / "run")!r}, key=1)
 except KeyboardInterrupt:
@@ -134,7 +134,7 @@ def test_another_experiment_is_refused(finished):
 
 
 def test_no_recompilation():
-    import likejax.train.loop as loop
+    import likejax.train.source as source
 
     traced = []
 
