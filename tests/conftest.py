@@ -32,6 +32,6 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="module", autouse=True)
 def _release_compiled_programs():
-    """Every program XLA compiled on CPU holds memory maps; a whole suite of them passes the kernel's limit of 65,530."""
+    """Every program compiled for CPU holds memory maps; those of a whole suite pass the kernel's limit of 65,530."""
     yield
     jax.clear_caches()

@@ -134,7 +134,7 @@ def test_another_experiment_is_refused(finished):
 
 
 def test_no_recompilation():
-    import likejax.train.source as source
+    import likejax.train.loop as loop
 
     traced = []
 
