@@ -279,7 +279,8 @@ def pixelcnn_fashion_mnist_small() -> Experiment[PixelCNNConfig]:
     """PixelCNN++ on Fashion-MNIST for two CPU cores and less than an hour.
 
     Command: ``likejax train pixelcnn/fashion_mnist-small --data-dir DATA``. Measured on two CPU cores, seed 0: test
-    bits/dim = 2.842 +- 0.008 (exact, n = 10000), in 54 minutes with tests beside it for a part. No published number is of this size.
+    bits/dim = 2.842 +- 0.008 (exact, n = 10000), in 54 minutes with tests beside it for a part. No published
+    number is of this size.
     """
     return Experiment(
         model=PixelCNNConfig(event_shape=(28, 28, 1), filters=32, blocks=1, mixtures=10, dropout=0.0, output_scale=0.1),
