@@ -97,12 +97,16 @@ def test_ctrl_c_saves_and_a_second_one_acts_at_once(tmp_path):
     assert err.rstrip().endswith("KeyboardInterrupt")
     stopped = int(err.split("stopped by SIGINT after step ")[1].split(":")[0])
     assert Store(tmp_path / "run" / "last").steps()[-1] == stopped
-    with Interruption() as interruption:
-        os.kill(os.getpid(), signal.SIGINT)
-        assert interruption.received == signal.SIGINT
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    try:
+        with Interruption() as interruption:
             os.kill(os.getpid(), signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+            assert interruption.received == signal.SIGINT
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow
