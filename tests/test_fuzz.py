@@ -222,7 +222,7 @@ def fuzz_restore(count: int, seed: int, run: str) -> dict:
     everything = [path.read_bytes() for path in files if path.stat().st_size]
     limit_memory()
     for number in range(count):
-        chosen = {path: path.read_bytes() for path in rng.sample(files, rng.choice([1, 1, 1, 3, 12]))}
+        chosen = {path: path.read_bytes() for path in rng.sample(files, rng.choice([1, 1, 1, 3, 12, len(files)]))}
         for path, data in chosen.items():
             path.write_bytes(mutated(data, everything, rng) if data else rng.randbytes(20))
         try:
