@@ -20,6 +20,11 @@ from likejax.models.dequantise import Dequantised as Dequantised
 from likejax.models.flow import Flow as Flow
 from likejax.models.glow import GlowConfig as GlowConfig
 from likejax.models.vector_glow import VectorGlowConfig as VectorGlowConfig
+from likejax.bijections.ode import Solver as Solver
+from likejax.bijections.ode import Trace as Trace
+from likejax.bijections.ode import with_solver as with_solver
+from likejax.models.ffjord import FFJORDConfig as FFJORDConfig
+from likejax.models.ffjord import ImageFFJORDConfig as ImageFFJORDConfig
 from likejax.models.pixelcnn import PixelCNN as PixelCNN
 from likejax.models.pixelcnn import PixelCNNConfig as PixelCNNConfig
 from likejax.objectives import NLL as NLL

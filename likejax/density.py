@@ -171,6 +171,10 @@ class Density(nnx.Module, abc.ABC):
         """The training terms of one example; a model with named parts returns them here."""
         return Terms(self._log_prob(x, key, condition), {})
 
+    def _batch_terms(self, x: Array, keys: Array | None, condition: Array | None) -> Terms:
+        """The training terms of a batch; a model whose training couples examples implements them here."""
+        return jax.vmap(self._terms)(x, keys, condition)
+
     def initialise(self, batch: ArrayLike, key: KeyLike) -> Density:
         """A new density whose data-dependent parameters fit ``batch``; without such parameters, itself.
 
@@ -358,7 +362,7 @@ def _batched_log_prob(density: Density, x: Array, keys: Array | None, condition:
 
 @jax.jit
 def _batched_terms(density: Density, x: Array, keys: Array | None, condition: Array | None) -> Terms:
-    return jax.vmap(density._terms)(x, _fold_draw(keys, 0), condition)
+    return density._batch_terms(x, _fold_draw(keys, 0), condition)
 
 
 @jax.jit

@@ -30,7 +30,7 @@ class Optimiser:
     eps_root: float = 0.0
     """Added to the mean of squared gradients, inside the root; adam and adamw."""
     weight_decay: float = 0.0
-    """Decoupled weight decay, adamw only."""
+    """Weight decay: decoupled from the gradient in adamw, added to it (L2) in adam and adamax."""
     warmup_steps: int = 0
     """Steps of linear warm-up from zero."""
     decay: Literal["constant", "cosine", "linear", "exponential"] = "constant"
@@ -129,13 +129,10 @@ class Experiment(Generic[Model]):
             raise ValueError(f"expected ema_decay in [0, 1), got {self.ema_decay}")
 
 
-_NESTED = {"objective": NLL, "optimiser": Optimiser, "guard": Guard}
-
-
 def to_json(experiment: Experiment) -> str:
     """The experiment as JSON; a ready density is named, with its config if it has one: its arrays are elsewhere."""
     record = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment) if f.name != "model"}
-    record |= {name: dataclasses.asdict(record[name]) for name in _NESTED}
+    record = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in record.items()}
     return json.dumps(record | {"model": model_record(experiment.model)}, indent=2)
 
 
@@ -172,15 +169,18 @@ def from_json(text: str) -> Experiment:
     try:
         record = json.loads(text)
         model = config_of(record.pop("model"))
-        nested = {name: _build(kind, record.pop(name, {})) for name, kind in _NESTED.items()}
-        return Experiment(model=model, **nested, **_tuples(record))
+        return _build(Experiment, record | {"model": model})
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not the record of an experiment of this version of likejax: {error!r}") from error
 
 
 def _build(kind: type, record: dict[str, Any]) -> Any:
-    return kind(**_tuples(record))
+    """An instance of a dataclass from its record: lists are tuples, records of dataclasses in it are built likewise."""
+    nested = {f.name: f.default_factory for f in dataclasses.fields(kind) if isinstance(f.default_factory, type)}
+    return kind(**{name: _value(value, nested.get(name)) for name, value in record.items()})
 
 
-def _tuples(record: dict[str, Any]) -> dict[str, Any]:
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+def _value(value: Any, kind: Any) -> Any:
+    if isinstance(value, dict) and kind is not None:
+        return _build(kind, value)
+    return tuple(value) if isinstance(value, list) else value

@@ -12,6 +12,10 @@ from likejax.bijections.coupling import AdditiveCoupling as AdditiveCoupling
 from likejax.bijections.coupling import AffineCoupling as AffineCoupling
 from likejax.bijections.elementwise import Affine as Affine
 from likejax.bijections.elementwise import Logit as Logit
+from likejax.bijections.ode import ODE as ODE
+from likejax.bijections.split import FactorOut as FactorOut
 from likejax.bijections.split import Split as Split
 from likejax.bijections.split import TopPrior as TopPrior
 from likejax.bijections.squeeze import Squeeze as Squeeze
+from likejax.bijections.standardise import BatchNorm as BatchNorm
+from likejax.bijections.standardise import Standardise as Standardise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -12,16 +13,21 @@ from jaxtyping import Array, Float
 Latent = Any
 """An array, or a tuple of arrays: the part still to be mapped first, then the parts already factored out."""
 
+Parts = Mapping[str, Array]
+"""Named terms of each example of a batch that an objective may weight."""
+
 
 class Bijection(nnx.Module, abc.ABC):
     """An invertible map of one example, data to latent, with the log-determinant of its Jacobian.
 
     Attributes:
       estimates: Whether ``log_det`` is a random estimate, which then needs a key.
+      joint: Whether training maps a batch at once, by ``forward_jointly``.
       factored: How many arrays the map factors out; the latent is a tuple if there are any.
     """
 
     estimates: bool = False
+    joint: bool = False
     factored: int = 0
 
     @abc.abstractmethod
@@ -42,6 +48,13 @@ class Bijection(nnx.Module, abc.ABC):
     @abc.abstractmethod
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
         """Latent to data, the inverse of ``forward``."""
+
+    def forward_jointly(
+        self, x: Array, keys: Array | None = None, condition: Array | None = None
+    ) -> tuple[Latent, Float[Array, " batch"], Parts]:
+        """``forward`` of a batch for training, where examples may share work; with named parts, none by default."""
+        z, log_det = jax.vmap(self.forward)(x, keys, condition)
+        return z, log_det, {}
 
     def initialise(self, batch: Float[Array, "batch ..."], key: Array) -> Bijection:
         """A new map whose data-dependent parameters fit ``batch``; without such parameters, itself."""

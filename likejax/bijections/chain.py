@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
-from likejax.bijections.bijection import Bijection, Latent, forward_batch
+from likejax.bijections.bijection import Bijection, Latent, Parts, forward_batch
+from likejax.density import example_keys
 from likejax.nn.depth import Blocks
 from likejax.nn.modules import replace
 
@@ -27,8 +29,12 @@ class Chain(Bijection):
 
     def __init__(self, bijections: Iterable[Bijection]):
         self.bijections = nnx.List(list(bijections))
-        self.estimates = any(b.estimates for b in self.bijections)
+        self.joint = any(b.joint for b in self.bijections)
         self.factored = sum(b.factored for b in self.bijections)
+
+    @property
+    def estimates(self) -> bool:  # type: ignore[override]
+        return any(b.estimates for b in self.bijections)
 
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
@@ -42,6 +48,20 @@ class Chain(Bijection):
             factored = (*rest, *factored)
             total = total + log_det
         return ((x, *factored) if factored else x), total
+
+    def forward_jointly(
+        self, x: Array, keys: Array | None = None, condition: Array | None = None
+    ) -> tuple[Latent, Float[Array, " batch"], Parts]:
+        total = jnp.zeros(len(x), jnp.promote_types(x.dtype, jnp.float32))
+        factored: tuple[Array, ...] = ()
+        parts: Parts = {}
+        for i, bijection in enumerate(self.bijections):
+            z, log_det, own_parts = bijection.forward_jointly(x, _fold_in(keys, i), condition)
+            x, *rest = z if isinstance(z, tuple) else (z,)
+            factored = (*rest, *factored)
+            total = total + log_det
+            parts = _add(parts, own_parts)
+        return ((x, *factored) if factored else x), total, parts
 
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
         x, *factored = z if isinstance(z, tuple) else (z,)
@@ -71,17 +91,37 @@ class Repeat(Bijection):
 
     def __init__(self, blocks: Blocks):
         self.blocks = blocks
+        self.joint = blocks.first().joint
+
+    @property
+    def estimates(self) -> bool:  # type: ignore[override]
+        return self.blocks.first().estimates
 
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, Float[Array, ""]]:
-        def step(carry, block):
+        def step(carry, block, key):
             x, total = carry
-            z, log_det = block.forward(x, None, condition)
+            z, log_det = block.forward(x, key, condition)
             return (z, total + log_det), None
 
+        keys = None if key is None else example_keys(key, jnp.arange(self.blocks.length))
         zero = jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
-        return self.blocks.fold(step, (x, zero))[0]
+        return self.blocks.fold(step, (x, zero), keys)[0]
+
+    def forward_jointly(
+        self, x: Array, keys: Array | None = None, condition: Array | None = None
+    ) -> tuple[Array, Float[Array, " batch"], Parts]:
+        def step(carry, block, number):
+            x, total = carry
+            z, log_det, parts = block.forward_jointly(x, _fold_in(keys, number), condition)
+            return (z, total + log_det), (parts,)
+
+        zero = jnp.zeros(len(x), jnp.promote_types(x.dtype, jnp.float32))
+        (z, total), (parts,) = self.blocks.fold(step, (x, zero), jnp.arange(self.blocks.length))
+        if isinstance(parts, list):
+            return z, total, functools.reduce(_add, parts, {})
+        return z, total, jax.tree.map(lambda leaf: leaf.sum(0), parts)
 
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
         return self.blocks.fold(lambda x, block: (block.inverse(x, condition), None), z, reverse=True)[0]
@@ -97,6 +137,15 @@ class Repeat(Bijection):
         return Repeat(self.blocks.with_blocks(blocks))
 
 
+def _fold_in(keys: Array | None, number: ArrayLike) -> Array | None:
+    return None if keys is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+
+
+def _add(first: Parts, second: Parts) -> Parts:
+    """Parts of both, those of one name added."""
+    return {name: first.get(name, 0) + second.get(name, 0) for name in (*first, *(n for n in second if n not in first))}
+
+
 class Inverse(Bijection):
     """A map the other way round: ``forward`` is the inverse of ``bijection``.
 
@@ -106,7 +155,10 @@ class Inverse(Bijection):
 
     def __init__(self, bijection: Bijection):
         self.bijection = bijection
-        self.estimates = bijection.estimates
+
+    @property
+    def estimates(self) -> bool:  # type: ignore[override]
+        return self.bijection.estimates
 
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None

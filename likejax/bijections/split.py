@@ -50,6 +50,35 @@ class Split(Bijection):
         return jnp.concatenate([kept, white * jnp.exp(h[..., 1::2]) + h[..., 0::2]], axis=-1)
 
 
+class FactorOut(Bijection):
+    """Factors out the second half of the channels as it is: ``z = (x1, x2)``, ``log_det = 0``.
+
+    Args:
+      channels: Size of the last axis, at least 2.
+
+    References:
+      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6; the official FFJORD code.
+    """
+
+    factored = 1
+
+    def __init__(self, channels: int):
+        self.kept, _ = halves(channels)
+
+    def forward(
+        self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
+    ) -> tuple[tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]], Float[Array, ""]]:
+        kept, out = jnp.split(x, [self.kept], axis=-1)
+        return (kept, out), jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
+
+    def inverse(
+        self,
+        z: tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]],
+        condition: Array | None = None,
+    ) -> Float[Array, "*shape channels"]:
+        return jnp.concatenate(z, axis=-1)
+
+
 class ClassEmbedding(nnx.Module):
     """``(one_hot(label) W + bias) * exp(3 * log_scale)``, all zero at the start.
 

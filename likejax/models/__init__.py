@@ -16,6 +16,8 @@ from likejax.nn.modules import replace
 FAMILIES = {
     "glow": ("likejax.models.glow", "GlowConfig"),
     "vector_glow": ("likejax.models.vector_glow", "VectorGlowConfig"),
+    "ffjord": ("likejax.models.ffjord", "FFJORDConfig"),
+    "image_ffjord": ("likejax.models.ffjord", "ImageFFJORDConfig"),
     "pixelcnn": ("likejax.models.pixelcnn", "PixelCNNConfig"),
 }
 """Family name to the module and the name of its config."""

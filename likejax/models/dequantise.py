@@ -66,10 +66,20 @@ class Dequantised(Density):
         assert key is not None
         noise_key, density_key = jax.random.split(key)
         terms = self.density._terms(self.dequantise(x, noise_key), density_key, condition)
-        mass = terms.log_prob - x.size * math.log(self.levels)
+        return terms._replace(log_prob=self._mass(x, terms.log_prob))
+
+    def _batch_terms(self, x: Array, keys: Array | None, condition: Array | None) -> Terms:
+        assert keys is not None
+        noise_keys, density_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        terms = self.density._batch_terms(jax.vmap(self.dequantise)(x, noise_keys), density_keys, condition)
+        return terms._replace(log_prob=jax.vmap(self._mass)(x, terms.log_prob))
+
+    def _mass(self, x: Integer[Array, "*shape"], log_prob: Float[Array, ""]) -> Float[Array, ""]:
+        """From the density at a point of a cell to the mass that it stands for; none outside the levels."""
+        mass = log_prob - x.size * math.log(self.levels)
         if jnp.iinfo(x.dtype).min < 0 or jnp.iinfo(x.dtype).max >= self.levels:
             mass = jnp.where(jnp.all((x >= 0) & (x < self.levels)), mass, -jnp.inf)
-        return terms._replace(log_prob=mass)
+        return mass
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         return self.quantise(self.density._sample(key, condition, temperature))

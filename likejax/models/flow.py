@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from likejax.bijections.bijection import Bijection, Latent
-from likejax.density import Density, KeyLike, Kind, as_key
+from likejax.density import Density, KeyLike, Kind, Terms, as_key
 from likejax.distributions import standard_normal_log_prob
 from likejax.nn.modules import replace
 
@@ -41,6 +41,12 @@ class Flow(Density):
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         z, log_det = self.bijection.forward(x, key, condition)
         return self._latent_log_prob(z) + log_det
+
+    def _batch_terms(self, x: Array, keys: Array | None, condition: Array | None) -> Terms:
+        if not self.bijection.joint:
+            return super()._batch_terms(x, keys, condition)
+        z, log_det, parts = self.bijection.forward_jointly(x, keys, condition)
+        return Terms(jax.vmap(self._latent_log_prob)(z) + log_det, parts)
 
     def _latent_log_prob(self, z: Latent) -> Float[Array, ""]:
         return sum(standard_normal_log_prob(part).sum() for part in jax.tree.leaves(z))  # type: ignore[return-value]

@@ -111,16 +111,17 @@ def convolve_transposed(
     kernel: Float[Array, "rows columns channels features"],
     *,
     crop: int = 0,
+    crop_rows: int = 0,
 ) -> Float[Array, "*batch doubled_height doubled_width features"]:
-    """Transposed convolution of stride 2: ``out[2 i + a, 2 j + b - crop] += x[i, j] @ kernel[a, b]``.
+    """Transposed convolution of stride 2: ``out[2 i + a - crop_rows, 2 j + b - crop] += x[i, j] @ kernel[a, b]``.
 
-    The output has twice the height and width; what falls outside is cut off. The kernel has two rows, and two or
-    three columns.
+    The output has twice the height and width; what falls outside is cut off.
 
     Args:
       x: Images.
       kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
       crop: Columns cut off at the left.
+      crop_rows: Rows cut off at the top.
     """
     rows, columns, channels, features = kernel.shape
     by_tap = kernel.transpose(2, 0, 1, 3).reshape(channels, rows * columns * features)
@@ -129,7 +130,7 @@ def convolve_transposed(
     none = [(0, 0, 0)] * (x.ndim - 3)
 
     def spread(part: Array, row: int, column: int) -> Array:
-        edges = [(row, 1 - row, 1), (column - crop, 1 - column + crop, 1), (0, 0, 0)]
+        edges = [(row - crop_rows, 1 - row + crop_rows, 1), (column - crop, 1 - column + crop, 1), (0, 0, 0)]
         return jax.lax.pad(part, jnp.zeros((), x.dtype), none + edges)
 
     out = [spread(part, *divmod(tap, columns)) for tap, part in enumerate(parts)]

@@ -44,6 +44,10 @@ class Stacked(nnx.Module):
 
         return jax.lax.scan(one, carry, (self.block, *sequences), length=self.length, reverse=reverse)
 
+    def first(self) -> Any:
+        """A block to ask what all have in common; its arrays are those of the stack."""
+        return self.block
+
     def with_blocks(self, outs: Any) -> Stacked:
         """The same repetition with the blocks that a ``fold`` put out."""
         return Stacked(outs, self.length)
@@ -54,6 +58,15 @@ class Unstacked(nnx.Module):
 
     def __init__(self, blocks: list[nnx.Module]):
         self.blocks = nnx.List(blocks)
+
+    @property
+    def length(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    def first(self) -> Any:
+        """A block to ask what all have in common."""
+        return self.blocks[0]
 
     def fold(self, step: Step, carry: Carry, *sequences: Any, reverse: bool = False) -> tuple[Carry, Any]:
         """As ``Stacked.fold``; outs come back as a list, a tuple of outs as a tuple of lists."""

@@ -1,4 +1,5 @@
 """Importers: weights of the official implementations as likejax densities."""
 
+from likejax.reference.ffjord import ffjord as ffjord
 from likejax.reference.glow import glow as glow
 from likejax.reference.pixelcnn import pixelcnn as pixelcnn

@@ -42,12 +42,14 @@ def build_optimiser(optimiser: Optimiser, steps: int) -> optax.GradientTransform
         ),
         "adamax": lambda: optax.adamax(rate, b1=b1, b2=b2, eps=eps),
     }[optimiser.name]()
-    clipping = []
+    before = []
+    if optimiser.weight_decay and optimiser.name != "adamw":
+        before.append(optax.add_decayed_weights(optimiser.weight_decay))
     if optimiser.clip_adaptive:
-        clipping.append(_clip_adaptively(optimiser.clip_adaptive))
+        before.append(_clip_adaptively(optimiser.clip_adaptive))
     if optimiser.clip_norm:
-        clipping.append(optax.clip_by_global_norm(optimiser.clip_norm))
-    return optax.chain(*clipping, rule) if clipping else rule
+        before.append(optax.clip_by_global_norm(optimiser.clip_norm))
+    return optax.chain(*before, rule) if before else rule
 
 
 def _clip_adaptively(limit: float) -> optax.GradientTransformation:

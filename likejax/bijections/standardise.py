@@ -1,0 +1,83 @@
+"""Standardisation as a map, with statistics of the training data; and batch normalisation as it is evaluated."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from likejax.bijections.bijection import Bijection
+from likejax.nn.modules import Buffer, replace
+
+
+class Standardise(Bijection):
+    """``z = (x - mean) / std`` with the mean and standard deviation of each entry of the data; not trained.
+
+    ``log_det = -sum(log std)``, so nats refer to the data as given. ``initialise`` takes the statistics; an entry
+    that does not vary keeps its scale.
+
+    Args:
+      dimensions: Entries of a vector.
+    """
+
+    def __init__(self, dimensions: int):
+        self.mean = Buffer(jnp.zeros(dimensions))
+        self.std = Buffer(jnp.ones(dimensions))
+
+    def forward(
+        self, x: Float[Array, " d"], key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        return (x - self.mean[...]) / self.std[...], -self.log_scale()
+
+    def inverse(self, z: Float[Array, " d"], condition: Array | None = None) -> Float[Array, " d"]:
+        return z * self.std[...] + self.mean[...]
+
+    def initialise(self, batch: Float[Array, "batch d"], key: Array) -> Standardise:
+        std = jnp.std(batch, axis=0)
+        return replace(self, mean=Buffer(jnp.mean(batch, axis=0)), std=Buffer(jnp.where(std > 0, std, 1.0)))
+
+    def log_scale(self) -> Float[Array, ""]:
+        """``sum(log std)``: what is added to nats of the data to get nats of the standardised data."""
+        return jnp.sum(jnp.log(self.std[...]))
+
+
+class BatchNorm(Bijection):
+    """``z = (x - mean) / sqrt(variance + epsilon) * exp(log_scale) + shift`` with fixed statistics.
+
+    ``log_det = sum(log_scale - log(variance + epsilon) / 2)``: the moving batch normalisation of the official FFJORD
+    code as it is evaluated, for its weights.
+
+    Args:
+      mean: Running mean.
+      variance: Running variance.
+      log_scale: Learned.
+      shift: Learned.
+      epsilon: Added to the variance.
+    """
+
+    def __init__(
+        self,
+        mean: Float[Array, " d"],
+        variance: Float[Array, " d"],
+        log_scale: Float[Array, " d"],
+        shift: Float[Array, " d"],
+        *,
+        epsilon: float = 1e-4,
+    ):
+        self.mean = Buffer(mean)
+        self.variance = Buffer(variance)
+        self.log_scale = nnx.Param(log_scale)
+        self.shift = nnx.Param(shift)
+        self.epsilon = epsilon
+
+    def _log_factor(self) -> Float[Array, " d"]:
+        return self.log_scale[...] - 0.5 * jnp.log(self.variance[...] + self.epsilon)
+
+    def forward(
+        self, x: Float[Array, " d"], key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        log_factor = self._log_factor()
+        return (x - self.mean[...]) * jnp.exp(log_factor) + self.shift[...], jnp.sum(log_factor)
+
+    def inverse(self, z: Float[Array, " d"], condition: Array | None = None) -> Float[Array, " d"]:
+        return (z - self.shift[...]) * jnp.exp(-self._log_factor()) + self.mean[...]

@@ -1,0 +1,144 @@
+"""Weights of the official FFJORD code as a likejax density."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from likejax.bijections.bijection import Bijection
+from likejax.bijections.chain import Chain, Repeat
+from likejax.bijections.ode import ODE
+from likejax.bijections.standardise import BatchNorm
+from likejax.density import Density
+from likejax.models import build
+from likejax.models.dequantise import Dequantised
+from likejax.models.ffjord import FFJORDConfig, ImageFFJORDConfig
+from likejax.models.flow import Flow
+from likejax.nn.depth import for_backend, stack
+from likejax.nn.modules import replace
+from likejax.train.state import put_together, take_apart
+
+_LAYER = {"bias": "b", "gate_weight": "gate_w", "gate_bias": "gate_b", "shift": "tbias_w"}
+
+
+def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) -> Density:
+    """The density that the official weights describe.
+
+    Names are ``FLOW.sqrt_T`` and ``FLOW.layerL.W|b|gate_w|gate_b|tbias_w``, where ``FLOW`` is ``cnf0``, ``cnf1``, ... for
+    vectors and ``scale0.pre0``, ``scale0.post0``, ..., ``scaleS.last0``, ... for images; ``W`` is (out, in) for vectors and
+    (out, in, rows, columns) for images. With ``bn0.log_scale``, ``bn0.shift``, ``bn0.running_mean`` and
+    ``bn0.running_var``, ``bn1.`` ... a batch normalisation stands before every flow and after the last.
+
+    Args:
+      arrays: Weights by official name.
+      config: Sizes, solvers and traces of the density; of a float64 computation if JAX's x64 mode is on.
+
+    Returns:
+      A density ready to evaluate or to train further.
+
+    Raises:
+      ValueError: If an array is missing, left over, or of another shape.
+    """
+    flows = _official_flows(config)
+    density = build(config, key=0)
+    parts = [_with_weights(ode, name, arrays) for ode, name in zip(_flows_of(density), flows, strict=True)]
+    numbers = sorted({int(m.group(1)) for name in arrays if (m := re.match(r"bn(\d+)\.", name))})
+    known = {f"{name}.sqrt_T" for name in flows}
+    known |= {official for ode, name in zip(parts, flows, strict=True) for _, official, _ in _layer_arrays(ode, name)}
+    known |= {f"bn{i}.{part}" for i in numbers for part in ("log_scale", "shift", "running_mean", "running_var")}
+    if extra := sorted(set(arrays) - known):
+        raise ValueError(f"arrays that this config has no place for: {', '.join(extra[:5])} ({len(extra)} in all)")
+    if not numbers:
+        return for_backend(_replace_flows(density, iter(parts)))
+    if numbers != list(range(len(flows) + 1)):
+        raise ValueError(f"expected batch normalisations bn0 to bn{len(flows)}, one more than flows, got {numbers}")
+    norms = [_batch_norm(arrays, i) for i in numbers]
+    chain = [norms[0]]
+    for ode, norm in zip(parts, norms[1:], strict=True):
+        chain += [ode, norm]
+    return Flow(Chain(chain), density.event_shape)
+
+
+def _official_flows(config: FFJORDConfig | ImageFFJORDConfig) -> list[str]:
+    if isinstance(config, FFJORDConfig):
+        return [f"cnf{i}" for i in range(config.flows)]
+    names = []
+    for scale in range(config.scales):
+        places = ("last",) if scale == config.scales - 1 else ("pre", "post")
+        names += [f"scale{scale}.{place}{i}" for place in places for i in range(config.flows)]
+    return names
+
+
+def _repeats(density: Density) -> list[Repeat]:
+    flow = density.flow if isinstance(density, Dequantised) else density
+    assert isinstance(flow, Flow)
+    assert isinstance(flow.bijection, Chain)
+    return [bijection for bijection in flow.bijection.bijections if isinstance(bijection, Repeat)]
+
+
+def _flows_of(density: Density) -> Iterator[ODE]:
+    for repeated in _repeats(density):
+        stacked = stack(repeated).blocks
+        for i in range(stacked.length):
+            yield jax.tree.map(lambda leaf, i=i: leaf[i], stacked.block)
+
+
+def _replace_flows(density: Density, flows: Iterator[ODE]) -> Density:
+    def change(node: Any) -> Any:
+        if not isinstance(node, Repeat):
+            return node
+        stacked = stack(node).blocks
+        own = [next(flows) for _ in range(stacked.length)]
+        block: Any = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
+        return Repeat(replace(stacked, block=block))
+
+    return jax.tree.map(change, density, is_leaf=lambda node: isinstance(node, Repeat))
+
+
+def _layer_arrays(ode: ODE, flow: str) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Name of every array of the layers here, its official name, its shape."""
+    for name, leaf in take_apart(ode)[1].items():
+        if name.startswith("dynamics.layers."):
+            _, _, number, part = name.split(".")
+            official = "W" if part == "kernel" else _LAYER[part]
+            yield name, f"{flow}.layer{number}.{official}", leaf.shape
+
+
+def _with_weights(ode: ODE, flow: str, arrays: Mapping[str, Any]) -> ODE:
+    structure, params, fixed = take_apart(ode)
+    params = dict(params)
+    for name, official, shape in _layer_arrays(ode, flow):
+        value = np.asarray(_get(arrays, official))
+        if name.endswith("kernel"):
+            if value.ndim not in (2, 4):
+                raise ValueError(f"expected {official} of 2 or 4 axes, got shape {value.shape}")
+            value = value.reshape(*value.shape[:2], *value.shape[2:], *(1,) * (4 - value.ndim)).transpose(2, 3, 1, 0)
+        params[name] = _of_shape(value, shape, official)
+    roots = params if "sqrt_end_time" in params else fixed
+    roots["sqrt_end_time"] = _of_shape(np.asarray(_get(arrays, f"{flow}.sqrt_T")), (), f"{flow}.sqrt_T")
+    return put_together(structure, params, fixed)
+
+
+def _batch_norm(arrays: Mapping[str, Any], number: int) -> Bijection:
+    mean, variance, log_scale, shift = (
+        jnp.asarray(_get(arrays, f"bn{number}.{part}"), float)
+        for part in ("running_mean", "running_var", "log_scale", "shift")
+    )
+    return BatchNorm(mean, variance, log_scale, shift)
+
+
+def _get(arrays: Mapping[str, Any], name: str) -> Any:
+    if name not in arrays:
+        raise ValueError(f"expected an array {name!r} among the weights; config and weights do not fit")
+    return arrays[name]
+
+
+def _of_shape(value: np.ndarray, shape: tuple[int, ...], name: str) -> jax.Array:
+    if value.shape != shape:
+        raise ValueError(f"expected {name} of shape {shape} (in the layout here), got {value.shape}")
+    return jnp.asarray(value, float)

@@ -1,0 +1,230 @@
+"""Parity with the official FFJORD code: its weights and noise in, its numbers out, in float64."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import likejax as lj
+from likejax.bijections import ODE, BatchNorm, Chain, Repeat
+from likejax.bijections.ode import Solver, Trace
+from likejax.density import bits_per_dim
+from likejax.nn.depth import unstack
+from likejax.reference.ffjord import ffjord
+from likejax.train.state import take_apart
+from tests.paths import golden_files
+
+VECTORS = golden_files("ffjord_t*.npz")
+IMAGES = golden_files("ffjord_image*.npz")
+pytestmark = pytest.mark.skipif(
+    not (VECTORS and IMAGES), reason="no ffjord_*.npz in LIKEJAX_GOLDEN or ../shared/golden"
+)
+
+TIGHT = Solver(rtol=1e-9, atol=1e-9)
+PAPER = Solver(rtol=1e-5, atol=1e-5)
+NOISES = ("gauss", "rademacher")
+
+
+@pytest.fixture(autouse=True)
+def _double_precision():
+    with jax.enable_x64(True):
+        yield
+
+
+@functools.cache
+def read(path, group: str) -> dict[str, np.ndarray]:
+    with np.load(path) as file:
+        return {k.removeprefix(group): file[k] for k in file.files if k.startswith(group)}
+
+
+def groups() -> list:
+    return [
+        pytest.param(read(path, f"{group}."), id=f"{path.stem}-{group}")
+        for path in VECTORS
+        for group in sorted({name.split(".")[0] for name in np.load(path).files})
+    ]
+
+
+def weights(golden) -> dict[str, np.ndarray]:
+    return {k.removeprefix("w."): v for k, v in golden.items() if k.startswith("w.")}
+
+
+def vectors(golden, solver: Solver = TIGHT, training: Solver = PAPER) -> lj.Density:
+    config = lj.FFJORDConfig(
+        dimensions=int(golden["cfg_dim"]),
+        hidden=tuple(map(int, golden["cfg_hidden"])),
+        flows=int(golden["cfg_num_blocks"]),
+        activation=str(golden["cfg_nonlinearity"]),
+        solver=solver,
+        training_solver=training,
+    )
+    return unstack(ffjord(weights(golden), config))
+
+
+def images(golden, solver: Solver = TIGHT, probes: int = 1) -> lj.Dequantised:
+    channels, height, width = map(int, golden["cfg_shape"])
+    config = lj.ImageFFJORDConfig(
+        event_shape=(height, width, channels),
+        hidden=tuple(map(int, golden["cfg_hidden"])),
+        flows=int(golden["cfg_n_blocks"]),
+        alpha=float(golden["cfg_alpha"]),
+        trace=Trace(probes=probes),
+        training_trace=Trace(probes=1),
+        solver=solver,
+        training_solver=PAPER,
+    )
+    return unstack(ffjord(weights(golden), config))
+
+
+def maps(bijection) -> list:
+    """The single maps of a chain, in order."""
+    if isinstance(bijection, Chain):
+        return [one for part in bijection.bijections for one in maps(part)]
+    if isinstance(bijection, Repeat):
+        return [one for block in bijection.blocks.blocks for one in maps(block)]
+    return [bijection]
+
+
+def with_noise(bijection, x, noise):
+    """Latents and log-determinant of a batch, the i-th continuous flow with the i-th noise."""
+    noise, factored, total = iter(noise), (), jnp.zeros(len(x))
+    for one in maps(bijection):
+        if isinstance(one, ODE):
+            e = next(noise)
+            z, log_det = jax.vmap(lambda x, e, one=one: one.forward_with(x, e[None]))(x, e)
+        else:
+            z, log_det = jax.vmap(one.forward)(x)
+        x, *rest = z if isinstance(z, tuple) else (z,)
+        factored, total = (*rest, *factored), total + log_det
+    return (x, *factored), total
+
+
+def standard_normal(z) -> jax.Array:
+    return sum(-0.5 * (part**2 + np.log(2 * np.pi)).reshape(len(part), -1).sum(1) for part in z)
+
+
+def last_channels(x: np.ndarray) -> np.ndarray:
+    return np.moveaxis(x, 1, -1)
+
+
+def flat_latents(z) -> np.ndarray:
+    """As the official code joins them: factored parts in order, then the last; channels first."""
+    top, *factored = z
+    return np.concatenate([np.moveaxis(np.asarray(p), -1, 1).reshape(len(p), -1) for p in (*factored[::-1], top)], 1)
+
+
+@pytest.mark.parametrize("golden", groups())
+def test_golden_ffjord_vectors(golden):
+    """Latents, exact log-density, Hutchinson's with the recorded noise, and what latents decode to."""
+    density = vectors(golden)
+    x = jnp.asarray(golden["x"])
+    assert ("bn0.shift" in weights(golden)) == any(isinstance(one, BatchNorm) for one in maps(density.bijection))
+    np.testing.assert_allclose(density.log_prob(x), golden["logp"], atol=2e-6)
+    np.testing.assert_allclose(density.encode(x), golden["z"], atol=2e-6)
+    back = density.decode(jnp.asarray(golden["z_base"]))
+    np.testing.assert_allclose(back, golden["x_from_z_base"], atol=2e-6)
+    np.testing.assert_allclose(density.log_prob(back), golden["logp_of_x_from_z_base"], atol=2e-6)
+    run = jax.jit(lambda x, noise: with_noise(density.bijection, x, noise))
+    for noise in NOISES:
+        z, log_det = run(x, golden[f"noise_{noise}"])
+        np.testing.assert_allclose(standard_normal(z) + log_det, golden[f"logp_hutch_{noise}"], atol=2e-6)
+
+
+@pytest.mark.parametrize("golden", groups())
+def test_golden_ffjord_effort(golden):
+    """At the paper's tolerance one solve of the batch takes about the recorded evaluations, to the recorded numbers."""
+    density = vectors(golden)
+    terms = density.terms(jnp.asarray(golden["x"]))
+    for name in ("tde001", "tde025"):
+        recorded = golden[f"nfe_1e-5_exact_{name}"]
+        assert abs(float(terms.parts["evaluations"][0]) - recorded.sum()) <= 12 * len(recorded)
+        np.testing.assert_allclose(terms.log_prob, golden[f"logp_1e-5_exact_{name}"], atol=2e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("adjoint", ["checkpointed", "continuous"])
+@pytest.mark.parametrize("golden", groups())
+def test_golden_ffjord_gradients(golden, adjoint):
+    """Gradients of the mean negative log-density, by both adjoints."""
+    density = vectors(golden, training=Solver(rtol=1e-8, atol=1e-8, adjoint=adjoint))
+    x = jnp.asarray(golden["x"])
+    gradient = jax.jit(jax.grad(lambda density: -jnp.mean(density.terms(x).log_prob)))(density)
+    # the reference names its own arrays: the same importer, run on gradients, must give these gradients
+    names = [k.removeprefix("grad.") for k in golden if k.startswith("grad.")]
+    official = weights(golden) | {name: golden[f"grad.{name}"] for name in names}
+    expected = unstack(ffjord(official, density_config(golden)))
+    got, want = take_apart(gradient)[1], take_apart(expected)[1]
+    compared = 0
+    for name, value in want.items():
+        if "dynamics" in name:
+            np.testing.assert_allclose(got[name], value, rtol=1e-5, atol=1e-7, err_msg=name)
+            compared += 1
+    assert compared == len(names)
+
+
+def density_config(golden) -> lj.FFJORDConfig:
+    return lj.FFJORDConfig(
+        dimensions=int(golden["cfg_dim"]),
+        hidden=tuple(map(int, golden["cfg_hidden"])),
+        flows=int(golden["cfg_num_blocks"]),
+    )
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda p: p.stem)
+def test_golden_ffjord_images(path):
+    """Latents, log-density and bits per dimension with the recorded noise; what latents decode to."""
+    golden = read(path, "")
+    density = images(golden)
+    y = jnp.asarray(last_channels((golden["pixels"] + golden["dequant_u"]) / 256))
+    np.testing.assert_allclose(y, last_channels(golden["x"]), atol=1e-12)
+    count = sum(name.startswith("order.") for name in golden)
+    run = jax.jit(lambda x, noise: with_noise(density.flow.bijection, x, noise))
+    for noise in NOISES:
+        recorded = [last_channels(golden[f"noise_{noise}.{i}"]) for i in range(count)]
+        z, log_det = run(y, recorded)
+        log_prob = standard_normal(z) + log_det
+        np.testing.assert_allclose(flat_latents(z), golden["z"], atol=1e-6)
+        np.testing.assert_allclose(log_prob, golden[f"logp_hutch_{noise}"], atol=5e-6)
+        mass = log_prob - y[0].size * np.log(256)
+        np.testing.assert_allclose(bits_per_dim(mass, y.shape[1:]), golden[f"bpd_hutch_{noise}"], atol=1e-7)
+    shapes = jax.tree.leaves(density.flow.latent_shapes())
+    parts, rest = [], golden["z_base"]
+    for shape in (*shapes[:0:-1], shapes[0]):
+        height, width, channels = shape.shape
+        part, rest = rest[:, : height * width * channels], rest[:, height * width * channels :]
+        parts.append(jnp.asarray(last_channels(part.reshape(-1, channels, height, width))))
+    back = density.flow.decode((parts[-1], *parts[-2::-1]))
+    np.testing.assert_allclose(back, last_channels(golden["x_from_z_base"]), atol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", IMAGES, ids=lambda p: p.stem)
+def test_golden_ffjord_images_exactly(path):
+    """With the exact trace; and the effort of the joint solve at the paper's tolerance, near the recorded."""
+    golden = read(path, "")
+    density = images(golden, probes=0)
+    y = jnp.asarray(last_channels((golden["pixels"] + golden["dequant_u"]) / 256))
+    log_prob = density.flow.log_prob(y)
+    np.testing.assert_allclose(log_prob, golden["logp_exact"], atol=5e-6)
+    mass = log_prob - y[0].size * np.log(256)
+    np.testing.assert_allclose(bits_per_dim(mass, y.shape[1:]), golden["bpd_exact"], atol=1e-7)
+    effort = density.flow.terms(y, key=0).parts["evaluations"]
+    for name in ("tde001", "tde025"):
+        recorded = golden[f"nfe_1e-5_hutch_rademacher_{name}"]
+        assert abs(float(effort[0]) - recorded.sum()) <= 12 * len(recorded)
+
+
+def test_golden_ffjord_weights_that_do_not_fit():
+    golden = groups()[0].values[0]
+    config = density_config(golden)
+    arrays = weights(golden)
+    with pytest.raises(ValueError, match=r"no place for: cnf0.layer9.W"):
+        ffjord(arrays | {"cnf0.layer9.W": np.zeros(2)}, config)
+    with pytest.raises(ValueError, match=r"expected an array 'cnf0.layer0.b'"):
+        ffjord({k: v for k, v in arrays.items() if k != "cnf0.layer0.b"}, config)
+    with pytest.raises(ValueError, match=r"expected cnf0.layer0.b of shape"):
+        ffjord(arrays | {"cnf0.layer0.b": np.zeros(3)}, config)
