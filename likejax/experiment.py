@@ -132,7 +132,7 @@ class Experiment(Generic[Model]):
 def to_json(experiment: Experiment) -> str:
     """The experiment as JSON; a ready density is named, with its config if it has one: its arrays are elsewhere."""
     record = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment) if f.name != "model"}
-    record = {k: dataclasses.asdict(v) if dataclasses.is_dataclass(v) else v for k, v in record.items()}
+    record |= {name: dataclasses.asdict(record[name]) for name in ("objective", "optimiser", "guard")}
     return json.dumps(record | {"model": model_record(experiment.model)}, indent=2)
 
 
@@ -176,11 +176,12 @@ def from_json(text: str) -> Experiment:
 
 def _build(kind: type, record: dict[str, Any]) -> Any:
     """An instance of a dataclass from its record: lists are tuples, records of dataclasses in it are built likewise."""
-    nested = {f.name: f.default_factory for f in dataclasses.fields(kind) if isinstance(f.default_factory, type)}
-    return kind(**{name: _value(value, nested.get(name)) for name, value in record.items()})
+    made = {f.name: f.default_factory for f in dataclasses.fields(kind) if f.default_factory is not dataclasses.MISSING}
+    nested = {name: type(make()) for name, make in made.items()}
 
+    def value_of(name: str, value: Any) -> Any:
+        if isinstance(value, dict) and name in nested:
+            return _build(nested[name], value)
+        return tuple(value) if isinstance(value, list) else value
 
-def _value(value: Any, kind: Any) -> Any:
-    if isinstance(value, dict) and kind is not None:
-        return _build(kind, value)
-    return tuple(value) if isinstance(value, list) else value
+    return kind(**{name: value_of(name, value) for name, value in record.items()})

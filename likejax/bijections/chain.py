@@ -143,7 +143,7 @@ def _fold_in(keys: Array | None, number: ArrayLike) -> Array | None:
 
 def _add(first: Parts, second: Parts) -> Parts:
     """Parts of both, those of one name added."""
-    return {name: first.get(name, 0) + second.get(name, 0) for name in (*first, *(n for n in second if n not in first))}
+    return {**first, **{name: first[name] + part if name in first else part for name, part in second.items()}}
 
 
 class Inverse(Bijection):

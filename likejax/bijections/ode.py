@@ -170,7 +170,7 @@ class ODE(Bijection):
         return self.forward_with(x, probes)
 
     def forward_with(
-        self, x: Float[Array, "*shape"], probes: Float[Array, "probes *shape"] | None
+        self, x: Float[Array, "*shape"], probes: Float[Array, "probes ..."] | None
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
         """``forward`` with these probes; without any, with the exact trace."""
         flight = self._carry(Flight(x, jnp.zeros((), _wide(x))), self.solver, self.trace, probes)
@@ -181,8 +181,8 @@ class ODE(Bijection):
         return self._carry(Flight(z), self.solver, start=1.0, end=0.0).z
 
     def forward_jointly(
-        self, x: Float[Array, "batch *shape"], keys: Array | None = None, condition: Array | None = None
-    ) -> tuple[Float[Array, "batch *shape"], Float[Array, " batch"], Parts]:
+        self, x: Float[Array, "batch ..."], keys: Array | None = None, condition: Array | None = None
+    ) -> tuple[Float[Array, "batch ..."], Float[Array, " batch"], Parts]:
         """As ``forward`` for a batch in one solve, with the parts that an objective may weight.
 
         Parts: ``kinetic_energy`` and ``jacobian_norm`` (see ``Flight``), which have no say in the steps, and
@@ -196,8 +196,8 @@ class ODE(Bijection):
         return self.forward_jointly_with(x, probes)
 
     def forward_jointly_with(
-        self, x: Float[Array, "batch *shape"], probes: Float[Array, "probes batch *shape"] | None
-    ) -> tuple[Float[Array, "batch *shape"], Float[Array, " batch"], Parts]:
+        self, x: Float[Array, "batch ..."], probes: Float[Array, "probes batch ..."] | None
+    ) -> tuple[Float[Array, "batch ..."], Float[Array, " batch"], Parts]:
         """``forward_jointly`` with these probes; without any, with the exact trace."""
         zero = jnp.zeros(len(x), _wide(x))
         start = Flight(x, zero, zero, zero)
@@ -210,9 +210,7 @@ class ODE(Bijection):
         assert flight.log_det is not None
         return flight.z, flight.log_det, parts  # type: ignore[return-value]
 
-    def path(
-        self, x: Float[Array, "*shape"], times: Float[np.ndarray, " times"]
-    ) -> Float[Array, "times *shape"]:
+    def path(self, x: Float[Array, "*shape"], times: Float[np.ndarray, " times"]) -> Float[Array, "times ..."]:
         """The state at ``times``, parts of ``T`` from 0 (data) to 1 (latent), rising."""
         pieces, before, z = [], 0.0, x
         for time in times:
@@ -316,9 +314,7 @@ def _basis(z: Array, batch_axes: int) -> Array:
     return jnp.broadcast_to(units, (size, *z.shape))
 
 
-def _products(
-    kind: str, field: Callable[[Array], Array], z: Array, directions: Array
-) -> tuple[Array, Array]:
+def _products(kind: str, field: Callable[[Array], Array], z: Array, directions: Array) -> tuple[Array, Array]:
     """``f(z)``, and ``J e`` (or ``e^T J``) for each of the directions."""
     if kind == "jvp":
         one = lambda direction: jax.jvp(field, (z,), (direction,))  # noqa: E731

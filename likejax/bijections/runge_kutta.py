@@ -39,7 +39,9 @@ def _of_diffrax(solver: Any, order: int) -> Tableau:
 
 TABLEAUS: dict[str, Tableau] = {
     "midpoint": Tableau((0.0, 0.5), ((), (0.5,)), (0.0, 1.0), (), 2),
-    "rk4": Tableau((0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), (), 4),
+    "rk4": Tableau(
+        (0.0, 0.5, 0.5, 1.0), ((), (0.5,), (0.0, 0.5), (0.0, 0.0, 1.0)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), (), 4
+    ),
     "bosh3": _of_diffrax(diffrax.Bosh3, 3),
     "tsit5": _of_diffrax(diffrax.Tsit5, 5),
     "dopri5": _of_diffrax(diffrax.Dopri5, 5),

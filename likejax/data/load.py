@@ -11,6 +11,7 @@ from likejax.data.dataset import Dataset
 from likejax.data.folders import load_folder, named_part, npz_parts
 from likejax.data.splits import carve, pick, with_validation
 from likejax.data.steps import apply_steps
+from likejax.data.tables import TABLES, load_table
 from likejax.data.toys import TOYS, load_toy
 
 BUILT_IN = {"digits": load_digits, "photographs": load_photographs}
@@ -60,7 +61,21 @@ def datasets(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
 
 
 def _has_data(place: Path) -> bool:
-    known = (".gz", ".mat", ".npz", ".npy", ".bin", ".zip", ".png", ".jpg", "-ubyte", "_batch")
+    known = (
+        ".gz",
+        ".mat",
+        ".npz",
+        ".npy",
+        ".bin",
+        ".zip",
+        ".hdf5",
+        ".csv",
+        "_co.txt",
+        ".png",
+        ".jpg",
+        "-ubyte",
+        "_batch",
+    )
     return any(path.is_file() and path.name.lower().endswith(known) for path in place.iterdir())
 
 
@@ -92,7 +107,8 @@ def _parts(name: str, folder: Path | None, stamp: tuple[tuple[str, int, int], ..
     if not name.startswith("tfds/") and folder is not None:
         place = folder / name
         if place.is_dir():
-            return _completed(load_folder(place, name))
+            table = load_table(place, name) if name in TABLES else None
+            return table or _completed(load_folder(place, name))
         if place.with_suffix(".npz").is_file():
             path = place.with_suffix(".npz")
             return _completed({s: named_part(path, name, s, part) for s, part in npz_parts(path).items()})

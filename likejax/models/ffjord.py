@@ -135,7 +135,7 @@ class ImageFFJORDConfig:
     def build(self, rngs: nnx.Rngs) -> Dequantised:
         """The untrained density, the flows of a position stacked."""
         _check(self.flows, self.hidden)
-        height, width, channels = self.event_shape
+        channels = self.event_shape[-1]
         maps: list[Bijection] = [Logit(self.alpha)]
         scales = self.scales
         for scale in range(scales):

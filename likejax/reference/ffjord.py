@@ -29,9 +29,9 @@ _LAYER = {"bias": "b", "gate_weight": "gate_w", "gate_bias": "gate_b", "shift": 
 def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) -> Density:
     """The density that the official weights describe.
 
-    Names are ``FLOW.sqrt_T`` and ``FLOW.layerL.W|b|gate_w|gate_b|tbias_w``, where ``FLOW`` is ``cnf0``, ``cnf1``, ... for
-    vectors and ``scale0.pre0``, ``scale0.post0``, ..., ``scaleS.last0``, ... for images; ``W`` is (out, in) for vectors and
-    (out, in, rows, columns) for images. With ``bn0.log_scale``, ``bn0.shift``, ``bn0.running_mean`` and
+    Names are ``FLOW.sqrt_T`` and ``FLOW.layerL.W|b|gate_w|gate_b|tbias_w``, where ``FLOW`` is ``cnf0``, ``cnf1``, ...
+    for vectors and ``scale0.pre0``, ``scale0.post0``, ..., ``scaleS.last0``, ... for images; ``W`` is (out, in) for
+    vectors and (out, in, rows, columns) for images. With ``bn0.log_scale``, ``bn0.shift``, ``bn0.running_mean`` and
     ``bn0.running_var``, ``bn1.`` ... a batch normalisation stands before every flow and after the last.
 
     Args:
