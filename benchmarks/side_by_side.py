@@ -16,13 +16,16 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare(what: str, sides: dict[str, Callable[[], object]], rounds: int) -> None:
-    """Prints medians, and the ratio of the second side's time to the first's, after two rounds to warm up."""
+def compare(what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 1) -> None:
+    """Prints medians, and the ratio of the second side's time to the first's, after two rounds to warm up.
+
+    In a round each side works ``in_a_row`` times, of which the mean counts.
+    """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 2):
         for name, work in sides.items():
             time.sleep(0.3)  # until the other side's threads no longer spin
-            elapsed = timed(work)
+            elapsed = timed(lambda work=work: [work() for _ in range(in_a_row)]) / in_a_row
             if number >= 2:
                 times[name].append(elapsed)
     medians = {name: statistics.median(values) for name, values in times.items()}

@@ -25,6 +25,7 @@ from likejax.bijections.ode import Trace as Trace
 from likejax.bijections.ode import with_solver as with_solver
 from likejax.models.ffjord import FFJORDConfig as FFJORDConfig
 from likejax.models.ffjord import ImageFFJORDConfig as ImageFFJORDConfig
+from likejax.models.ffjord import function_evaluations as function_evaluations
 from likejax.models.pixelcnn import PixelCNN as PixelCNN
 from likejax.models.pixelcnn import PixelCNNConfig as PixelCNNConfig
 from likejax.objectives import NLL as NLL

@@ -26,6 +26,7 @@ class Evaluation:
       dataset: Name and part of the data.
       fingerprint: Hash of the data.
       monte_carlo_error: Standard error of ``mean`` from the random draws alone; 0 if exact, NaN for one draw.
+      log_scale: ``sum(log std)`` of the training data in nats, if the density standardises them inside.
     """
 
     log_prob: Float[np.ndarray, " n"]
@@ -36,6 +37,7 @@ class Evaluation:
     dataset: str
     fingerprint: str
     monte_carlo_error: float
+    log_scale: float | None = None
 
     @property
     def n(self) -> int:
@@ -53,6 +55,11 @@ class Evaluation:
         return float(np.std(self.log_prob, ddof=1) / math.sqrt(self.n)) if self.n > 1 else math.nan
 
     @property
+    def standardised(self) -> float | None:
+        """``mean`` with reference to the standardised data, ``mean + sum(log std)``; ``None`` without a log_scale."""
+        return None if self.log_scale is None else self.mean + self.log_scale
+
+    @property
     def bits_per_dim(self) -> float | None:
         """Mean bits per dimension, or ``None`` for continuous data."""
         return None if self.levels is None else float(bits_per_dim(self.mean, self.event_shape))
@@ -65,6 +72,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """A record for JSON, without the single examples."""
         names = ("n", "mean", "standard_error", "bits_per_dim", "bits_per_dim_error", "monte_carlo_error", "draws")
+        names += ("log_scale", "standardised")
         record = {name: _json_number(getattr(self, name)) for name in names}
         return record | {"kind": self.kind.value, "dataset": self.dataset, "fingerprint": self.fingerprint}
 
@@ -73,6 +81,8 @@ class Evaluation:
         if self.levels is None:
             sign = {Kind.EXACT: "=", Kind.BOUND: ">=", Kind.ESTIMATE: "~"}[self.kind]
             number = f"log p {sign} {self.mean:.4f} ± {self.standard_error:.4f} nats"
+            if self.standardised is not None:
+                number += f", {self.standardised:.4f} standardised"
         else:
             sign = {Kind.EXACT: "=", Kind.BOUND: "<=", Kind.ESTIMATE: "~"}[self.kind]
             number = f"bits/dim {sign} {self.bits_per_dim:.4f} ± {self.bits_per_dim_error:.4f}"
@@ -115,7 +125,10 @@ def evaluate(
     ).astype(np.float64)
     if np.isnan(log_probs).any():
         bad = np.flatnonzero(np.isnan(log_probs).any(0))
-        raise ValueError(f"log_prob is NaN for {len(bad)} of {len(dataset)} examples, the first at row {bad[0]}")
+        raise ValueError(
+            f"log_prob is NaN for {len(bad)} of {len(dataset)} examples, the first at row {bad[0]}; a continuous flow "
+            "gives NaN where its solver fails or runs out of steps (Solver.max_steps)"
+        )
     combined, variance = _combine(log_probs, density.kind)
     return Evaluation(
         log_prob=combined,
@@ -126,6 +139,7 @@ def evaluate(
         dataset=f"{dataset.name} {dataset.split}",
         fingerprint=dataset.fingerprint(),
         monte_carlo_error=float(np.sqrt(variance.sum()) / len(dataset)),
+        log_scale=density.log_scale,
     )
 
 

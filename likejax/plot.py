@@ -151,3 +151,92 @@ def _panels(panels: Mapping[str, Any], draw: Callable[[Any, Any], None], *, heig
         axes.set_title(title, fontsize=10)
         axes.legend(fontsize=7, framealpha=0.5, edgecolor="none")
     return figure
+
+
+def plane(
+    panels: Mapping[str, Mapping[str, Num[np.ndarray, "..."]]], *, side: float, columns: int = 4, title: str = ""
+):
+    """Densities in the plane as pictures, each above points: what a model says, and what it draws or has seen.
+
+    Args:
+      panels: From a title to pictures by the name of the row: ``(n, n)`` values of a density on a square grid, first
+        axis upwards, or points ``(m, 2)``.
+      side: Half the side of the square that is shown.
+      columns: Panels in a row.
+      title: Above the sheet.
+
+    Returns:
+      A matplotlib figure.
+    """
+    names = list(next(iter(panels.values())))
+    rows = math.ceil(len(panels) / columns)
+    figure = _figure(2.1 * min(columns, len(panels)), 2.15 * rows * len(names) + (0.4 if title else 0))
+    for number, (label, pictures) in enumerate(panels.items()):
+        row, column = divmod(number, columns)
+        for below, name in enumerate(names):
+            place = (row * len(names) + below) * columns + column + 1
+            axes = figure.add_subplot(rows * len(names), columns, place)
+            picture = np.asarray(pictures[name])
+            if picture.shape[-1] == 2:
+                axes.scatter(picture[:, 0], picture[:, 1], s=0.6, linewidths=0, color="0.15")
+                axes.set_xlim(-side, side)
+                axes.set_ylim(-side, side)
+            else:
+                axes.imshow(picture, extent=(-side, side, -side, side), origin="lower", cmap="viridis")
+            axes.set_aspect("equal")
+            axes.set_xticks([])
+            axes.set_yticks([])
+            if below == 0:
+                axes.set_title(label, fontsize=9)
+            if column == 0:
+                axes.set_ylabel(name, fontsize=8)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def field(
+    velocities: Mapping[str, Num[np.ndarray, "n n 2"]],
+    paths: Num[np.ndarray, "times points 2"],
+    *,
+    side: float,
+    title: str = "",
+):
+    """A vector field in the plane at several times, and the paths of points that follow it.
+
+    Args:
+      velocities: From a title to velocities on a square grid of ``[-side, side]``, first axis upwards.
+      paths: Of each point, at rising times; drawn in a panel of their own, where they begin and end marked.
+      side: Half the side of the square that is shown.
+      title: Above the figure.
+
+    Returns:
+      A matplotlib figure.
+    """
+    figure = _figure(3 * (len(velocities) + 1), 3.1 + (0.3 if title else 0))
+    fastest = max(float(np.linalg.norm(v, axis=-1).max()) for v in velocities.values()) or 1.0
+    for number, (label, velocity) in enumerate(velocities.items()):
+        axes = figure.add_subplot(1, len(velocities) + 1, number + 1)
+        ticks = np.linspace(-side, side, len(velocity))
+        speed = np.linalg.norm(velocity, axis=-1)
+        axes.quiver(ticks, ticks, velocity[..., 0], velocity[..., 1], speed, cmap="viridis", clim=(0, fastest))
+        axes.set_title(label, fontsize=9)
+        _square(axes, side)
+    axes = figure.add_subplot(1, len(velocities) + 1, len(velocities) + 1)
+    axes.plot(paths[..., 0], paths[..., 1], color="0.6", linewidth=0.5, zorder=1)
+    axes.scatter(*paths[0].T, s=4, color="tab:blue", label="data", zorder=2)
+    axes.scatter(*paths[-1].T, s=4, color="tab:orange", label="latent", zorder=3)
+    axes.set_title("paths", fontsize=9)
+    axes.legend(fontsize=7, framealpha=0.5, edgecolor="none")
+    _square(axes, side)
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def _square(axes: Any, side: float) -> None:
+    axes.set_xlim(-side, side)
+    axes.set_ylim(-side, side)
+    axes.set_aspect("equal")
+    axes.set_xticks([])
+    axes.set_yticks([])

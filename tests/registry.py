@@ -13,6 +13,7 @@ from flax import nnx
 import likejax as lj
 from likejax import bijections as bj
 from likejax.nn.depth import repeat
+from likejax.nn.dynamics import Dynamics
 
 
 def perturbed(module, seed: int = 7, scale: float = 0.3):
@@ -69,6 +70,11 @@ def _repeat() -> bj.Bijection:
     return bj.Repeat(repeat(step, 3, rngs=rngs()))
 
 
+def _ode(channels: int = 3, **options) -> bj.Bijection:
+    field = Dynamics(channels, (5,), rngs=rngs(), **options)
+    return bj.ODE(field, end_time=0.5, solver=lj.Solver("dopri8", steps=12))
+
+
 VECTOR = {"kernel_sizes": (1, 1, 1)}
 BIJECTIONS: dict[str, BijectionCase] = {
     "actnorm image": BijectionCase(lambda: bj.ActNorm(3), (2, 3, 3)),
@@ -96,6 +102,12 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "logit tiny alpha": BijectionCase(lambda: bj.Logit(1e-6), (5,), unit_interval=True),
     "chain with splits": BijectionCase(_chain_with_splits, (4, 4, 1)),
     "repeat": BijectionCase(_repeat, (2, 2, 3)),
+    "ode": BijectionCase(lambda: _ode(), (3,)),
+    "ode image": BijectionCase(lambda: _ode(channels=2, images=True, time="concat", activation="swish"), (3, 2, 2)),
+    "factor out": BijectionCase(lambda: bj.FactorOut(3), (2, 2, 3)),
+    "batch norm": BijectionCase(
+        lambda: bj.BatchNorm(jnp.ones(3), jnp.full(3, 2.0), jnp.zeros(3), jnp.array([0.0, 1.0, 2.0])), (3,)
+    ),
     "inverse": BijectionCase(lambda: bj.Inverse(bj.AffineCoupling(3, width=5, rngs=rngs())), (2, 2, 3)),
 }
 
@@ -114,6 +126,12 @@ def _glow(**options) -> lj.Density:
 def _pixelcnn(**options) -> lj.Density:
     sizes = {"event_shape": (4, 4, 1), "levels": 17, "filters": 4, "blocks": 1, "resolutions": 2, "mixtures": 2}
     return lj.build(lj.PixelCNNConfig(**sizes | {"dropout": 0.0} | options), key=0)
+
+
+def _ffjord_image() -> lj.Density:
+    fixed = lj.Solver("rk4", steps=3)
+    sizes = {"event_shape": (4, 4, 1), "levels": 17, "alpha": 0.05, "hidden": (4,), "flows": 1}
+    return lj.build(lj.ImageFFJORDConfig(**sizes, solver=fixed, training_solver=fixed), key=0)
 
 
 def _gaussian() -> lj.Density:
@@ -162,6 +180,8 @@ DENSITIES: dict[str, DensityCase] = {
     "glow conditional": DensityCase(lambda: _glow(event_shape=(4, 4, 1), num_classes=3, scales=1), classes=3),
     "glow lu": DensityCase(lambda: _glow(event_shape=(4, 4, 1), permutation="conv1x1_lu", scales=1)),
     "vector glow": DensityCase(lambda: lj.build(lj.VectorGlowConfig(dimensions=3, depth=2, width=8), key=0)),
+    "ffjord": DensityCase(lambda: lj.build(lj.FFJORDConfig(dimensions=3, hidden=(8,), flows=2), key=0)),
+    "ffjord image": DensityCase(_ffjord_image),
     "pixelcnn": DensityCase(_pixelcnn),
     "pixelcnn three channels, padded": DensityCase(lambda: _pixelcnn(event_shape=(3, 5, 3), levels=256)),
     "pixelcnn conditional": DensityCase(lambda: _pixelcnn(num_classes=3, likelihood="reference"), classes=3),

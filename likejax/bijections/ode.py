@@ -252,11 +252,21 @@ class ODE(Bijection):
         fixed = None if probes is None else jax.lax.stop_gradient(probes)
         if solver.steps:
             steps = max(1, math.ceil(solver.steps * abs(end - start) - 1e-6))
-            controller: Any = diffrax.StepTo(ts=np.linspace(start, end, steps + 1))
+            times = np.linspace(start, end, steps + 1)
+            controller: Any = diffrax.StepTo(ts=times)
+            backward: Any = diffrax.StepTo(ts=times[::-1])
             first, most = None, steps + 1
+            checkpoints = steps  # one a step: few enough to keep
         else:
-            controller = diffrax.PIDController(rtol=solver.rtol, atol=solver.atol, norm=_state_norm)
+            tolerances = {"rtol": solver.rtol, "atol": solver.atol}
+            controller = diffrax.PIDController(**tolerances, norm=_state_norm)
+            backward = diffrax.PIDController(**tolerances, norm=diffrax.adjoint_rms_seminorm)
             first, most = math.copysign(min(_FIRST_STEP, abs(end - start)), end - start), solver.max_steps
+            checkpoints = None
+        if solver.adjoint == "checkpointed":
+            adjoint: Any = diffrax.RecursiveCheckpointAdjoint(checkpoints=checkpoints)
+        else:
+            adjoint = diffrax.BacksolveAdjoint(stepsize_controller=backward)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(lambda time, flight, ode: field(time, flight, ode, fixed)),
             method,
@@ -266,7 +276,7 @@ class ODE(Bijection):
             start_from,
             args=self,
             stepsize_controller=controller,
-            adjoint=_adjoint(solver, controller),
+            adjoint=adjoint,
             max_steps=most,
             throw=False,
         )
@@ -340,18 +350,6 @@ def _state_norm(error: Any) -> Array:
 def _safe_sqrt(x: Any) -> Array:
     positive = x > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
-
-
-def _adjoint(solver: Solver, controller: Any) -> Any:
-    import diffrax
-
-    if solver.adjoint == "checkpointed":
-        return diffrax.RecursiveCheckpointAdjoint()
-    if solver.steps:
-        backward: Any = diffrax.StepTo(ts=np.asarray(controller.ts)[::-1])
-    else:
-        backward = diffrax.PIDController(rtol=solver.rtol, atol=solver.atol, norm=diffrax.adjoint_rms_seminorm)
-    return diffrax.BacksolveAdjoint(stepsize_controller=backward)
 
 
 def _wide(x: Array) -> Any:

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
+import jax
+import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array, ArrayLike
 
 from likejax.bijections.bijection import Bijection
 from likejax.bijections.chain import Chain, Repeat
@@ -15,10 +18,12 @@ from likejax.bijections.ode import ODE, Solver, Trace
 from likejax.bijections.split import FactorOut
 from likejax.bijections.squeeze import Squeeze
 from likejax.bijections.standardise import Standardise
+from likejax.density import Density, KeyLike
 from likejax.models.dequantise import Dequantised
 from likejax.models.flow import Flow
 from likejax.nn.depth import repeat
 from likejax.nn.dynamics import Activation, Dynamics, TimeInjection
+from likejax.nn.modules import replace
 
 _HUTCHINSON = functools.partial(Trace, probes=1)
 
@@ -173,6 +178,61 @@ def _ode(config: FFJORDConfig | ImageFFJORDConfig, dynamics: Dynamics) -> ODE:
         solver=config.solver,
         training_solver=config.training_solver,
     )
+
+
+class Evaluations(NamedTuple):
+    """Evaluations of the fields, of all flows together, for one training gradient of a batch."""
+
+    forward: int
+    backward: int
+
+
+def function_evaluations(density: Density, x: ArrayLike, *, key: KeyLike | None = None) -> Evaluations:
+    """Counts how often the vector fields are evaluated in ``terms`` and in the gradient of its mean.
+
+    What a step costs: with the checkpointed adjoint ``backward`` repeats the steps that were taken, with the
+    continuous one it is a solve of its own.
+
+    Args:
+      density: A continuous flow, dequantised or not.
+      x: A batch.
+      key: As for ``terms``.
+
+    Example:
+      >>> import likejax as lj
+      >>> density = lj.build(lj.FFJORDConfig(hidden=(8,), training_solver=lj.Solver(method="rk4", steps=2)), key=0)
+      >>> lj.function_evaluations(density, lj.load("moons").examples[:4]).forward
+      8
+    """
+    calls: list[None] = []
+
+    def counted(node: Any) -> Any:
+        return replace(node, dynamics=_Counted(node.dynamics, calls)) if isinstance(node, ODE) else node
+
+    density = jax.tree.map(counted, density, is_leaf=lambda node: isinstance(node, ODE))
+
+    def loss(density: Density) -> jax.Array:
+        return -jnp.mean(density.terms(x, key=key).log_prob)
+
+    counts = []
+    for work in (loss, jax.grad(loss)):
+        jax.block_until_ready(jax.jit(work)(density))
+        jax.effects_barrier()
+        counts.append(len(calls))
+        calls.clear()
+    return Evaluations(counts[0], counts[1] - counts[0])
+
+
+class _Counted(nnx.Module):
+    """A field that notes each of its evaluations."""
+
+    def __init__(self, dynamics: Any, calls: list[None]):
+        self.dynamics = dynamics
+        self.note = lambda: calls.append(None)
+
+    def __call__(self, t: ArrayLike, z: Array) -> Array:
+        jax.debug.callback(self.note)
+        return self.dynamics(t, z)
 
 
 def _check(flows: int, hidden: tuple[int, ...]) -> None:

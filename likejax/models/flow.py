@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from likejax.bijections.bijection import Bijection, Latent
+from likejax.bijections.chain import Chain
+from likejax.bijections.standardise import Standardise
 from likejax.density import Density, KeyLike, Kind, Terms, as_key
 from likejax.distributions import standard_normal_log_prob
 from likejax.nn.modules import replace
@@ -37,6 +39,12 @@ class Flow(Density):
     @property
     def kind(self) -> Kind:  # type: ignore[override]
         return Kind.ESTIMATE if self.bijection.estimates else Kind.EXACT
+
+    @property
+    def log_scale(self) -> float | None:  # type: ignore[override]
+        """``sum(log std)`` of the data if the flow begins by standardising them."""
+        first = self.bijection.bijections[0] if isinstance(self.bijection, Chain) else self.bijection
+        return float(first.log_scale()) if isinstance(first, Standardise) else None
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         z, log_det = self.bijection.forward(x, key, condition)

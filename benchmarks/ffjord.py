@@ -1,0 +1,197 @@
+"""FFJORD against the same model in PyTorch with torchdiffeq: time per training step, and time to equal likelihood.
+
+    python benchmarks/ffjord.py [--dimensions 43 --hidden 860 860 --batch-size 64]   # seconds a step
+    python benchmarks/ffjord.py --steps 2000                                          # and nats against seconds
+
+Both sides use dopri5 at the same tolerance, one solve for the batch, the same network (concatsquash), Adam at the same
+rate; likejax with the checkpointed adjoint, PyTorch with the official code's continuous one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+import time
+from collections.abc import Callable
+
+import jax
+import numpy as np
+import optax
+import torch
+from side_by_side import compare
+from torch import nn
+from torchdiffeq import odeint_adjoint
+
+import likejax as lj
+from likejax.train.state import put_together, take_apart
+
+
+class ConcatSquash(nn.Module):
+    def __init__(self, before: int, after: int):
+        super().__init__()
+        self.layer = nn.Linear(before, after)
+        self.gate = nn.Linear(1, after)
+        self.shift = nn.Linear(1, after, bias=False)
+
+    def forward(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        t = t.reshape(1, 1)
+        return self.layer(x) * torch.sigmoid(self.gate(t)) + self.shift(t)
+
+
+class Field(nn.Module):
+    """State and log-determinant; the trace exact or by one probe that ``noise`` holds during a solve."""
+
+    def __init__(self, config: lj.FFJORDConfig):
+        super().__init__()
+        sizes = (config.dimensions, *config.hidden, config.dimensions)
+        self.layers = nn.ModuleList(ConcatSquash(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.activation = {"tanh": torch.tanh, "softplus": nn.functional.softplus}[config.activation]
+        self.noise: torch.Tensor | None = None
+
+    def velocity(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+        for layer in self.layers[:-1]:
+            x = self.activation(layer(t, x))
+        return self.layers[-1](t, x)
+
+    def forward(self, t: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+        with torch.enable_grad():
+            x = state[0].requires_grad_(True)
+            f = self.velocity(t, x)
+            if self.noise is None:
+                columns = [torch.autograd.grad(f[:, i].sum(), x, create_graph=True)[0][:, i] for i in range(f.shape[1])]
+                trace = sum(columns)
+            else:
+                trace = (torch.autograd.grad(f, x, self.noise, create_graph=True)[0] * self.noise).sum(1)
+        return f, trace
+
+
+class FFJORD(nn.Module):
+    def __init__(self, config: lj.FFJORDConfig):
+        super().__init__()
+        self.field = Field(config)
+        self.sqrt_end_time = nn.Parameter(torch.tensor(math.sqrt(config.end_time)))
+        self.config = config
+
+    def log_prob(self, x: torch.Tensor) -> torch.Tensor:
+        config = self.config
+        self.field.noise = torch.randn_like(x) if config.training_trace.probes else None
+        times = torch.stack([torch.zeros(()), self.sqrt_end_time**2])
+        tolerance = {"rtol": config.training_solver.rtol, "atol": config.training_solver.atol}
+        z, log_det = odeint_adjoint(self.field, (x, torch.zeros(len(x))), times, method="dopri5", **tolerance)
+        return (-0.5 * (z[-1] ** 2 + math.log(2 * math.pi))).sum(1) + log_det[-1]
+
+
+Step = Callable[[np.ndarray], float]
+
+
+def ours(config: lj.FFJORDConfig, rate: float) -> tuple[Step, Callable[[np.ndarray], float], int]:
+    density = lj.build(config, key=0)
+    structure, params, fixed = take_apart(density)
+    rule = optax.adam(rate)
+    state = params, rule.init(params), jax.random.key(2)
+
+    @jax.jit
+    def step(state, x):
+        params, moments, key = state
+        key, own = jax.random.split(key)
+
+        def loss(params):
+            return -put_together(structure, params, fixed).terms(x, key=own).log_prob.mean()
+
+        value, gradient = jax.value_and_grad(loss)(params)
+        updates, moments = rule.update(gradient, moments)
+        return (optax.apply_updates(params, updates), moments, key), value
+
+    def train(x: np.ndarray) -> float:
+        nonlocal state
+        state, value = step(state, x)
+        return float(value)
+
+    def score(x: np.ndarray) -> float:
+        return -float(np.mean(lj.log_prob_in_chunks(put_together(structure, state[0], fixed), x, batch_size=1000)))
+
+    return train, score, sum(leaf.size for leaf in params.values())
+
+
+def theirs(config: lj.FFJORDConfig, rate: float) -> tuple[Step, Callable[[np.ndarray], float], int]:
+    model = FFJORD(config)
+    rule = torch.optim.Adam(model.parameters(), rate)
+
+    def train(x: np.ndarray) -> float:
+        rule.zero_grad()
+        loss = -model.log_prob(torch.as_tensor(x)).mean()
+        loss.backward()
+        rule.step()
+        return float(loss)
+
+    def score(x: np.ndarray) -> float:
+        with torch.no_grad():
+            return -float(model.log_prob(torch.as_tensor(x)).mean())
+
+    return train, score, sum(p.numel() for p in model.parameters())
+
+
+def race(config: lj.FFJORDConfig, name: str, rate: float, batch_size: int, steps: int) -> None:
+    """Both train on the same batches; prints nats of 2,000 test points against seconds, compilation included."""
+    train, test = lj.load(name).examples, lj.load(name, split="test").examples[:2_000]
+    rows = np.random.default_rng(0).integers(0, len(train), (steps, batch_size))
+    marks = sorted({max(1, round(steps * part)) for part in (0.25, 0.5, 0.75, 1.0)})
+    reached: dict[str, list[tuple[float, float]]] = {}
+    for side, make in (("likejax", ours), ("PyTorch", theirs)):
+        step, score, _ = make(config, rate)
+        seconds, reached[side] = 0.0, []
+        for number, batch in enumerate(rows, 1):
+            start = time.perf_counter()
+            step(train[batch])
+            seconds += time.perf_counter() - start
+            if number in marks:
+                reached[side].append((seconds, score(test)))
+                print(f"{side:8} step {number:5}  {seconds:7.1f} s  {reached[side][-1][1]:.4f} nats", flush=True)
+    target = max(reached[side][-1][1] for side in reached) + 1e-9
+    times = {side: next(seconds for seconds, nats in marks if nats <= target) for side, marks in reached.items()}
+    print(f"to {target:.4f} nats: " + ", ".join(f"{side} {seconds:.1f} s" for side, seconds in times.items()), end="")
+    print(f", ratio {times['PyTorch'] / times['likejax']:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dimensions", type=int, default=2)
+    parser.add_argument("--hidden", type=int, nargs="+", default=[64, 64, 64])
+    parser.add_argument("--batch-size", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--in-a-row", type=int, default=5, help="steps of a round")
+    parser.add_argument("--steps", type=int, default=0, help="also train so many steps on the two moons")
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    points = arguments.dimensions == 2
+    solver = lj.Solver() if points else lj.Solver(rtol=1e-6, atol=1e-8)
+    config = lj.FFJORDConfig(
+        dimensions=arguments.dimensions,
+        hidden=tuple(arguments.hidden),
+        activation="tanh" if points else "softplus",
+        end_time=0.5 if points else 1.0,
+        training_trace=lj.Trace() if points else lj.Trace(probes=1, noise="gaussian"),
+        training_solver=solver,
+    )
+    rng = np.random.default_rng(0)
+    x = lj.load("moons").examples if points else rng.normal(size=(2_000, arguments.dimensions)).astype(np.float32)
+    batch = x[: arguments.batch_size]
+    sides = {"likejax": ours(config, 1e-3), "PyTorch": theirs(config, 1e-3)}
+    assert len({side[2] for side in sides.values()}) == 1, "the two networks differ in size"
+    trace = "exact trace" if points else "one Gaussian probe"
+    print(
+        f"{sides['likejax'][2]:,} parameters, batch {len(batch)}, {trace}, rtol {solver.rtol:g}, atol {solver.atol:g};"
+    )
+    print(
+        f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__},"
+    )
+    print(f"{torch.get_num_threads()} threads; the first steps of training")
+    work = {name: lambda step=side[0]: step(batch) for name, side in sides.items()}
+    compare("training step", work, arguments.rounds, in_a_row=arguments.in_a_row)
+    if arguments.steps:
+        race(config, "moons", 1e-3, arguments.batch_size, arguments.steps)
+
+
+if __name__ == "__main__":
+    main()

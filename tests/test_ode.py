@@ -1,0 +1,451 @@
+"""Continuous flows against closed forms, and what their solvers promise."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from flax import nnx
+from jaxtyping import TypeCheckError
+
+import likejax as lj
+from likejax.bijections import ODE, BatchNorm, FactorOut, Standardise
+from likejax.bijections.ode import Flight, Solver, Trace
+from likejax.nn.dynamics import Dynamics, TimeLayer
+from likejax.nn.modules import Buffer
+from tests.registry import perturbed, rngs
+
+FLOORS = {
+    "swissroll": 2.66,
+    "8gaussians": 2.833,
+    "pinwheel": 2.31,
+    "circles": 3.26,
+    "moons": 2.39,
+    "2spirals": 2.64,
+    "checkerboard": float(np.log(32)),
+    "rings": 2.62,
+}
+"""Entropies in nats, by Monte Carlo; of the checkerboard exactly."""
+METHODS = {"dopri5": 5, "tsit5": 5, "dopri8": 8, "bosh3": 3, "rk4": 4, "midpoint": 2}
+
+
+class Linear(nnx.Module):
+    """``f = A z + t b``."""
+
+    def __init__(self, matrix, drift=None):
+        self.matrix = nnx.Param(jnp.asarray(matrix))
+        self.drift = Buffer(jnp.zeros(len(matrix)) if drift is None else jnp.asarray(drift))
+
+    def __call__(self, t, z):
+        return z @ self.matrix[...].T + t * self.drift[...].reshape((1,) * (z.ndim - 1) + (-1,))
+
+
+class Wave(nnx.Module):
+    """``f = z cos(3 t)``, whose solution is ``z exp(sin(3 t) / 3)``."""
+
+    def __call__(self, t, z):
+        return z * jnp.cos(3 * t)
+
+
+class Bent(nnx.Module):
+    """``f = z^2 cos t``, whose solution is ``1 / (1 / x - sin t)``, with a log-determinant of ``2 log(z / x)``."""
+
+    def __call__(self, t, z):
+        return z * z * jnp.cos(t)
+
+
+class Cubic(nnx.Module):
+    """``f = z^3``, whose solution ends at infinity when ``t = 1 / (2 x^2)``."""
+
+    def __call__(self, t, z):
+        return z**3
+
+
+MATRIX = np.array([[0.3, -1.2, 0.0], [0.8, -0.4, 0.5], [0.1, 0.7, 0.2]])
+
+
+def network(seed: int = 0, **options) -> Dynamics:
+    return perturbed(Dynamics(2, (8,), rngs=nnx.Rngs(seed), **options), scale=0.5)
+
+
+@pytest.mark.parametrize("solver", [Solver(m, 1e-9, 1e-9) for m in ("dopri5", "dopri8")] + [Solver("rk4", steps=80)])
+def test_linear_ode(solver):
+    """Forward, inverse and log-determinant of a linear field, by the matrix exponential; energies by quadrature."""
+    with jax.enable_x64(True):
+        end_time, x = 1.7, jax.random.normal(jax.random.key(0), (4, 3))
+        ode = ODE(Linear(MATRIX), end_time=end_time, solver=solver)
+        z, log_det = jax.jit(jax.vmap(ode.forward))(x)
+        expected = x @ scipy.linalg.expm(end_time * MATRIX).T
+        np.testing.assert_allclose(z, expected, atol=1e-7)
+        np.testing.assert_allclose(log_det, end_time * np.trace(MATRIX), atol=1e-8)
+        np.testing.assert_allclose(jax.jit(jax.vmap(ode.inverse))(expected), x, atol=1e-7)
+        z, log_det, parts = jax.jit(ode.forward_jointly)(x)
+        np.testing.assert_allclose(z, expected, atol=1e-7)
+        np.testing.assert_allclose(log_det, end_time * np.trace(MATRIX), atol=1e-8)
+        times = np.linspace(0, end_time, 2001)
+        paths = np.stack([x @ scipy.linalg.expm(time * MATRIX).T @ MATRIX.T for time in times])
+        energy = np.trapezoid(np.square(paths).sum(-1), times, axis=0) / (2 * 3)
+        np.testing.assert_allclose(parts["kinetic_energy"], energy, rtol=1e-5)
+        np.testing.assert_allclose(parts["jacobian_norm"], end_time * np.square(MATRIX).sum() / 3, rtol=1e-7)
+
+
+@pytest.mark.parametrize("product", ["jvp", "vjp"])
+def test_hutchinson_of_a_linear_ode(product):
+    """With a constant Jacobian an estimate is ``T mean(e^T A e)``, and the norm ``T mean(|A e|^2) / D``."""
+    with jax.enable_x64(True):
+        probes = jax.random.normal(jax.random.key(1), (5, 2, 3))
+        trace = Trace(probes=5, noise="gaussian", product=product)
+        ode = ODE(Linear(MATRIX), trace=trace, solver=Solver("rk4", steps=4))
+        _, log_det, parts = ode.forward_jointly_with(jnp.ones((2, 3)), probes)
+        np.testing.assert_allclose(log_det, np.einsum("sbi,ij,sbj->b", probes, MATRIX, probes) / 5, rtol=1e-10)
+        image = probes @ (MATRIX.T if product == "jvp" else MATRIX)
+        np.testing.assert_allclose(parts["jacobian_norm"], np.square(image).sum(-1).mean(0) / 3, rtol=1e-10)
+
+
+@pytest.mark.parametrize(("method", "order"), METHODS.items())
+def test_order(method, order):
+    """With shorter steps the error falls as their length to the power of the order."""
+    with jax.enable_x64(True):
+        errors = []
+        steps = (4, 8) if order == 8 else (8, 64)
+        for count in steps:
+            ode = ODE(Bent(), end_time=1.3, solver=Solver(method, steps=count))
+            z, log_det = jax.jit(ode.forward)(jnp.full(1, 0.7))
+            end = 1 / (1 / 0.7 - np.sin(1.3))
+            assert float(log_det) == pytest.approx(2 * np.log(end / 0.7), rel=0.02)
+            errors.append(abs(float(z[0]) - end))
+        assert np.log(errors[0] / errors[1]) / np.log(steps[1] / steps[0]) == pytest.approx(order, abs=0.6)
+
+
+def test_error_follows_the_tolerance():
+    """A hundredth of the tolerance gives at most a tenth of the error, which stays below 100 tolerances."""
+    with jax.enable_x64(True):
+        errors = []
+        for tolerance in (1e-3, 1e-5, 1e-7):
+            ode = ODE(Wave(), end_time=3.0, solver=Solver(rtol=tolerance, atol=tolerance))
+            errors.append(abs(float(jax.jit(ode.forward)(jnp.ones(1))[0][0]) - np.exp(np.sin(9.0) / 3)))
+            assert errors[-1] < 100 * tolerance
+        assert errors[1] < errors[0] / 10
+        assert errors[2] < errors[1] / 10
+
+
+def test_round_trip():
+    """Latents decode to the data within ten tolerances."""
+    density = perturbed(lj.build(lj.FFJORDConfig(hidden=(16,)), key=0), scale=0.5)
+    x = jax.random.normal(jax.random.key(0), (32, 2))
+    np.testing.assert_allclose(density.decode(density.encode(x)), x, atol=1e-4)
+
+
+def test_hutchinson_is_unbiased():
+    """The mean over 4,096 probes lies within 4 standard errors of the exact trace, and errors fall as 1/sqrt(probes)."""
+    with jax.enable_x64(True):
+        field, x = network(), jnp.asarray([0.3, -0.8])
+        exact = jax.jit(ODE(field, solver=Solver(rtol=1e-8, atol=1e-8)).forward)(x)[1]
+        for noise in ("rademacher", "gaussian"):
+            spread = {}
+            for probes in (1, 16):
+                ode = ODE(field, trace=Trace(probes, noise=noise), solver=Solver(rtol=1e-8, atol=1e-8))
+                keys = jax.random.split(jax.random.key(2), 4096)
+                values = np.asarray(jax.jit(jax.vmap(lambda key, ode=ode: ode.forward(x, key)[1]))(keys))
+                error = values.std(ddof=1) / np.sqrt(len(values))
+                assert error > 0
+                assert abs(values.mean() - exact) < 4 * error
+                spread[probes] = values.std(ddof=1)
+            assert spread[1] / spread[16] == pytest.approx(4, rel=0.15)
+
+
+def test_batch_mates_do_not_matter():
+    """With half of a batch replaced by far points, the other half does not move by one bit."""
+    for trace in (Trace(), Trace(probes=1)):
+        density = perturbed(lj.build(lj.FFJORDConfig(hidden=(16, 16), trace=trace), key=0), scale=0.5)
+        x = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+        far = x.copy()
+        far[8:] = 30 * far[8:] + 50
+        key = jax.random.key(3)
+        alone, beside = density.log_prob(x, key=key), density.log_prob(far, key=key)
+        np.testing.assert_array_equal(alone[:8], beside[:8])
+        assert np.isfinite(beside).all()
+        assert not np.allclose(alone[8:], beside[8:])
+        np.testing.assert_array_equal(density.encode(x)[:8], density.encode(far)[:8])
+
+
+@pytest.mark.parametrize("trace", [Trace(), Trace(probes=2)], ids=["exact", "hutchinson"])
+def test_the_joint_solve_differs_within_the_tolerance(trace):
+    """Training's one solve of a batch and the separate ones agree to ten tolerances, on the same probes."""
+    tolerance = 1e-5
+    solver = Solver(rtol=tolerance, atol=tolerance)
+    config = lj.FFJORDConfig(hidden=(16,), flows=2, trace=trace, training_trace=trace, solver=solver)
+    density = perturbed(lj.build(dataclasses.replace(config, training_solver=solver), key=0), scale=0.5)
+    x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
+    separate, joint = density.log_prob(x, key=7), density.terms(x, key=7)
+    np.testing.assert_allclose(joint.log_prob, separate, rtol=10 * tolerance, atol=10 * tolerance)
+    assert joint.log_prob.shape == (64,)
+    assert {"kinetic_energy", "jacobian_norm", "evaluations"} == set(joint.parts)
+
+
+def test_energies_have_no_say_in_the_steps():
+    """With and without them, even where they change fastest, steps and states are the same."""
+    ode = ODE(network(), end_time=2.0, solver=Solver(rtol=1e-4, atol=1e-4))
+    x, zero = jax.random.normal(jax.random.key(0), (8, 2)) * 3, jnp.zeros(8)
+
+    @jax.jit
+    def both(ode):
+        plain = ode._solve(Flight(x, zero), ode.solver, ode.trace)
+        return plain, ode._solve(Flight(x, zero, zero, zero), ode.solver, ode.trace)
+
+    (plain, steps), (with_energies, same_steps) = both(ode)
+    assert int(steps) == int(same_steps) > 20
+    np.testing.assert_allclose(plain.z, with_energies.z, rtol=1e-6)
+    np.testing.assert_allclose(plain.log_det, with_energies.log_det, rtol=1e-5, atol=1e-6)
+    assert (with_energies.kinetic_energy > 0).all()
+
+
+@pytest.mark.parametrize("solver", [Solver(rtol=1e-8, atol=1e-8), Solver("rk4", steps=40)], ids=["adaptive", "fixed"])
+def test_adjoints_agree(solver):
+    """Checkpointed and continuous: the same gradient, of the end time too, and that of the closed form."""
+    with jax.enable_x64(True):
+        x = jax.random.normal(jax.random.key(0), (5, 3))
+
+        def loss(ode):
+            z, log_det, _ = ode.forward_jointly(x)
+            return jnp.mean(jnp.sum(jnp.square(z), -1) - 3 * log_det)
+
+        gradients = []
+        for adjoint in ("checkpointed", "continuous"):
+            training = dataclasses.replace(solver, adjoint=adjoint)
+            ode = ODE(Linear(MATRIX), end_time=1.3, training_solver=training)
+            gradients.append(jax.jit(jax.grad(loss))(ode))
+
+        def closed(matrix, root):
+            z = x @ jax.scipy.linalg.expm(root**2 * matrix).T
+            return jnp.mean(jnp.sum(jnp.square(z), -1)) - 3 * root**2 * jnp.trace(matrix)
+
+        expected = jax.grad(closed, argnums=(0, 1))(jnp.asarray(MATRIX), jnp.sqrt(1.3))
+        for gradient in gradients:
+            np.testing.assert_allclose(gradient.dynamics.matrix[...], expected[0], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(gradient.sqrt_end_time[...], expected[1], rtol=1e-5)
+
+
+def test_evaluations_are_counted():
+    """What terms reports is what a counter in the field counts, forward; backward is counted likewise."""
+    x = lj.load("moons").examples[:8]
+    key = jax.random.key(0)
+    for solver, backward in ((Solver("bosh3"), None), (Solver("rk4", steps=3), 12)):
+        density = lj.build(lj.FFJORDConfig(hidden=(8,), training_solver=solver), key=0)
+        count = lj.function_evaluations(density, x, key=key)
+        assert count.forward == int(density.terms(x, key=key).parts["evaluations"][0]) > 0
+        assert count.backward == (backward or count.forward - 1)  # the first slope is reused
+
+
+def test_a_solve_that_fails_says_so():
+    """NaN in its place and nowhere else; evaluate names it; terms are NaN together."""
+    density = lj.Flow(ODE(Cubic(), solver=Solver(max_steps=200)), (2,))
+    x = np.random.default_rng(0).uniform(-0.6, 0.6, size=(8, 2)).astype(np.float32)
+    before = density.log_prob(x)
+    x[5] = 3.0
+    log_prob = density.log_prob(x)
+    assert np.isfinite(before).all()
+    np.testing.assert_array_equal(np.isnan(log_prob), np.arange(8) == 5)
+    np.testing.assert_array_equal(np.delete(log_prob, 5), np.delete(before, 5))
+    assert np.isnan(density.terms(x).log_prob).all()
+    with pytest.raises(ValueError, match=r"NaN for 1 of 8 examples, the first at row 5.*max_steps"):
+        lj.evaluate(density, lj.Dataset.from_array(x))
+
+
+def test_training_stops_when_solves_fail():
+    config = lj.FFJORDConfig(hidden=(8,), training_solver=Solver(max_steps=1, rtol=1e-7, atol=1e-7))
+    experiment = lj.Experiment(model=config, batch_size=16, steps=30, guard=lj.Guard(patience=3))
+    with pytest.raises(lj.NonFiniteError, match="step"):
+        lj.fit(experiment, lj.load("moons"), key=0)
+
+
+def test_kinds():
+    exact = lj.build(lj.FFJORDConfig(hidden=(4,)), key=0)
+    assert exact.kind is lj.Kind.EXACT
+    estimate = lj.with_solver(exact, trace=Trace(probes=1))
+    assert estimate.kind is lj.Kind.ESTIMATE
+    assert estimate.config.trace == Trace(probes=1)
+    assert lj.Dequantised(estimate, 4).kind is lj.Kind.ESTIMATE
+    assert lj.Dequantised(exact, 4).kind is lj.Kind.BOUND
+    with pytest.raises(ValueError, match="needs a key"):
+        estimate.log_prob(np.zeros((1, 2), np.float32))
+    training = lj.with_solver(exact, training_trace=Trace(probes=1))
+    with pytest.raises(ValueError, match="needs a key"):
+        training.terms(np.zeros((1, 2), np.float32))
+
+
+def test_draws_average_probes():
+    """Draws of an estimate spread around the exact value, and evaluate states the error of their mean."""
+    density = perturbed(lj.build(lj.FFJORDConfig(hidden=(8,), trace=Trace(probes=1)), key=0), scale=0.5)
+    data = lj.load("moons", split="test").take(np.arange(64))
+    exact = lj.with_solver(density, trace=Trace()).log_prob(data.examples)
+    draws = np.asarray(density.log_prob_draws(data.examples, key=0, draws=64))
+    error = draws.std(0, ddof=1) / 8
+    assert (np.abs(draws.mean(0) - exact) < 5 * error + 1e-4).all()
+    evaluation = lj.evaluate(density, data, key=0, draws=64)
+    np.testing.assert_allclose(evaluation.log_prob, draws.mean(0), rtol=1e-4, atol=1e-4)
+    assert evaluation.monte_carlo_error == pytest.approx(np.sqrt(np.square(error).sum()) / 64, rel=1e-3)
+    assert "log p ~" in str(evaluation)
+
+
+@pytest.mark.parametrize("images", [False, True])
+def test_concat_is_a_channel_of_time(images):
+    """The time as one more input channel, the first, zero outside an image like the others."""
+    layer = TimeLayer(2, 3, images=images, time="concat", rngs=rngs())
+    h = jax.random.normal(jax.random.key(0), (4, 5, 2) if images else (2,))
+    with_time = jnp.concatenate([jnp.full_like(h[..., :1], 0.7), h], -1)
+    plain = TimeLayer(3, 3, images=images, time="ignore", rngs=rngs())
+    plain.kernel, plain.bias = layer.kernel, layer.bias
+    np.testing.assert_allclose(layer(0.7, h), plain(0.0, with_time), rtol=1e-5, atol=1e-6)
+
+
+def test_strides():
+    """Halving and doubling 4x4 convolutions are XLA's with a padding of 1, the doubling one that of the transpose."""
+    h = jax.random.normal(jax.random.key(0), (1, 6, 8, 3))
+    down = TimeLayer(3, 5, images=True, stride=2, time="ignore", rngs=rngs())
+    numbers = ("NHWC", "HWIO", "NHWC")
+    expected = jax.lax.conv_general_dilated(h, down.kernel[...], (2, 2), ((1, 1), (1, 1)), dimension_numbers=numbers)
+    np.testing.assert_allclose(down(0.0, h), expected + down.bias[...].reshape(1, 1, 1, -1), rtol=1e-4, atol=1e-5)
+    up = TimeLayer(3, 5, images=True, stride=-2, time="ignore", rngs=rngs())
+    transposed = jax.lax.conv_transpose(h, up.kernel[...][::-1, ::-1], (2, 2), "SAME", dimension_numbers=numbers)
+    got = up(0.0, h) - up.bias[...].reshape(1, 1, 1, -1)
+    assert got.shape == (1, 12, 16, 5)
+    np.testing.assert_allclose(got, transposed, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["softplus", "swish"])
+def test_autoencoder_shaped_field(activation):
+    """One scale, halved and doubled inside the field: exact and estimated log-masses agree on average."""
+    config = lj.ImageFFJORDConfig(
+        event_shape=(4, 4, 1),
+        levels=4,
+        alpha=0.05,
+        hidden=(4, 4),
+        strides=(2, 1, -2),
+        flows=1,
+        multiscale=False,
+        activation=activation,
+        solver=Solver("midpoint", steps=2),
+        training_solver=Solver("midpoint", steps=2),
+    )
+    density = perturbed(lj.build(config, key=0), scale=0.2)
+    assert density.flow.latent_shapes().shape == (4, 4, 1)
+    x = np.random.default_rng(0).integers(0, 4, (3, 4, 4, 1)).astype(np.uint8)
+    exact = lj.with_solver(density, trace=Trace()).log_prob_draws(x, key=1, draws=256)
+    estimates = density.log_prob_draws(x, key=1, draws=256)
+    assert (density.kind, lj.with_solver(density, trace=Trace()).kind) == (lj.Kind.ESTIMATE, lj.Kind.BOUND)
+    difference = np.asarray(estimates - exact)
+    error = difference.std(0, ddof=1) / 16
+    assert (np.abs(difference.mean(0)) < 5 * error + 1e-4).all()
+    assert density.sample(3, 2).shape == (2, 4, 4, 1)
+
+
+def test_identity_at_the_start():
+    """With the last layer at zero a flow starts as the identity, and its energies at zero."""
+    density = lj.build(lj.FFJORDConfig(hidden=(8,), zero_last=True, flows=2), key=0)
+    x = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
+    terms = density.terms(x)
+    normal = -0.5 * np.square(x).sum(1) - np.log(2 * np.pi)
+    np.testing.assert_allclose(terms.log_prob, normal, rtol=1e-6)
+    np.testing.assert_array_equal(terms.parts["kinetic_energy"], 0)
+
+
+def test_energies_enter_the_loss():
+    """Weighted as they are, beside bits per dimension; a density without them is refused."""
+    density = perturbed(lj.build(lj.FFJORDConfig(hidden=(8,)), key=0))
+    batch = next(iter_batches(lj.load("moons"), 16))
+    plain, metrics = lj.NLL()(density, batch, jax.random.key(0), jnp.zeros((), int))
+    weighted, _ = lj.NLL(kinetic_weight=0.5, jacobian_weight=2.0)(density, batch, jax.random.key(0), jnp.zeros((), int))
+    added = 0.5 * metrics["kinetic_energy"] + 2 * metrics["jacobian_norm"]
+    assert added > 0
+    np.testing.assert_allclose(weighted, plain + added, rtol=1e-5)
+    glow = lj.build(lj.VectorGlowConfig(depth=1, width=4), key=0)
+    with pytest.raises(ValueError, match="has no such term"):
+        lj.NLL(kinetic_weight=1.0)(glow, batch, jax.random.key(0), jnp.zeros((), int))
+
+
+def iter_batches(dataset, size):
+    from likejax.data.batches import Batch
+
+    yield Batch(x=jnp.asarray(dataset.examples[:size]), condition=None, weight=None)
+
+
+def test_standardise():
+    """Nats refer to the data as given; evaluate prints them with reference to standardised data too."""
+    rng = np.random.default_rng(0)
+    table = lj.Dataset.from_array((rng.normal(size=(500, 2)) * [5.0, 0.01] + [3.0, -7.0]).astype(np.float32))
+    config = lj.FFJORDConfig(hidden=(4,), standardise=True, zero_last=True)
+    density = lj.build(config, key=0).initialise(table.examples, 0)
+    evaluation = lj.evaluate(density, table)
+    scales = np.log(table.examples.std(0, dtype=np.float64)).sum()
+    assert evaluation.log_scale == pytest.approx(scales, rel=1e-4)
+    assert evaluation.standardised == pytest.approx(-1 - np.log(2 * np.pi), rel=1e-4)
+    assert evaluation.mean == pytest.approx(evaluation.standardised - scales, rel=1e-5)
+    assert f"{evaluation.standardised:.4f} standardised" in str(evaluation)
+    assert evaluation.to_dict()["standardised"] == evaluation.standardised
+    assert lj.evaluate(lj.FullGaussian.fit(table), table).standardised is None
+    constant = Standardise(2).initialise(jnp.ones((5, 2)), jax.random.key(0))
+    np.testing.assert_array_equal(constant.forward(jnp.ones(2))[0], 0)
+
+
+def test_batch_norm_and_factor_out():
+    norm = BatchNorm(jnp.ones(2), jnp.full(2, 4.0), jnp.array([0.1, -0.2]), jnp.array([1.0, 2.0]))
+    z, log_det = norm.forward(jnp.array([3.0, -1.0]))
+    scale = np.exp([0.1, -0.2]) / np.sqrt(4.0001)
+    np.testing.assert_allclose(z, np.array([2.0, -2.0]) * scale + [1, 2], rtol=1e-6)
+    np.testing.assert_allclose(log_det, np.log(scale).sum(), rtol=1e-5)
+    (kept, out), log_det = FactorOut(3).forward(jnp.arange(6.0).reshape(2, 3))
+    assert kept.shape[-1] + out.shape[-1] == 3
+    assert log_det == 0
+
+
+def test_a_path_ends_where_forward_does():
+    density = perturbed(lj.build(lj.FFJORDConfig(hidden=(8,)), key=0))
+    ode = density.bijection.bijections[0].blocks.blocks[0]
+    x = jnp.array([0.5, -1.0])
+    path = ode.path(x, np.array([0.0, 0.5, 1.0]))
+    np.testing.assert_allclose(path[0], x)
+    np.testing.assert_allclose(path[-1], density.encode(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FLOORS)
+def test_trained_toys_are_densities(name):
+    """After a little training of the paper's network: mass 1 on a grid, and no better than the entropy allows."""
+    experiment = dataclasses.replace(lj.preset(f"ffjord/{name}"), steps=150, log_every=50, validate_every=150)
+    train, test = lj.load(name), lj.load(name, split="test").take(np.arange(1000))
+    density = lj.fit(experiment, train, key=0).density
+    side = 7.0
+    ticks = (np.arange(120) + 0.5) / 120 * 2 * side - side
+    grid = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2).astype(np.float32)
+    log_probs = lj.log_prob_in_chunks(density, grid, batch_size=1800)
+    assert np.exp(log_probs).sum() * (2 * side / 120) ** 2 == pytest.approx(1, abs=5e-3)
+    evaluation = lj.evaluate(density, test, batch_size=1000)
+    assert -evaluation.mean > FLOORS[name] - 4 * evaluation.standard_error
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Solver(method="rk4"), "set steps"),
+        (lambda: Solver(method="euler"), "'euler'"),
+        (lambda: Solver(steps=-1), "0 <= steps"),
+        (lambda: Solver(rtol=0.0, atol=0.0), "tolerances"),
+        (lambda: Solver(adjoint="symplectic"), "'symplectic'"),
+        (lambda: Trace(probes=-1), "probes >= 0"),
+        (lambda: Trace(noise="uniform"), "'uniform'"),
+        (lambda: Trace(product="hvp"), "'hvp'"),
+        (lambda: ODE(Wave(), end_time=0.0), "end_time > 0"),
+        (lambda: TimeLayer(1, 1, images=True, stride=3, rngs=rngs()), "stride"),
+        (lambda: Dynamics(2, (4,), strides=(1,), rngs=rngs()), "expected 2 strides"),
+        (lambda: Dynamics(2, (4,), activation="relu", rngs=rngs()), "'relu'"),
+        (lambda: lj.build(lj.FFJORDConfig(flows=0), key=0), "flows >= 1"),
+    ],
+)
+def test_wrong_use_says_what_to_do(make, message):
+    with pytest.raises((ValueError, TypeCheckError), match=message):
+        make()
