@@ -10,6 +10,7 @@ rate; likejax with the checkpointed adjoint, PyTorch with the official code's co
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import platform
 import time
@@ -45,7 +46,7 @@ class Field(nn.Module):
     def __init__(self, config: lj.FFJORDConfig):
         super().__init__()
         sizes = (config.dimensions, *config.hidden, config.dimensions)
-        self.layers = nn.ModuleList(ConcatSquash(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
+        self.layers = nn.ModuleList(ConcatSquash(a, b) for a, b in itertools.pairwise(sizes))
         self.activation = {"tanh": torch.tanh, "softplus": nn.functional.softplus}[config.activation]
         self.noise: torch.Tensor | None = None
 

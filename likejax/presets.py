@@ -476,20 +476,20 @@ def _small_table(name: str, dimensions: int) -> Experiment[FFJORDConfig]:
     solver = Solver(rtol=1e-4, atol=1e-4)
     model = FFJORDConfig(
         dimensions=dimensions,
-        hidden=(64, 64),
-        flows=1,
+        hidden=(128, 128),
         end_time=1.0,
         standardise=True,
+        training_trace=Trace(probes=1),
         training_solver=solver,
     )
     return Experiment(
         model=model,
         dataset=f"uci/{name}",
         optimiser=Optimiser(
-            name="adamw", learning_rate=3e-3, weight_decay=0.01, warmup_steps=100, decay="cosine", clip_norm=50.0
+            name="adamw", learning_rate=3e-3, weight_decay=0.03, warmup_steps=100, decay="cosine", clip_norm=50.0
         ),
         batch_size=128,
-        steps=2_000,
+        steps=3_000,
         initialise_with=100_000,
         ema_decay=0.99,
         validate_every=100,

@@ -72,7 +72,7 @@ def _repeat() -> bj.Bijection:
 
 def _ode(channels: int = 3, **options) -> bj.Bijection:
     field = Dynamics(channels, (5,), rngs=rngs(), **options)
-    return bj.ODE(field, end_time=0.5, solver=lj.Solver("dopri8", steps=12))
+    return bj.ODE(field, end_time=0.5, solver=lj.Solver("rk4", steps=200))
 
 
 VECTOR = {"kernel_sizes": (1, 1, 1)}
@@ -128,10 +128,16 @@ def _pixelcnn(**options) -> lj.Density:
     return lj.build(lj.PixelCNNConfig(**sizes | {"dropout": 0.0} | options), key=0)
 
 
+_FIXED = {"solver": lj.Solver("midpoint", steps=8), "training_solver": lj.Solver("midpoint", steps=8)}
+
+
+def _ffjord() -> lj.Density:
+    return lj.build(lj.FFJORDConfig(dimensions=3, hidden=(8,), flows=2, **_FIXED), key=0)
+
+
 def _ffjord_image() -> lj.Density:
-    fixed = lj.Solver("rk4", steps=3)
     sizes = {"event_shape": (4, 4, 1), "levels": 17, "alpha": 0.05, "hidden": (4,), "flows": 1}
-    return lj.build(lj.ImageFFJORDConfig(**sizes, solver=fixed, training_solver=fixed), key=0)
+    return lj.build(lj.ImageFFJORDConfig(**sizes, **_FIXED), key=0)
 
 
 def _gaussian() -> lj.Density:
@@ -180,7 +186,7 @@ DENSITIES: dict[str, DensityCase] = {
     "glow conditional": DensityCase(lambda: _glow(event_shape=(4, 4, 1), num_classes=3, scales=1), classes=3),
     "glow lu": DensityCase(lambda: _glow(event_shape=(4, 4, 1), permutation="conv1x1_lu", scales=1)),
     "vector glow": DensityCase(lambda: lj.build(lj.VectorGlowConfig(dimensions=3, depth=2, width=8), key=0)),
-    "ffjord": DensityCase(lambda: lj.build(lj.FFJORDConfig(dimensions=3, hidden=(8,), flows=2), key=0)),
+    "ffjord": DensityCase(_ffjord),
     "ffjord image": DensityCase(_ffjord_image),
     "pixelcnn": DensityCase(_pixelcnn),
     "pixelcnn three channels, padded": DensityCase(lambda: _pixelcnn(event_shape=(3, 5, 3), levels=256)),

@@ -141,7 +141,7 @@ def test_round_trip():
 
 
 def test_hutchinson_is_unbiased():
-    """The mean over 4,096 probes lies within 4 standard errors of the exact trace, and errors fall as 1/sqrt(probes)."""
+    """The mean over 4,096 probes lies within 4 standard errors of the exact trace; errors fall as 1/sqrt(probes)."""
     with jax.enable_x64(True):
         field, x = network(), jnp.asarray([0.3, -0.8])
         exact = jax.jit(ODE(field, solver=Solver(rtol=1e-8, atol=1e-8)).forward)(x)[1]

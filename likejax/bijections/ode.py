@@ -258,7 +258,7 @@ class ODE(Bijection):
             first, most = None, steps + 1
             checkpoints = steps  # one a step: few enough to keep
         else:
-            tolerances = {"rtol": solver.rtol, "atol": solver.atol}
+            tolerances: dict[str, Any] = {"rtol": solver.rtol, "atol": solver.atol}
             controller = diffrax.PIDController(**tolerances, norm=_state_norm)
             backward = diffrax.PIDController(**tolerances, norm=diffrax.adjoint_rms_seminorm)
             first, most = math.copysign(min(_FIRST_STEP, abs(end - start)), end - start), solver.max_steps
