@@ -250,34 +250,18 @@ class ODE(Bijection):
         count = 0 if start_from.log_det is None else start_from.log_det.ndim
         field = _Field(trace or Trace(), count)
         fixed = None if probes is None else jax.lax.stop_gradient(probes)
-        if solver.steps:
-            steps = max(1, math.ceil(solver.steps * abs(end - start) - 1e-6))
-            times = np.linspace(start, end, steps + 1)
-            controller: Any = diffrax.StepTo(ts=times)
-            backward: Any = diffrax.StepTo(ts=times[::-1])
-            first, most = None, steps + 1
-            checkpoints = steps  # one a step: few enough to keep
-        else:
-            tolerances: dict[str, Any] = {"rtol": solver.rtol, "atol": solver.atol}
-            controller = diffrax.PIDController(**tolerances, norm=_state_norm)
-            backward = diffrax.PIDController(**tolerances, norm=diffrax.adjoint_rms_seminorm)
-            first, most = math.copysign(min(_FIRST_STEP, abs(end - start)), end - start), solver.max_steps
-            checkpoints = None
-        if solver.adjoint == "checkpointed":
-            adjoint: Any = diffrax.RecursiveCheckpointAdjoint(checkpoints=checkpoints)
-        else:
-            adjoint = diffrax.BacksolveAdjoint(stepsize_controller=backward)
+        stepping = _stepping(solver, start, end)
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(lambda time, flight, ode: field(time, flight, ode, fixed)),
             method,
             start,
             end,
-            first,
+            stepping.first,
             start_from,
             args=self,
-            stepsize_controller=controller,
-            adjoint=adjoint,
-            max_steps=most,
+            stepsize_controller=stepping.controller,
+            adjoint=stepping.adjoint,
+            max_steps=stepping.most,
             throw=False,
         )
         arrived = solution.result == diffrax.RESULTS.successful
@@ -285,6 +269,35 @@ class ODE(Bijection):
         flight = jax.tree.map(lambda leaf: jnp.where(arrived, leaf[0], jnp.nan), solution.ys)
         at_start, per_step = method.evaluations
         return flight, at_start + per_step * solution.stats["num_steps"]
+
+
+class _Stepping(NamedTuple):
+    """What diffrax is told of the steps of a solve."""
+
+    controller: Any
+    adjoint: Any
+    first: float | None
+    most: int
+
+
+def _stepping(solver: Solver, start: float, end: float) -> _Stepping:
+    import diffrax
+
+    if solver.steps:
+        most = max(1, math.ceil(solver.steps * abs(end - start) - 1e-6))
+        times = np.linspace(start, end, most + 1)
+        controller: Any = diffrax.StepTo(ts=times)
+        backward: Any = diffrax.StepTo(ts=times[::-1])
+        first, checkpoints, most = None, most, most + 1  # a checkpoint a step: few enough to keep
+    else:
+        tolerances: dict[str, Any] = {"rtol": solver.rtol, "atol": solver.atol}
+        controller = diffrax.PIDController(**tolerances, norm=_state_norm)
+        backward = diffrax.PIDController(**tolerances, norm=diffrax.adjoint_rms_seminorm)
+        first, most = math.copysign(min(_FIRST_STEP, abs(end - start)), end - start), solver.max_steps
+        checkpoints = None
+    if solver.adjoint == "continuous":
+        return _Stepping(controller, diffrax.BacksolveAdjoint(stepsize_controller=backward), first, most)
+    return _Stepping(controller, diffrax.RecursiveCheckpointAdjoint(checkpoints=checkpoints), first, most)
 
 
 class _Field(NamedTuple):
