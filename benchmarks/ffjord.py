@@ -2,6 +2,7 @@
 
     python benchmarks/ffjord.py [--dimensions 43 --hidden 860 860 --batch-size 64]   # seconds a step
     python benchmarks/ffjord.py --steps 2000                                          # and nats against seconds
+    python benchmarks/ffjord.py --products                                            # forward or reverse mode
 
 Both sides use dopri5 at the same tolerance, one solve for the batch, the same network (concatsquash), Adam at the same
 rate; likejax with the checkpointed adjoint, PyTorch with the official code's continuous one.
@@ -10,6 +11,7 @@ rate; likejax with the checkpointed adjoint, PyTorch with the official code's co
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import itertools
 import math
 import platform
@@ -163,6 +165,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--in-a-row", type=int, default=5, help="steps of a round")
     parser.add_argument("--steps", type=int, default=0, help="also train so many steps on the two moons")
+    parser.add_argument("--products", action="store_true", help="compare products with the Jacobian by JVP and VJP")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     points = arguments.dimensions == 2
@@ -178,11 +181,15 @@ def main() -> None:
     rng = np.random.default_rng(0)
     x = lj.load("moons").examples if points else rng.normal(size=(2_000, arguments.dimensions)).astype(np.float32)
     batch = x[: arguments.batch_size]
-    sides = {"likejax": ours(config, 1e-3), "PyTorch": theirs(config, 1e-3)}
+    if arguments.products:
+        reverse = dataclasses.replace(config.training_trace, product="vjp")
+        sides = {"jvp": ours(config, 1e-3), "vjp": ours(dataclasses.replace(config, training_trace=reverse), 1e-3)}
+    else:
+        sides = {"likejax": ours(config, 1e-3), "PyTorch": theirs(config, 1e-3)}
     assert len({side[2] for side in sides.values()}) == 1, "the two networks differ in size"
     trace = "exact trace" if points else "one Gaussian probe"
     print(
-        f"{sides['likejax'][2]:,} parameters, batch {len(batch)}, {trace}, rtol {solver.rtol:g}, atol {solver.atol:g};"
+        f"{next(iter(sides.values()))[2]:,} parameters, batch {len(batch)}, {trace}, rtol {solver.rtol:g}, atol {solver.atol:g};"
     )
     print(
         f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__},"
