@@ -96,6 +96,17 @@ def test_adaptive_clipping_treats_blocks_of_a_stack_one_by_one():
     np.testing.assert_array_equal(found["a"], expected["a"])
 
 
+@pytest.mark.parametrize("name", ["adam", "adamax"])
+def test_weight_decay_of_adam_is_added_to_the_gradient(name):
+    """As in the official FFJORD code (PyTorch's Adam), and unlike adamw."""
+    params, gradient = {"w": jnp.array([3.0, -2.0])}, {"w": jnp.array([0.1, 0.2])}
+    decayed = build_optimiser(lj.Optimiser(name=name, weight_decay=0.5), 10)
+    plain = build_optimiser(lj.Optimiser(name=name), 10)
+    got, _ = decayed.update(gradient, decayed.init(params), params)
+    expected, _ = plain.update({"w": gradient["w"] + 0.5 * params["w"]}, plain.init(params), params)
+    np.testing.assert_allclose(got["w"], expected["w"], rtol=1e-6)
+
+
 def test_schedules_end_where_they_say():
     rates = {
         decay: [
