@@ -17,6 +17,7 @@ from likejax.bijections import ODE, BatchNorm, FactorOut, Standardise
 from likejax.bijections.ode import Flight, Solver, Trace
 from likejax.nn.dynamics import Dynamics, TimeLayer
 from likejax.nn.modules import Buffer
+from likejax.train.state import take_apart
 from tests.registry import perturbed, rngs
 
 FLOORS = {
@@ -352,6 +353,14 @@ def test_identity_at_the_start():
     normal = -0.5 * np.square(x).sum(1) - np.log(2 * np.pi)
     np.testing.assert_allclose(terms.log_prob, normal, rtol=1e-6)
     np.testing.assert_array_equal(terms.parts["kinetic_energy"], 0)
+
+
+def test_initial_scale():
+    """Three times the weight matrices, the same biases and gates."""
+    one, three = (lj.build(lj.FFJORDConfig(hidden=(4,), initial_scale=s), key=0) for s in (1.0, 3.0))
+    for name, value in take_apart(one)[1].items():
+        factor = 3.0 if name.endswith("kernel") else 1.0
+        np.testing.assert_allclose(take_apart(three)[1][name], factor * value, rtol=1e-6, err_msg=name)
 
 
 def test_energies_enter_the_loss():

@@ -55,6 +55,8 @@ class FFJORDConfig:
     """Between layers."""
     zero_last: bool = False
     """Start the last layer at zero, and so the flow as the identity."""
+    initial_scale: float = 1.0
+    """Factor on the initial weight matrices: above 1, fields bend more from the start, and take more steps."""
     end_time: float = 0.5
     """Time that a flow takes, at the start of training."""
     learn_end_time: bool = True
@@ -81,7 +83,7 @@ class FFJORDConfig:
 
     def _dynamics(self, rngs: nnx.Rngs) -> Dynamics:
         options: dict[str, Any] = {"time": self.time, "activation": self.activation, "zero_last": self.zero_last}
-        return Dynamics(self.dimensions, self.hidden, rngs=rngs, **options)
+        return Dynamics(self.dimensions, self.hidden, initial_scale=self.initial_scale, rngs=rngs, **options)
 
 
 @dataclasses.dataclass(frozen=True)

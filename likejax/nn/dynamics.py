@@ -33,7 +33,7 @@ class TimeLayer(nnx.Module):
       stride: 1 for a 3x3 kernel that keeps the size; 2 for a 4x4 kernel that halves it; -2 for a transposed 4x4
         kernel that doubles it.
       time: How the time enters.
-      zero: Whether all weights start at zero.
+      scale: Factor on the initial ``W``; with 0 all weights start at zero.
       rngs: Source of the weights, uniform within ``1 / sqrt(fan_in)``.
 
     References:
@@ -48,7 +48,7 @@ class TimeLayer(nnx.Module):
         images: bool,
         stride: int = 1,
         time: TimeInjection = "concatsquash",
-        zero: bool = False,
+        scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
         if stride not in (1, 2, -2):
@@ -58,13 +58,13 @@ class TimeLayer(nnx.Module):
         bound = 1 / math.sqrt(size * size * (features if stride < 0 else inputs))
 
         def uniform(shape: tuple[int, ...], bound: float) -> nnx.Param:
-            if zero:
+            if not scale:
                 return nnx.Param(jnp.zeros(shape))
             # drawn flat: XLA takes seconds to compile a vectorised draw of four axes
             draw = jax.random.uniform(rngs.params(), (math.prod(shape),), minval=-bound, maxval=bound)
             return nnx.Param(draw.reshape(shape))
 
-        self.kernel = uniform((size, size, inputs, features), bound)
+        self.kernel = uniform((size, size, inputs, features), scale * bound)
         self.bias = uniform((features,), bound)
         if time == "concatsquash":
             self.gate_weight, self.gate_bias, self.shift = (uniform((features,), 1.0) for _ in range(3))
@@ -106,6 +106,7 @@ class Dynamics(nnx.Module):
       time: How the time enters each layer.
       activation: Between layers.
       zero_last: Whether the last layer starts at zero, so that the flow starts as the identity (RNODE).
+      initial_scale: Factor on the initial weight matrices.
       rngs: Source of the weights.
     """
 
@@ -119,6 +120,7 @@ class Dynamics(nnx.Module):
         time: TimeInjection = "concatsquash",
         activation: Activation = "tanh",
         zero_last: bool = False,
+        initial_scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
         sizes = (channels, *hidden, channels)
@@ -134,7 +136,7 @@ class Dynamics(nnx.Module):
                 images=images,
                 stride=stride,
                 time=time,
-                zero=zero_last and number == len(strides) - 1,
+                scale=0.0 if zero_last and number == len(strides) - 1 else initial_scale,
                 rngs=rngs,
             )
             for number, (before, after, stride) in enumerate(zip(sizes[:-1], sizes[1:], strides, strict=True))
