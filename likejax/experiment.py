@@ -180,8 +180,8 @@ def _build(kind: type, record: dict[str, Any]) -> Any:
     nested = {name: type(make()) for name, make in made.items()}
 
     def value_of(name: str, value: Any) -> Any:
-        if isinstance(value, dict) and name in nested:
-            return _build(nested[name], value)
+        if name in nested:
+            return _build(nested[name], {**value})
         return tuple(value) if isinstance(value, list) else value
 
     return kind(**{name: value_of(name, value) for name, value in record.items()})

@@ -500,7 +500,7 @@ def _small_table(name: str, dimensions: int) -> Experiment[FFJORDConfig]:
 def ffjord_redwine() -> Experiment[FFJORDConfig]:
     """FFJORD on the UCI red wine table (1,599 x 11), raw-unit nats, standardised inside.
 
-    Command: ``likejax train ffjord/redwine --data-dir DATA``. Measured on one CPU core in 2 minutes, seed 0: test
+    Command: ``likejax train ffjord/redwine --data-dir DATA``. Measured on one CPU core, seed 0: test
     log p = 0.132 +- 0.393 nats, -9.357 standardised (exact, n = 160).
     """
     return _small_table("redwine", 11)
@@ -509,7 +509,7 @@ def ffjord_redwine() -> Experiment[FFJORDConfig]:
 def ffjord_whitewine() -> Experiment[FFJORDConfig]:
     """FFJORD on the UCI white wine table (4,898 x 11), raw-unit nats, standardised inside.
 
-    Command: ``likejax train ffjord/whitewine --data-dir DATA``. Measured on one CPU core in 2 minutes, seed 0: test
+    Command: ``likejax train ffjord/whitewine --data-dir DATA``. Measured on one CPU core, seed 0: test
     log p = -1.163 +- 0.478 nats, -11.106 standardised (exact, n = 490).
     """
     return _small_table("whitewine", 11)
@@ -518,7 +518,7 @@ def ffjord_whitewine() -> Experiment[FFJORDConfig]:
 def ffjord_parkinsons() -> Experiment[FFJORDConfig]:
     """FFJORD on the UCI parkinsons table (5,875 x 15), raw-unit nats, standardised inside.
 
-    Command: ``likejax train ffjord/parkinsons --data-dir DATA``. Measured on one CPU core in 2 minutes, seed 0: test
+    Command: ``likejax train ffjord/parkinsons --data-dir DATA``. Measured on one CPU core, seed 0: test
     log p = 31.731 +- 0.250 nats, -1.753 standardised (exact, n = 588).
     """
     return _small_table("parkinsons", 15)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import jax
@@ -78,3 +79,13 @@ def test_pixelcnn_trains_as_the_reference():
         update, _ = rule.update({"w": jnp.asarray(gradient)}, rule.init({"w": jnp.zeros(())}))
     theirs = -rate * gradient * nats / math.sqrt((gradient * nats) ** 2 + 1e-8)
     np.testing.assert_allclose(update["w"], theirs, rtol=1e-5)
+
+
+@pytest.mark.parametrize("damage", [3, "x", [1], None, {"zz": 1}])
+@pytest.mark.parametrize("place", ["objective", "solver"])
+def test_damaged_records(damage, place):
+    """A part that is no record of its kind is refused, at any depth."""
+    record = json.loads(to_json(lj.preset("ffjord/moons")))
+    (record if place == "objective" else record["model"])[place] = damage
+    with pytest.raises(ValueError, match="not the record of"):
+        from_json(json.dumps(record))
