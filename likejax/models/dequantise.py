@@ -13,6 +13,9 @@ from likejax.density import Density, KeyLike, Kind, Terms, as_key, integer_dtype
 from likejax.models.flow import Flow
 from likejax.nn.modules import replace
 
+_MARGIN = 0.01
+"""Of a level, between the noise of ``encode`` and the edges of its cell."""
+
 
 class Dequantised(Density):
     """The probability mass of integers ``k`` in ``0..levels-1`` under a density ``p`` on ``[0, 1]^D``.
@@ -93,6 +96,9 @@ class Dequantised(Density):
     def encode(self, x: ArrayLike, *, key: KeyLike, condition: ArrayLike | None = None) -> Latent:
         """All latents of integer examples after dequantisation; see ``Flow.encode``.
 
+        The noise keeps a hundredth of a level away from the edges of its cell, so that rounding in the flow there and
+        back cannot carry it into the next one.
+
         Args:
           x: Integers ``(*batch, *event_shape)``.
           key: One key for the batch, or keys of shape ``batch``, as in ``log_prob``.
@@ -100,8 +106,10 @@ class Dequantised(Density):
         """
         flat, batch = self._checked(x)
         keys = self._keys(key, batch)
-        y = jax.vmap(self.dequantise)(flat, keys).reshape(batch + self.event_shape)
-        return self.flow.encode(y, condition=condition)
+        y = jax.vmap(self.dequantise)(flat, keys)
+        centres = (flat + 0.5) / self.levels
+        y = centres + (1 - 2 * _MARGIN) * (y - centres)
+        return self.flow.encode(y.reshape(batch + self.event_shape), condition=condition)
 
     def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Integer[Array, "*batch *event"]:
         """The integers of latents ``z``: ``decode(encode(x, key=key))`` is ``x``."""
