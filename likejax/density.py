@@ -138,7 +138,7 @@ class Density(nnx.Module, abc.ABC):
       levels: Number of integer values an entry can take (256 for 8-bit images); ``None`` if continuous.
       condition_shape: Shape of one example's condition (``()`` for a class label); ``None`` if unconditional.
       kind: What ``log_prob`` returns; see ``Kind``.
-      log_scale: ``sum(log std)`` of the data that the density standardises inside, nats; ``None`` if it does not.
+      sum_log_std: ``sum(log std)`` of the data that the density standardises inside, nats; ``None`` if it does not.
       config: What ``build`` made the density from; ``None`` for one put together by hand.
 
     Example:
@@ -158,7 +158,7 @@ class Density(nnx.Module, abc.ABC):
     levels: int | None = None
     condition_shape: tuple[int, ...] | None = None
     kind: Kind
-    log_scale: float | None = None
+    sum_log_std: float | None = None
     config: Any = None
 
     @abc.abstractmethod

@@ -26,7 +26,7 @@ class Evaluation:
       dataset: Name and part of the data.
       fingerprint: Hash of the data.
       monte_carlo_error: Standard error of ``mean`` from the random draws alone; 0 if exact, NaN for one draw.
-      log_scale: ``sum(log std)`` of the training data in nats, if the density standardises them inside.
+      sum_log_std: ``sum(log std)`` of the training data in nats, if the density standardises them inside.
     """
 
     log_prob: Float[np.ndarray, " n"]
@@ -37,7 +37,7 @@ class Evaluation:
     dataset: str
     fingerprint: str
     monte_carlo_error: float
-    log_scale: float | None = None
+    sum_log_std: float | None = None
 
     @property
     def n(self) -> int:
@@ -56,8 +56,8 @@ class Evaluation:
 
     @property
     def standardised(self) -> float | None:
-        """``mean`` with reference to the standardised data, ``mean + sum(log std)``; ``None`` without a log_scale."""
-        return None if self.log_scale is None else self.mean + self.log_scale
+        """``mean`` with reference to the standardised data, ``mean + sum(log std)``; ``None`` without."""
+        return None if self.sum_log_std is None else self.mean + self.sum_log_std
 
     @property
     def bits_per_dim(self) -> float | None:
@@ -72,7 +72,7 @@ class Evaluation:
     def to_dict(self) -> dict[str, Any]:
         """A record for JSON, without the single examples."""
         names = ("n", "mean", "standard_error", "bits_per_dim", "bits_per_dim_error", "monte_carlo_error", "draws")
-        names += ("log_scale", "standardised")
+        names += ("sum_log_std", "standardised")
         record = {name: _json_number(getattr(self, name)) for name in names}
         return record | {"kind": self.kind.value, "dataset": self.dataset, "fingerprint": self.fingerprint}
 
@@ -139,7 +139,7 @@ def evaluate(
         dataset=f"{dataset.name} {dataset.split}",
         fingerprint=dataset.fingerprint(),
         monte_carlo_error=float(np.sqrt(variance.sum()) / len(dataset)),
-        log_scale=density.log_scale,
+        sum_log_std=density.sum_log_std,
     )
 
 

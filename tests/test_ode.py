@@ -391,7 +391,7 @@ def test_standardise():
     density = lj.build(config, key=0).initialise(table.examples, 0)
     evaluation = lj.evaluate(density, table)
     scales = np.log(table.examples.std(0, dtype=np.float64)).sum()
-    assert evaluation.log_scale == pytest.approx(scales, rel=1e-4)
+    assert evaluation.sum_log_std == pytest.approx(scales, rel=1e-4)
     assert evaluation.standardised == pytest.approx(-1 - np.log(2 * np.pi), rel=1e-4)
     assert evaluation.mean == pytest.approx(evaluation.standardised - scales, rel=1e-5)
     assert f"{evaluation.standardised:.4f} standardised" in str(evaluation)

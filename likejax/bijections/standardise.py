@@ -27,7 +27,7 @@ class Standardise(Bijection):
     def forward(
         self, x: Float[Array, " d"], key: Array | None = None, condition: Array | None = None
     ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
-        return (x - self.mean[...]) / self.std[...], -self.log_scale()
+        return (x - self.mean[...]) / self.std[...], -self.sum_log_std()
 
     def inverse(self, z: Float[Array, " d"], condition: Array | None = None) -> Float[Array, " d"]:
         return z * self.std[...] + self.mean[...]
@@ -36,7 +36,7 @@ class Standardise(Bijection):
         std = jnp.std(batch, axis=0)
         return replace(self, mean=Buffer(jnp.mean(batch, axis=0)), std=Buffer(jnp.where(std > 0, std, 1.0)))
 
-    def log_scale(self) -> Float[Array, ""]:
+    def sum_log_std(self) -> Float[Array, ""]:
         """``sum(log std)``: what is added to nats of the data to get nats of the standardised data."""
         return jnp.sum(jnp.log(self.std[...]))
 

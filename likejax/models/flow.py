@@ -41,10 +41,10 @@ class Flow(Density):
         return Kind.ESTIMATE if self.bijection.estimates else Kind.EXACT
 
     @property
-    def log_scale(self) -> float | None:  # type: ignore[override]
+    def sum_log_std(self) -> float | None:  # type: ignore[override]
         """``sum(log std)`` of the data if the flow begins by standardising them."""
         first = self.bijection.bijections[0] if isinstance(self.bijection, Chain) else self.bijection
-        return float(first.log_scale()) if isinstance(first, Standardise) else None
+        return float(first.sum_log_std()) if isinstance(first, Standardise) else None
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         z, log_det = self.bijection.forward(x, key, condition)
