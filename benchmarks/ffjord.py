@@ -126,7 +126,7 @@ def theirs(config: lj.FFJORDConfig, rate: float) -> tuple[Step, Callable[[np.nda
         loss = -model.log_prob(torch.as_tensor(x)).mean()
         loss.backward()
         rule.step()
-        return float(loss)
+        return float(loss.detach())
 
     def score(x: np.ndarray) -> float:
         with torch.no_grad():
