@@ -28,6 +28,10 @@ from likejax.models.ffjord import ImageFFJORDConfig as ImageFFJORDConfig
 from likejax.models.ffjord import function_evaluations as function_evaluations
 from likejax.models.pixelcnn import PixelCNN as PixelCNN
 from likejax.models.pixelcnn import PixelCNNConfig as PixelCNNConfig
+from likejax.models.vae import VAE as VAE
+from likejax.models.vae import StageConfig as StageConfig
+from likejax.models.vae import VAEConfig as VAEConfig
+from likejax.objectives import ELBO as ELBO
 from likejax.objectives import NLL as NLL
 from likejax.evaluate import Evaluation as Evaluation
 from likejax.evaluate import compare as compare

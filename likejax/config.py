@@ -36,7 +36,7 @@ def parse_with_experiment(
         ("command", Annotated[kind, tyro.conf.arg(name="")]),
         (
             "experiment",
-            Annotated[Experiment[type(experiment.model)], tyro.conf.arg(name="")],
+            Annotated[Experiment[type(experiment.model)], tyro.conf.arg(name=""), tyro.conf.AvoidSubcommands],
             dataclasses.field(default=experiment),
         ),
     ]

@@ -1,4 +1,4 @@
-"""The demo: three small models from raw images to bits/dim, OOD scores and a report page."""
+"""The demo: four small models from raw images to bits/dim, OOD scores and a report page."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ from likejax.evaluate import Evaluation, evaluate
 from likejax.models.baselines import FullGaussian, PixelHistogram
 from likejax.models.dequantise import Dequantised
 from likejax.models.pixelcnn import PixelCNN
+from likejax.models.vae import VAE
 from likejax.presets import preset
 from likejax.train.loop import Run, fit
 
-GLOW, PIXELCNN, FFJORD = "glow/digits", "pixelcnn/digits", "ffjord/digits"
+GLOW, PIXELCNN, FFJORD, HVAE = "glow/digits", "pixelcnn/digits", "ffjord/digits", "hvae/digits"
 DRAWS = 16
 SCORE_DRAWS = 4
 BACKGROUND_STEPS = 250
@@ -33,7 +34,7 @@ PHOTOGRAPHS = "photographs+grey+resize:8x8+levels:17"
 
 
 def run_demo(out: Path, *, seed: int = 0) -> Path:
-    """Trains three models on digits, compares bits/dim with baselines, tells digits from two real shifts.
+    """Trains four models on digits, compares bits/dim with baselines, tells digits from two real shifts.
 
     Writes ``report.html`` with pictures and ``ood/`` with the whole OOD report.
 
@@ -46,6 +47,7 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
     """
     keys = jax.random.split(jax.random.key(seed), 8)
     glow_key, evaluation_key, sample_key, latent_key, background_key, ood_key, pixelcnn_key, ffjord_key = keys
+    hvae_key, levels_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 8))
     parts = {split: load("digits", split=split) for split in ("train", "validation", "test")}
     runs = {
         name: fit(preset(name), parts["train"], validation=parts["validation"], workdir=out / place, key=key)
@@ -53,15 +55,19 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
             (GLOW, "glow", glow_key),
             (PIXELCNN, "pixelcnn", pixelcnn_key),
             (FFJORD, "ffjord", ffjord_key),
+            (HVAE, "hvae", hvae_key),
         )
     }
     glow, pixelcnn = runs[GLOW].density, runs[PIXELCNN].density
     assert isinstance(glow, Dequantised)
     assert isinstance(pixelcnn, PixelCNN)
+    hvae = runs[HVAE].density
+    assert isinstance(hvae, VAE)
     models = {
         GLOW: glow,
         PIXELCNN: pixelcnn,
         FFJORD: runs[FFJORD].density,
+        HVAE: hvae,
         "per-pixel histogram": PixelHistogram.fit(parts["train"]),
         "full-covariance Gaussian": FullGaussian.fit(parts["train"]),
     }
@@ -79,6 +85,7 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
         "completions.png": _completions(pixelcnn, parts["test"], sample_key),
         "bits.png": _bits(pixelcnn, parts["test"]),
         "reconstructions.png": _reconstructions(glow, parts["test"], latent_key),
+        "levels.png": _levels(hvae, parts["test"], levels_key),
         "curves.png": _curves(runs),
         "scores.png": shifts.plot()["histograms"],
     }
@@ -123,8 +130,8 @@ def _shifts(run: Run, parts: dict[str, Dataset], out: Path, background_key: jax.
 
 
 def _samples(models: dict[str, Any], test: Dataset, key: jax.Array) -> Any:
-    drawn = [np.asarray(models[name].sample(key, 32)) for name in (GLOW, PIXELCNN, FFJORD)]
-    title = "Two rows each: test images; samples of the Glow, of the PixelCNN++, of the FFJORD"
+    drawn = [np.asarray(models[name].sample(key, 32)) for name in (GLOW, PIXELCNN, FFJORD, HVAE)]
+    title = "Two rows each: test images; samples of the Glow, the PixelCNN++, the FFJORD, the hierarchical VAE"
     rows = np.concatenate([test.examples[:32], *drawn])
     return plot.sheet(rows, levels=test.levels or 256, columns=16, title=title)
 
@@ -158,6 +165,15 @@ def _reconstructions(density: Dequantised, test: Dataset, key: jax.Array) -> Any
     return plot.sheet(rows, levels=density.levels or 256, columns=16, title=title)
 
 
+def _levels(density: VAE, test: Dataset, key: jax.Array) -> Any:
+    """Test images, and what the hierarchical VAE expects when it infers all latents, the upper ones, none."""
+    images = test.examples[:16]
+    rows = [np.asarray(density.reconstruct(images, key=key, from_level=k)) for k in range(density.depth + 1)]
+    title = "Test images; expected by the hierarchical VAE from all its latents; from the upper ones; from none"
+    expected = np.rint(np.concatenate([images, *rows])).astype(images.dtype)
+    return plot.sheet(expected, levels=density.levels or 256, columns=16, title=title)
+
+
 def round_trip_error(density: Dequantised, test: Dataset, key: jax.Array) -> float:
     """Largest change of a pixel in ``decode(encode(x))``, in units of the unit interval."""
     y = density.dequantise(jnp.asarray(test.examples[:64]), key)
@@ -168,7 +184,8 @@ def round_trip_error(density: Dequantised, test: Dataset, key: jax.Array) -> flo
 def _curves(runs: dict[str, Run]) -> Any:
     lines = {}
     for name, run in runs.items():
-        steps = [(r["step"], r["loss"]) for r in run.history if "loss" in r]
+        shape = run.density.event_shape
+        steps = [(r["step"], bits_per_dim(r["log_prob"], shape)) for r in run.history if "loss" in r]
         checks = [(r["step"], r["validation"]) for r in run.history if "validation" in r]
         lines[f"{name}, training batches"] = tuple(zip(*steps, strict=True))
         lines[f"{name}, validation"] = tuple(zip(*checks, strict=True))
@@ -212,7 +229,7 @@ body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem aut
 table {{ border-collapse: collapse }} td, th {{ padding: .3rem .9rem; border-bottom: 1px solid #ccc; text-align: left }}
 img {{ max-width: 100% }} figure {{ margin: 1.5rem 0 }}
 </style></head><body>
-<h1>A Glow, a PixelCNN++ and an FFJORD on handwritten digits</h1>
+<h1>A Glow, a PixelCNN++, an FFJORD and a hierarchical VAE on handwritten digits</h1>
 <p>1,797 images of 8x8 pixels with 17 grey levels, cut into parts that do not overlap. The weights are the best on
 validation ({best}); seed {seed}; {DRAWS} draws an image where the number is a bound or the estimate of one (~).
 Errors are standard errors over the {table[GLOW][0].n} validation and {test.n} test images. A uniform density scores

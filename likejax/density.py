@@ -39,11 +39,27 @@ class Terms(NamedTuple):
 
     Attributes:
       log_prob: The training value of ``log p(x)``, nats, shape ``(*batch,)``.
-      parts: Named parts that an objective may weight (``class_log_prob``, ``kl_0``), each ``(*batch,)``.
+      parts: Named parts that an objective may weight (``class_log_prob``, ``kl_1``), each ``(*batch,)``.
     """
 
     log_prob: Float[Array, "*batch"]
     parts: Mapping[str, Float[Array, "*batch"]]
+
+
+class LatentTerms(NamedTuple):
+    """What an ELBO is made of, for each example.
+
+    Attributes:
+      log_prob: The log importance weight, ``(*batch,)``.
+      reconstruction: ``log p(x | z)``, ``(*batch,)``.
+      kl: Divergence of each latent's posterior from its prior given those above, elementwise ``(*batch, *latent)``.
+      sampled_kl: Its estimate ``log q - log p`` at the value, elementwise.
+    """
+
+    log_prob: Float[Array, "*batch"]
+    reconstruction: Float[Array, "*batch"]
+    kl: tuple[Float[Array, "..."], ...]
+    sampled_kl: tuple[Float[Array, "..."], ...]
 
 
 def as_key(key: KeyLike) -> Key[Array, ...]:
@@ -344,7 +360,8 @@ def _check_integers(x: Any, levels: int) -> None:
         )
     if isinstance(x, Tracer) or (x.dtype == jnp.uint8 and levels == 256) or x.size == 0:
         return
-    low, high = int(x.min()), int(x.max())
+    with jax.ensure_compile_time_eval():  # known values inside somebody's jit are checked too
+        low, high = int(x.min()), int(x.max())
     if low < 0 or high >= levels:
         raise ValueError(f"expected integers 0..{levels - 1} for a density with {levels} levels, got {low}..{high}")
 

@@ -21,6 +21,29 @@ def standard_normal_log_prob(x: Float[Array, "*shape"]) -> Float[Array, "*shape"
     return -0.5 * (x * x + math.log(2 * math.pi))
 
 
+def normal_log_prob(
+    x: Float[Array, "*#shape"], mean: Float[Array, "*#shape"], std: Float[Array, "*#shape"]
+) -> Float[Array, "*#shape"]:
+    """``log N(x; mean, std^2)``, elementwise."""
+    return standard_normal_log_prob((x - mean) / std) - jnp.log(std)
+
+
+def normal_kl(
+    mean: Float[Array, "*#shape"],
+    std: Float[Array, "*#shape"],
+    other_mean: Float[Array, "*#shape"],
+    other_std: Float[Array, "*#shape"],
+) -> Float[Array, "*#shape"]:
+    """``KL(N(mean, std^2) || N(other_mean, other_std^2))``, elementwise."""
+    ratio, distance = std / other_std, (mean - other_mean) / other_std
+    return 0.5 * (ratio * ratio + distance * distance - 1.0) - jnp.log(ratio)
+
+
+def bernoulli_log_prob(k: Num[Array, "*#shape"], logits: Float[Array, "*#shape"]) -> Float[Array, "*#shape"]:
+    """``k log p + (1 - k) log(1 - p)`` with ``p = sigmoid(logits)``, elementwise, for ``k`` in {0, 1}."""
+    return -jax.nn.softplus(jnp.where(k > 0, -logits, logits))
+
+
 def to_unit_scale(
     k: Num[Array, "*shape"], levels: int, dtype: jnp.dtype | type = jnp.float32
 ) -> Float[Array, "*shape"]:

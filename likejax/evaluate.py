@@ -148,7 +148,8 @@ def check_fit(density: Density, dataset: Dataset) -> None:
     if dataset.event_shape != density.event_shape or dataset.levels != density.levels:
         raise ValueError(
             f"expected examples of shape {density.event_shape} with levels={density.levels}, got dataset "
-            f"{dataset.name!r} with {dataset.event_shape} and levels={dataset.levels}"
+            f"{dataset.name!r} with {dataset.event_shape} and levels={dataset.levels}; for fewer levels there are "
+            "dataset.reduce_levels(levels) and, for two, dataset.binarise(seed)"
         )
     if density.condition_shape is not None and dataset.labels is None:
         raise ValueError(f"expected a labelled dataset for a conditional density, {dataset.name!r} has no labels")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import typing
 from typing import Any, Generic, Literal, TypeVar
 
+from likejax.data.dataset import Dataset
 from likejax.density import Density
 from likejax.models import config_class
-from likejax.objectives import NLL
+from likejax.objectives import ELBO, NLL, OBJECTIVES
 
 Model = TypeVar("Model")
 
@@ -79,8 +81,8 @@ class Experiment(Generic[Model]):
     levels: int = 0
     """Reduce the images to so many levels; 0 leaves them as they are."""
     augment: tuple[str, ...] = ()
-    """Augmentations of training batches: flip, shift, mutate:RATE."""
-    objective: NLL = dataclasses.field(default_factory=NLL)
+    """Augmentations of training batches: flip, shift, binarise, mutate:RATE."""
+    objective: NLL | ELBO = dataclasses.field(default_factory=NLL)
     """What is minimised."""
     optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
     """How it is minimised."""
@@ -127,12 +129,26 @@ class Experiment(Generic[Model]):
             raise ValueError(f"expected a batch_size divisible by accumulate={self.accumulate}, got {self.batch_size}")
         if not 0 <= self.ema_decay < 1:
             raise ValueError(f"expected ema_decay in [0, 1), got {self.ema_decay}")
+        if "binarise" in self.augment[:-1]:
+            raise ValueError(f"expected binarise as the last augmentation, got {', '.join(self.augment)}")
+
+    @property
+    def binarises(self) -> bool:
+        """Whether training batches are binarised, each anew."""
+        return "binarise" in self.augment
+
+    def as_evaluated(self, dataset: Dataset) -> Dataset:
+        """A dataset as evaluation sees it: reduced to ``levels``, or one fixed draw of the binarisation (seed 0)."""
+        if self.levels and dataset.levels != self.levels:
+            dataset = dataset.reduce_levels(self.levels)
+        return dataset.binarise(0) if self.binarises and dataset.levels != 2 else dataset
 
 
 def to_json(experiment: Experiment) -> str:
     """The experiment as JSON; a ready density is named, with its config if it has one: its arrays are elsewhere."""
     record = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment) if f.name != "model"}
     record |= {name: dataclasses.asdict(record[name]) for name in ("objective", "optimiser", "guard")}
+    record["objective"] = {"name": type(experiment.objective).__name__, **record["objective"]}
     return json.dumps(record | {"model": model_record(experiment.model)}, indent=2)
 
 
@@ -169,19 +185,21 @@ def from_json(text: str) -> Experiment:
     try:
         record = json.loads(text)
         model = config_of(record.pop("model"))
-        return _build(Experiment, record | {"model": model})
+        objective = {**record.pop("objective", {})}
+        objective = _build(OBJECTIVES[objective.pop("name", "NLL")], objective)
+        return _build(Experiment, record | {"model": model, "objective": objective})
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not the record of an experiment of this version of likejax: {error!r}") from error
 
 
 def _build(kind: type, record: dict[str, Any]) -> Any:
     """An instance of a dataclass from its record: lists are tuples, records of dataclasses in it are built likewise."""
-    made = {f.name: f.default_factory for f in dataclasses.fields(kind) if f.default_factory is not dataclasses.MISSING}
-    nested = {name: type(make()) for name, make in made.items()}
+    hints = typing.get_type_hints(kind)
+    return kind(**{name: _value(hints.get(name), value) for name, value in record.items()})
 
-    def value_of(name: str, value: Any) -> Any:
-        if name in nested:
-            return _build(nested[name], {**value})
-        return tuple(value) if isinstance(value, list) else value
 
-    return kind(**{name: value_of(name, value) for name, value in record.items()})
+def _value(hint: Any, value: Any) -> Any:
+    if isinstance(value, list):
+        inner = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
+        return tuple(_value(inner, item) for item in value)
+    return _build(hint, {**value}) if dataclasses.is_dataclass(hint) and not isinstance(value, hint) else value  # type: ignore[arg-type]

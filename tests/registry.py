@@ -128,6 +128,18 @@ def _pixelcnn(**options) -> lj.Density:
     return lj.build(lj.PixelCNNConfig(**sizes | {"dropout": 0.0} | options), key=0)
 
 
+def _vae(**options) -> lj.Density:
+    lower = lj.StageConfig(channels=(4, 4), strides=(1, 2), latent=2, dense=False)
+    stages = (lower, lj.StageConfig(channels=(4,), strides=(1,), latent=2))
+    sizes = {"event_shape": (4, 4, 1), "levels": 17, "stages": stages, "likelihood": "logistic"}
+    return lj.build(lj.VAEConfig(**sizes | options), key=0)
+
+
+def _vae_vector() -> lj.Density:
+    stage = lj.StageConfig(channels=(6,), strides=(1,), kernel=1, latent=2)
+    return _vae(event_shape=(3,), levels=0, likelihood="gaussian", stages=(stage,), flatten=True)
+
+
 _FIXED = {"solver": lj.Solver("midpoint", steps=8), "training_solver": lj.Solver("midpoint", steps=8)}
 
 
@@ -191,6 +203,19 @@ DENSITIES: dict[str, DensityCase] = {
     "pixelcnn": DensityCase(_pixelcnn),
     "pixelcnn three channels, padded": DensityCase(lambda: _pixelcnn(event_shape=(3, 5, 3), levels=256)),
     "pixelcnn conditional": DensityCase(lambda: _pixelcnn(num_classes=3, likelihood="reference"), classes=3),
+    "vae": DensityCase(_vae),
+    "vae bidirectional": DensityCase(lambda: _vae(levels=2, likelihood="bernoulli", inference="bidirectional")),
+    "vae top-down, three channels": DensityCase(
+        lambda: _vae(
+            event_shape=(4, 4, 3),
+            levels=256,
+            likelihood="logistic_mixture",
+            mixtures=2,
+            inference="top_down",
+            gated=True,
+        )
+    ),
+    "vae vector": DensityCase(_vae_vector),
     "dequantised uniform": DensityCase(lambda: lj.Dequantised(lj.Uniform((2, 2, 1)), 4)),
     "full gaussian": DensityCase(_gaussian),
     "pixel histogram": DensityCase(_histogram),

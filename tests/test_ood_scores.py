@@ -9,16 +9,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 import likejax as lj
 from likejax import ood
+from likejax.nn.modules import replace
 from likejax.ood.complexity import decode, encode
-from tests.registry import _glow, perturbed
+from tests.registry import _glow, _vae, perturbed
 
 RNG = np.random.default_rng(0)
 DIGITS = {split: lj.load("digits", split=split) for split in ("train", "validation", "test")}
 GLOW = perturbed(_glow(scales=1, depth=1), scale=0.02)
 HISTOGRAM = lj.PixelHistogram.fit(DIGITS["train"])
+STAGE = lj.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False)
+VAE = _vae(event_shape=(8, 8, 1), stages=(STAGE, lj.StageConfig(channels=(4,), strides=(1,), latent=2)))
 BACKGROUND = lj.PixelHistogram.fit(DIGITS["train"].mutate(0.3, 0))
 
 SCORES = {
@@ -29,8 +33,15 @@ SCORES = {
     "likelihood ratio": ood.LikelihoodRatio(BACKGROUND),
     "input complexity": ood.InputComplexity(),
     "complexity only": ood.ComplexityOnly(),
+    "hierarchy ratio": ood.HierarchyRatio(),
+    "hierarchy ratio by draws": ood.HierarchyRatio(draws=2, replacement="sample", shared_noise=False),
 }
 """One line adds a score to every property below."""
+
+
+def density_of(name: str) -> lj.Density:
+    """The density that a score is tried on."""
+    return VAE if name.startswith("hierarchy ratio") else GLOW
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +51,7 @@ def fitted():
     def get(name):
         if name not in known:
             half = DIGITS["validation"].take(slice(0, 60)), DIGITS["validation"].take(slice(60, 120))
-            known[name] = SCORES[name].fit(GLOW, half[0], key=1).calibrate(half[1], key=2)
+            known[name] = SCORES[name].fit(density_of(name), half[0], key=1).calibrate(half[1], key=2)
         return known[name]
 
     return get
@@ -124,7 +135,7 @@ def test_calibration(name, fitted):
     assert score.threshold(0.25) == score.calibration[-math.floor(0.25 * (n + 1))]
     p = score.p_value(examples(SCORES[name], 4), key=3)
     assert ((p > 0) & (p <= 1)).all()
-    raw = SCORES[name].fit(GLOW, DIGITS["validation"].take(slice(0, 60)), key=1)
+    raw = SCORES[name].fit(density_of(name), DIGITS["validation"].take(slice(0, 60)), key=1)
     with pytest.raises(ValueError, match=r"call score = score\.calibrate"):
         raw.threshold(0.1)
     with pytest.raises(ValueError, match="60 of the 60 of digits validation are in the rows the score was fitted on"):
@@ -140,10 +151,42 @@ def test_wrong_input(name, fitted):
         with pytest.raises(ValueError, match="random draws: pass key="):
             score(examples(SCORES[name], 2))
     with pytest.raises(ValueError, match="expected examples of shape"):
-        SCORES[name].fit(GLOW, lj.load("photographs", split="test"), key=0)
+        SCORES[name].fit(density_of(name), lj.load("photographs", split="test"), key=0)
 
 
 # --- what each computes
+
+
+def test_hierarchy_ratio(fitted):
+    """The difference of the bounds, with shared noise or independent; what it needs, and what it warns of."""
+    x, key = DIGITS["test"].examples[:20], jax.random.key(5)
+    above = np.asarray(VAE.log_prob_above(x, key=key, replacement="mean"), np.float64)
+    np.testing.assert_allclose(fitted("hierarchy ratio")(x, key=key), above[0] - above[1], rtol=1e-4, atol=1e-3)
+    drawn = np.asarray(VAE.log_prob_above(x, 1, key=key, draws=2), np.float64)
+    independent = fitted("hierarchy ratio by draws")(x, key=key)
+    shared = np.asarray(VAE.log_prob(x, key=key, draws=2), np.float64) - drawn
+    assert not np.allclose(independent, shared, rtol=1e-3)
+    inside = DIGITS["validation"].take(slice(0, 40))
+    with pytest.raises(ValueError, match="more than k=2 latents, got 2"):
+        ood.HierarchyRatio(k=2).fit(VAE, inside, key=0)
+    with pytest.raises(ValueError, match="expected a VAE for a ratio"):
+        ood.HierarchyRatio().fit(GLOW, inside, key=0)
+    with pytest.raises(ValueError, match="k >= 1"):
+        ood.HierarchyRatio(k=0)
+    assert ood.choose_k(VAE, inside, key=0) == 1
+
+
+def test_collapsed_latents():
+    """Posteriors equal to the prior: the ratio warns, and no k can be chosen."""
+    top = VAE.inference[1].posterior.layer
+    dead = replace(top, scale=nnx.Param(0 * top.scale[...]), bias=nnx.Param(0 * top.bias[...]))
+    stage = replace(VAE.inference[1], posterior=replace(VAE.inference[1].posterior, layer=dead))
+    density = replace(VAE, inference=nnx.List([VAE.inference[0], stage]))
+    inside = DIGITS["validation"].take(slice(0, 40))
+    with pytest.warns(UserWarning, match="latents above k=1 have collapsed"):
+        ood.HierarchyRatio().fit(density, inside, key=0)
+    with pytest.raises(ValueError, match="upper latents are alive"):
+        ood.choose_k(density, inside, key=0)
 
 
 def test_each_from_its_definition(fitted):

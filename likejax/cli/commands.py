@@ -40,7 +40,8 @@ def train(args: Sequence[str]) -> int:
     speaks = jax.process_index() == 0
     suffix = "-background" if arguments.background else ""
     workdir = arguments.workdir or Path("runs") / (name.replace("/", "-") + suffix)
-    parts = {s: _data(experiment, experiment.dataset, s, arguments.data_dir) for s in ("train", "validation", "test")}
+    parts = {s: _data(experiment, experiment.dataset, s, arguments.data_dir) for s in ("validation", "test")}
+    parts["train"] = _data(dataclasses.replace(experiment, augment=()), experiment.dataset, "train", arguments.data_dir)
     if speaks:
         print(f"{name} on {parts['train']!r}, writing to {workdir}", flush=True)
     train_key, evaluation_key = jax.random.split(jax.random.key(arguments.seed))
@@ -142,6 +143,8 @@ def ood(args: Sequence[str]) -> int:
     scores += [lj.ood.Typicality(group=group, draws=draws) for group in arguments.groups]
     if arguments.background is not None:
         scores.append(lj.ood.LikelihoodRatio(lj.restore(arguments.background), draws=draws))
+    if hasattr(density, "log_prob_above"):  # every k: which is best must not be chosen by these tables
+        scores += [lj.ood.HierarchyRatio(k=k, draws=draws) for k in range(1, density.depth)]
     if inside.levels is not None and len(inside.event_shape) == 3:
         scores += [lj.ood.InputComplexity(draws=draws), lj.ood.ComplexityOnly()]
     report = lj.ood.benchmark(
@@ -263,8 +266,7 @@ def _record(run: str) -> Any:
 def _data(experiment: Any, name: str, split: str, data_dir: Path | None) -> Any:
     from likejax.data.load import load
 
-    data = load(name, split=split, data_dir=data_dir)
-    return data.reduce_levels(experiment.levels) if experiment.levels and data.levels != experiment.levels else data
+    return experiment.as_evaluated(load(name, split=split, data_dir=data_dir))
 
 
 def _save_samples(density: Any, out: Path, *, count: int, temperature: float, label: int | None, seed: int) -> None:

@@ -18,6 +18,7 @@ FAMILIES = {
     "vector_glow": ("likejax.models.vector_glow", "VectorGlowConfig"),
     "ffjord": ("likejax.models.ffjord", "FFJORDConfig"),
     "image_ffjord": ("likejax.models.ffjord", "ImageFFJORDConfig"),
+    "vae": ("likejax.models.vae", "VAEConfig"),
     "pixelcnn": ("likejax.models.pixelcnn", "PixelCNNConfig"),
 }
 """Family name to the module and the name of its config."""

@@ -123,7 +123,7 @@ class Stream(nnx.Module):
                 up=repeat(make(with_side), blocks, rngs=rngs),
                 down=repeat(make(filters + with_side), blocks, rngs=rngs),
                 shrink=None if last else between(padding=padding, stride=2),
-                grow=None if last else between(doubles=True),
+                grow=None if last else between(crop=(0, (size[1] - 1) // 2)),
                 merge=None if last else make(filters + with_side)(rngs),
             )
 

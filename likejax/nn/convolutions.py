@@ -12,6 +12,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -49,6 +50,8 @@ def convolve(
     padding = same(rows, columns) if padding is None else padding
     if jax.default_backend() != "cpu":
         return _convolve_by_xla(x, kernel, padding, stride)
+    if stride == 2 and x.shape[-3] % 2 == x.shape[-2] % 2 == 0 and max(rows, columns) > 1:
+        return _convolve_phases(x, kernel, padding)
     if stride > 1 or sum(padding[0]) < rows - 1:  # taps would be computed where no output is
         return _convolve_patches(x, kernel, padding, stride)
     # numbers moved per pixel; what is added costs more than what is copied (measured)
@@ -58,6 +61,33 @@ def convolve(
         _convolve_taps: 1.5 * rows * columns * features,
     }
     return min(cost, key=cost.__getitem__)(x, kernel, padding)
+
+
+def _convolve_phases(x: Array, kernel: Array, padding: Padding) -> Array:
+    """At stride 2: the pixels of every 2x2 square as channels of one, and a convolution of stride 1 of those.
+
+    ``out[i] = sum_a x[2 i + a - before] k[a]``, and ``a = 2 o + phase + before`` for the square ``i + o``.
+    """
+    *batch, height, width, channels = x.shape
+    taps, edges = [], []
+    for size, taken, (before, after) in zip((height, width), kernel.shape[:2], padding, strict=True):
+        offsets = np.arange((-before) // 2, (taken - 1 - before) // 2 + 1)
+        taps.append(2 * offsets[:, None] + np.arange(2) + before)
+        outputs = (size + before + after - taken) // 2 + 1
+        edges.append((-int(offsets[0]), outputs + int(offsets[-1]) - size // 2))
+    if min(edge for pair in edges for edge in pair) < 0:
+        return _convolve_patches(x, kernel, padding, 2)
+    squares = x.reshape(*batch, height // 2, 2, width // 2, 2, channels)
+    squares = jnp.moveaxis(squares, -4, -3).reshape(*batch, height // 2, width // 2, 4 * channels)
+    parts = _gather_taps(kernel, *taps).transpose(0, 2, 1, 3, 4, 5)
+    return convolve(squares, parts.reshape(*parts.shape[:2], 4 * channels, -1), padding=(edges[0], edges[1]))
+
+
+def _gather_taps(kernel: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
+    """``kernel[rows][:, columns]``, ``(*rows.shape, *columns.shape, in, out)``, with zeros where there is no tap."""
+    padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
+    inside = [np.where((t >= 0) & (t < n), t, n) for t, n in zip((rows, columns), kernel.shape[:2], strict=True)]
+    return jnp.take(jnp.take(padded, inside[0], axis=0), inside[1], axis=rows.ndim)
 
 
 def _convolve_by_xla(x: Array, kernel: Array, padding: Padding, stride: int) -> Array:
@@ -123,19 +153,19 @@ def convolve_transposed(
       crop: Columns cut off at the left.
       crop_rows: Rows cut off at the top.
     """
-    rows, columns, channels, features = kernel.shape
-    by_tap = kernel.transpose(2, 0, 1, 3).reshape(channels, rows * columns * features)
-    parts = jax.lax.split(jnp.tensordot(x, by_tap, 1, precision=PRECISION), [features] * (rows * columns), x.ndim - 1)
-    width = 2 * x.shape[-2]
-    none = [(0, 0, 0)] * (x.ndim - 3)
-
-    def spread(part: Array, row: int, column: int) -> Array:
-        edges = [(row - crop_rows, 1 - row + crop_rows, 1), (column - crop, 1 - column + crop, 1), (0, 0, 0)]
-        return jax.lax.pad(part, jnp.zeros((), x.dtype), none + edges)
-
-    out = [spread(part, *divmod(tap, columns)) for tap, part in enumerate(parts)]
-    assert out[0].shape[-2] == width
-    return sum(out[1:], out[0])
+    taps, edges = [], []
+    for taken, cut in zip(kernel.shape[:2], (crop_rows, crop), strict=True):
+        # out[2 i' + phase] = sum_o x[i' + o] k[phase + cut - 2 o]
+        offsets = np.arange(-((taken - 1 - cut) // 2), (1 + cut) // 2 + 1)
+        taps.append(np.arange(2) + cut - 2 * offsets[:, None])
+        edges.append((-int(offsets[0]), int(offsets[-1])))
+    features = kernel.shape[-1]
+    parts = _gather_taps(kernel, *taps).transpose(0, 2, 4, 1, 3, 5)
+    parts = parts.reshape(*parts.shape[:3], 4 * features)
+    phases = convolve(x, parts, padding=(edges[0], edges[1]))
+    *batch, height, width, _ = phases.shape
+    squares = phases.reshape(*batch, height, width, 2, 2, features)
+    return jnp.moveaxis(squares, -3, -4).reshape(*batch, 2 * height, 2 * width, features)
 
 
 def edge_map(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -22,21 +23,22 @@ class Geometry(nnx.Module):
     Args:
       padding: Zeros around the image.
       stride: Of both axes.
-      doubles: A transposed convolution of stride 2 instead, cropped to twice the size of its input.
+      crop: Makes it a transposed convolution of stride 2, whose output is twice the size of its input: rows and
+        columns cut off at the top and at the left.
       dtype: Type to compute in; parameters stay in float32.
     """
 
-    def __init__(self, padding: Padding, stride: int, doubles: bool, dtype: str):
+    def __init__(self, padding: Padding, stride: int, crop: tuple[int, int] | None, dtype: str):
         self.padding = padding
         self.stride = stride
-        self.doubles = doubles
+        self.crop = crop
         self.dtype = dtype
 
     def __call__(self, x: Array, kernel: Array, *, padding: Padding | None = None) -> Array:
         """The convolution, with the padding in the image or another."""
         x, kernel = self.cast(x, kernel)
-        if self.doubles:
-            return convolve_transposed(x, kernel, crop=(kernel.shape[1] - 1) // 2)
+        if self.crop is not None:
+            return convolve_transposed(x, kernel, crop_rows=self.crop[0], crop=self.crop[1])
         return convolve(x, kernel, padding=self.padding if padding is None else padding, stride=self.stride)
 
     def cast(self, x: Array, kernel: Array) -> tuple[Array, Array]:
@@ -74,9 +76,11 @@ class WeightNormConvolution(nnx.Module):
       kernel_size: Rows and columns; (1, 1) is a matrix product on the last axis.
       padding: Zeros around the image.
       stride: Of both axes.
-      doubles: A transposed convolution of stride 2 instead, cropped to twice the size of its input.
+      crop: Makes it a transposed convolution of stride 2: rows and columns cut off at the top and at the left.
       initial_scale: Standard deviation of the output after ``initialise``.
-      rngs: Source of the initial directions, N(0, 0.05^2).
+      direction_scale: Standard deviation of the initial directions. Their length does not matter to the output, but
+        it does to how far a step of Adam turns them.
+      rngs: Source of the initial directions.
       dtype: Type to compute in.
 
     References:
@@ -91,18 +95,20 @@ class WeightNormConvolution(nnx.Module):
         kernel_size: tuple[int, int] = (1, 1),
         padding: Padding = NO_PADDING,
         stride: int = 1,
-        doubles: bool = False,
+        crop: tuple[int, int] | None = None,
         initial_scale: float = 1.0,
+        direction_scale: float = 0.05,
         rngs: nnx.Rngs,
         dtype: str = "float32",
     ):
         shape = (*kernel_size, channels, features)
         # drawn flat: XLA takes seconds to compile a vectorised draw of four axes
-        self.direction = nnx.Param(0.05 * jax.random.normal(rngs.params(), (math.prod(shape),)).reshape(shape))
+        flat = jax.random.normal(rngs.params(), (math.prod(shape),))
+        self.direction = nnx.Param(direction_scale * flat.reshape(shape))
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
         self.initial_scale = initial_scale
-        self.geometry = Geometry(padding, stride, doubles, dtype)
+        self.geometry = Geometry(padding, stride, crop, dtype)
 
     def kernel(self) -> Float[Array, "*stack rows columns channels features"]:
         """``scale * direction / |direction|``; of a stack of layers, of each."""
@@ -138,3 +144,41 @@ def fold_weights(module: Any) -> Any:
         return Convolution(node.kernel(), node.bias[...], node.geometry)
 
     return jax.tree.map(fold, module, is_leaf=lambda node: isinstance(node, WeightNormConvolution))
+
+
+def initialise_by_running(module: Any, run: Callable[[Any], Any]) -> Any:
+    """``module`` with every weight-normalised convolution initialised on the input that ``run`` first gives it.
+
+    Each layer sees the output of layers that are initialised already. ``run`` works on a whole batch, without loops
+    of XLA around the layers; a layer that it does not reach stays as it is.
+
+    Args:
+      module: Any module.
+      run: Calls what is to be initialised, ``run(module)``.
+    """
+    pending = jax.tree.map(lambda node: _Pending(node) if _is_layer(node) else node, module, is_leaf=_is_layer)
+    run(pending)
+    return jax.tree.map(
+        lambda node: node.state[0] if isinstance(node, _Pending) else node,
+        pending,
+        is_leaf=lambda node: isinstance(node, _Pending),
+    )
+
+
+def _is_layer(node: Any) -> bool:
+    return isinstance(node, WeightNormConvolution)
+
+
+class _Pending:
+    """Stands for a layer while ``initialise_by_running`` runs: its first call initialises it."""
+
+    def __init__(self, layer: WeightNormConvolution):
+        self.state: list[Any] = [layer, False]
+
+    def __call__(self, x: Array) -> Array:
+        layer, done = self.state
+        if done:
+            return layer(x)
+        layer, y = layer.initialise(x)
+        self.state = [layer, True]
+        return y

@@ -9,9 +9,13 @@ from likejax.ood.calibrate import threshold as threshold
 from likejax.ood.complexity import code_lengths as code_lengths
 from likejax.ood.features import CodeLength as CodeLength
 from likejax.ood.features import Feature as Feature
+from likejax.ood.features import LatentKL as LatentKL
 from likejax.ood.features import LogProb as LogProb
+from likejax.ood.features import LogProbAbove as LogProbAbove
 from likejax.ood.fitted import FittedScore as FittedScore
 from likejax.ood.fitted import restore as restore
+from likejax.ood.hierarchy import HierarchyRatio as HierarchyRatio
+from likejax.ood.hierarchy import choose_k as choose_k
 from likejax.ood.metrics import METRICS as METRICS
 from likejax.ood.metrics import Interval as Interval
 from likejax.ood.metrics import aupr as aupr
@@ -22,8 +26,8 @@ from likejax.ood.metrics import detection_error as detection_error
 from likejax.ood.metrics import evaluate_scores as evaluate_scores
 from likejax.ood.metrics import fpr_at_tpr as fpr_at_tpr
 from likejax.ood.metrics import roc_curve as roc_curve
+from likejax.ood.recipes import SCORES as SCORES
 from likejax.ood.report import Report as Report
-from likejax.ood.scores import SCORES as SCORES
 from likejax.ood.scores import ComplexityOnly as ComplexityOnly
 from likejax.ood.scores import InputComplexity as InputComplexity
 from likejax.ood.scores import LikelihoodRatio as LikelihoodRatio

@@ -46,7 +46,9 @@ def fit_background(
     if not 0 < mutation_rate < 1:
         raise ValueError(f"expected a mutation_rate between 0 and 1, got {mutation_rate}")
     fit_key, mutation_key = jax.random.split(as_key(key))
-    mutated = dataclasses.replace(experiment, augment=(*experiment.augment, f"mutate:{mutation_rate}"))
+    before = tuple(name for name in experiment.augment if name != "binarise")
+    after = ("binarise",) if experiment.binarises else ()
+    mutated = dataclasses.replace(experiment, augment=(*before, f"mutate:{mutation_rate}", *after))
     if validation is not None:
         check_disjoint(train, validation)  # mutated rows would not be recognised
         seed = int(jax.random.randint(mutation_key, (), 0, 2**31 - 1))

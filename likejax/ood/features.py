@@ -18,14 +18,17 @@ from likejax.ood.complexity import code_lengths
 
 Densities = Mapping[str, Density]
 Values = Float[Any, " n"]
+"""One number per example."""
+Numbers = Float[Any, "n ..."]
+"""One number per example, or several."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Feature(abc.ABC):
-    """One number per example; equal features are computed once and shared by all scores that need them."""
+    """One number per example, or several; equal ones are computed once and shared by all scores that need them."""
 
     @abc.abstractmethod
-    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
+    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
         """The feature of examples ``(n, *event_shape)``, each with its key."""
 
     def needs_key(self, densities: Densities) -> bool:
@@ -41,14 +44,50 @@ class LogProb(Feature):
     """Which: the density that is scored, or one that a score compares it with."""
     draws: int = 1
     """Draws per example, combined as the kind allows."""
+    stream: int = 0
+    """Above 0, draws that are independent of those of the stream 0."""
 
     def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
         density = densities[self.density]
+        if self.stream and keys is not None:  # counted down from the top, where no draw's number is
+            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, np.uint32(2**32 - self.stream))
         return density.log_prob(x, key=None if density.kind is Kind.EXACT else keys, draws=self.draws)
 
     def needs_key(self, densities: Densities) -> bool:
         """Unless the density is exact."""
         return densities[self.density].kind is not Kind.EXACT
+
+
+@dataclasses.dataclass(frozen=True)
+class LogProbAbove(Feature):
+    """``VAE.log_prob_above`` for every number of lowest latents, ``(n, L)`` in nats: one pass gives all."""
+
+    draws: int = 1
+    """Draws per example, combined by the log of their mean."""
+    replacement: str = "mean"
+    """What stands for the latents that are not inferred: ``sample`` or ``mean``."""
+
+    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
+        density: Any = densities["density"]
+        return density.log_prob_above(x, key=keys, draws=self.draws, replacement=self.replacement).T
+
+    def needs_key(self, densities: Densities) -> bool:
+        """Always: latents are drawn."""
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentKL(Feature):
+    """Divergence of each latent's posterior from its prior, ``(n, L)`` in nats, of one draw."""
+
+    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
+        density: Any = densities["density"]
+        parts = density.terms(x, key=keys).parts
+        return jnp.stack([parts[f"kl_{i + 1}"] for i in range(density.depth)], axis=-1)
+
+    def needs_key(self, densities: Densities) -> bool:
+        """Always: latents are drawn."""
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,13 +98,13 @@ class CodeLength(Feature):
         return code_lengths(x if isinstance(x, Tracer) else np.asarray(x))
 
 
-Compute = Callable[[Feature], Values]
+Compute = Callable[[Feature], Numbers]
 """From a feature to its values on the examples at hand."""
 
 
 def features_of(
     densities: Densities, x: Any, keys: Key[Array, " n"] | None, *, batch_size: int = 128
-) -> Callable[[Feature], Values]:
+) -> Compute:
     """A function that computes features of ``x``, each once; of host arrays in chunks, in float64.
 
     Args:
@@ -74,9 +113,9 @@ def features_of(
       keys: One key per example, or ``None`` if no feature needs one.
       batch_size: Examples at a time; the last chunk is padded to the shape of the others.
     """
-    known: dict[Feature, Values] = {}
+    known: dict[Feature, Numbers] = {}
 
-    def compute(feature: Feature) -> Values:
+    def compute(feature: Feature) -> Numbers:
         if feature not in known:
             if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((densities, x, keys))):
                 known[feature] = feature(densities, x, keys)
@@ -95,7 +134,7 @@ def _in_chunks(feature: Feature, densities: Densities, x: Any, keys: Any, batch_
         rows = np.minimum(np.arange(start, start + size), n - 1)
         chunk = feature(densities, x[rows], None if keys is None else keys[rows])
         values.append(np.asarray(chunk, np.float64)[: n - start])
-    return np.concatenate(values) if values else np.zeros(0)
+    return np.concatenate(values)
 
 
 def keys_of(key: KeyLike | None, batch: tuple[int, ...], group: int = 1) -> Key[Array, " n"] | None:

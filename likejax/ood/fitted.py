@@ -92,6 +92,8 @@ class FittedScore:
         batch = self._batch_of(x)
         flat = x.reshape(-1, *self.densities["density"].event_shape)
         keys = self._keys(key, batch)
+        if len(flat) == 0:
+            return np.zeros(batch)
         scores = self.of_features(features_of(self.densities, flat, keys, batch_size=batch_size))
         return scores.reshape(batch)
 
@@ -215,7 +217,7 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
     Raises:
       CheckpointError: If there is none, or it is damaged.
     """
-    from likejax.ood.scores import SCORES
+    from likejax.ood.recipes import SCORES
 
     place = Path(directory).expanduser().absolute()
     try:

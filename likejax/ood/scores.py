@@ -282,9 +282,3 @@ class ComplexityOnly(Score):
 
     def _statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
         return compute(self.features[0]) / math.prod(event_shape)
-
-
-SCORES: dict[str, type[Score]] = {
-    score.name: score for score in (NegativeLogProb, Typicality, LikelihoodRatio, InputComplexity, ComplexityOnly)
-}
-"""Name to recipe, for what is saved."""

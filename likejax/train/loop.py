@@ -144,9 +144,11 @@ def fit(
     density = _begin(experiment, source.examples, build_key)
     check_fit(density, source.examples)
     if validation is not None:
-        check_fit(density, validation)
         if isinstance(train, Dataset):
             check_disjoint(train, validation)
+        if experiment.binarises:
+            validation = experiment.as_evaluated(validation)
+        check_fit(density, validation)
         validation = validation.take(slice(0, experiment.validation_examples))
     if experiment.samples_every and len(density.event_shape) != 3:
         raise ValueError(f"expected images for sheets of samples, got {density.event_shape}: set samples_every to 0")

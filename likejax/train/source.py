@@ -19,8 +19,10 @@ class Source:
         self._experiment = experiment
         self._train = train
         if isinstance(train, Dataset):
-            self.examples = train
+            self.examples = train.binarise(0) if experiment.binarises and train.levels != 2 else train
             return
+        if experiment.binarises:
+            raise ValueError("expected a Dataset to binarise: an iterable gives zeros and ones itself, without augment")
         if not isinstance(train, Iterable):
             raise TypeError(f"expected a Dataset or an iterable of arrays to train on, got {type(train).__name__}")
         items = iter(train)

@@ -1,0 +1,125 @@
+"""The likelihood ratio of a hierarchical VAE: what its low latents must add to what its high ones know."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+
+from likejax.data.dataset import Dataset
+from likejax.density import Density, KeyLike
+from likejax.evaluate import check_fit
+from likejax.ood.features import Compute, Feature, LatentKL, LogProb, LogProbAbove, Values, features_of, keys_of
+from likejax.ood.fitted import FittedScore
+from likejax.ood.scores import Score
+
+COLLAPSED = 0.5
+"""Nats of divergence below which a latent is taken to know nothing."""
+
+
+@dataclasses.dataclass(frozen=True)
+class HierarchyRatio(Score):
+    """``s = LLR^{>k} = L - L^{>k}``, nats: the bound minus the bound with the ``k`` lowest latents from their priors.
+
+    Small where the latents above ``k``, which know what an image is about, are enough to draw those below; large where
+    the low latents have to be corrected by the image. ``log p(x)`` cancels, and with it what misleads the likelihood.
+    Both bounds see the same noise for the latents above ``k``.
+
+    With ``replacement="mean"``, the released code's way, the low latents are the means of their conditional priors and
+    ``L^{>k}`` is no bound; with ``"sample"``, as defined in the paper, they are drawn.
+
+    References:
+      Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know, arXiv:2102.08248.
+    """
+
+    name: ClassVar[str] = "hierarchy ratio"
+
+    k: int = 1
+    """How many of the lowest latents come from their conditional priors; ``choose_k`` chooses by inside data."""
+    draws: int = 1
+    """Draws per example of both bounds, each combined by the log of their mean."""
+    replacement: Literal["sample", "mean"] = "mean"
+    """What stands for those latents."""
+    shared_noise: bool = True
+    """Whether both bounds see the same noise; otherwise independent draws, as in the released code."""
+
+    def __post_init__(self):
+        if self.k < 1 or self.draws < 1:
+            raise ValueError(f"expected k >= 1 and draws >= 1, got k={self.k} and draws={self.draws}")
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        above = LogProbAbove(self.draws, self.replacement)
+        return (above,) if self.shared_noise else (above, LogProb(draws=self.draws, stream=1))
+
+    def _statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
+        above = compute(self.features[0])
+        bound = above[:, 0] if self.shared_noise else compute(self.features[1])
+        return bound - above[:, self.k]
+
+    @property
+    def label(self) -> str:
+        return f"{self.name} >{self.k}" + (" by draws" if self.replacement == "sample" else "") + self._draws_told()
+
+    def densities_of(self, density: Density, dataset: Dataset) -> dict[str, Density]:
+        """As ``Score.densities_of``.
+
+        Raises:
+          ValueError: If the density is no VAE of more than ``k`` latents.
+        """
+        depth = _depth(density)
+        if depth <= self.k:
+            raise ValueError(f"expected a VAE of more than k={self.k} latents, got {depth}")
+        return super().densities_of(density, dataset)
+
+    def fit_features(self, densities: Mapping[str, Density], compute: Compute, dataset: Dataset) -> FittedScore:
+        """As ``Score.fit_features``; warns if the latents above ``k`` have collapsed."""
+        kl = np.asarray(compute(LatentKL())).mean(0)
+        if kl[self.k :].sum() < COLLAPSED:
+            warnings.warn(
+                f"the latents above k={self.k} have collapsed: their divergences from the priors are "
+                f"{', '.join(f'{each:.2f}' for each in kl[self.k :])} nats on average, so {self.label} is hardly more "
+                "than the bound. Keep them alive in training: free nats, a longer warm-up",
+                stacklevel=2,
+            )
+        return super().fit_features(densities, compute, dataset)
+
+
+def choose_k(density: Density, dataset: Dataset, *, key: KeyLike, share: float = 0.5, batch_size: int = 128) -> int:
+    """How many of the lowest latents to leave out, by inside data alone.
+
+    The smallest ``k`` for which the latents above hold at most ``share`` of all divergence from the priors: the details
+    are below, what the image is about above. Latents that have collapsed do not count as above.
+
+    Args:
+      density: A VAE of at least two latents.
+      dataset: Inside examples; never outside ones.
+      key: Of the draws.
+      share: Of all nats of divergence.
+      batch_size: Examples at a time.
+
+    Raises:
+      ValueError: If the density is no VAE of at least two latents, or all but the lowest have collapsed.
+    """
+    depth = _depth(density)
+    if depth < 2:
+        raise ValueError(f"expected a VAE of at least two latents, got {depth}")
+    check_fit(density, dataset)
+    keys = keys_of(key, (len(dataset),))
+    features = features_of({"density": density}, dataset.examples, keys, batch_size=batch_size)
+    kl = np.asarray(features(LatentKL())).mean(0)
+    above = np.array([kl[k:].sum() for k in range(1, depth)])
+    alive = np.flatnonzero(above >= COLLAPSED) + 1
+    if len(alive) == 0:
+        raise ValueError(f"expected a VAE whose upper latents are alive, got divergences of {kl.round(2)} nats")
+    small = [int(k) for k in alive if above[k - 1] <= share * kl.sum()]
+    return small[0] if small else int(alive[-1])
+
+
+def _depth(density: Any) -> int:
+    if not hasattr(density, "log_prob_above"):
+        raise ValueError(f"expected a VAE for a ratio of its latents, got {type(density).__name__}")
+    return density.depth
