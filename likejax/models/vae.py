@@ -468,8 +468,7 @@ class VAE(Density):
         values = combine_draws(jnp.stack(each), Kind.BOUND)
         return values.reshape(self.depth, *batch) if k is None else values.reshape(batch)
 
-    def _above(self, x: Array, key: Array, ks: tuple[int, ...], replacement: Replacement) -> Float[Array, " ks"]:
-        noise = self.draw_noise(key)
+    def _above(self, x: Array, noise: Noise, ks: tuple[int, ...], replacement: Replacement) -> Float[Array, " ks"]:
         shared = self._up(x, noise.posterior, 0)
         values = []
         for k in ks:
@@ -526,7 +525,7 @@ class VAE(Density):
         return means.reshape(batch + self.event_shape)
 
     def impute(
-        self, x: ArrayLike, known: Bool[ArrayLike, "..."], *, key: KeyLike, sweeps: int = 50
+        self, x: ArrayLike, known: Bool[ArrayLike, "..."], *, key: KeyLike, sweeps: int = 200
     ) -> Float[Array, "..."]:
         """Expected values of entries that are not known, given those that are.
 
@@ -613,8 +612,10 @@ def _batched_latent_terms(density: VAE, x: Array, keys: Array) -> LatentTerms:
 def _batched_above(
     density: VAE, x: Array, keys: Array, draw: ArrayLike, ks: tuple[int, ...], replacement: Replacement
 ) -> Array:
-    above = jax.vmap(lambda x, key: density._above(x, _drawn(key, draw), ks, replacement), out_axes=1)
-    return above(x, keys)
+    def one(x: Array, key: Array) -> Array:
+        return density._above(x, density.draw_noise(_drawn(key, draw)), ks, replacement)
+
+    return jax.vmap(one, out_axes=1)(x, keys)
 
 
 @jax.jit

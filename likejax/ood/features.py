@@ -102,9 +102,7 @@ Compute = Callable[[Feature], Numbers]
 """From a feature to its values on the examples at hand."""
 
 
-def features_of(
-    densities: Densities, x: Any, keys: Key[Array, " n"] | None, *, batch_size: int = 128
-) -> Compute:
+def features_of(densities: Densities, x: Any, keys: Key[Array, " n"] | None, *, batch_size: int = 128) -> Compute:
     """A function that computes features of ``x``, each once; of host arrays in chunks, in float64.
 
     Args:

@@ -181,7 +181,8 @@ def biva_fashion_mnist() -> Experiment[VAEConfig]:
 def vae_mnist() -> Experiment[VAEConfig]:
     """One-layer VAE with 50 latents on statically binarised MNIST, two dense blocks, minutes on two CPU cores.
 
-    Command: ``likejax train vae/mnist --data-dir DATA --draws 500``.
+    Command: ``likejax train vae/mnist --data-dir DATA --draws 500``. Measured on one core with other work on it, 17
+    minutes, seed 0: test bits/dim <= 0.1654 +- 0.0004 (bound, 500 draws, n = 10,000), 89.9 nats; one draw 95.3.
     """
     return Experiment(
         model=VAEConfig(stages=(StageConfig(channels=(400, 400), strides=(1, 1), kernel=1, latent=50),), flatten=True),
@@ -201,31 +202,37 @@ def vae_mnist() -> Experiment[VAEConfig]:
 def dlgm_mnist() -> Experiment[VAEConfig]:
     """Deep latent Gaussian model of three dense latents on dynamically binarised MNIST, minutes on two CPU cores.
 
-    Command: ``likejax train dlgm/mnist --data-dir DATA``.
+    Command: ``likejax train dlgm/mnist --data-dir DATA``. Measured on one core, other work on it, 6 minutes, seed 0:
+    test bits/dim <= 0.1812 +- 0.0005 (bound, one draw, n = 10,000), 98.5 nats. ``benchmarks/imputation.py`` fills in
+    missing pixels.
     """
     stages = tuple(StageConfig(channels=(200,), strides=(1,), kernel=1, latent=latent) for latent in (50, 25, 10))
-    return replace(vae_mnist(), model=VAEConfig(stages=stages, flatten=True), dataset="mnist", augment=("binarise",))
+    model = VAEConfig(stages=stages, flatten=True)
+    return replace(vae_mnist(), model=model, dataset="mnist", augment=("binarise",), steps=12_000)
 
 
 def hvae_fashion_mnist_small() -> Experiment[VAEConfig]:
-    """Hierarchical VAE of three latents on binarised Fashion-MNIST, 90 minutes on two CPU cores.
+    """Hierarchical VAE of three latents on binarised Fashion-MNIST, under an hour on two CPU cores.
 
-    Command: ``likejax train hvae/fashion_mnist-small --data-dir DATA``.
+    Command: ``likejax train hvae/fashion_mnist-small --data-dir DATA``. Upper latents so small that they hold what the
+    garment is and no drawing of it, and kept alive by 10 free nats each. Measured on one core with other work beside
+    it, 33 minutes, seed 0: the README has its OOD table.
     """
     return Experiment(
         model=VAEConfig(
             stages=(
                 StageConfig(channels=(16, 32), strides=(2, 1), latent=8, dense=False),
-                StageConfig(channels=(48, 48), strides=(2, 1), latent=16),
-                StageConfig(channels=(48,), strides=(1,), latent=8),
-            )
+                StageConfig(channels=(32, 32), strides=(2, 1), latent=8),
+                StageConfig(channels=(32,), strides=(1,), latent=4),
+            ),
+            latent_scale=0.1,
         ),
         dataset="fashion_mnist",
         augment=("binarise",),
-        objective=ELBO(warmup_steps=4_000, free_nats=4.0),
-        optimiser=Optimiser(name="adam", learning_rate=1e-3, clip_norm=200.0),
+        objective=ELBO(warmup_steps=500, free_nats=10.0),
+        optimiser=Optimiser(name="adam", learning_rate=2e-3, clip_norm=200.0),
         batch_size=64,
-        steps=20_000,
+        steps=12_000,
         ema_decay=0.999,
         validate_every=1_000,
         checkpoint_every=1_000,
@@ -236,7 +243,8 @@ def hvae_fashion_mnist_small() -> Experiment[VAEConfig]:
 def hvae_digits() -> Experiment[VAEConfig]:
     """Hierarchical VAE of two latents on scikit-learn's 8x8 digits, minutes on two CPU cores; part of ``make demo``.
 
-    Command: ``likejax demo``.
+    Command: ``likejax demo``. Measured on one core with other work on it, seed 0, in 2 minutes: test bits/dim <= 1.930
+    +- 0.014 (bound, 16 draws, n = 359).
     """
     return Experiment(
         model=VAEConfig(
@@ -252,7 +260,7 @@ def hvae_digits() -> Experiment[VAEConfig]:
         objective=ELBO(warmup_steps=300, free_nats=1.0),
         optimiser=SMALL,
         batch_size=64,
-        steps=1_500,
+        steps=1_000,
         ema_decay=0.99,
         validate_every=100,
         checkpoint_every=500,

@@ -1,0 +1,242 @@
+"""A hierarchical VAE in likejax against the same network in plain PyTorch: training step and bound.
+
+One run, both sides alternating, medians and ratios:
+
+    python benchmarks/vae.py                              # the small preset, batch 64
+    python benchmarks/vae.py --preset hvae/fashion_mnist --batch 32 --rounds 3
+
+The PyTorch side gets likejax's weights first, and both bounds of the same noise are compared. Needs
+``pip install -e '.[benchmarks]'``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import platform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import torch
+from side_by_side import compare
+from torch import nn
+from torch.nn import functional
+from torch.nn.utils.parametrizations import weight_norm
+
+import likejax as lj
+from likejax.models.vae import VAE
+from likejax.models.vae_network import ResidualBlock
+from likejax.nn.weight_norm import WeightNormConvolution
+from likejax.train.state import put_together, take_apart
+
+# PyTorch, written plainly after the official code
+
+
+class Convolution(nn.Module):
+    """A weight-normalised convolution with the geometry of a likejax layer, whose weights it starts with."""
+
+    def __init__(self, layer: WeightNormConvolution):
+        super().__init__()
+        direction, geometry = np.asarray(layer.direction[...]), layer.geometry
+        rows, columns, channels, features = direction.shape
+        (top, bottom), (left, right) = geometry.padding
+        self.padding = (left, right, top, bottom)
+        self.crop = geometry.crop
+        if self.crop is None:
+            convolution = nn.Conv2d(channels, features, (rows, columns), geometry.stride)
+            weights, axis = direction.transpose(3, 2, 0, 1), 0
+        else:
+            convolution = nn.ConvTranspose2d(channels, features, (rows, columns), 2)
+            weights, axis = direction.transpose(2, 3, 0, 1), 1
+        self.convolution = weight_norm(convolution, dim=axis)
+        shape = [1, 1, 1, 1]
+        shape[axis] = features
+        with torch.no_grad():
+            parameters = self.convolution.parametrizations.weight
+            parameters.original1.copy_(torch.from_numpy(weights.copy()))
+            parameters.original0.copy_(torch.from_numpy(np.array(layer.scale[...]).reshape(shape)))
+            self.convolution.bias.copy_(torch.from_numpy(np.array(layer.bias[...])))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.crop is None:
+            return self.convolution(functional.pad(x, self.padding))
+        top, left = self.crop
+        height, width = 2 * x.shape[2], 2 * x.shape[3]
+        return self.convolution(x)[:, :, top : top + height, left : left + width]
+
+
+class Dense(nn.Module):
+    """A weight-normalised dense layer of a likejax layer; maps are flattened with the channels last."""
+
+    def __init__(self, layer: WeightNormConvolution):
+        super().__init__()
+        direction = np.asarray(layer.direction[...])[0, 0]
+        self.linear = weight_norm(nn.Linear(*direction.shape))
+        with torch.no_grad():
+            parameters = self.linear.parametrizations.weight
+            parameters.original1.copy_(torch.from_numpy(direction.T.copy()))
+            parameters.original0.copy_(torch.from_numpy(np.array(layer.scale[...])[:, None]))
+            self.linear.bias.copy_(torch.from_numpy(np.array(layer.bias[...])))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.linear(x)
+
+
+class Block(nn.Module):
+    def __init__(self, block: ResidualBlock):
+        super().__init__()
+        self.conv1, self.conv2 = Convolution(block.conv1), Convolution(block.conv2)
+        self.aux = None if block.aux is None else Convolution(block.aux)
+        self.first, self.residual, self.adds_aux = block.first, block.residual, block.adds_aux
+        self.stride, self.channels = block.stride, block.channels
+        (top, bottom), (left, right) = block.pooling
+        self.pooling = (left, right, top, bottom)
+
+    def forward(self, x: torch.Tensor, a: torch.Tensor | None) -> torch.Tensor:
+        y = self.conv1(x if self.first else functional.relu(x))
+        if self.adds_aux:
+            y = y + (functional.relu(a) if self.aux is None else self.aux(functional.relu(a)))
+        y = self.conv2(functional.relu(y))
+        if not self.residual:
+            return y
+        missing = self.channels - x.shape[1]
+        x = functional.pad(x, (0, 0, 0, 0, 0, missing)) if missing > 0 else x[:, : self.channels]
+        if self.stride > 1:
+            x = functional.avg_pool2d(functional.pad(x, self.pooling), 3, self.stride)
+        return y + x
+
+
+def moments(logits: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    mean, raw = logits.chunk(2, axis)
+    return mean, functional.softplus(math.log(2) * raw).div(math.log(2)).clamp(min=1e-6)
+
+
+class Gaussian(nn.Module):
+    def __init__(self, layer):
+        super().__init__()
+        self.dense = layer.dense
+        self.layer = Dense(layer.layer) if layer.dense else Convolution(layer.layer)
+
+    def forward(self, h: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        h = functional.relu(h)
+        if self.dense:
+            return moments(self.layer(h.permute(0, 2, 3, 1).flatten(1)), 1)
+        return moments(self.layer(h), 1)
+
+
+class TorchVAE(nn.Module):
+    """The bottom-up, ungated network with a Bernoulli likelihood."""
+
+    def __init__(self, density: VAE):
+        super().__init__()
+        up, down = density.inference, density.generation
+        self.up = nn.ModuleList(nn.ModuleList(Block(b) for b in stage.blocks) for stage in up)
+        self.down = nn.ModuleList(nn.ModuleList(Block(b) for b in stage.blocks) for stage in down)
+        self.posteriors = nn.ModuleList(Gaussian(stage.posterior) for stage in up)
+        self.priors = nn.ModuleList(Gaussian(stage.prior_layer) for stage in down[:-1])
+        self.to_next = nn.ModuleList(nn.Identity() if s.to_map is None else Dense(s.to_map) for s in up)
+        self.to_map = nn.ModuleList(nn.Identity() if s.to_map is None else Dense(s.to_map) for s in down)
+        self.dense = [s.to_map is not None for s in down]
+        self.shapes = [s.shape for s in up]
+        self.likelihood = Convolution(density.likelihood.layer)
+
+    def spread(self, v: torch.Tensor, i: int) -> torch.Tensor:
+        return v.reshape(-1, *self.shapes[i]).permute(0, 3, 1, 2)
+
+    def forward(self, x: torch.Tensor, noise: list[torch.Tensor]) -> torch.Tensor:
+        lower, skip, latents, depth = x, None, [], len(self.up)
+        for i in range(depth):
+            h = lower
+            for block in self.up[i]:
+                h = block(h, skip)
+            mean, std = self.posteriors[i](h)
+            latents.append((mean + std * noise[i], std))
+            if i < depth - 1:
+                z = latents[i][0]
+                lower, skip = (self.spread(self.to_next[i](z), i) if self.dense[i] else z), h
+        d, queue, kl = None, [], 0.0
+        for i in reversed(range(depth)):
+            z, std = latents[i]
+            if d is None:
+                mean, prior_std = torch.zeros_like(z), torch.ones_like(z)
+            else:
+                mean, prior_std = self.priors[i](d)
+            log_ratio = 0.5 * (((z - mean) / prior_std) ** 2 - noise[i] ** 2) + prior_std.log() - std.log()
+            kl = kl + log_ratio.flatten(1).sum(1)
+            d = self.spread(self.to_map[i](z), i) if self.dense[i] else z
+            for block in self.down[i]:
+                d = block(d, queue.pop(0) if queue and i < depth - 1 else None)
+                queue.append(d)
+        logits = self.likelihood(functional.relu(d))
+        reconstruction = -functional.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+        return reconstruction - kl
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", default="hvae/fashion_mnist-small")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    versions = f"jax {jax.__version__}, torch {torch.__version__}"
+    print(f"{platform.processor() or platform.machine()}, {versions}; {arguments.preset}, batch {arguments.batch}")
+    config = lj.preset(arguments.preset).model
+    x = np.random.default_rng(0).integers(0, 2, (arguments.batch, *config.event_shape)).astype(np.uint8)
+    density = lj.build(config, key=0).initialise(x, 1)
+    assert isinstance(density, VAE)
+    keys = lj.example_keys(2, range(arguments.batch))
+    noise = jax.vmap(density.draw_noise)(keys)
+    peer = TorchVAE(density)
+    their_x = torch.from_numpy(x.astype(np.float32).transpose(0, 3, 1, 2).copy())
+    their_noise = [
+        torch.from_numpy(np.array(np.moveaxis(eps, -1, 1) if eps.ndim == 4 else eps).copy()) for eps in noise.posterior
+    ]
+    bound = jax.jit(lambda density, x, noise: density.weights(density.run(x, noise), x))
+    ours = np.asarray(bound(density, jnp.asarray(x), noise))
+    with torch.no_grad():
+        theirs = peer(their_x, their_noise).numpy()
+    print(f"bounds of one noise agree to {np.max(np.abs(ours - theirs) / np.abs(theirs)):.1e} of their size")
+
+    structure, params, fixed = take_apart(density)
+    rule = optax.adam(3e-4)
+
+    @jax.jit
+    def step(params, state, x, key):
+        def loss(params):
+            density = put_together(structure, params, fixed)
+            return -density.latent_terms(x, key=key).log_prob.mean()
+
+        gradient = jax.grad(loss)(params)
+        updates, state = rule.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    ours_now = [params, rule.init(params)]
+    key = jax.random.key(3)
+
+    def our_step() -> None:
+        ours_now[:] = step(*ours_now, x, key)
+        jax.block_until_ready(ours_now)
+
+    optimiser = torch.optim.Adam(peer.parameters(), 3e-4)
+
+    def their_step() -> None:
+        optimiser.zero_grad()
+        drawn = [torch.randn_like(eps) for eps in their_noise]
+        (-peer(their_x, drawn).mean()).backward()
+        optimiser.step()
+
+    def their_bound() -> None:
+        with torch.no_grad():
+            peer(their_x, [torch.randn_like(eps) for eps in their_noise])
+
+    compare("training step", {"likejax": our_step, "PyTorch": their_step}, arguments.rounds)
+    log_prob = lambda: jax.block_until_ready(density.log_prob(x, key=key))  # noqa: E731
+    compare("bound", {"likejax": log_prob, "PyTorch": their_bound}, arguments.rounds)
+
+
+if __name__ == "__main__":
+    main()
