@@ -176,6 +176,17 @@ def test_hierarchy_ratio(fitted):
     assert ood.choose_k(VAE, inside, key=0) == 1
 
 
+def test_choice_of_k():
+    """The largest k that costs inside data little: all of them where nothing is lost, 1 where none is cheap."""
+    stages = tuple(lj.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3))
+    density = _vae(event_shape=(8, 8, 1), stages=stages)
+    inside = DIGITS["validation"].take(slice(0, 40))
+    bounds = np.asarray(density.log_prob_above(inside.examples, key=0, replacement="mean")).mean(1)
+    lost = (bounds[0] - bounds) / abs(bounds[0])
+    assert ood.choose_k(density, inside, key=0, loss=float(lost.max()) + 1e-3) == 2
+    assert ood.choose_k(density, inside, key=0, loss=float(lost[1:].min()) - 1e-3) == 1
+
+
 def test_collapsed_latents():
     """Posteriors equal to the prior: the ratio warns, and no k can be chosen."""
     top = VAE.inference[1].posterior.layer

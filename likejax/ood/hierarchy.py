@@ -88,17 +88,27 @@ class HierarchyRatio(Score):
         return super().fit_features(densities, compute, dataset)
 
 
-def choose_k(density: Density, dataset: Dataset, *, key: KeyLike, share: float = 0.5, batch_size: int = 128) -> int:
+def choose_k(
+    density: Density,
+    dataset: Dataset,
+    *,
+    key: KeyLike,
+    loss: float = 0.05,
+    replacement: Literal["sample", "mean"] = "mean",
+    batch_size: int = 128,
+) -> int:
     """How many of the lowest latents to leave out, by inside data alone.
 
-    The smallest ``k`` for which the latents above hold at most ``share`` of all divergence from the priors: the details
-    are below, what the image is about above. Latents that have collapsed do not count as above.
+    The largest ``k`` for which ``L^{>k}`` is below ``L`` by at most ``loss`` of its size on inside data: the latents
+    above still know what makes an inside image, so that a larger gap is a sign of an outside one. 1 if none is. Latents
+    above ``k`` that have collapsed know nothing and do not count.
 
     Args:
       density: A VAE of at least two latents.
       dataset: Inside examples; never outside ones.
       key: Of the draws.
-      share: Of all nats of divergence.
+      loss: Part of the bound that may be lost.
+      replacement: As in ``HierarchyRatio``.
       batch_size: Examples at a time.
 
     Raises:
@@ -111,12 +121,11 @@ def choose_k(density: Density, dataset: Dataset, *, key: KeyLike, share: float =
     keys = keys_of(key, (len(dataset),))
     features = features_of({"density": density}, dataset.examples, keys, batch_size=batch_size)
     kl = np.asarray(features(LatentKL())).mean(0)
-    above = np.array([kl[k:].sum() for k in range(1, depth)])
-    alive = np.flatnonzero(above >= COLLAPSED) + 1
-    if len(alive) == 0:
+    alive = [k for k in range(1, depth) if kl[k:].sum() >= COLLAPSED]
+    if not alive:
         raise ValueError(f"expected a VAE whose upper latents are alive, got divergences of {kl.round(2)} nats")
-    small = [int(k) for k in alive if above[k - 1] <= share * kl.sum()]
-    return small[0] if small else int(alive[-1])
+    bounds = np.asarray(features(LogProbAbove(replacement=replacement))).mean(0)
+    return max((k for k in alive if bounds[0] - bounds[k] <= loss * abs(bounds[0])), default=1)
 
 
 def _depth(density: Any) -> int:
