@@ -129,7 +129,7 @@ def _pixelcnn(**options) -> lj.Density:
 
 
 def _vae(**options) -> lj.Density:
-    lower = lj.StageConfig(channels=(4, 4), strides=(1, 2), latent=2, dense=False)
+    lower = lj.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False)
     stages = (lower, lj.StageConfig(channels=(4,), strides=(1,), latent=2))
     sizes = {"event_shape": (4, 4, 1), "levels": 17, "stages": stages, "likelihood": "logistic"}
     return lj.build(lj.VAEConfig(**sizes | options), key=0)

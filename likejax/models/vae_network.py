@@ -70,6 +70,7 @@ def layer(
         direction_scale=math.sqrt(2.0 / (kernel * kernel * shape[2])),
         rngs=rngs,
         dtype=dtype,
+        native=True,  # these networks run outside of loops
     )
 
 

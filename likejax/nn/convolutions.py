@@ -1,9 +1,9 @@
 """Convolutions: one function that picks the fastest form for the backend, and the layers on it.
 
-On GPU and TPU a convolution is XLA's own. On CPU it is so only between wide maps: the gradients of narrow ones are
-slow (of 512 to 12 channels 4 times), so these are written as one matrix product: over gathered patches where the input
-is the narrower side, to all taps at once, shifted and added, where the output is, or over gathered columns to all rows
-of the kernel.
+On GPU and TPU a convolution is XLA's own. On CPU XLA's convolutions are slow inside loops and between narrow maps, so
+there a convolution is written as one matrix product: over gathered patches where the input is the narrower side, to all
+taps at once, shifted and added, where the output is, or over gathered columns to all rows of the kernel. A network that
+runs outside of loops asks for XLA's own between wide maps.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ def convolve(
     *,
     padding: Padding | None = None,
     stride: int = 1,
+    native: bool = False,
 ) -> Float[Array, "*out features"]:
     """Correlation of ``x`` with ``kernel``.
 
@@ -46,15 +47,16 @@ def convolve(
       kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
       padding: Zeros around the image; by default those of an odd-sized kernel that keep its size.
       stride: Of both axes.
+      native: XLA's own convolution between wide maps on CPU too: faster, but many times slower inside loops of XLA.
     """
     rows, columns, channels, features = kernel.shape
     if (rows, columns, stride) == (1, 1, 1) and padding in (None, same(1, 1)):
         return jnp.tensordot(x, kernel[0, 0], 1, precision=PRECISION)
     padding = same(rows, columns) if padding is None else padding
-    if jax.default_backend() != "cpu" or (channels > _NARROW and features > _NARROW):
+    if jax.default_backend() != "cpu" or (native and min(channels, features) > _NARROW):
         return _convolve_by_xla(x, kernel, padding, stride)
     if stride == 2 and x.shape[-3] % 2 == x.shape[-2] % 2 == 0 and max(rows, columns) > 1:
-        return _convolve_phases(x, kernel, padding)
+        return _convolve_phases(x, kernel, padding, native)
     if stride > 1 or sum(padding[0]) < rows - 1:  # taps would be computed where no output is
         return _convolve_patches(x, kernel, padding, stride)
     # numbers moved per pixel; what is added costs more than what is copied (measured)
@@ -66,7 +68,7 @@ def convolve(
     return min(cost, key=cost.__getitem__)(x, kernel, padding)
 
 
-def _convolve_phases(x: Array, kernel: Array, padding: Padding) -> Array:
+def _convolve_phases(x: Array, kernel: Array, padding: Padding, native: bool) -> Array:
     """At stride 2: the pixels of every 2x2 square as channels of one, and a convolution of stride 1 of those.
 
     ``out[i] = sum_a x[2 i + a - before] k[a]``, and ``a = 2 o + phase + before`` for the square ``i + o``.
@@ -83,7 +85,8 @@ def _convolve_phases(x: Array, kernel: Array, padding: Padding) -> Array:
     squares = x.reshape(*batch, height // 2, 2, width // 2, 2, channels)
     squares = jnp.moveaxis(squares, -4, -3).reshape(*batch, height // 2, width // 2, 4 * channels)
     parts = _gather_taps(kernel, *taps).transpose(0, 2, 1, 3, 4, 5)
-    return convolve(squares, parts.reshape(*parts.shape[:2], 4 * channels, -1), padding=(edges[0], edges[1]))
+    parts = parts.reshape(*parts.shape[:2], 4 * channels, -1)
+    return convolve(squares, parts, padding=(edges[0], edges[1]), native=native)
 
 
 def _gather_taps(kernel: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
@@ -145,6 +148,7 @@ def convolve_transposed(
     *,
     crop: int = 0,
     crop_rows: int = 0,
+    native: bool = False,
 ) -> Float[Array, "*batch doubled_height doubled_width features"]:
     """Transposed convolution of stride 2: ``out[2 i + a - crop_rows, 2 j + b - crop] += x[i, j] @ kernel[a, b]``.
 
@@ -155,6 +159,7 @@ def convolve_transposed(
       kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
       crop: Columns cut off at the left.
       crop_rows: Rows cut off at the top.
+      native: As for ``convolve``.
     """
     taps, edges = [], []
     for taken, cut in zip(kernel.shape[:2], (crop_rows, crop), strict=True):
@@ -165,7 +170,7 @@ def convolve_transposed(
     features = kernel.shape[-1]
     parts = _gather_taps(kernel, *taps).transpose(0, 2, 4, 1, 3, 5)
     parts = parts.reshape(*parts.shape[:3], 4 * features)
-    phases = convolve(x, parts, padding=(edges[0], edges[1]))
+    phases = convolve(x, parts, padding=(edges[0], edges[1]), native=native)
     *batch, height, width, _ = phases.shape
     squares = phases.reshape(*batch, height, width, 2, 2, features)
     return jnp.moveaxis(squares, -3, -4).reshape(*batch, 2 * height, 2 * width, features)

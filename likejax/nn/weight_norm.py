@@ -26,20 +26,23 @@ class Geometry(nnx.Module):
       crop: Makes it a transposed convolution of stride 2, whose output is twice the size of its input: rows and
         columns cut off at the top and at the left.
       dtype: Type to compute in; parameters stay in float32.
+      native: As for ``convolve``.
     """
 
-    def __init__(self, padding: Padding, stride: int, crop: tuple[int, int] | None, dtype: str):
+    def __init__(self, padding: Padding, stride: int, crop: tuple[int, int] | None, dtype: str, native: bool):
         self.padding = padding
         self.stride = stride
         self.crop = crop
         self.dtype = dtype
+        self.native = native
 
     def __call__(self, x: Array, kernel: Array, *, padding: Padding | None = None) -> Array:
         """The convolution, with the padding in the image or another."""
         x, kernel = self.cast(x, kernel)
         if self.crop is not None:
-            return convolve_transposed(x, kernel, crop_rows=self.crop[0], crop=self.crop[1])
-        return convolve(x, kernel, padding=self.padding if padding is None else padding, stride=self.stride)
+            return convolve_transposed(x, kernel, crop_rows=self.crop[0], crop=self.crop[1], native=self.native)
+        padding = self.padding if padding is None else padding
+        return convolve(x, kernel, padding=padding, stride=self.stride, native=self.native)
 
     def cast(self, x: Array, kernel: Array) -> tuple[Array, Array]:
         """Both in the type to compute in."""
@@ -82,6 +85,7 @@ class WeightNormConvolution(nnx.Module):
         it does to how far a step of Adam turns them.
       rngs: Source of the initial directions.
       dtype: Type to compute in.
+      native: As for ``convolve``.
 
     References:
       Salimans and Kingma, 2016, Weight normalization, arXiv:1602.07868; the official PixelCNN++ code.
@@ -100,6 +104,7 @@ class WeightNormConvolution(nnx.Module):
         direction_scale: float = 0.05,
         rngs: nnx.Rngs,
         dtype: str = "float32",
+        native: bool = False,
     ):
         shape = (*kernel_size, channels, features)
         # drawn flat: XLA takes seconds to compile a vectorised draw of four axes
@@ -108,7 +113,7 @@ class WeightNormConvolution(nnx.Module):
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
         self.initial_scale = initial_scale
-        self.geometry = Geometry(padding, stride, crop, dtype)
+        self.geometry = Geometry(padding, stride, crop, dtype, native)
 
     def kernel(self) -> Float[Array, "*stack rows columns channels features"]:
         """``scale * direction / |direction|``; of a stack of layers, of each."""
