@@ -374,10 +374,12 @@ class VAE(Density):
 
     def weights(self, passed: Pass, x: Num[Array, "..."]) -> Float[Array, "*batch"]:
         """``log p(x | z)`` minus the sampled divergences of the latents that were inferred, nats."""
-        total = self._reconstruction(passed.outputs, x)
-        for kl, shape in zip(passed.kl, self.latent_shapes, strict=True):
-            total = total if kl is None else total - _summed(kl, shape)
-        return total
+        return self._reconstruction(passed.outputs, x) - self._divergence(passed)
+
+    def _divergence(self, passed: Pass) -> Float[Array, "*batch"]:
+        """The sampled divergences of the latents that were inferred, summed."""
+        parts = [_summed(kl, shape) for kl, shape in zip(passed.kl, self.latent_shapes, strict=True) if kl is not None]
+        return sum(parts, start=jnp.zeros((), passed.outputs.dtype))
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         assert key is not None
@@ -393,7 +395,7 @@ class VAE(Density):
         ]
         sampled = tuple(kl for kl in passed.kl if kl is not None)
         reconstruction = self._reconstruction(passed.outputs, x)
-        return LatentTerms(self.weights(passed, x), reconstruction, tuple(analytic), sampled)
+        return LatentTerms(reconstruction - self._divergence(passed), reconstruction, tuple(analytic), sampled)
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         assert key is not None

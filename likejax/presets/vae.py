@@ -181,9 +181,9 @@ def biva_fashion_mnist() -> Experiment[VAEConfig]:
 def vae_mnist() -> Experiment[VAEConfig]:
     """One-layer VAE with 50 latents on statically binarised MNIST, two dense blocks, minutes on two CPU cores.
 
-    Command: ``likejax train vae/mnist --data-dir DATA``, then ``likejax evaluate`` with 500 draws. Measured on one core,
-    other work on it, 17 minutes, seed 0: test bits/dim <= 0.1654 +- 0.0004 (bound, 500 draws, n = 10,000), 89.9 nats;
-    one draw 95.3.
+    Command: ``likejax train vae/mnist --data-dir DATA``, then ``likejax evaluate`` with 500 draws. Measured on one
+    core, other work on it, 17 minutes, seed 0: test bits/dim <= 0.1654 +- 0.0004 (bound, 500 draws, n = 10,000), 89.9
+    nats; one draw 95.3.
     """
     return Experiment(
         model=VAEConfig(stages=(StageConfig(channels=(400, 400), strides=(1, 1), kernel=1, latent=50),), flatten=True),
