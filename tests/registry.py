@@ -202,7 +202,9 @@ DENSITIES: dict[str, DensityCase] = {
     "ffjord image": DensityCase(_ffjord_image),
     "pixelcnn": DensityCase(_pixelcnn),
     "pixelcnn three channels, padded": DensityCase(lambda: _pixelcnn(event_shape=(3, 5, 3), levels=256)),
-    "pixelcnn conditional": DensityCase(lambda: _pixelcnn(num_classes=3, likelihood="reference"), classes=3),
+    "pixelcnn conditional": DensityCase(
+        lambda: _pixelcnn(num_classes=3, likelihood="reference", resolutions=1), classes=3
+    ),
     "vae": DensityCase(_vae),
     "vae bidirectional": DensityCase(lambda: _vae(levels=2, likelihood="bernoulli", inference="bidirectional")),
     "vae top-down, three channels": DensityCase(

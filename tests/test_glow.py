@@ -68,7 +68,7 @@ def test_bits_per_dim_after_initialisation():
     rng = np.random.default_rng(0)
     everything = [lj.load("photographs", split=s).examples for s in ("train", "validation", "test")]
     patches = np.concatenate(everything)
-    batch = patches[rng.permutation(len(patches))[:256]]
+    batch = patches[rng.permutation(len(patches))[:64]]
     density = lj.build(lj.GlowConfig(), key=0).initialise(batch, 1)
     bits = lj.bits_per_dim(lj.log_prob_in_chunks(density, batch, key=2, batch_size=64).mean(), (32, 32, 3))
     assert abs(bits - 5.87) < 0.15

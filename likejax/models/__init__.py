@@ -39,8 +39,8 @@ def config_class(family: str) -> type:
 def build(config: Any, *, key: KeyLike) -> Density:
     """The untrained density of a model config.
 
-    Construction is one compiled function. Under ``jax.eval_shape`` or ``nnx.eval_shape`` nothing is allocated
-    and repeated blocks stay stacked; otherwise they take the form that is fastest on this backend.
+    Under ``jax.eval_shape`` or ``nnx.eval_shape`` nothing is allocated and repeated blocks stay stacked; otherwise they
+    take the form that is fastest on this backend.
 
     Args:
       config: A family's config, such as ``GlowConfig``.
@@ -51,7 +51,7 @@ def build(config: Any, *, key: KeyLike) -> Density:
       >>> lj.build(lj.preset("glow/digits").model, key=jax.random.key(0)).kind
       <Kind.BOUND: 'bound'>
     """
-    key = as_key(key)
-    density = jax.jit(lambda key: replace(config.build(nnx.Rngs(key)), config=config))(key)
+    # operation by operation: compiled as one, every config would cost seconds, and a second time just as many
+    density = replace(config.build(nnx.Rngs(as_key(key))), config=config)
     abstract = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(density))
-    return density if abstract else jax.jit(for_backend)(density)
+    return density if abstract else for_backend(density)

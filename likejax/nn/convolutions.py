@@ -8,7 +8,6 @@ runs outside of loops asks for XLA's own between wide maps.
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import jax
@@ -16,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
+
+from likejax.nn.initial import normal_weights
 
 PRECISION = "high"
 """Precision of matrix products inside networks: TF32 on GPU, three bfloat16 passes on TPU, exact on CPU."""
@@ -207,9 +208,7 @@ class Linear(nnx.Module):
     ):
         extra = int(kernel_size > 1)
         shape = (kernel_size, kernel_size, channels + extra, features)
-        # drawn flat: XLA takes seconds to compile a vectorised draw of four axes
-        weights = jax.random.normal(rngs.params(), (math.prod(shape),)) if scale else jnp.zeros(math.prod(shape))
-        self.kernel = nnx.Param(scale * weights.reshape(shape))
+        self.kernel = nnx.Param(scale * normal_weights(rngs.params(), shape) if scale else jnp.zeros(shape))
         self.channels = channels
         self.dtype = dtype
 

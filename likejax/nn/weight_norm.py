@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from likejax.nn.convolutions import Padding, convolve, convolve_transposed
+from likejax.nn.initial import normal_weights
 from likejax.nn.modules import Buffer, replace
 
 NO_PADDING: Padding = ((0, 0), (0, 0))
@@ -107,9 +108,7 @@ class WeightNormConvolution(nnx.Module):
         native: bool = False,
     ):
         shape = (*kernel_size, channels, features)
-        # drawn flat: XLA takes seconds to compile a vectorised draw of four axes
-        flat = jax.random.normal(rngs.params(), (math.prod(shape),))
-        self.direction = nnx.Param(direction_scale * flat.reshape(shape))
+        self.direction = nnx.Param(direction_scale * normal_weights(rngs.params(), shape))
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
         self.initial_scale = initial_scale

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -93,4 +92,4 @@ def glow(arrays: Mapping[str, Any], config: GlowConfig) -> Dequantised:
             raise ValueError(f"expected {official} to fill shape {ours[name].shape}, got {array.shape}")
         ours[name] = jnp.asarray(array.reshape(ours[name].shape))
     density = put_together(structure, {n: ours[n] for n in params}, {n: ours[n] for n in fixed})
-    return jax.jit(for_backend)(density)
+    return for_backend(density)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -105,7 +104,7 @@ def pixelcnn(arrays: Mapping[str, Any], config: PixelCNNConfig) -> PixelCNN:
             if array.shape != shape:
                 raise ValueError(f"expected {official} to fill {part} of shape {shape}, got {array.shape}")
             ours[f"{name}.{part}"] = jnp.asarray(array[..., columns])
-    return jax.jit(for_backend)(put_together(structure, ours, fixed))
+    return for_backend(put_together(structure, ours, fixed))
 
 
 def _converted(direction: np.ndarray, scale: np.ndarray, *, grows: bool) -> tuple[np.ndarray, np.ndarray]:

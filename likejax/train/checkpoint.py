@@ -325,7 +325,7 @@ def restore(directory: str | os.PathLike[str], *, which: Which = "best", density
         finally:
             store.close()
     arrays = jax.tree.map(jnp.asarray, items["density"])  # pyright: ignore[reportPossiblyUnbound]
-    return jax.jit(for_backend)(put_together(structure, arrays["params"], arrays["fixed"]))
+    return for_backend(put_together(structure, arrays["params"], arrays["fixed"]))
 
 
 def _model_of(place: Path, record: Mapping[str, Any]) -> Any:
