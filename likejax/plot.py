@@ -169,8 +169,9 @@ def plane(
       A matplotlib figure.
     """
     names = list(next(iter(panels.values())))
+    columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = _figure(2.1 * min(columns, len(panels)), 2.15 * rows * len(names) + (0.4 if title else 0))
+    figure = _figure(2.1 * columns, 2.15 * rows * len(names) + (0.4 if title else 0))
     for number, (label, pictures) in enumerate(panels.items()):
         row, column = divmod(number, columns)
         for below, name in enumerate(names):
@@ -191,7 +192,7 @@ def plane(
             if column == 0:
                 axes.set_ylabel(name, fontsize=8)
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=10, wrap=True)
     return figure
 
 
