@@ -8,8 +8,3 @@ from pathlib import Path
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 GOLDEN = Path(os.environ.get("LIKEJAX_GOLDEN", _SHARED / "golden"))
 DATA = Path(os.environ.get("LIKEJAX_DATA", _SHARED / "data"))
-
-
-def golden_files(pattern: str) -> list[Path]:
-    """Every golden file of a form, of whatever sizes."""
-    return sorted(GOLDEN.glob(pattern)) if GOLDEN.is_dir() else []

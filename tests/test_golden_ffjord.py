@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,7 +14,7 @@ from likejax.density import bits_per_dim
 from likejax.nn.depth import unstack
 from likejax.reference.ffjord import ffjord
 from likejax.train.state import take_apart
-from tests.paths import golden_files
+from tests.golden import golden_files, groups, read, weights
 
 VECTORS = golden_files("ffjord_t*.npz")
 IMAGES = golden_files("ffjord_image*.npz")
@@ -33,24 +31,6 @@ NOISES = ("gauss", "rademacher")
 def _double_precision():
     with jax.enable_x64(True):
         yield
-
-
-@functools.cache
-def read(path, group: str) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return {k.removeprefix(group): file[k] for k in file.files if k.startswith(group)}
-
-
-def groups() -> list:
-    return [
-        pytest.param(read(path, f"{group}."), id=f"{path.stem}-{group}")
-        for path in VECTORS
-        for group in sorted({name.split(".")[0] for name in np.load(path).files})
-    ]
-
-
-def weights(golden) -> dict[str, np.ndarray]:
-    return {k.removeprefix("w."): v for k, v in golden.items() if k.startswith("w.")}
 
 
 def vectors(golden, solver: Solver = TIGHT, training: Solver = PAPER) -> lj.Density:
@@ -117,7 +97,7 @@ def flat_latents(z) -> np.ndarray:
     return np.concatenate([np.moveaxis(np.asarray(p), -1, 1).reshape(len(p), -1) for p in (*factored[::-1], top)], 1)
 
 
-@pytest.mark.parametrize("golden", groups())
+@pytest.mark.parametrize("golden", groups(VECTORS))
 def test_golden_ffjord_vectors(golden):
     """Latents, exact log-density, Hutchinson's with the recorded noise, and what latents decode to."""
     density = vectors(golden)
@@ -134,7 +114,7 @@ def test_golden_ffjord_vectors(golden):
         np.testing.assert_allclose(standard_normal(z) + log_det, golden[f"logp_hutch_{noise}"], atol=2e-6)
 
 
-@pytest.mark.parametrize("golden", groups())
+@pytest.mark.parametrize("golden", groups(VECTORS))
 def test_golden_ffjord_effort(golden):
     """At the paper's tolerance one solve of the batch takes about the recorded evaluations, to the recorded numbers."""
     density = vectors(golden)
@@ -147,7 +127,7 @@ def test_golden_ffjord_effort(golden):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("adjoint", ["checkpointed", "continuous"])
-@pytest.mark.parametrize("golden", groups())
+@pytest.mark.parametrize("golden", groups(VECTORS))
 def test_golden_ffjord_gradients(golden, adjoint):
     """Gradients of the mean negative log-density, by both adjoints."""
     density = vectors(golden, training=Solver(rtol=1e-8, atol=1e-8, adjoint=adjoint))
@@ -177,7 +157,7 @@ def density_config(golden) -> lj.FFJORDConfig:
 @pytest.mark.parametrize("path", IMAGES, ids=lambda p: p.stem)
 def test_golden_ffjord_images(path):
     """Latents, log-density and bits per dimension with the recorded noise; what latents decode to."""
-    golden = read(path, "")
+    golden = read(path)
     density = images(golden)
     y = jnp.asarray(last_channels((golden["pixels"] + golden["dequant_u"]) / 256))
     np.testing.assert_allclose(y, last_channels(golden["x"]), atol=1e-12)
@@ -205,7 +185,7 @@ def test_golden_ffjord_images(path):
 @pytest.mark.parametrize("path", IMAGES, ids=lambda p: p.stem)
 def test_golden_ffjord_images_exactly(path):
     """With the exact trace; and the effort of the joint solve at the paper's tolerance, near the recorded."""
-    golden = read(path, "")
+    golden = read(path)
     density = images(golden, probes=0)
     y = jnp.asarray(last_channels((golden["pixels"] + golden["dequant_u"]) / 256))
     log_prob = density.flow.log_prob(y)
@@ -219,7 +199,7 @@ def test_golden_ffjord_images_exactly(path):
 
 
 def test_golden_ffjord_weights_that_do_not_fit():
-    golden = groups()[0].values[0]
+    golden = groups(VECTORS)[0].values[0]
     config = density_config(golden)
     arrays = weights(golden)
     with pytest.raises(ValueError, match=r"no place for: cnf0.layer9.W"):

@@ -15,7 +15,7 @@ from likejax.models.glow import GlowConfig
 from likejax.nn.depth import unstack
 from likejax.reference.glow import glow, official_names
 from likejax.train.state import put_together, take_apart
-from tests.paths import golden_files
+from tests.golden import golden_files, read, weights
 
 FILES = golden_files("glow_*.npz")
 pytestmark = pytest.mark.skipif(not FILES, reason="no glow_*.npz in LIKEJAX_GOLDEN or ../shared/golden")
@@ -37,8 +37,7 @@ class Golden:
     config: GlowConfig
 
     def __post_init__(self):
-        weights = {k.removeprefix("w."): v for k, v in self.arrays.items() if k.startswith("w.")}
-        self.density = unstack(glow(weights, self.config))
+        self.density = unstack(glow(weights(self.arrays), self.config))
         levels = self.config.levels
         self.x = self.arrays["x"] // (256 // levels)
         self.y = (self.x + self.arrays["dequant_u"]) / levels
@@ -50,9 +49,8 @@ class Golden:
 
 
 @functools.cache
-def read(path, group: str) -> Golden:
-    with np.load(path) as file:
-        arrays = {k.removeprefix(f"{group}."): file[k] for k in file.files if k.startswith(f"{group}.")}
+def model(path, group: str) -> Golden:
+    arrays = read(path, f"{group}.")
     cfg = {k.removeprefix("cfg_"): int(v) for k, v in arrays.items() if k.startswith("cfg_")}
     permutation = "reverse" if cfg["perm"] == 0 else "conv1x1_lu" if cfg["lu"] else "conv1x1"
     return Golden(
@@ -74,7 +72,7 @@ def read(path, group: str) -> Golden:
 @pytest.fixture(params=groups())
 def golden(request):
     with jax.enable_x64(True):
-        yield read(*request.param)
+        yield model(*request.param)
 
 
 def test_golden_glow_log_likelihood(golden):

@@ -15,7 +15,7 @@ from likejax.models.vae import Noise
 from likejax.reference.hvae import hvae, official_names
 from likejax.reference.pixelcnn import parameter_order
 from likejax.train.state import put_together, take_apart
-from tests.paths import golden_files
+from tests.golden import golden_files, groups, weights
 
 FILES = golden_files("hvae_*.npz")
 pytestmark = pytest.mark.skipif(not FILES, reason="no hvae_*.npz in LIKEJAX_GOLDEN or ../shared/golden")
@@ -33,24 +33,6 @@ TOLERANCE = {"rtol": 1e-9, "atol": 1e-7}
 def _double_precision():
     with jax.enable_x64(True):
         yield
-
-
-@functools.cache
-def read(path, group: str) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return {k.removeprefix(group): file[k] for k in file.files if k.startswith(group)}
-
-
-def groups() -> list:
-    return [
-        pytest.param(read(path, f"{group}."), id=f"{path.stem}-{group}")
-        for path in FILES
-        for group in sorted({name.split(".")[0] for name in np.load(path).files})
-    ]
-
-
-def weights(golden) -> dict[str, np.ndarray]:
-    return {k.removeprefix("w."): v for k, v in golden.items() if k.startswith("w.")}
 
 
 def density_of(golden) -> lj.VAE:
@@ -124,7 +106,7 @@ def all_weights(density, x, noise, replacement):
     return jax.vmap(lambda noise: jax.vmap(one, out_axes=1)(x, noise))(noise)
 
 
-@pytest.mark.parametrize("golden", groups())
+@pytest.mark.parametrize("golden", groups(FILES))
 def test_pass(golden):
     """Moments, latents, likelihood and divergences of one draw."""
     density = density_of(golden)
@@ -159,7 +141,7 @@ def check_parameters(golden, density, outputs, prefix: str) -> None:
         np.testing.assert_allclose(outputs, theirs[..., order], **TOLERANCE)
 
 
-@pytest.mark.parametrize("golden", groups())
+@pytest.mark.parametrize("golden", groups(FILES))
 def test_bounds(golden):
     """Log weights of every draw, importance-weighted bounds, L^{>k} and ratios by samples and by means."""
     density = density_of(golden)
@@ -187,7 +169,7 @@ def their_bound(log_weights):
     return np.log(np.exp(log_weights - top).mean(0) + 1e-8) + top
 
 
-@pytest.mark.parametrize("golden", groups())
+@pytest.mark.parametrize("golden", groups(FILES))
 def test_gradient(golden):
     """Of the mean negative ELBO; the official gradients go through the importer, whose reordering is linear."""
     density = density_of(golden)
@@ -212,7 +194,7 @@ def test_gradient(golden):
         np.testing.assert_allclose(gradient[ours], expected[ours], rtol=1e-7, atol=1e-7)
 
 
-@pytest.mark.parametrize("golden", groups())
+@pytest.mark.parametrize("golden", groups(FILES))
 def test_training_loss(golden):
     """With the official free nats: a floor on every element of the sampled divergence, shared by the channels only."""
     density = density_of(golden)
@@ -228,7 +210,7 @@ def test_training_loss(golden):
     np.testing.assert_allclose(loss, golden["train_loss"].mean(), **TOLERANCE)
 
 
-@pytest.mark.parametrize("golden", groups())
+@pytest.mark.parametrize("golden", groups(FILES))
 def test_ancestral_samples(golden):
     density = density_of(golden)
     eps = tuple(jnp.asarray(last(golden[f"prior.eps.z{i + 1}"], 1)) for i in range(density.depth))

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from likejax import ood
-from tests.paths import GOLDEN, golden_files
+from tests.golden import golden_files
+from tests.paths import GOLDEN
 
 FILES = golden_files("ood_metrics_*.npz")
 

@@ -15,7 +15,7 @@ from likejax.models.pixelcnn import PixelCNNConfig
 from likejax.nn.depth import unstack
 from likejax.reference.pixelcnn import official_names, parameter_order, pixelcnn
 from likejax.train.state import put_together, take_apart
-from tests.paths import golden_files
+from tests.golden import golden_files, read
 
 NETWORKS = golden_files("pixelcnnpp_net_*.npz")
 MIXTURES = golden_files("pixelcnnpp_dmol_*.npz")
@@ -31,12 +31,6 @@ def _float64():
 
 
 # The likelihood alone
-
-
-@functools.cache
-def read(path) -> dict[str, np.ndarray]:
-    with np.load(path) as file:
-        return dict(file)
 
 
 def mixture_of(params, channels: int) -> LogisticMixture:
@@ -121,7 +115,7 @@ def groups() -> list:
 @functools.cache
 def network(path, prefix: str):
     """The density of a network's weights, its arrays, and the integer images."""
-    arrays = {k.removeprefix(prefix): v for k, v in read(path).items() if k.startswith(prefix)}
+    arrays = read(path, prefix)
     cfg = {k.removeprefix("cfg_"): int(v) for k, v in arrays.items() if k.startswith("cfg_")}
     config = PixelCNNConfig(
         event_shape=arrays["x"].shape[1:],
