@@ -31,7 +31,7 @@ next:
 .PHONY: run-next
 run-next: $(NEXT_VENV)/.installed
 	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false $(NEXT_VENV)/bin/python -m pytest -n $(WORKERS) \
-	  -k "contract or gradients or round_trip" tests/test_bijections.py tests/test_densities.py
+	  -k "contract or influence or chunks or gradients or round_trip" tests/test_bijections.py tests/test_densities.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

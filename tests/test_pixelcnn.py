@@ -24,8 +24,8 @@ from likejax.nn.depth import stack
 from likejax.nn.weight_norm import WeightNormConvolution, fold_weights
 from tests.registry import perturbed, rngs
 
-SMALL = {"event_shape": (8, 8, 1), "levels": 17, "filters": 4, "blocks": 1, "mixtures": 3, "dropout": 0.0}
-SMALL |= {"resolutions": 2}
+SIZES = {"filters": 4, "blocks": 1, "resolutions": 2, "mixtures": 3}
+SMALL = {"event_shape": (8, 8, 1), "levels": 17, "dropout": 0.0} | SIZES
 FLAT = SMALL | {"resolutions": 1}
 """Where nothing hangs on the U-nets: half the time to compile."""
 
