@@ -23,7 +23,7 @@ lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# Contract, gradients and round trips again, on the newest Python and JAX, with the defaults that Flax NNX announces.
+# The contract tests again, on the newest Python and JAX, with the defaults that Flax NNX announces.
 next:
 	@if $(NEXT_PYTHON) --version >/dev/null 2>&1; then $(MAKE) run-next; \
 	else echo "next: no $(NEXT_PYTHON) on this machine, the tests on the newest JAX are left out"; fi
@@ -31,7 +31,7 @@ next:
 .PHONY: run-next
 run-next: $(NEXT_VENV)/.installed
 	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false $(NEXT_VENV)/bin/python -m pytest -n $(WORKERS) \
-	  -k "contract or influence or chunks or gradients or round_trip" tests/test_bijections.py tests/test_densities.py
+	  tests/test_bijections.py tests/test_densities.py
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
