@@ -5,70 +5,70 @@ from __future__ import annotations
 import dataclasses
 import json
 import typing
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
+from likejax.data.augment import check_augmentation
 from likejax.data.dataset import Dataset
 from likejax.density import Density
 from likejax.models import config_class
 from likejax.objectives import ELBO, NLL, OBJECTIVES
+from likejax.settings import Count, CountOrZero, Fraction, NonNegative, Positive, Range, Settings
 
 Model = TypeVar("Model")
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimiser:
+class Optimiser(Settings):
     """The update rule and its schedule; built with optax."""
 
     name: Literal["adam", "adamw", "adamax"] = "adam"
     """Update rule."""
-    learning_rate: float = 1e-3
+    learning_rate: Positive = 1e-3
     """Rate after warm-up."""
-    b1: float = 0.9
+    b1: Fraction = 0.9
     """Decay of the mean of gradients."""
-    b2: float = 0.999
+    b2: Fraction = 0.999
     """Decay of the mean of squared gradients (of their maximum for adamax)."""
-    eps: float = 1e-8
+    eps: NonNegative = 1e-8
     """Added to the denominator."""
-    eps_root: float = 0.0
+    eps_root: NonNegative = 0.0
     """Added to the mean of squared gradients, inside the root; adam and adamw."""
-    weight_decay: float = 0.0
+    weight_decay: NonNegative = 0.0
     """Weight decay: decoupled from the gradient in adamw, added to it (L2) in adam and adamax."""
-    warmup_steps: int = 0
+    warmup_steps: CountOrZero = 0
     """Steps of linear warm-up from zero."""
     decay: Literal["constant", "cosine", "linear", "exponential"] = "constant"
     """What the rate does after warm-up: stay, fall to zero at the last step, or fall by decay_rate a step."""
-    decay_rate: float = 0.999995
+    decay_rate: Annotated[float, Range(above=0, at_most=1)] = 0.999995
     """Factor a step of the exponential decay."""
-    clip_norm: float = 0.0
+    clip_norm: NonNegative = 0.0
     """Largest norm of the whole gradient; 0 for no clipping."""
-    clip_adaptive: float = 0.0
+    clip_adaptive: NonNegative = 0.0
     """Largest norm of each unit's gradient relative to its weights' (Brock et al., 2021); 0 for no clipping."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Guard:
+class Guard(Settings):
     """Which steps are not taken: those that are not finite, and those whose gradient explodes.
 
     The reference is a running geometric mean of gradient norms. A spike doubles it, so a regime of larger gradients
     is accepted after a few steps and nothing is skipped for ever.
     """
 
-    spike_factor: float = 20.0
+    spike_factor: NonNegative = 20.0
     """A gradient norm of more than so many times the reference is a spike; 0 to look at non-finite steps only."""
-    after: int = 50
+    after: CountOrZero = 50
     """Steps before spikes are looked for, while the reference settles."""
-    patience: int = 10
+    patience: Count = 10
     """Skipped steps in a row that stop the run."""
 
-    def __post_init__(self):
+    def _check_together(self):
         if self.spike_factor and self.spike_factor <= 1:
             raise ValueError(f"expected guard.spike_factor above 1, or 0 for none, got {self.spike_factor}")
-        if self.patience < 1:
-            raise ValueError(f"expected guard.patience >= 1, got {self.patience}")
 
 
 @dataclasses.dataclass(frozen=True)
-class Experiment(Generic[Model]):
+class Experiment(Settings, Generic[Model]):
     """A model, the data it is trained on, and how.
 
     Attributes:
@@ -78,7 +78,7 @@ class Experiment(Generic[Model]):
     model: Model
     dataset: str = ""
     """Name of the dataset, for ``likejax.load``."""
-    levels: int = 0
+    levels: CountOrZero = 0
     """Reduce the images to so many levels; 0 leaves them as they are."""
     augment: tuple[str, ...] = ()
     """Augmentations of training batches: flip, shift, binarise, mutate:RATE."""
@@ -88,47 +88,42 @@ class Experiment(Generic[Model]):
     """How it is minimised."""
     guard: Guard = dataclasses.field(default_factory=Guard)
     """Which steps are skipped."""
-    batch_size: int = 64
+    batch_size: Count = 64
     """Examples per step, over all devices."""
-    accumulate: int = 1
+    accumulate: Count = 1
     """Parts that a batch is cut into, one after the other in memory; their gradients are averaged."""
-    steps: int = 10_000
+    steps: Count = 10_000
     """Steps in all."""
-    initialise_with: int = 256
+    initialise_with: Count = 256
     """Training examples for data-dependent initialisation."""
-    ema_decay: float = 0.999
+    ema_decay: Fraction = 0.999
     """Decay of the moving average of the parameters, which evaluation uses."""
-    validate_every: int = 1_000
+    validate_every: Count = 1_000
     """Steps between validations."""
-    validation_examples: int = 1_000
+    validation_examples: Count = 1_000
     """Validation examples used to select the best checkpoint."""
-    early_stopping: int = 0
+    early_stopping: CountOrZero = 0
     """Validations without a new best that end the run; 0 to go on to the last step."""
-    checkpoint_every: int = 1_000
+    checkpoint_every: Count = 1_000
     """Steps between checkpoints."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: Count = 2
     """Newest checkpoints that are kept, besides the best."""
-    log_every: int = 100
+    log_every: Count = 100
     """Steps between lines of the log."""
-    samples_every: int = 0
+    samples_every: CountOrZero = 0
     """Steps between sheets of samples, PNG files in the run's directory; 0 for none."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs tensorboardX)."""
-    parameter_shards: int = 1
+    parameter_shards: Count = 1
     """Devices over which parameters, moving average and optimiser state are divided; 1 for a copy on each device."""
 
-    def __post_init__(self):
-        at_least_one = ("batch_size", "accumulate", "steps", "validate_every", "checkpoint_every", "keep_checkpoints")
-        for name in (*at_least_one, "log_every", "initialise_with", "parameter_shards", "validation_examples"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
-        for name in ("early_stopping", "samples_every"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"expected {name} >= 0, got {getattr(self, name)}")
+    def _check_together(self):
+        if self.levels == 1:
+            raise ValueError("expected levels of at least 2, or 0 to leave the data as they are, got 1")
         if self.batch_size % self.accumulate:
             raise ValueError(f"expected a batch_size divisible by accumulate={self.accumulate}, got {self.batch_size}")
-        if not 0 <= self.ema_decay < 1:
-            raise ValueError(f"expected ema_decay in [0, 1), got {self.ema_decay}")
+        for spec in self.augment:
+            check_augmentation(spec)
         if "binarise" in self.augment[:-1]:
             raise ValueError(f"expected binarise as the last augmentation, got {', '.join(self.augment)}")
 

@@ -13,12 +13,13 @@ from jaxtyping import Array, Float
 
 from likejax.data.batches import Batch
 from likejax.density import Density, LatentTerms, bits_per_dim
+from likejax.settings import CountOrZero, NonNegative, Settings
 
 Metrics = Mapping[str, Float[Array, ""]]
 
 
 @dataclasses.dataclass(frozen=True)
-class NLL:
+class NLL(Settings):
     """Mean negative log-likelihood per dimension, in bits, of one draw per example.
 
     ``loss = mean(-log_prob) / (D ln 2) + class_weight * mean(-class_log_prob) / ln 2``; of weighted examples, whose
@@ -30,11 +31,11 @@ class NLL:
       and Oberman, 2020, How to train your neural ODE, arXiv:2002.02798 (RNODE, the energies).
     """
 
-    class_weight: float = 0.0
+    class_weight: NonNegative = 0.0
     """Weight of a conditional model's classifier, in bits."""
-    kinetic_weight: float = 0.0
+    kinetic_weight: NonNegative = 0.0
     """Weight of a continuous flow's kinetic energy, for straight paths."""
-    jacobian_weight: float = 0.0
+    jacobian_weight: NonNegative = 0.0
     """Weight of the squared Frobenius norm of its Jacobian."""
 
     def __call__(self, density: Density, batch: Batch, key: Array, step: Array) -> tuple[Array, Metrics]:
@@ -56,7 +57,7 @@ class NLL:
 
 
 @dataclasses.dataclass(frozen=True)
-class ELBO:
+class ELBO(Settings):
     """Negative evidence lower bound of a VAE, nats, with warm-up and free nats.
 
     ``loss = mean(-log p(x | z)) + beta(step) * sum_i KL_i``, with ``beta`` rising linearly over the warm-up and a floor
@@ -70,24 +71,20 @@ class ELBO:
       (beta). Havtorn, Frellsen, Hauberg and Maaloe, 2021, arXiv:2102.08248.
     """
 
-    beta: float = 1.0
+    beta: NonNegative = 1.0
     """Weight of the divergences after warm-up; 1 for the bound itself."""
-    warmup_steps: int = 0
+    warmup_steps: CountOrZero = 0
     """Steps over which the weight rises linearly from zero."""
-    free_nats: float = 0.0
+    free_nats: NonNegative = 0.0
     """Floor under the divergence of each latent."""
-    free_steps: int = 0
+    free_steps: CountOrZero = 0
     """Steps after which the floor begins to sink; 0 if it stays."""
-    free_fade_steps: int = 0
+    free_fade_steps: CountOrZero = 0
     """Steps over which it sinks to zero."""
     free_nats_per: Literal["layer", "element"] = "layer"
     """What the floor is under."""
     kl: Literal["analytic", "sampled"] = "analytic"
     """Divergences in closed form given the latents above, or their estimates at the drawn values."""
-
-    def __post_init__(self):
-        if min(self.beta, self.warmup_steps, self.free_nats, self.free_steps, self.free_fade_steps) < 0:
-            raise ValueError(f"expected weights and steps of at least 0, got {self}")
 
     def __call__(self, density: Density, batch: Batch, key: Array, step: Array) -> tuple[Array, Metrics]:
         """The loss of a batch and what to log of it.

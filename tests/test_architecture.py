@@ -14,6 +14,7 @@ import likejax
 
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
+    {"settings"},
     {"density"},
     {"data", "nn", "distributions", "plot"},
     {"bijections"},

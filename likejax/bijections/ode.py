@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from likejax.bijections.bijection import Bijection, Parts
 from likejax.nn.modules import Buffer, replace
+from likejax.settings import Count, CountOrZero, NonNegative, Positive, Settings, checked
 
 Method = Literal["dopri5", "tsit5", "dopri8", "bosh3", "rk4", "midpoint"]
 _ADAPTIVE = ("dopri5", "tsit5", "dopri8", "bosh3")
@@ -23,7 +24,7 @@ _FIRST_STEP = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
-class Solver:
+class Solver(Settings):
     """How an ODE is solved, and how its gradient is found.
 
     Raises:
@@ -32,32 +33,28 @@ class Solver:
 
     method: Method = "dopri5"
     """Runge-Kutta method; rk4 and midpoint have no error estimate and need steps."""
-    rtol: float = 1e-5
+    rtol: NonNegative = 1e-5
     """Error allowed in a step relative to the state."""
-    atol: float = 1e-5
+    atol: NonNegative = 1e-5
     """Error allowed in a step in absolute terms."""
-    steps: int = 0
+    steps: CountOrZero = 0
     """So many steps of equal length; 0 for steps chosen by the error."""
-    max_steps: int = 1_000
+    max_steps: Count = 1_000
     """Most steps, taken or rejected; a solve that needs more fails."""
     adjoint: Literal["checkpointed", "continuous"] = "checkpointed"
     """Gradient: of the steps taken, from checkpoints; or by solving the adjoint equation backwards (Chen et al.)."""
 
-    def __post_init__(self):
-        if self.method not in (*_ADAPTIVE, "rk4", "midpoint"):
-            raise ValueError(f"expected a method of {', '.join((*_ADAPTIVE, 'rk4', 'midpoint'))}, got {self.method!r}")
-        if self.steps < 0 or self.max_steps < max(1, self.steps):
-            raise ValueError(f"expected 0 <= steps <= max_steps, got steps={self.steps}, max_steps={self.max_steps}")
+    def _check_together(self):
+        if self.max_steps < self.steps:
+            raise ValueError(f"expected steps <= max_steps, got steps={self.steps}, max_steps={self.max_steps}")
         if not self.steps and self.method not in _ADAPTIVE:
             raise ValueError(f"{self.method} has no error estimate: set steps, or choose one of {', '.join(_ADAPTIVE)}")
-        if not self.steps and (self.rtol < 0 or self.atol < 0 or self.rtol + self.atol <= 0):
-            raise ValueError(f"expected tolerances of at least 0 and one above, got {self.rtol} and {self.atol}")
-        if self.adjoint not in ("checkpointed", "continuous"):
-            raise ValueError(f"expected an adjoint of checkpointed or continuous, got {self.adjoint!r}")
+        if not self.steps and self.rtol + self.atol <= 0:
+            raise ValueError("expected rtol or atol above 0 for steps that the error chooses, got 0 for both")
 
 
 @dataclasses.dataclass(frozen=True)
-class Trace:
+class Trace(Settings):
     """How the trace of the Jacobian ``J = df/dz`` is found.
 
     With probes it is Hutchinson's estimate, the mean of ``e^T J e`` over ``probes`` random ``e``; each example has its
@@ -68,20 +65,12 @@ class Trace:
       arXiv:1810.01367, section 3.1.
     """
 
-    probes: int = 0
+    probes: CountOrZero = 0
     """Random vectors per example and solve; 0 for the exact trace, as many products as there are dimensions."""
     noise: Literal["rademacher", "gaussian"] = "rademacher"
     """Distribution of the probes' entries."""
     product: Literal["jvp", "vjp"] = "jvp"
     """Products with the Jacobian in forward or reverse mode; the values are the same."""
-
-    def __post_init__(self):
-        if self.probes < 0:
-            raise ValueError(f"expected trace.probes >= 0 (0 for the exact trace), got {self.probes}")
-        if self.noise not in ("rademacher", "gaussian"):
-            raise ValueError(f"expected noise of rademacher or gaussian, got {self.noise!r}")
-        if self.product not in ("jvp", "vjp"):
-            raise ValueError(f"expected a product of jvp or vjp, got {self.product!r}")
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "probes ..."]:
         """The probes of one example of that shape."""
@@ -145,8 +134,7 @@ class ODE(Bijection):
         solver: Solver | None = None,
         training_solver: Solver | None = None,
     ):
-        if end_time <= 0:
-            raise ValueError(f"expected end_time > 0, got {end_time}")
+        end_time = checked("end_time", end_time, Positive)
         self.dynamics = dynamics
         root = jnp.asarray(math.sqrt(end_time))
         self.sqrt_end_time = nnx.data(nnx.Param(root) if learn_end_time else Buffer(root))

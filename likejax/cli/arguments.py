@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
+
+from likejax.settings import Count, CountOrZero, Fraction, NonNegative, Probability, Settings
+
+Which = Literal["best", "last"]
 
 USAGE = """usage: likejax COMMAND ...
 
@@ -26,95 +31,95 @@ commands:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainArguments:
+class TrainArguments(Settings):
     """Where a training run reads and writes."""
 
     workdir: Path | None = None
     """The run's directory; runs/PRESET if not given. A run that stands there is resumed."""
     data_dir: Path | None = None
     """Where dataset files lie; the variable LIKEJAX_DATA if not given."""
-    seed: int = 0
+    seed: CountOrZero = 0
     """Of initialisation, shuffling and noise."""
-    draws: int = 4
+    draws: Count = 4
     """Draws per example in the final evaluation."""
-    background: float = 0.0
+    background: Fraction = 0.0
     """Train a background model for likelihood ratios: chance that a training pixel is replaced, 0.2 say."""
     distributed: bool = False
     """Join the other processes of a cluster, or those of LIKEJAX_PROCESSES=ADDRESS,COUNT,INDEX."""
 
 
 @dataclasses.dataclass(frozen=True)
-class EvaluateArguments:
+class EvaluateArguments(Settings):
     """Which data to score, and how."""
 
     dataset: str = ""
     """Name of the dataset; the one the run was trained on if not given."""
     split: str = "test"
     """train, validation or test."""
-    draws: int = 1
+    draws: Count = 1
     """Draws per example: more tighten a bound."""
     data_dir: Path | None = None
     """Where dataset files lie; the variable LIKEJAX_DATA if not given."""
-    seed: int = 0
+    seed: CountOrZero = 0
     """Of the draws."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Examples at a time; the result does not depend on it."""
-    which: str = "best"
+    which: Which = "best"
     """Weights: best on validation, or last."""
     json: Path | None = None
     """Also write the numbers to this file."""
 
 
 @dataclasses.dataclass(frozen=True)
-class SampleArguments:
+class SampleArguments(Settings):
     """How many samples, and where they go."""
 
-    count: int = 64
+    count: Count = 64
     """Number of samples."""
     out: Path = Path("samples.png")
     """The picture; a name ending in .npy gets the array."""
-    temperature: float = 1.0
+    temperature: NonNegative = 1.0
     """Factor on the standard deviation of the latents."""
-    label: int | None = None
+    label: CountOrZero | None = None
     """Class of the samples, for a conditional model."""
-    seed: int = 0
+    seed: CountOrZero = 0
     """Of the samples."""
-    which: str = "best"
+    which: Which = "best"
     """Weights: best on validation, or last."""
 
 
 @dataclasses.dataclass(frozen=True)
-class OodArguments:
+class OodArguments(Settings):
     """What to score, against what, and how."""
 
     outside: tuple[str, ...] = ()
     """Outside datasets, with steps where needed (omniglot+invert+resize:28x28); noise and constants are made."""
     background: Path | None = None
     """A run trained with --background, for the likelihood ratio."""
-    groups: tuple[int, ...] = (5,)
+    groups: tuple[Count, ...] = (5,)
     """Group sizes of typicality tests, besides single examples."""
     out: Path | None = None
     """Directory of the report; RUN/ood if not given."""
     data_dir: Path | None = None
     """Where dataset files lie; the variable LIKEJAX_DATA if not given."""
-    limit: int = 0
+    limit: CountOrZero = 0
     """Most examples of a set, drawn at random; 0 for all."""
-    draws: int = 1
+    draws: Count = 1
     """Draws per example."""
-    fpr: float = 0.05
+    fpr: Probability = 0.05
     """False-positive rate that thresholds are calibrated to, on the validation part."""
-    resamples: int = 1000
+    resamples: Count = 1000
     """Of the bootstrap."""
-    seed: int = 0
+    seed: CountOrZero = 0
     """Of everything random."""
-    batch_size: int = 128
+    batch_size: Count = 128
     """Examples at a time; the result does not depend on it."""
-    which: str = "best"
+    which: Which = "best"
     """Weights: best on validation, or last."""
 
 
 @dataclasses.dataclass(frozen=True)
-class DatasetsArguments:
+class DatasetsArguments(Settings):
     """Where to look."""
 
     data_dir: Path | None = None
@@ -122,12 +127,12 @@ class DatasetsArguments:
 
 
 @dataclasses.dataclass(frozen=True)
-class DemoArguments:
+class DemoArguments(Settings):
     """Where the report goes."""
 
     out: Path = Path("demo")
     """Directory of the report and the run."""
-    seed: int = 0
+    seed: CountOrZero = 0
     """Of everything."""
 
 

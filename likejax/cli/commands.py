@@ -89,7 +89,7 @@ def evaluate(args: Sequence[str]) -> int:
     experiment = _record(run)
     name = arguments.dataset or experiment.dataset
     data = _data(experiment, name, arguments.split, arguments.data_dir)
-    density = lj.restore(run, which=_which(arguments.which))
+    density = lj.restore(run, which=arguments.which)
     evaluation = lj.evaluate(
         density, data, key=jax.random.key(arguments.seed), draws=arguments.draws, batch_size=arguments.batch_size
     )
@@ -105,7 +105,7 @@ def sample(args: Sequence[str]) -> int:
 
     run, rest = _positional(args, "sample", "RUN")
     arguments = parse(SampleArguments, rest, prog="likejax sample RUN", description="Samples of a trained run.")
-    density = lj.restore(run, which=_which(arguments.which))
+    density = lj.restore(run, which=arguments.which)
     _save_samples(
         density,
         arguments.out,
@@ -137,7 +137,7 @@ def ood(args: Sequence[str]) -> int:
     for i, typed in enumerate(arguments.outside):  # two forms of one dataset go by what was typed
         if names.count(names[i]) > 1 or names[i] == inside.name:
             outside[i] = dataclasses.replace(outside[i], name=typed)
-    density = lj.restore(run, which=_which(arguments.which))
+    density = lj.restore(run, which=arguments.which)
     draws = arguments.draws
     scores: list[Any] = [lj.ood.NegativeLogProb(draws=draws), lj.ood.Typicality(draws=draws)]
     scores += [lj.ood.Typicality(group=group, draws=draws) for group in arguments.groups]
@@ -245,12 +245,6 @@ def _no_arguments(args: Sequence[str], command: str) -> None:
         raise SystemExit(0)
     if args:
         raise UsageError(f"`likejax {command}` takes no arguments, got {' '.join(args)}")
-
-
-def _which(name: str) -> Any:
-    if name not in ("best", "last"):
-        raise UsageError(f"expected --which best or last, got {name}")
-    return name
 
 
 def _record(run: str) -> Any:

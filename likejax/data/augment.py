@@ -60,6 +60,11 @@ AUGMENTATIONS: dict[str, Callable[..., Images]] = {"flip": flip, "shift": shift,
 """Name in an experiment to function."""
 
 
+def check_augmentation(spec: str) -> None:
+    """Raises a ValueError unless ``spec`` names an augmentation as an experiment may."""
+    augmentation(spec, levels=256)
+
+
 def augmentation(spec: str, *, levels: int | None) -> Callable[[Images, np.random.Generator], Images]:
     """The function of a name in an experiment: ``flip``, ``shift``, ``binarise``, ``mutate:0.2`` (with its rate).
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,13 @@ from likejax.models.flow import Flow
 from likejax.nn.depth import repeat
 from likejax.nn.dynamics import Activation, Dynamics, TimeInjection
 from likejax.nn.modules import replace
+from likejax.settings import Count, Levels, Positive, Range, Settings
 
 _HUTCHINSON = functools.partial(Trace, probes=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class FFJORDConfig:
+class FFJORDConfig(Settings):
     """Continuous flows one after the other, for points and tables; by default that of the paper's points in the plane.
 
     References:
@@ -43,11 +44,11 @@ class FFJORDConfig:
 
     family: ClassVar[str] = "ffjord"
 
-    dimensions: int = 2
+    dimensions: Count = 2
     """Entries of a vector."""
-    hidden: tuple[int, ...] = (64, 64, 64)
+    hidden: tuple[Count, ...] = (64, 64, 64)
     """Widths of the hidden layers of each flow's field."""
-    flows: int = 1
+    flows: Count = 1
     """Continuous flows in a row, each with its own field."""
     time: TimeInjection = "concatsquash"
     """How the time enters each layer."""
@@ -55,9 +56,9 @@ class FFJORDConfig:
     """Between layers."""
     zero_last: bool = False
     """Start the last layer at zero, and so the flow as the identity."""
-    initial_scale: float = 1.0
+    initial_scale: Positive = 1.0
     """Factor on the initial weight matrices: above 1, fields bend more from the start, and take more steps."""
-    end_time: float = 0.5
+    end_time: Positive = 0.5
     """Time that a flow takes, at the start of training."""
     learn_end_time: bool = True
     """Learn that time."""
@@ -74,9 +75,6 @@ class FFJORDConfig:
 
     def build(self, rngs: nnx.Rngs) -> Flow:
         """The untrained density, its flows stacked."""
-        _check(self.flows, self.hidden)
-        if self.dimensions < 1:
-            raise ValueError(f"expected dimensions >= 1, got {self.dimensions}")
         flows = Repeat(repeat(lambda rngs: _ode(self, self._dynamics(rngs)), self.flows, rngs=rngs))
         first = [Standardise(self.dimensions)] if self.standardise else []
         return Flow(Chain([*first, flows]), (self.dimensions,))
@@ -87,7 +85,7 @@ class FFJORDConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageFFJORDConfig:
+class ImageFFJORDConfig(Settings):
     """Continuous flows on several scales, for images; by default the paper's CIFAR-10 model (1,358,882 parameters).
 
     A scale has ``flows`` flows, a squeeze, ``flows`` more, and hands half of its channels to the next; the last has
@@ -106,17 +104,17 @@ class ImageFFJORDConfig:
 
     family: ClassVar[str] = "image_ffjord"
 
-    event_shape: tuple[int, int, int] = (32, 32, 3)
+    event_shape: tuple[Count, Count, Count] = (32, 32, 3)
     """Height, width, channels."""
-    levels: int = 256
+    levels: Levels = 256
     """Integer values of a pixel."""
-    alpha: float = 1e-6
+    alpha: Annotated[float, Range(at_least=0, below=0.5)] = 1e-6
     """Of the logit: distance kept from 0 and 1; 0.05 in RealNVP."""
-    hidden: tuple[int, ...] = (64, 64, 64)
+    hidden: tuple[Count, ...] = (64, 64, 64)
     """Channels of the hidden layers of each flow's field."""
-    strides: tuple[int, ...] = ()
+    strides: tuple[Annotated[int, Range(at_least=-2, at_most=2)], ...] = ()
     """Of every layer: 1, 2 (halves), -2 (doubles, transposed); empty for 1 everywhere."""
-    flows: int = 2
+    flows: Count = 2
     """Continuous flows at each position."""
     multiscale: bool = True
     """Several scales; otherwise one, and no squeeze."""
@@ -126,7 +124,7 @@ class ImageFFJORDConfig:
     """Between layers."""
     zero_last: bool = False
     """Start the last layer at zero, and so the flow as the identity (RNODE)."""
-    end_time: float = 1.0
+    end_time: Positive = 1.0
     """Time that a flow takes, at the start of training."""
     learn_end_time: bool = True
     """Learn that time."""
@@ -139,9 +137,24 @@ class ImageFFJORDConfig:
     training_solver: Solver = dataclasses.field(default_factory=Solver)
     """Of training, one solve a batch."""
 
+    def _check_together(self):
+        if self.strides and len(self.strides) != len(self.hidden) + 1:
+            raise ValueError(f"expected {len(self.hidden) + 1} strides, one for every layer, got {self.strides}")
+        if not set(self.strides) <= {1, 2, -2}:
+            raise ValueError(f"expected strides of 1, 2 or -2, got {self.strides}")
+        factor = 2 ** (self.scales - 1)
+        sides = self.event_shape[:2]
+        if any(side % factor for side in sides):
+            raise ValueError(
+                f"expected a height and width divisible by {factor} for {self.scales} scales, got {sides}: pad the "
+                "images, or set multiscale=False"
+            )
+        smallest = [side // factor for side in sides]
+        if any(_size_after(side, self.strides) != side for side in smallest):
+            raise ValueError(f"expected strides that lead back to the size of the image, got {self.strides}")
+
     def build(self, rngs: nnx.Rngs) -> Dequantised:
         """The untrained density, the flows of a position stacked."""
-        _check(self.flows, self.hidden)
         channels = self.event_shape[-1]
         maps: list[Bijection] = [Logit(self.alpha)]
         scales = self.scales
@@ -168,6 +181,13 @@ class ImageFFJORDConfig:
             return _ode(self, field)
 
         return Repeat(repeat(one, self.flows, rngs=rngs))
+
+
+def _size_after(side: int, strides: tuple[int, ...]) -> int:
+    """Side of a map after layers of these strides; a negative stride is that of a transposed convolution."""
+    for stride in strides:
+        side = side * -stride if stride < 0 else -(-side // stride)
+    return side
 
 
 def _ode(config: FFJORDConfig | ImageFFJORDConfig, dynamics: Dynamics) -> ODE:
@@ -235,8 +255,3 @@ class _Counted(nnx.Module):
     def __call__(self, t: ArrayLike, z: Array) -> Array:
         jax.debug.callback(self.note)
         return self.dynamics(t, z)
-
-
-def _check(flows: int, hidden: tuple[int, ...]) -> None:
-    if flows < 1 or any(width < 1 for width in hidden):
-        raise ValueError(f"expected flows >= 1 and positive widths, got flows={flows}, hidden={hidden}")

@@ -23,10 +23,11 @@ from likejax.models.dequantise import Dequantised
 from likejax.models.flow import Flow
 from likejax.nn.convolutions import ZeroLinear
 from likejax.nn.depth import repeat
+from likejax.settings import Count, CountOrZero, Levels, Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class GlowConfig:
+class GlowConfig(Settings):
     """A Glow on integer images; the defaults are the paper's CIFAR-10 model.
 
     Example:
@@ -38,15 +39,15 @@ class GlowConfig:
 
     family: ClassVar[str] = "glow"
 
-    event_shape: tuple[int, int, int] = (32, 32, 3)
+    event_shape: tuple[Count, Count, Count] = (32, 32, 3)
     """Height, width and channels of the images."""
-    levels: int = 256
+    levels: Levels = 256
     """Integer values of a pixel: 256 for 8-bit images, 32 for 5-bit ones."""
-    scales: int = 3
+    scales: Count = 3
     """Levels of the multi-scale architecture, L; each begins with a squeeze."""
-    depth: int = 32
+    depth: Count = 32
     """Flow steps on each scale, K."""
-    width: int = 512
+    width: Count = 512
     """Hidden channels of the coupling networks."""
     coupling: Literal["affine", "additive"] = "affine"
     """What a coupling does to its second half."""
@@ -54,20 +55,23 @@ class GlowConfig:
     """What mixes the channels between couplings."""
     learned_prior: bool = True
     """Whether mean and scale of the top latent are learned."""
-    num_classes: int = 0
+    num_classes: CountOrZero = 0
     """Classes of a conditional model; 0 if unconditional."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the coupling networks compute in; the likelihood itself stays in float32."""
 
-    def build(self, rngs: nnx.Rngs) -> Dequantised:
-        """The untrained density, its repeated steps stacked."""
-        height, width, channels = self.event_shape
+    def _check_together(self):
+        height, width, _ = self.event_shape
         factor = 2**self.scales
-        if self.scales < 1 or height % factor or width % factor:
+        if height % factor or width % factor:
             raise ValueError(
                 f"expected a height and width divisible by 2^scales = {factor}, got {height}x{width}; "
                 "lower scales or pad the images"
             )
+
+    def build(self, rngs: nnx.Rngs) -> Dequantised:
+        """The untrained density, its repeated steps stacked."""
+        channels = self.event_shape[2]
         maps: list[Bijection] = [Affine(0.5)]
         for scale in range(self.scales):
             channels *= 4

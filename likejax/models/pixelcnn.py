@@ -15,10 +15,11 @@ from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_pr
 from likejax.models import pixelcnn_sampling as sampling
 from likejax.models.pixelcnn_network import PixelCNNNetwork
 from likejax.nn.modules import replace
+from likejax.settings import Count, CountOrZero, Fraction, Levels, Positive, Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class PixelCNNConfig:
+class PixelCNNConfig(Settings):
     """A PixelCNN++; the defaults are the official code's CIFAR-10 model.
 
     Example:
@@ -30,39 +31,28 @@ class PixelCNNConfig:
 
     family: ClassVar[str] = "pixelcnn"
 
-    event_shape: tuple[int, int, int] = (32, 32, 3)
+    event_shape: tuple[Count, Count, Count] = (32, 32, 3)
     """Height, width and channels of the images; any size, padded inside where the resolutions do not divide it."""
-    levels: int = 256
+    levels: Levels = 256
     """Integer values of a (sub-)pixel."""
-    filters: int = 160
+    filters: Count = 160
     """Channels of every layer, F."""
-    blocks: int = 5
+    blocks: Count = 5
     """Gated blocks on a resolution each way, R."""
-    resolutions: int = 3
+    resolutions: Count = 3
     """Resolutions of the U-nets, each half the size of the one before."""
-    mixtures: int = 10
+    mixtures: Count = 10
     """Components of the logistic mixture, M."""
-    dropout: float = 0.5
+    dropout: Fraction = 0.5
     """Rate of dropout in training."""
-    num_classes: int = 0
+    num_classes: CountOrZero = 0
     """Classes of a conditional model; 0 if unconditional."""
     likelihood: Form = "exact"
     """Form of the discretised logistic; ``reference`` approximates small masses as the official code does."""
-    output_scale: float = 1.0
+    output_scale: Positive = 1.0
     """Standard deviation of the network's outputs after initialisation; 0.1 starts nearer to a good loss."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the network computes in; the likelihood itself stays in float32."""
-
-    def __post_init__(self):
-        for name in ("filters", "blocks", "resolutions", "mixtures"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
-        if len(self.event_shape) != 3 or min(self.event_shape) < 1:
-            raise ValueError(f"expected an event_shape (height, width, channels), got {self.event_shape}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"expected dropout in [0, 1), got {self.dropout}")
-        if self.levels < 2:
-            raise ValueError(f"expected at least 2 levels, got {self.levels}")
 
     def build(self, rngs: nnx.Rngs) -> PixelCNN:
         """The untrained density, its repeated blocks stacked."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from typing import ClassVar, Literal, NamedTuple
+from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +26,7 @@ from likejax.models.vae_network import (
     Skips,
 )
 from likejax.nn.weight_norm import initialise_by_running
+from likejax.settings import Count, CountOrZero, Positive, Range, Settings
 
 Inference = Literal["bottom_up", "top_down", "bidirectional"]
 Replacement = Literal["sample", "mean"]
@@ -35,7 +36,7 @@ Latents = tuple[Float[Array, "..."], ...]
 
 
 @dataclasses.dataclass(frozen=True)
-class StageConfig:
+class StageConfig(Settings):
     """One latent of a VAE and its blocks, from the data upwards; the generative blocks mirror them.
 
     Example:
@@ -44,24 +45,20 @@ class StageConfig:
       3
     """
 
-    channels: tuple[int, ...] = (64, 64, 64)
+    channels: tuple[Count, ...] = (64, 64, 64)
     """Of each residual block."""
-    strides: tuple[int, ...] = (1, 1, 1)
+    strides: tuple[Annotated[int, Range(at_least=1, at_most=2)], ...] = (1, 1, 1)
     """Of each block: 2 halves the map."""
-    kernel: int = 3
+    kernel: Count = 3
     """Rows and columns of the blocks' kernels."""
-    latent: int = 8
+    latent: Count = 8
     """Features of the latent."""
     dense: bool = True
     """Whether the latent is a vector; otherwise a map of the size that the blocks leave."""
 
-    def __post_init__(self):
-        if not self.channels or len(self.channels) != len(self.strides) or min(self.channels) < 1:
+    def _check_together(self):
+        if not self.channels or len(self.channels) != len(self.strides):
             raise ValueError(f"expected a stride for each block's channels, got {self.channels} and {self.strides}")
-        if not set(self.strides) <= {1, 2}:
-            raise ValueError(f"expected strides of 1 or 2, got {self.strides}")
-        if self.latent < 1 or self.kernel < 1:
-            raise ValueError(f"expected latent >= 1 and kernel >= 1, got {self.latent} and {self.kernel}")
 
 
 _GREY_STAGES = (
@@ -72,7 +69,7 @@ _GREY_STAGES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class VAEConfig:
+class VAEConfig(Settings):
     """A hierarchical VAE; by default that of Havtorn et al. for binarised 28x28 images, with working skips.
 
     Example:
@@ -84,15 +81,15 @@ class VAEConfig:
 
     family: ClassVar[str] = "vae"
 
-    event_shape: tuple[int, ...] = (28, 28, 1)
+    event_shape: tuple[Count, ...] = (28, 28, 1)
     """Height, width and channels of images, or the number of entries of a vector."""
-    levels: int = 2
+    levels: CountOrZero = 2
     """Integer values of an entry; 0 for continuous data."""
     stages: tuple[StageConfig, ...] = _GREY_STAGES
     """Latents and blocks, from the data upwards."""
     likelihood: LikelihoodName = "bernoulli"
     """Of the data given the latents."""
-    mixtures: int = 10
+    mixtures: Count = 10
     """Components of the logistic mixture."""
     likelihood_form: Form = "exact"
     """Of a discretised logistic; ``reference`` computes small masses as the released code does."""
@@ -107,12 +104,12 @@ class VAEConfig:
     """Between layers."""
     flatten: bool = False
     """Take the example as one vector: blocks of dense layers, with kernels of 1."""
-    latent_scale: float = 1.0
+    latent_scale: Positive = 1.0
     """Standard deviation of what layers put out for latents after initialisation; 0.1 starts near N(0, 1)."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the network computes in; the likelihood itself stays in float32."""
 
-    def __post_init__(self):
+    def _check_together(self):
         if not self.stages:
             raise ValueError("expected at least one stage")
         if (self.levels == 0) != (self.likelihood == "gaussian"):
@@ -122,8 +119,8 @@ class VAEConfig:
             )
         if self.likelihood == "bernoulli" and self.levels != 2:
             raise ValueError(f"expected 2 levels for the bernoulli likelihood, got {self.levels}: binarise the data")
-        if self.levels < 0 or self.levels == 1 or self.mixtures < 1:
-            raise ValueError(f"expected at least 2 levels and mixtures, got {self.levels} and {self.mixtures}")
+        if self.levels == 1:
+            raise ValueError("expected at least 2 levels, or 0 for continuous data, got 1")
         if not self.flatten and len(self.event_shape) != 3:
             raise ValueError(f"expected images (height, width, channels) or flatten=True, got {self.event_shape}")
         if self.flatten and any(stage.kernel != 1 or max(stage.strides) > 1 for stage in self.stages):

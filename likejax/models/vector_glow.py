@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from flax import nnx
 
@@ -13,10 +13,11 @@ from likejax.bijections.conv1x1 import Conv1x1LU
 from likejax.bijections.coupling import AdditiveCoupling, AffineCoupling
 from likejax.models.flow import Flow
 from likejax.nn.depth import repeat
+from likejax.settings import Count, Range, Settings
 
 
 @dataclasses.dataclass(frozen=True)
-class VectorGlowConfig:
+class VectorGlowConfig(Settings):
     """A RealNVP with ActNorm and LU-parameterised linear maps between couplings, for continuous vectors.
 
     The first ActNorm standardises the data when the density is initialised, inside the density, so its nats
@@ -34,11 +35,11 @@ class VectorGlowConfig:
 
     family: ClassVar[str] = "vector_glow"
 
-    dimensions: int = 2
+    dimensions: Annotated[int, Range(at_least=2)] = 2
     """Entries of a vector, at least 2."""
-    depth: int = 16
+    depth: Count = 16
     """Flow steps."""
-    width: int = 64
+    width: Count = 64
     """Hidden units of the coupling networks."""
     coupling: Literal["affine", "additive"] = "affine"
     """What a coupling does to its second half."""

@@ -1,0 +1,221 @@
+"""How settings are checked: the frozen configs of the library, and arguments with a fixed set of values.
+
+The type annotation of a setting says what it allows, and one function reads it. ``Literal`` lists the allowed words,
+``Count`` and the other aliases here give the range of a number, and the elements of a tuple are checked one by one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import functools
+import inspect
+import math
+import numbers
+import types
+import typing
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Range:
+    """The numbers that a setting allows; a bound that is ``None`` does not apply."""
+
+    at_least: float | None = None
+    above: float | None = None
+    at_most: float | None = None
+    below: float | None = None
+
+    def __contains__(self, value: float) -> bool:
+        if self.at_least is not None and not value >= self.at_least:
+            return False
+        if self.above is not None and not value > self.above:
+            return False
+        if self.at_most is not None and not value <= self.at_most:
+            return False
+        return self.below is None or value < self.below
+
+    def __str__(self) -> str:
+        bounds = ((name.replace("_", " "), bound) for name, bound in vars(self).items())
+        return " and ".join(f"{name} {bound:g}" for name, bound in bounds if bound is not None)
+
+    __repr__ = __str__
+
+
+Count = Annotated[int, Range(at_least=1)]
+"""A number of things, at least one."""
+CountOrZero = Annotated[int, Range(at_least=0)]
+"""A number of things, possibly none."""
+Levels = Annotated[int, Range(at_least=2, at_most=65536)]
+"""How many integer values an entry of the data can take."""
+Positive = Annotated[float, Range(above=0)]
+"""A real number above 0."""
+NonNegative = Annotated[float, Range(at_least=0)]
+"""A real number of at least 0."""
+Probability = Annotated[float, Range(above=0, below=1)]
+"""A real number strictly between 0 and 1."""
+Fraction = Annotated[float, Range(at_least=0, below=1)]
+"""A real number from 0 to below 1."""
+
+
+class Settings:
+    """Base of the frozen dataclasses that configure something: they check themselves when they are made.
+
+    Every field is checked against its annotation; lists become tuples and numpy's scalars become Python's. A subclass
+    whose fields depend on each other says so in ``_check_together``, which runs afterwards.
+
+    Raises:
+      TypeError: If a field is unknown, or has a value of another type.
+      ValueError: If a field has a value that is not allowed.
+
+    Example:
+      >>> import dataclasses
+      >>> from likejax.settings import Count, Settings
+      >>> @dataclasses.dataclass(frozen=True)
+      ... class Layer(Settings):
+      ...     width: Count = 8
+      >>> Layer(width=0)
+      Traceback (most recent call last):
+      ValueError: expected Layer.width to be an integer of at least 1, got 0
+    """
+
+    def __new__(cls, *args: Any, **values: Any):
+        known = inspect.signature(cls).parameters
+        for name in values:
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no setting {name!r}{_near(name, known)}")
+        return super().__new__(cls)
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):  # type: ignore[arg-type]
+            hint = _hints(type(self))[field.name]
+            value = checked(f"{type(self).__name__}.{field.name}", getattr(self, field.name), hint)
+            object.__setattr__(self, field.name, value)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raises a ValueError where fields contradict each other."""
+
+
+@functools.cache
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def checked(name: str, value: Any, hint: Any) -> Any:
+    """A value that fits its annotation, as the plain Python value that it stands for.
+
+    Args:
+      name: What the value is called in an error message.
+      value: A setting or an argument.
+      hint: ``Literal[...]``, an alias of this module, a plain type, a tuple of these, or a union with ``None``.
+
+    Returns:
+      ``value``; of a list the tuple, of a numpy scalar the Python number.
+
+    Raises:
+      TypeError: If the value is of another type.
+      ValueError: If the value is not allowed; a near match is named.
+
+    Example:
+      >>> from typing import Literal
+      >>> from likejax.settings import checked
+      >>> checked("mode", "fast", Literal["fast", "exact"])
+      'fast'
+    """
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        return _choice(name, value, typing.get_args(hint))
+    if origin is Annotated:
+        base, *notes = typing.get_args(hint)
+        return _number_in(name, value, base, [note for note in notes if isinstance(note, Range)])
+    if origin is tuple:
+        return _tuple(name, value, typing.get_args(hint))
+    if origin in (typing.Union, types.UnionType):
+        return _union(name, value, typing.get_args(hint))
+    if hint in (int, float):
+        return _number_in(name, value, hint, [])
+    if hint is bool:
+        if not isinstance(value, bool | np.bool_):
+            raise TypeError(f"expected {name} to be True or False, got {_shown(value)}")
+        return bool(value)
+    if isinstance(hint, type) and not isinstance(value, hint):
+        raise TypeError(f"expected {name} to be of type {hint.__name__}, got {_shown(value)}")
+    return value
+
+
+def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+    if isinstance(value, str) and value in allowed:
+        return value
+    words = " or ".join(map(repr, allowed))
+    if not isinstance(value, str):
+        raise TypeError(f"expected {name} to be {words}, got {_shown(value)}")
+    raise ValueError(f"expected {name} to be {words}, got {value!r}{_near(value, allowed)}")
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    """The words that somebody may have meant, as the end of a sentence."""
+    known = list(known)
+    found = difflib.get_close_matches(word, known, n=1)
+    return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
+
+
+def _number_in(name: str, value: Any, base: Any, ranges: list[Range]) -> Any:
+    kind = "an integer" if base is int else "a number"
+    wanted = " ".join([kind, *(f"of {each}" if each.at_least is not None else str(each) for each in ranges)])
+    number = _number(value, base)
+    if number is None:
+        raise TypeError(f"expected {name} to be {wanted}, got {_shown(value)}")
+    if not math.isfinite(number):
+        raise ValueError(f"expected {name} to be {wanted}, got {number}: it must be finite")
+    if any(number not in each for each in ranges):
+        raise ValueError(f"expected {name} to be {wanted}, got {number}")
+    return number
+
+
+def _number(value: Any, base: Any) -> Any:
+    """The Python number of type ``base`` that a value is, or ``None`` if it is none."""
+    is_array_of_one = hasattr(value, "dtype") and getattr(value, "shape", None) == ()
+    scalar = np.asarray(value)[()] if is_array_of_one else value
+    if isinstance(scalar, bool | np.bool_):
+        return None
+    if base is int:
+        return int(scalar) if isinstance(scalar, numbers.Integral) else None
+    return float(scalar) if isinstance(scalar, numbers.Real) else None
+
+
+def _tuple(name: str, value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
+    is_sequence = isinstance(value, tuple | list | range) or getattr(value, "ndim", 0) == 1
+    if not is_sequence:
+        raise TypeError(f"expected {name} to be a tuple, got {_shown(value)}")
+    items = list(value)
+    if len(hints) == 2 and hints[1] is Ellipsis:
+        hints = (hints[0],) * len(items)
+    if len(items) != len(hints):
+        raise ValueError(f"expected {name} to have {len(hints)} entries, got {_shown(value)}")
+    pairs = zip(items, hints, strict=True)
+    return tuple(checked(f"{name}[{i}]", item, hint) for i, (item, hint) in enumerate(pairs))
+
+
+def _union(name: str, value: Any, hints: tuple[Any, ...]) -> Any:
+    if value is None and type(None) in hints:
+        return None
+    rest = [hint for hint in hints if hint is not type(None)]
+    if len(rest) == 1:
+        return checked(name, value, rest[0])
+    for hint in rest:
+        try:
+            return checked(name, value, hint)
+        except (TypeError, ValueError):
+            continue
+    words = " or ".join(getattr(hint, "__name__", str(hint)) for hint in rest)
+    raise TypeError(f"expected {name} to be {words}, got {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    shown = text if len(text) <= 60 else text[:57] + "..."
+    return f"{shown} of type {type(value).__name__}"
