@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 import enum
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,10 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Float, Key
+from jaxtyping import Array, ArrayLike, Bool, Float, Key
 
-KeyLike = Any
-"""A typed key, a legacy ``uint32`` key, an integer seed, or an array of keys."""
+from likejax.inputs import as_array, check_finite, check_labels, checked_floats, checked_integers
+from likejax.keys import KeyLike as KeyLike
+from likejax.keys import as_key as as_key
+from likejax.keys import example_keys as example_keys
+from likejax.keys import fold_in_each
+from likejax.settings import Count, CountOrZero, NonNegative, checked
 
 
 class Kind(enum.Enum):
@@ -62,55 +67,30 @@ class LatentTerms(NamedTuple):
     sampled_kl: tuple[Float[Array, "..."], ...]
 
 
-def as_key(key: KeyLike) -> Key[Array, ...]:
-    """The typed key behind a typed key, a legacy ``uint32`` key, an integer seed, or an array of keys.
-
-    Raises:
-      TypeError: If ``key`` is none of these.
-    """
-    if type(key) is int or isinstance(key, np.integer):
-        return jax.random.key(int(key))
-    dtype = getattr(key, "dtype", None)
-    if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        return key
-    words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape[-1]
-    if dtype == jnp.uint32 and key.shape[-1:] == (words,):
-        return jax.random.wrap_key_data(jnp.asarray(key))
-    raise TypeError(
-        f"expected a key from jax.random.key(seed), a legacy uint32 key of {words} words or an integer seed, "
-        f"got {type(key).__name__}" + (f" of dtype {dtype} and shape {key.shape}" if dtype is not None else "")
-    )
-
-
-def example_keys(key: KeyLike, indices: Any) -> Key[Array, ...]:
-    """One key per example, ``fold_in(key, index)``: the same whatever batch the example arrives in.
-
-    Args:
-      key: A single key or an integer seed.
-      indices: Integers of any shape, usually positions in a dataset.
-
-    Returns:
-      Keys of the shape of ``indices``.
-
-    Example:
-      >>> import jax, likejax as lj
-      >>> lj.example_keys(jax.random.key(0), range(3)).shape
-      (3,)
-    """
-    key = as_key(key)
-    indices = jnp.asarray(indices if hasattr(indices, "dtype") else np.asarray(indices, dtype=np.uint32))
-    folded = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices.reshape(-1))
-    return folded.reshape(indices.shape)
-
-
 def combine_draws(log_probs: Float[Array, "draws ..."], kind: Kind) -> Float[Array, "..."]:
     """Reduces the leading axis of draws as ``kind`` allows: log-mean-exp for a bound, mean for an estimate.
+
+    Args:
+      log_probs: Draws ``(draws, ...)`` in nats.
+      kind: What one draw is.
+
+    Returns:
+      The combined value without the axis of draws, in nats.
+
+    Raises:
+      TypeError: If ``kind`` is no ``Kind``.
+      ValueError: If there are no draws.
 
     Example:
       >>> import jax.numpy as jnp, likejax as lj
       >>> round(float(lj.combine_draws(jnp.log(jnp.array([1.0, 3.0])), lj.Kind.BOUND)), 4)  # log 2
       0.6931
     """
+    if not isinstance(kind, Kind):
+        raise TypeError(f"expected a kind of {', '.join(map(str, Kind))}, got {kind!r}")
+    log_probs = jnp.asarray(log_probs)
+    if log_probs.ndim == 0 or len(log_probs) == 0:
+        raise ValueError(f"expected draws on the first axis, got shape {log_probs.shape}")
     if kind is Kind.BOUND:
         return jax.nn.logsumexp(log_probs, axis=0) - math.log(log_probs.shape[0])
     if kind is Kind.ESTIMATE:
@@ -118,22 +98,29 @@ def combine_draws(log_probs: Float[Array, "draws ..."], kind: Kind) -> Float[Arr
     return log_probs[0]
 
 
-def bits_per_dim(log_prob: Any, event_shape: Sequence[int]) -> Any:
+def bits_per_dim(log_prob: Any, event_shape: int | Sequence[int]) -> Any:
     """Bits per dimension, ``-log_prob / (D ln 2)`` with ``D`` the number of (sub-)pixels.
 
     Args:
       log_prob: Log-probability masses in nats, any shape, numpy or JAX.
-      event_shape: Shape of one example; ``D`` is its product.
+      event_shape: Shape of one example, whose product is ``D``, or ``D`` itself.
 
     Returns:
       An array of the shape of ``log_prob``, in bits per dimension.
+
+    Raises:
+      TypeError: If the shape holds anything but integers.
+      ValueError: If a size is below 1.
 
     Example:
       >>> import math, likejax as lj
       >>> lj.bits_per_dim(-4 * math.log(256), (2, 2, 1))
       8.0
     """
-    return -log_prob / (math.prod(event_shape) * math.log(2.0))
+    sizes = event_shape if isinstance(event_shape, Sequence | np.ndarray) else (event_shape,)
+    dimensions = math.prod(checked("event_shape", sizes, tuple[Count, ...]))
+    values = log_prob if hasattr(log_prob, "dtype") or isinstance(log_prob, float | int) else np.asarray(log_prob)
+    return -values / (dimensions * math.log(2.0))
 
 
 def integer_dtype(levels: int) -> np.dtype:
@@ -153,6 +140,7 @@ class Density(nnx.Module, abc.ABC):
       event_shape: Shape of one example.
       levels: Number of integer values an entry can take (256 for 8-bit images); ``None`` if continuous.
       condition_shape: Shape of one example's condition (``()`` for a class label); ``None`` if unconditional.
+      num_classes: Number of class labels, which are then ``0..num_classes-1``; ``None`` if the condition is no label.
       kind: What ``log_prob`` returns; see ``Kind``.
       sum_log_std: ``sum(log std)`` of the data that the density standardises inside, nats; ``None`` if it does not.
       config: What ``build`` made the density from; ``None`` for one put together by hand.
@@ -173,6 +161,7 @@ class Density(nnx.Module, abc.ABC):
     event_shape: tuple[int, ...]
     levels: int | None = None
     condition_shape: tuple[int, ...] | None = None
+    num_classes: int | None = None
     kind: Kind
     sum_log_std: float | None = None
     config: Any = None
@@ -184,6 +173,15 @@ class Density(nnx.Module, abc.ABC):
     @abc.abstractmethod
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         """One example; ``temperature`` multiplies the standard deviations of the model's Gaussians."""
+
+    def _draw(self, key: Array, condition: Array | None, temperature: ArrayLike) -> tuple[Array, Bool[Array, ""]]:
+        """One example, and whether all numbers that it was made from are finite.
+
+        Integers have no NaN: a model that rounds what it computes to integers says here what rounding would hide.
+        """
+        x = self._sample(key, condition, temperature)
+        is_float = jnp.issubdtype(x.dtype, jnp.floating)
+        return x, jnp.isfinite(x).all() if is_float else jnp.ones((), bool)
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         """The training terms of one example; a model with named parts returns them here."""
@@ -231,8 +229,7 @@ class Density(nnx.Module, abc.ABC):
         self, x: ArrayLike, *, key: KeyLike | None = None, condition: ArrayLike | None = None, draws: int = 1
     ) -> Float[Array, "draws ..."]:
         """All draws that ``log_prob`` would combine, ``(draws, *batch)`` in nats; arguments as there."""
-        if draws < 1:
-            raise ValueError(f"expected draws >= 1, got {draws}")
+        draws = checked("draws", draws, Count)
         x, batch = self._checked(x)
         condition = self._checked_condition(condition, batch)
         if self.kind is Kind.EXACT:
@@ -257,32 +254,50 @@ class Density(nnx.Module, abc.ABC):
     def sample(
         self,
         key: KeyLike,
-        sample_shape: int | tuple[int, ...] = (),
+        sample_shape: int | Sequence[int] = (),
         condition: ArrayLike | None = None,
         temperature: ArrayLike = 1.0,
     ) -> Array:
         """Independent samples.
 
+        Integers have no NaN: where the numbers behind a sample of integers are not finite, as when decoding overflows,
+        a warning counts these samples and says how to draw them again. If all are lost, as with weights that are NaN,
+        there is an error instead. Continuous samples hold the numbers that are not finite.
+
         Args:
-          key: One key; sample ``i`` uses ``fold_in(key, i)``.
+          key: One key, of which sample ``i`` uses ``fold_in(key, i)``; or keys of the shape of the samples, used as
+            they are.
           sample_shape: Leading shape of the result.
           condition: ``(*batch, *condition_shape)``; the result is ``(*sample_shape, *batch, *event_shape)``.
-          temperature: Factor on the standard deviation of the model's Gaussians (Glow, section 5).
+          temperature: Factor on the standard deviation of the model's Gaussians (Glow, section 5), at least 0.
 
         Returns:
           Samples: ``uint8`` (or the smallest unsigned type) if the density has ``levels``.
+
+        Raises:
+          TypeError: If an argument is of another type.
+          ValueError: For negative sizes, a temperature below 0, labels out of range, or if no sample is finite.
         """
-        sample_shape = (sample_shape,) if isinstance(sample_shape, int) else tuple(sample_shape)
-        if condition is not None and self.condition_shape is not None:
-            condition = jnp.asarray(condition)
-            batch = condition.shape[: condition.ndim - len(self.condition_shape)]
-            condition = jnp.broadcast_to(condition, sample_shape + condition.shape)
-        else:
-            batch = ()
-        shape = sample_shape + batch
-        condition = self._checked_condition(condition, shape)
-        keys = example_keys(key, np.arange(math.prod(shape), dtype=np.uint32))
-        return _batched_sample(self, keys, condition, temperature).reshape(shape + self.event_shape)
+        shape, condition = self._shape_and_condition(sample_shape, condition)
+        keys = self._keys(key, shape) if as_key(key).shape else _keys_by_position(as_key(key), shape)
+        x, finite = _batched_sample(self, keys, condition, checked_temperature(temperature))
+        if self.levels is not None:
+            tell_of_lost(finite, "sample", "density.sample(lj.example_keys(key, {rows}), {count}) draws them again")
+        return x.reshape(shape + self.event_shape)
+
+    def _shape_and_condition(
+        self, sample_shape: int | Sequence[int], condition: ArrayLike | None
+    ) -> tuple[tuple[int, ...], Array | None]:
+        """The leading shape of all samples, and the condition of each, flattened."""
+        self._check_declared()
+        sizes = sample_shape if isinstance(sample_shape, Sequence | np.ndarray) else (sample_shape,)
+        sizes = checked("sample_shape", sizes, tuple[CountOrZero, ...])
+        if condition is None or self.condition_shape is None:
+            return sizes, self._checked_condition(condition, sizes)
+        values = as_array("condition", condition)
+        batch = values.shape[: values.ndim - len(self.condition_shape)]
+        shape = (*sizes, *batch)
+        return shape, self._checked_condition(jnp.broadcast_to(values, (*sizes, *values.shape)), shape)
 
     def sample_and_log_prob(
         self, key: KeyLike, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
@@ -303,23 +318,37 @@ class Density(nnx.Module, abc.ABC):
             condition = jnp.broadcast_to(jnp.asarray(condition), shape)
         return x, self.log_prob(x, condition=condition)
 
+    def _check_declared(self) -> None:
+        """Raises a TypeError unless the class says what every density must say."""
+        name = type(self).__name__
+        for attribute, example in (("event_shape", "(28, 28, 1)"), ("kind", "lj.Kind.EXACT")):
+            if not hasattr(self, attribute):
+                raise TypeError(f"{name} sets no {attribute}: write {attribute} = {example}, say, in its class")
+        if not isinstance(self.kind, Kind):
+            raise TypeError(f"expected {name}.kind to be a lj.Kind, got {self.kind!r}")
+        sizes = self.event_shape
+        if not isinstance(sizes, tuple) or not all(isinstance(size, int) and size > 0 for size in sizes):
+            raise TypeError(f"expected {name}.event_shape to be a tuple of positive integers, got {sizes!r}")
+
     def _checked(self, x: Any) -> tuple[Array, tuple[int, ...]]:
         """``x`` flattened to ``(n, *event_shape)``, and its batch shape."""
-        x = x if hasattr(x, "dtype") else np.asarray(x)
+        self._check_declared()
+        x = as_array("x", x)
         rank = len(self.event_shape)
         if x.ndim < rank or x.shape[x.ndim - rank :] != self.event_shape:
             raise ValueError(
                 f"expected x of shape (*batch, {', '.join(map(str, self.event_shape))}), got {tuple(x.shape)}"
             )
-        if self.levels is None and not jnp.issubdtype(x.dtype, jnp.floating):
-            raise TypeError(
-                f"expected floating-point x for a continuous density, got {x.dtype}; for integer data wrap the "
-                "density in Dequantised(density, levels), for others cast with x.astype('float32')"
-            )
-        if self.levels is not None:
-            _check_integers(x, self.levels)
+        x = checked_floats(x) if self.levels is None else checked_integers(x, self.levels)
         batch = tuple(x.shape[: x.ndim - rank])
         return jnp.asarray(x).reshape(math.prod(batch), *self.event_shape), batch
+
+    def _checked_batch(self, batch: Any) -> Array:
+        """Examples ``(n, *event_shape)`` to take statistics of, at least one."""
+        flat, shape = self._checked(batch)
+        if math.prod(shape) == 0:
+            raise ValueError(f"expected at least one example to initialize with, got shape {np.shape(batch)}")
+        return flat
 
     def _checked_condition(self, condition: ArrayLike | None, batch: tuple[int, ...]) -> Array | None:
         """The condition broadcast to the batch and flattened to ``(n, *condition_shape)``."""
@@ -327,15 +356,18 @@ class Density(nnx.Module, abc.ABC):
             if condition is not None:
                 raise ValueError(f"{type(self).__name__} is unconditional: call it without a condition")
             return None
-        if condition is None:
-            raise ValueError(
-                f"{type(self).__name__} is conditional: pass condition= of shape (*batch, *{self.condition_shape})"
-            )
-        condition = jnp.asarray(condition)
         wanted = batch + self.condition_shape
-        if condition.shape not in (wanted, self.condition_shape):
-            raise ValueError(f"expected a condition of shape {wanted} or {self.condition_shape}, got {condition.shape}")
-        return jnp.broadcast_to(condition, wanted).reshape(math.prod(batch), *self.condition_shape)
+        if condition is None:
+            raise ValueError(f"{type(self).__name__} is conditional: pass condition= of shape {wanted}")
+        values = as_array("condition", condition)
+        if values.shape not in (wanted, self.condition_shape):
+            raise ValueError(f"expected a condition of shape {wanted} or {self.condition_shape}, got {values.shape}")
+        if self.num_classes is not None:
+            check_labels(values, self.num_classes)
+        elif jnp.issubdtype(values.dtype, jnp.floating):
+            values = checked_floats(values, "condition")
+            check_finite(values)
+        return jnp.broadcast_to(jnp.asarray(values), wanted).reshape(math.prod(batch), *self.condition_shape)
 
     def _keys(self, key: KeyLike | None, batch: tuple[int, ...]) -> Key[Array, " n"]:
         """One key per example of the flattened batch."""
@@ -345,25 +377,67 @@ class Density(nnx.Module, abc.ABC):
                 "needs a key: pass key=jax.random.key(seed)"
             )
         key = as_key(key)
-        if key.shape == batch:
-            return key.reshape(-1)
-        if key.shape == ():
-            return example_keys(key, np.arange(math.prod(batch), dtype=np.uint32))
+        return key.reshape(-1) if key.shape == batch else _keys_by_position(key, batch)
+
+
+def _keys_by_position(key: Key[Array, ...], batch: tuple[int, ...]) -> Key[Array, " n"]:
+    if key.shape != ():
         raise ValueError(f"expected one key or keys of the batch shape {batch}, got keys of shape {key.shape}")
+    return example_keys(key, np.arange(math.prod(batch), dtype=np.uint32))
 
 
-def _check_integers(x: Any, levels: int) -> None:
-    if not jnp.issubdtype(x.dtype, jnp.integer):
-        raise TypeError(
-            f"expected integers 0..{levels - 1} (uint8 for images), got {x.dtype}; pass the raw values: scaling and "
-            "noise are inside the density"
-        )
-    if isinstance(x, Tracer) or (x.dtype == jnp.uint8 and levels == 256) or x.size == 0:
+def check_density(density: Any) -> None:
+    """Raises a TypeError unless ``density`` is a density that says what it is."""
+    if isinstance(density, Density):
+        density._check_declared()
         return
-    with jax.ensure_compile_time_eval():  # known values inside somebody's jit are checked too
-        low, high = int(x.min()), int(x.max())
-    if low < 0 or high >= levels:
-        raise ValueError(f"expected integers 0..{levels - 1} for a density with {levels} levels, got {low}..{high}")
+    advice = "a subclass of lj.Density"
+    if hasattr(density, "build"):
+        advice = "build one with lj.build(config, key=...)"
+    elif isinstance(getattr(density, "density", None), Density):
+        advice = f"pass its attribute density: {type(density).__name__.lower()}.density"
+    raise TypeError(f"expected a density, got {type(density).__name__}: {advice}")
+
+
+def checked_temperature(temperature: ArrayLike) -> ArrayLike:
+    """A factor on the noise of samples: a number of at least 0, or one that is traced."""
+    return temperature if isinstance(temperature, Tracer) else checked("temperature", temperature, NonNegative)
+
+
+def tell_of_lost(finite: Bool[Array, " n"], what: str, again: str) -> None:
+    """Warns of integers that were rounded from numbers that are not finite; an error if all were.
+
+    Args:
+      finite: Whether each example was made from finite numbers only.
+      what: What an example is called.
+      again: How to get those examples again, with ``{rows}`` and ``{count}`` in it.
+
+    Raises:
+      ValueError: If no example is finite.
+    """
+    if isinstance(finite, Tracer):
+        jax.debug.callback(lambda finite: _warn_of_lost(np.atleast_1d(finite), what, again), finite)
+        return
+    known = np.asarray(finite)
+    if known.size and not known.any():
+        raise ValueError(
+            f"expected finite numbers behind the {what}s, got none for any of {known.size}: the weights are NaN, or "
+            "decoding overflows"
+        )
+    _warn_of_lost(known, what, again)
+
+
+def _warn_of_lost(finite: np.ndarray, what: str, again: str) -> None:
+    rows = np.flatnonzero(~finite).tolist()
+    if not rows:
+        return
+    shown = ", ".join(map(str, rows[:8])) + (", ..." if len(rows) > 8 else "")
+    warnings.warn(
+        f"{len(rows)} of {finite.size} {what}s were rounded from numbers that are not finite and mean nothing (rows "
+        f"{shown}): decoding overflowed; a lower temperature helps. {again.format(rows=rows[:8], count=len(rows[:8]))}",
+        RuntimeWarning,
+        stacklevel=4,
+    )
 
 
 def _is_traced(tree: Any) -> bool:
@@ -371,12 +445,26 @@ def _is_traced(tree: Any) -> bool:
 
 
 def _fold_draw(keys: Key[Array, " n"] | None, draw: ArrayLike) -> Key[Array, " n"] | None:
-    return None if keys is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, draw)
+    return None if keys is None else fold_in_each(keys, draw)
 
 
 @jax.jit
 def _batched_log_prob(density: Density, x: Array, keys: Array | None, condition: Array | None, draw: ArrayLike):
-    return jax.vmap(density._log_prob)(x, _fold_draw(keys, draw), condition)
+    def one(x: Array, key: Array | None, condition: Array | None) -> Array:
+        return _scalar(density, density._log_prob(x, key, condition))
+
+    return jax.vmap(one)(x, _fold_draw(keys, draw), condition)
+
+
+def _scalar(density: Density, log_prob: Any) -> Array:
+    """The value of a density's own ``_log_prob``, in float32 or better."""
+    if jnp.shape(log_prob) != ():
+        raise TypeError(
+            f"expected {type(density).__name__}._log_prob to return one number for an example, got shape "
+            f"{jnp.shape(log_prob)}: sum over the dimensions of the event"
+        )
+    log_prob = jnp.asarray(log_prob)
+    return log_prob.astype(jnp.promote_types(log_prob.dtype, jnp.float32))
 
 
 @jax.jit
@@ -386,7 +474,16 @@ def _batched_terms(density: Density, x: Array, keys: Array | None, condition: Ar
 
 @jax.jit
 def _batched_sample(density: Density, keys: Array, condition: Array | None, temperature: ArrayLike):
-    return jax.vmap(density._sample, in_axes=(0, 0, None))(keys, condition, temperature)
+    def one(key: Array, condition: Array | None) -> tuple[Array, Array]:
+        x, finite = density._draw(key, condition, temperature)
+        if x.shape != density.event_shape:
+            raise TypeError(
+                f"expected {type(density).__name__}._sample to return an example of shape {density.event_shape}, got "
+                f"{x.shape}"
+            )
+        return x, finite
+
+    return jax.vmap(one)(keys, condition)
 
 
 def log_prob_draws_in_chunks(
@@ -414,7 +511,14 @@ def log_prob_draws_in_chunks(
     Returns:
       ``(draws, n)`` in nats, on the host.
     """
+    check_density(density)
+    draws, batch_size = checked("draws", draws, Count), checked("batch_size", batch_size, Count)
+    x = as_array("x", x)
+    if x.shape[1:] != density.event_shape:
+        raise ValueError(f"expected x of shape (n, {', '.join(map(str, density.event_shape))}), got {x.shape}")
     n = len(x)
+    if condition is not None and np.shape(condition)[:1] != (n,):
+        raise ValueError(f"expected a condition for each of the {n} examples, got shape {np.shape(condition)}")
     size = max(1, min(batch_size, n))
     key = None if key is None else as_key(key)
     values = []

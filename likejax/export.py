@@ -11,8 +11,10 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Array
 
-from likejax.density import Density, Kind, combine_draws, example_keys, integer_dtype
+from likejax.density import Density, Kind, as_key, check_density, combine_draws, example_keys, integer_dtype
+from likejax.keys import fold_in_each
 from likejax.nn.depth import stack
+from likejax.settings import Count, checked
 
 
 def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None = None) -> bytes:
@@ -49,8 +51,8 @@ def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None 
         import flatbuffers  # noqa: F401  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise ValueError("export needs flatbuffers: pip install 'likejax[export]'") from error
-    if draws < 1:
-        raise ValueError(f"expected draws >= 1, got {draws}")
+    check_density(density)
+    draws = checked("draws", draws, Count)
     if platforms is not None and "cpu" not in platforms:
         density = stack(density)  # a scan compiles faster there; blocks in a row run faster on CPU
 
@@ -59,11 +61,10 @@ def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None 
         condition = arguments.pop(0) if density.condition_shape is not None else None
         if density.kind is Kind.EXACT:
             return jax.vmap(density._log_prob, in_axes=(0, None, 0))(x, None, condition)
-        keys = example_keys(jax.random.wrap_key_data(arguments.pop(0)), jnp.arange(x.shape[0], dtype=jnp.uint32))
+        keys = example_keys(as_key(arguments.pop(0)), jnp.arange(x.shape[0], dtype=jnp.uint32))
 
         def one(draw: Array) -> Array:
-            drawn = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, draw)
-            return jax.vmap(density._log_prob)(x, drawn, condition)
+            return jax.vmap(density._log_prob)(x, fold_in_each(keys, draw), condition)
 
         return combine_draws(jax.lax.map(one, jnp.arange(draws)), density.kind)
 

@@ -24,12 +24,12 @@ import numpy as np
 class Range:
     """The numbers that a setting allows; a bound that is ``None`` does not apply."""
 
-    at_least: float | None = None
-    above: float | None = None
-    at_most: float | None = None
-    below: float | None = None
+    at_least: int | float | None = None
+    above: int | float | None = None
+    at_most: int | float | None = None
+    below: int | float | None = None
 
-    def __contains__(self, value: float) -> bool:
+    def __contains__(self, value: int | float) -> bool:
         if self.at_least is not None and not value >= self.at_least:
             return False
         if self.above is not None and not value > self.above:

@@ -14,7 +14,7 @@ import likejax
 
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
-    {"settings"},
+    {"settings", "keys", "inputs"},
     {"density"},
     {"data", "nn", "distributions", "plot"},
     {"bijections"},

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
 from likejax.bijections.bijection import Bijection, Latent, Parts, forward_batch
-from likejax.density import example_keys
+from likejax.keys import example_keys, fold_in_each
 from likejax.nn.depth import Blocks
 from likejax.nn.modules import replace
 
@@ -138,7 +138,7 @@ class Repeat(Bijection):
 
 
 def _fold_in(keys: Array | None, number: ArrayLike) -> Array | None:
-    return None if keys is None else jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
+    return None if keys is None else fold_in_each(keys, number)
 
 
 def _add(first: Parts, second: Parts) -> Parts:

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float, Int
 from likejax.bijections.bijection import Bijection
 from likejax.bijections.coupling import halves
 from likejax.nn.convolutions import ZeroLinear
+from likejax.nn.labels import row_of_label
 
 
 class Split(Bijection):
@@ -80,7 +81,7 @@ class FactorOut(Bijection):
 
 
 class ClassEmbedding(nnx.Module):
-    """``(one_hot(label) W + bias) * exp(3 * log_scale)``, all zero at the start.
+    """``(one_hot(label) W + bias) * exp(3 * log_scale)``, all zero at the start; NaN for a label out of range.
 
     Args:
       num_classes: Number of labels.
@@ -92,8 +93,8 @@ class ClassEmbedding(nnx.Module):
         self.num_classes = num_classes
 
     def __call__(self, label: Int[Array, ""]) -> Float[Array, " features"]:
-        one_hot = (jnp.arange(self.num_classes) == label).astype(self.linear.bias[...].dtype)
-        return self.linear(one_hot)
+        one_hots = jnp.eye(self.num_classes, dtype=self.linear.bias[...].dtype)
+        return self.linear(row_of_label(one_hots, label))
 
 
 class TopPrior(Bijection):

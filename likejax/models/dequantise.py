@@ -6,12 +6,13 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Integer
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 from likejax.bijections.bijection import Latent
-from likejax.density import Density, KeyLike, Kind, Terms, as_key, integer_dtype
+from likejax.density import Density, KeyLike, Kind, Terms, as_key, check_density, integer_dtype, tell_of_lost
 from likejax.models.flow import Flow
 from likejax.nn.modules import replace
+from likejax.settings import Levels, checked
 
 _MARGIN = 0.01
 """Of a level, between the noise of ``encode`` and the edges of its cell."""
@@ -39,14 +40,14 @@ class Dequantised(Density):
     levels: int  # type: ignore[assignment]
 
     def __init__(self, density: Density, levels: int):
+        check_density(density)
         if density.levels is not None:
             raise TypeError("expected a continuous density to dequantise, got one on integers")
-        if levels < 2:
-            raise ValueError(f"expected at least 2 levels, got {levels}")
         self.density = density
-        self.levels = levels
+        self.levels = checked("levels", levels, Levels)
         self.event_shape = density.event_shape
         self.condition_shape = density.condition_shape
+        self.num_classes = density.num_classes
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]
@@ -85,11 +86,15 @@ class Dequantised(Density):
         return mass
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
-        return self.quantise(self.density._sample(key, condition, temperature))
+        return self._draw(key, condition, temperature)[0]
+
+    def _draw(self, key: Array, condition: Array | None, temperature: ArrayLike) -> tuple[Array, Bool[Array, ""]]:
+        y, finite = self.density._draw(key, condition, temperature)
+        return self.quantise(y), finite
 
     def initialise(self, batch: ArrayLike, key: KeyLike) -> Dequantised:
         """A new density whose data-dependent parameters fit integer examples ``(n, *event_shape)``."""
-        flat, _ = self._checked(batch)
+        flat = self._checked_batch(batch)
         noise_key, density_key = jax.random.split(as_key(key))
         return replace(self, density=self.density.initialise(self.dequantise(flat, noise_key), density_key))
 
@@ -112,8 +117,17 @@ class Dequantised(Density):
         return self.flow.encode(y.reshape(batch + self.event_shape), condition=condition)
 
     def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Integer[Array, "*batch *event"]:
-        """The integers of latents ``z``: ``decode(encode(x, key=key))`` is ``x``."""
-        return self.quantise(self.flow.decode(z, condition=condition))
+        """The integers of latents ``z``: ``decode(encode(x, key=key))`` is ``x``.
+
+        A warning counts the images whose numbers are not finite before they are rounded.
+
+        Raises:
+          ValueError: If the latents are of other shapes, or no image is finite.
+        """
+        y = self.flow.decode(z, condition=condition)
+        finite = jnp.isfinite(y).all(tuple(range(-len(self.event_shape), 0)))
+        tell_of_lost(finite.reshape(-1), "decoded image", "density.flow.decode(z) shows the numbers.")
+        return self.quantise(y)
 
     @property
     def flow(self) -> Flow:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
@@ -11,6 +13,7 @@ from likejax.bijections.chain import Chain
 from likejax.bijections.standardise import Standardise
 from likejax.density import Density, KeyLike, Kind, Terms, as_key
 from likejax.distributions import standard_normal_log_prob
+from likejax.inputs import as_array
 from likejax.nn.modules import replace
 
 
@@ -90,20 +93,25 @@ class Flow(Density):
 
     def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Float[Array, "*batch *event"]:
         """The data of latents ``z``, as ``encode`` returned them."""
+        z = jax.tree.map(lambda part: as_array("a latent", part), z)
         parts, shapes = jax.tree.leaves(z), jax.tree.leaves(self.latent_shapes())
         if len(parts) != len(shapes):
             raise ValueError(f"expected {len(shapes)} latent arrays, got {len(parts)}")
         for part, wanted in zip(parts, shapes, strict=True):
-            if part.shape[part.ndim - wanted.ndim :] != wanted.shape:
+            if part.ndim < wanted.ndim or part.shape[part.ndim - wanted.ndim :] != wanted.shape:
                 raise ValueError(f"expected a latent of shape (*batch, {wanted.shape}), got {part.shape}")
         batch = parts[0].shape[: parts[0].ndim - shapes[0].ndim]
-        z = jax.tree.map(lambda part: jnp.asarray(part).reshape(-1, *part.shape[len(batch) :]), z)
+        for part in parts:
+            if part.shape[: len(batch)] != batch:
+                raise ValueError(f"expected latents of one batch shape, got {batch} and {part.shape[: len(batch)]}")
+        count = math.prod(batch)
+        z = jax.tree.map(lambda part: jnp.asarray(part).reshape(count, *part.shape[len(batch) :]), z)
         x = _decode(self, z, self._checked_condition(condition, batch))
         return x.reshape(batch + self.event_shape)
 
     def initialise(self, batch: ArrayLike, key: KeyLike) -> Flow:
         """A new flow whose data-dependent maps fit ``batch``, continuous examples ``(n, *event_shape)``."""
-        flat, _ = self._checked(batch)
+        flat = self._checked_batch(batch)
         return replace(self, bijection=_initialise(self.bijection, flat, as_key(key)))
 
 

@@ -23,6 +23,7 @@ from likejax.models.dequantise import Dequantised
 from likejax.models.flow import Flow
 from likejax.nn.convolutions import ZeroLinear
 from likejax.nn.depth import repeat
+from likejax.nn.labels import row_of_label
 from likejax.settings import Count, CountOrZero, Levels, Settings
 
 
@@ -124,12 +125,14 @@ class ClassConditionalGlow(Flow):
 
     def __init__(self, bijection: Chain, event_shape: tuple[int, ...], channels: int, num_classes: int):
         super().__init__(bijection, event_shape, condition_shape=())
+        self.num_classes = num_classes
         self.classifier = ZeroLinear(channels, num_classes, kernel_size=1)
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
+        assert condition is not None
         z, log_det = self.bijection.forward(x, key, condition)
         log_prob = self._latent_log_prob(z) + log_det
         white_top = z[0] if isinstance(z, tuple) else z
         top = self.bijection.bijections[-1].inverse(white_top, condition)  # pyright: ignore
         logits = self.classifier(top.mean((0, 1)))
-        return Terms(log_prob, {"class_log_prob": jax.nn.log_softmax(logits)[condition]})
+        return Terms(log_prob, {"class_log_prob": row_of_label(jax.nn.log_softmax(logits), condition)})

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar, Literal
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Float, Integer
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
-from likejax.density import Density, KeyLike, Kind, Terms, as_key, integer_dtype
+from likejax.density import Density, KeyLike, Kind, Terms, as_key, checked_temperature, integer_dtype, tell_of_lost
 from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_probs, to_unit_scale
 from likejax.models import pixelcnn_sampling as sampling
 from likejax.models.pixelcnn_network import PixelCNNNetwork
 from likejax.nn.modules import replace
-from likejax.settings import Count, CountOrZero, Fraction, Levels, Positive, Settings
+from likejax.settings import Count, CountOrZero, Fraction, Levels, Positive, Range, Settings, checked
+
+Sampler = Literal["cached", "fixed_point", "naive"]
+"""How pixels are drawn; the distribution is the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,7 +120,8 @@ class PixelCNN(Density):
         self.mixtures = mixtures
         self.form: Form = form
         self.condition_shape = () if num_classes else None
-        self.sampler = "cached"
+        self.num_classes = num_classes or None
+        self.sampler: Sampler = "cached"
 
     def mixture(
         self, x: Integer[Array, "*batch height width channels"], label: Array | None = None, key: Array | None = None
@@ -140,12 +146,15 @@ class PixelCNN(Density):
         return Terms(self._log_probs(x, condition, key).sum(), {})
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
+        return self._draw(key, condition, temperature)[0]
+
+    def _draw(self, key: Array, condition: Array | None, temperature: ArrayLike) -> tuple[Array, Bool[Array, ""]]:
         nothing = jnp.zeros(self.event_shape, integer_dtype(self.levels))
         return self._completed(nothing, 0, key, condition, temperature)
 
     def _completed(
         self, x: Array, known: ArrayLike, key: Array, condition: Array | None, temperature: ArrayLike
-    ) -> Integer[Array, "height width channels"]:
+    ) -> sampling.Drawn:
         noise = sampling.draw_noise(key, self.event_shape, self.mixtures)
         return _SAMPLERS[self.sampler](self, sampling.Task(x, known, noise, condition, temperature))
 
@@ -155,7 +164,7 @@ class PixelCNN(Density):
         Layers are initialised in the order in which they run, each on the output of those before it, with dropout
         and without labels.
         """
-        flat, _ = self._checked(batch)
+        flat = self._checked_batch(batch)
         return replace(self, network=_initialised(self.network, self._image(flat), as_key(key)))
 
     def log_prob_map(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Float[Array, "*batch event"]:
@@ -184,7 +193,7 @@ class PixelCNN(Density):
           known: Number of pixels that are given, 0 to height * width.
           condition: As in ``log_prob``.
         """
-        self._check_known(known)
+        known = self._checked_known(known)
         each = self.log_prob_map(x, condition=condition)
         return each.reshape(*each.shape[:-3], -1, self.event_shape[2])[..., known:, :].sum((-2, -1))
 
@@ -209,14 +218,16 @@ class PixelCNN(Density):
         Raises:
           ValueError: If ``known`` is not between 0 and the number of pixels, or for a wrong shape.
         """
-        self._check_known(known)
+        known = self._checked_known(known)
         flat, batch = self._checked(x)
         keys = self._keys(key, batch)
         condition = self._checked_condition(condition, batch)
-        images = _batched_completed(self, flat, known, keys, condition, temperature)
+        temperature = checked_temperature(temperature)
+        images, finite = _batched_completed(self, flat, known, keys, condition, temperature)
+        tell_of_lost(finite, "completed image", "density.log_prob(x) is NaN for what the model cannot compute.")
         return images.reshape(batch + self.event_shape)
 
-    def with_sampler(self, sampler: str) -> PixelCNN:
+    def with_sampler(self, sampler: Sampler) -> PixelCNN:
         """The same density that samples in another way, to the same distribution.
 
         Args:
@@ -227,17 +238,23 @@ class PixelCNN(Density):
         Raises:
           ValueError: For another name.
         """
-        if sampler not in _SAMPLERS:
-            raise ValueError(f"expected the sampler {' or '.join(_SAMPLERS)}, got {sampler!r}")
-        return replace(self, sampler=sampler)
+        return replace(self, sampler=checked("sampler", sampler, Sampler))
 
-    def _check_known(self, known: int) -> None:
+    def _checked_known(self, known: Any) -> int:
         pixels = self.event_shape[0] * self.event_shape[1]
-        if not 0 <= known <= pixels:
-            raise ValueError(f"expected known between 0 and {pixels} pixels, got {known}")
+        if np.ndim(known) > 0:
+            raise TypeError(
+                f"expected known to be a number of pixels in raster order, 0 to {pixels}, got an array of shape "
+                f"{np.shape(known)}: a PixelCNN++ completes what comes after a prefix, not any mask"
+            )
+        return checked("known", known, Annotated[int, Range(at_least=0, at_most=pixels)])
 
 
-_SAMPLERS = {"cached": sampling.cached, "fixed_point": sampling.fixed_point, "naive": sampling.naive}
+_SAMPLERS: dict[str, Callable[[PixelCNN, sampling.Task], sampling.Drawn]] = {
+    "cached": sampling.cached,
+    "fixed_point": sampling.fixed_point,
+    "naive": sampling.naive,
+}
 
 
 @jax.jit
@@ -248,7 +265,7 @@ def _batched_log_probs(density: PixelCNN, x: Array, condition: Array | None) -> 
 @jax.jit
 def _batched_completed(
     density: PixelCNN, x: Array, known: ArrayLike, keys: Array, condition: Array | None, temperature: ArrayLike
-) -> Array:
+) -> sampling.Drawn:
     return jax.vmap(density._completed, in_axes=(0, None, 0, 0, None))(x, known, keys, condition, temperature)
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Float, Integer
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 from likejax.distributions import LogisticMixture, logistic_mixture_sample, to_level, to_unit_scale
 from likejax.models.pixelcnn_network import AnyConvolution, Level, Mode, PixelCNNNetwork
@@ -57,28 +57,38 @@ def draw_noise(key: Array, event_shape: tuple[int, ...], mixtures: int) -> Noise
     return Noise(gumbel, logistic)
 
 
-def _sweep(density: PixelCNN, network: PixelCNNNetwork, task: Task, x: Array) -> Array:
+class Drawn(NamedTuple):
+    """An image, and whether all outputs of the network that it was drawn from are finite."""
+
+    x: Integer[Array, "height width channels"]
+    finite: Bool[Array, ""]
+
+
+def _sweep(density: PixelCNN, network: PixelCNNNetwork, task: Task, x: Array) -> Drawn:
     """Every unknown pixel drawn given the pixels of ``x`` before it."""
     image = to_unit_scale(x, density.levels, task.noise.logistic.dtype)
-    mixture = LogisticMixture.of(network(image, task.label), x.shape[-1], density.mixtures)
+    outputs = network(image, task.label)
+    mixture = LogisticMixture.of(outputs, x.shape[-1], density.mixtures)
     values = logistic_mixture_sample(mixture, *task.noise, density.levels, task.temperature)
     place = jnp.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], 1)
-    return jnp.where(place < task.known, x, to_level(values, density.levels).astype(x.dtype))
+    drawn = jnp.where(place < task.known, x, to_level(values, density.levels).astype(x.dtype))
+    return Drawn(drawn, jnp.isfinite(outputs).all())
 
 
-def naive(density: PixelCNN, task: Task) -> Integer[Array, "height width channels"]:
+def naive(density: PixelCNN, task: Task) -> Drawn:
     """One run of the whole network for every pixel; the oracle."""
     network = fold_weights(density.network)
     height, width = task.x.shape[:2]
     place = jnp.arange(height * width).reshape(height, width, 1)
 
-    def step(pixel: Array, x: Array) -> Array:
-        return jnp.where(place == pixel, _sweep(density, network, task, x), x)
+    def step(pixel: Array, drawn: Drawn) -> Drawn:
+        new = _sweep(density, network, task, drawn.x)
+        return Drawn(jnp.where(place == pixel, new.x, drawn.x), new.finite)
 
-    return jax.lax.fori_loop(0, height * width, step, task.x)
+    return jax.lax.fori_loop(0, height * width, step, Drawn(task.x, jnp.ones((), bool)))
 
 
-def fixed_point(density: PixelCNN, task: Task) -> Integer[Array, "height width channels"]:
+def fixed_point(density: PixelCNN, task: Task) -> Drawn:
     """All pixels drawn at once, again and again, until the image no longer changes.
 
     After ``n`` rounds at least the first ``n`` pixels are final, and a round that changes nothing is the last.
@@ -89,16 +99,16 @@ def fixed_point(density: PixelCNN, task: Task) -> Integer[Array, "height width c
     """
     network = fold_weights(density.network)
 
-    def sweep(state: tuple[Array, Array]) -> tuple[Array, Array]:
-        x, _ = state
-        new = _sweep(density, network, task, x)
-        return new, jnp.any(new != x)
+    def sweep(state: tuple[Drawn, Array]) -> tuple[Drawn, Array]:
+        before, _ = state
+        new = _sweep(density, network, task, before.x)
+        return new, jnp.any(new.x != before.x)
 
-    start = task.x, jnp.ones((), bool)
+    start = Drawn(task.x, jnp.ones((), bool)), jnp.ones((), bool)
     return jax.lax.while_loop(lambda state: state[1], sweep, start)[0]
 
 
-def cached(density: PixelCNN, task: Task) -> Integer[Array, "height width channels"]:
+def cached(density: PixelCNN, task: Task) -> Drawn:
     """Each row of one stream and each pixel of the other computed once, from the few values still needed.
 
     A causal convolution at a row (pixel) needs its input at the row above (and at the pixel to the left): that is
@@ -107,7 +117,8 @@ def cached(density: PixelCNN, task: Task) -> Integer[Array, "height width channe
     References:
       Ramachandran et al., 2017, Fast generation for convolutional autoregressive models, arXiv:1704.06001.
     """
-    return _scan(density, task)[0]
+    x, _, finite = _scan(density, task)
+    return Drawn(x, finite)
 
 
 def cached_outputs(
@@ -133,8 +144,8 @@ class _Kept(NamedTuple):
     left: list[Level]
 
 
-def _scan(density: PixelCNN, task: Task) -> tuple[Array, Array]:
-    """The image and the network's outputs, row by row."""
+def _scan(density: PixelCNN, task: Task) -> tuple[Array, Array, Array]:
+    """The image, the network's outputs, and whether these are finite, row by row."""
     network: Any = fold_weights(density.network)
     height, width, _ = task.x.shape
     framed = network.framed(jnp.zeros(task.x.shape, task.noise.logistic.dtype))
@@ -142,7 +153,7 @@ def _scan(density: PixelCNN, task: Task) -> tuple[Array, Array]:
     above, left = (_empty(stream, columns, network) for stream in (network.above, network.left))
     start = _Kept(jnp.zeros((2, *framed.shape[1:]), framed.dtype), above, left)
 
-    def row(kept: _Kept, items: tuple[Array, Array, Noise]) -> tuple[_Kept, tuple[Array, Array]]:
+    def row(kept: _Kept, items: tuple[Array, Array, Noise]) -> tuple[_Kept, tuple[Array, Array, Array]]:
         i, given, noise = items
         draw = _Drawing(density, task, i, given, noise, columns)
         above_first = network.above_first(kept.images, padding=((0, 0), (1, 1)))[0]
@@ -151,10 +162,11 @@ def _scan(density: PixelCNN, task: Task) -> tuple[Array, Array]:
         first = _unless(i == 0, network.row_first(kept.images[1:])[0])
         pixels, outputs, left = _row_of_pixels(network, kept, first, sides, draw, i, task.label)
         images = jnp.stack([kept.images[1], draw.frame(pixels)])
-        return _Kept(images, above, left), (pixels[:width], outputs[:width])
+        outputs = outputs[:width]
+        return _Kept(images, above, left), (pixels[:width], outputs, jnp.isfinite(outputs).all())
 
-    _, (x, outputs) = jax.lax.scan(row, start, (jnp.arange(height), task.x, task.noise))
-    return x, outputs
+    _, (x, outputs, finite) = jax.lax.scan(row, start, (jnp.arange(height), task.x, task.noise))
+    return x, outputs, finite.all()
 
 
 class _Drawing:

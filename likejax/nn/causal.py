@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from likejax.nn.labels import row_of_label
 from likejax.nn.modules import replace
 from likejax.nn.weight_norm import WeightNormConvolution
 
@@ -103,7 +104,7 @@ class GatedBlock(nnx.Module):
             h = h + call("skip", concat_elu(side))
         h = call("second", dropout(concat_elu(h), self.dropout, key))
         if self.label is not None and label is not None:
-            bias = self.label[...][label].astype(h.dtype)
+            bias = row_of_label(self.label[...], label).astype(h.dtype)
             # by itself: in one loop with the gate, XLA's CPU code (JAX 0.12) rounds by position in the batch
             h = jax.lax.optimization_barrier(h)
             h = h + bias.reshape(*bias.shape[:-1], *(1,) * (h.ndim - bias.ndim), bias.shape[-1])

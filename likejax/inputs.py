@@ -1,0 +1,101 @@
+"""What comes in at a public boundary: arrays of numbers, checked before anything is computed from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+
+
+def as_array(name: str, value: Any) -> Any:
+    """A numpy or JAX array of numbers from anything array-like.
+
+    Args:
+      name: What the value is called in an error message.
+      value: An array, a scalar, or nested sequences of numbers.
+
+    Raises:
+      TypeError: If it holds anything but numbers.
+      ValueError: If it is ragged, or has masked entries.
+    """
+    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
+        raise ValueError(f"expected {name} without masked entries, got {np.ma.count_masked(value)} of them")
+    if isinstance(value, jax.Array):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"expected {name} to be an array of one shape: {error}") from error
+    if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"expected {name} to be an array of numbers, got {type(value).__name__} of {array.dtype}")
+    return array
+
+
+def checked_floats(x: Any, name: str = "x") -> Any:
+    """Floating-point values in the type that is computed in, float32 or better."""
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise TypeError(
+            f"expected floating-point {name} for a continuous density, got {x.dtype}; for integer data wrap the "
+            "density in Dequantised(density, levels), for others cast with x.astype('float32')"
+        )
+    widest = jnp.zeros(()).dtype
+    if isinstance(x, jax.Array):
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    with np.errstate(over="ignore"):
+        cast = x.astype(widest if x.dtype.itemsize > 4 else np.float32)
+    lost = np.isinf(cast) & np.isfinite(x)
+    if lost.any():
+        place = tuple(int(i) for i in np.argwhere(lost)[0])
+        raise ValueError(
+            f"expected {name} within the range of {cast.dtype}, got {x[place]:g} at {place} (the last number is its "
+            "column): rescale that column, or turn on JAX's 64 bits with jax.config.update('jax_enable_x64', True)"
+        )
+    return cast
+
+
+def check_finite(condition: Any) -> None:
+    if not isinstance(condition, Tracer) and not bool(jnp.isfinite(condition).all()):
+        raise ValueError("expected finite conditions, got NaN or infinite entries")
+
+
+def checked_integers(x: Any, levels: int) -> Any:
+    """Integers of ``0..levels-1``; booleans are the integers 0 and 1 of two levels."""
+    if x.dtype == bool and levels == 2:
+        return x.astype(np.uint8)
+    if not jnp.issubdtype(x.dtype, jnp.integer):
+        raise TypeError(
+            f"expected integers 0..{levels - 1} (uint8 for images), got {x.dtype}; pass the raw values: scaling and "
+            "noise are inside the density"
+        )
+    if isinstance(x, Tracer) or (x.dtype == jnp.uint8 and levels == 256) or x.size == 0:
+        return x
+    low, high = _low_and_high(x)
+    if low < 0 or high >= levels:
+        raise ValueError(f"expected integers 0..{levels - 1} for a density with {levels} levels, got {low}..{high}")
+    return x.astype(x.dtype.newbyteorder("=")) if isinstance(x, np.ndarray) else x
+
+
+def check_labels(labels: Any, num_classes: int) -> None:
+    """Raises unless all labels are integers of ``0..num_classes-1``; labels that are traced cannot be looked at.
+
+    Raises:
+      TypeError: If the labels are no integers.
+      ValueError: If one is out of range.
+    """
+    if not jnp.issubdtype(labels.dtype, jnp.integer):
+        raise TypeError(f"expected integers 0..{num_classes - 1} as class labels, got {labels.dtype}")
+    if isinstance(labels, Tracer) or labels.size == 0:
+        return
+    low, high = _low_and_high(labels)
+    if low < 0 or high >= num_classes:
+        advice = ": subtract 1 from labels that begin at 1" if (low, high) == (1, num_classes) else ""
+        wanted = f"expected class labels 0..{num_classes - 1} for a model of {num_classes} classes"
+        raise ValueError(f"{wanted}, got {low}..{high}{advice}")
+
+
+def _low_and_high(values: Any) -> tuple[int, int]:
+    with jax.ensure_compile_time_eval():  # known values inside somebody's jit are checked too
+        return int(values.min()), int(values.max())
