@@ -15,7 +15,8 @@ demo: $(INSTALLED)
 
 # Everything not marked slow; SLOW=1 adds the slow tests, lint and types, and the newest JAX where there is a Python for it.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(WORKERS) --jaxtyping-packages=likejax,beartype.beartype $(if $(SLOW),--slow)
+	$(BIN)/python -m pytest -n $(WORKERS) --jaxtyping-packages=likejax,beartype.beartype -m "not untyped" $(if $(SLOW),--slow)
+	$(BIN)/python -m pytest -n $(WORKERS) -m untyped $(if $(SLOW),--slow)
 	$(if $(SLOW),$(MAKE) lint next)
 
 lint: $(INSTALLED)

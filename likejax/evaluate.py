@@ -10,7 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, KeyLike, Kind, bits_per_dim, log_prob_draws_in_chunks
+from likejax.density import Density, KeyLike, Kind, bits_per_dim, check_density, log_prob_draws_in_chunks
+from likejax.inputs import check_labels
+from likejax.settings import Count, checked
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -100,7 +102,7 @@ def evaluate(
 
     Args:
       density: Any density; a conditional one gets the labels.
-      dataset: Examples of the density's shape and levels.
+      dataset: Examples of the density's shape and levels. Their weights, which are for training, do not count.
       key: Needed unless the density is exact.
       draws: Draws per example, combined as the kind allows; more draws tighten a bound.
       batch_size: Examples at a time; the result does not depend on it (to 5e-6 relative).
@@ -117,7 +119,10 @@ def evaluate(
       >>> print(lj.evaluate(histogram, lj.load("digits", split="test")))
       bits/dim = 2.4386 ± 0.0109 (exact, n = 359, digits test)
     """
+    draws, batch_size = checked("draws", draws, Count), checked("batch_size", batch_size, Count)
     check_fit(density, dataset)
+    if key is None and density.kind is not Kind.EXACT:
+        raise ValueError(f"{type(density).__name__} draws at random to be evaluated: pass key=jax.random.key(seed)")
     draws = 1 if density.kind is Kind.EXACT else draws
     condition = dataset.labels if density.condition_shape is not None else None
     log_probs = log_prob_draws_in_chunks(
@@ -126,8 +131,9 @@ def evaluate(
     if np.isnan(log_probs).any():
         bad = np.flatnonzero(np.isnan(log_probs).any(0))
         raise ValueError(
-            f"log_prob is NaN for {len(bad)} of {len(dataset)} examples, the first at row {bad[0]}; a continuous flow "
-            "gives NaN where its solver fails or runs out of steps (Solver.max_steps)"
+            f"log_prob is NaN for {len(bad)} of the {len(dataset)} examples of {dataset.name} {dataset.split}, the "
+            f"first at row {bad[0]}: the weights or these examples hold numbers that the model cannot compute with. "
+            "If it is a continuous flow, its solver may have run out of steps (Solver.max_steps)"
         )
     combined, variance = _combine(log_probs, density.kind)
     return Evaluation(
@@ -144,7 +150,15 @@ def evaluate(
 
 
 def check_fit(density: Density, dataset: Dataset) -> None:
-    """Raises a ValueError unless the examples of ``dataset`` are what ``density`` is over."""
+    """Raises unless ``dataset`` holds what ``density`` is over: examples of its shape and levels, and its labels.
+
+    Raises:
+      TypeError: If one of them is no density, or no dataset.
+      ValueError: If they do not fit.
+    """
+    check_density(density)
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"expected a lj.Dataset, got {type(dataset).__name__}: lj.Dataset.from_array(x) makes one")
     if dataset.event_shape != density.event_shape or dataset.levels != density.levels:
         raise ValueError(
             f"expected examples of shape {density.event_shape} with levels={density.levels}, got dataset "
@@ -153,6 +167,11 @@ def check_fit(density: Density, dataset: Dataset) -> None:
         )
     if density.condition_shape is not None and dataset.labels is None:
         raise ValueError(f"expected a labelled dataset for a conditional density, {dataset.name!r} has no labels")
+    if density.num_classes is not None:
+        try:
+            check_labels(dataset.labels, density.num_classes)
+        except ValueError as error:
+            raise ValueError(f"dataset {dataset.name!r}, {dataset.split}: {error}") from error
 
 
 def _combine(log_probs: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
@@ -193,6 +212,9 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     Raises:
       ValueError: If the evaluations are of different data.
     """
+    for each in (first, second):
+        if not isinstance(each, Evaluation):
+            raise TypeError(f"expected two evaluations from lj.evaluate, got {type(each).__name__}")
     if first.fingerprint != second.fingerprint:
         raise ValueError(f"expected evaluations of the same data, got {first.dataset} and {second.dataset}")
     difference = first.log_prob - second.log_prob

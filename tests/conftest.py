@@ -22,7 +22,17 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run what is marked slow")
 
 
+def _skip_untyped(config, items):
+    """Tests of what users see, who have no type checker, run apart from the suite under beartype."""
+    if not config.getoption("jaxtyping_packages", None):
+        return
+    for item in items:
+        if "untyped" in item.keywords:
+            item.add_marker(pytest.mark.skip(reason="untyped: run by `make test` in a process without beartype"))
+
+
 def pytest_collection_modifyitems(config, items):
+    _skip_untyped(config, items)
     if config.getoption("--slow") or os.environ.get("SLOW") == "1":
         return
     for item in items:

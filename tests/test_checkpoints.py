@@ -332,5 +332,5 @@ assert not any(name.split(".")[0] in ("likejax", "flax") for name in sys.modules
     points = np.array([[1.0, 2.0]], np.float32)
     called = jax.export.deserialize(bytearray(exact)).call(points)
     np.testing.assert_allclose(called, Laplace().log_prob(points), rtol=1e-6)
-    with pytest.raises(ValueError, match="draws >= 1"):
+    with pytest.raises(ValueError, match="expected draws"):
         lj.export(density, draws=0)

@@ -108,6 +108,6 @@ def test_judge_against_the_rule_in_numpy():
 def test_wrong_rules_are_refused():
     with pytest.raises(ValueError, match="spike_factor above 1"):
         lj.Guard(spike_factor=0.5)
-    with pytest.raises(ValueError, match="patience >= 1"):
+    with pytest.raises(ValueError, match=r"Guard\.patience to be an integer of at least 1"):
         lj.Guard(patience=0)
     assert jax.tree.leaves(guard.begin())

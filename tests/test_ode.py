@@ -442,17 +442,17 @@ def test_trained_toys_are_densities(name):
     [
         (lambda: Solver(method="rk4"), "set steps"),
         (lambda: Solver(method="euler"), "'euler'"),
-        (lambda: Solver(steps=-1), "0 <= steps"),
-        (lambda: Solver(rtol=0.0, atol=0.0), "tolerances"),
+        (lambda: Solver(steps=-1), "Solver.steps to be an integer of at least 0"),
+        (lambda: Solver(rtol=0.0, atol=0.0), "rtol or atol above 0"),
         (lambda: Solver(adjoint="symplectic"), "'symplectic'"),
-        (lambda: Trace(probes=-1), "probes >= 0"),
+        (lambda: Trace(probes=-1), "Trace.probes to be an integer of at least 0"),
         (lambda: Trace(noise="uniform"), "'uniform'"),
         (lambda: Trace(product="hvp"), "'hvp'"),
-        (lambda: ODE(Wave(), end_time=0.0), "end_time > 0"),
+        (lambda: ODE(Wave(), end_time=0.0), "expected end_time to be a number above 0"),
         (lambda: TimeLayer(1, 1, images=True, stride=3, rngs=rngs()), "stride"),
         (lambda: Dynamics(2, (4,), strides=(1,), rngs=rngs()), "expected 2 strides"),
         (lambda: Dynamics(2, (4,), activation="relu", rngs=rngs()), "'relu'"),
-        (lambda: lj.build(lj.FFJORDConfig(flows=0), key=0), "flows >= 1"),
+        (lambda: lj.FFJORDConfig(flows=0), "FFJORDConfig.flows to be an integer of at least 1"),
     ],
 )
 def test_wrong_use_says_what_to_do(make, message):

@@ -18,6 +18,8 @@ import pytest
 import likejax as lj
 from likejax.settings import Count, Fraction, Positive, Range, Settings, checked
 
+pytestmark = pytest.mark.untyped
+
 
 def modules() -> list[Any]:
     names = (module.name for module in pkgutil.walk_packages(lj.__path__, "likejax."))

@@ -211,7 +211,7 @@ def test_wrong_data():
         lj.fit(TINY, TRAIN, validation=TRAIN.take(slice(10, 100)), key=0)
     with pytest.raises(ValueError, match=r"expected examples of shape \(8, 8, 1\) with levels=17"):
         lj.fit(TINY, lj.Dataset.from_array(np.zeros((5, 8, 8), np.uint8)), key=0)
-    with pytest.raises(ValueError, match="batch_size >= 1"):
+    with pytest.raises(ValueError, match=r"Experiment\.batch_size to be an integer of at least 1"):
         dataclasses.replace(TINY, batch_size=0)
 
 

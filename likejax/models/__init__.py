@@ -46,11 +46,18 @@ def build(config: Any, *, key: KeyLike) -> Density:
       config: A family's config, such as ``GlowConfig``.
       key: Key of the initial parameters.
 
+    Raises:
+      TypeError: If ``config`` is no config of a model, or ``key`` no key.
+      ValueError: If the sizes in the config contradict each other.
+
     Example:
       >>> import jax, likejax as lj
       >>> lj.build(lj.preset("glow/digits").model, key=jax.random.key(0)).kind
       <Kind.BOUND: 'bound'>
     """
+    if not hasattr(config, "build"):
+        advice = " (lj.preset(name).model is a config)" if isinstance(config, str) else ""
+        raise TypeError(f"expected the config of a model, such as lj.GlowConfig(), got {type(config).__name__}{advice}")
     # operation by operation: compiled as one, every config would cost seconds, and a second time just as many
     density = replace(config.build(nnx.Rngs(as_key(key))), config=config)
     abstract = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(density))

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Bool, Float
 
 from likejax.data.dataset import Dataset
 from likejax.density import Density, Kind, integer_dtype
 from likejax.distributions import standard_normal_log_prob
 from likejax.models.dequantise import Dequantised
 from likejax.nn.modules import Buffer
+from likejax.settings import Count, NonNegative, checked
+
+
+def _check_dataset(dataset: Any) -> None:
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"expected a lj.Dataset, got {type(dataset).__name__}: lj.Dataset.from_array(x) makes one")
 
 
 class PixelHistogram(Density):
@@ -42,6 +49,7 @@ class PixelHistogram(Density):
           >>> lj.PixelHistogram.fit(lj.load("digits")).event_shape
           (8, 8, 1)
         """
+        _check_dataset(dataset)
         if dataset.levels is None:
             raise ValueError(f"expected integer data, {dataset.name!r} is continuous")
         pixels = dataset.examples.reshape(len(dataset), -1).astype(np.int64)
@@ -54,7 +62,13 @@ class PixelHistogram(Density):
         return jnp.take_along_axis(self.log_probs[...], x[..., None].astype(jnp.int32), axis=-1).sum()
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
-        return jax.random.categorical(key, self.log_probs[...] / temperature).astype(integer_dtype(self.levels))
+        gumbel = jax.random.gumbel(key, self.log_probs[...].shape)  # by temperature 0 the most frequent value
+        values = jnp.argmax(self.log_probs[...] + temperature * gumbel, axis=-1)
+        return values.astype(integer_dtype(self.levels))
+
+    def _draw(self, key: Array, condition: Array | None, temperature: ArrayLike) -> tuple[Array, Bool[Array, ""]]:
+        is_number = ~jnp.isnan(self.log_probs[...]).any()  # a frequency of 0 has the finite meaning -inf
+        return self._sample(key, condition, temperature), is_number
 
 
 class FullGaussian(Density):
@@ -86,6 +100,8 @@ class FullGaussian(Density):
           >>> lj.FullGaussian.fit(lj.load("digits")).kind
           <Kind.BOUND: 'bound'>
         """
+        ridge = checked("ridge", ridge, NonNegative)
+        _check_dataset(dataset)
         rows = dataset.examples.reshape(len(dataset), -1).astype(np.float64)
         if dataset.levels is not None:
             rows = (rows + 0.5) / dataset.levels
@@ -95,7 +111,13 @@ class FullGaussian(Density):
             if dataset.levels is not None
             else ridge * np.trace(covariance) / len(covariance)
         )
-        cholesky = np.linalg.cholesky(covariance + extra * np.eye(len(covariance)))
+        try:
+            cholesky = np.linalg.cholesky(covariance + extra * np.eye(len(covariance)))
+        except np.linalg.LinAlgError as error:
+            raise ValueError(
+                f"expected data with a regular covariance, {dataset.name!r} has constant or linearly dependent "
+                "columns: leave these out, or choose a larger ridge"
+            ) from error
         gaussian = cls(jnp.asarray(rows.mean(0), float), jnp.asarray(cholesky, float), dataset.event_shape)
         return gaussian if dataset.levels is None else Dequantised(gaussian, dataset.levels)
 
@@ -120,7 +142,7 @@ class Uniform(Density):
     kind = Kind.EXACT
 
     def __init__(self, event_shape: tuple[int, ...]):
-        self.event_shape = tuple(event_shape)
+        self.event_shape = checked("event_shape", event_shape, tuple[Count, ...])
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         return jnp.where(jnp.all((x >= 0) & (x <= 1)), jnp.zeros((), x.dtype), -math.inf)

@@ -1,0 +1,297 @@
+"""What a user sees at the boundary of a density, without a type checker: a right number or an error that helps."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import likejax as lj
+from tests.registry import DENSITIES, Laplace, examples_of
+
+pytestmark = pytest.mark.untyped
+
+KEY = jax.random.key(3)
+GLOW = DENSITIES["glow conditional"].make()
+PIXELCNN = DENSITIES["pixelcnn conditional"].make()
+VECTOR = DENSITIES["vector glow"].make()
+
+
+def with_nan(density: lj.Density) -> lj.Density:
+    """The density with every parameter NaN."""
+    leaves, treedef = jax.tree.flatten(density)
+    variables = jax.tree.leaves(density, is_leaf=lambda node: isinstance(node, nnx.Variable))
+    pairs = zip(leaves, variables, strict=True)
+    bad = [jnp.full_like(leaf, jnp.nan) if isinstance(variable, nnx.Param) else leaf for leaf, variable in pairs]
+    return jax.tree.unflatten(treedef, bad)
+
+
+@pytest.mark.parametrize("density", [GLOW, PIXELCNN], ids=["glow", "pixelcnn"])
+class TestLabels:
+    @pytest.mark.parametrize("label", [3, 99, -1])
+    def test_out_of_range(self, density, label):
+        x = examples_of(density, 2)
+        condition = np.array([label, 0])
+        with pytest.raises(ValueError, match=r"expected class labels 0\.\.2 for a model of 3 classes"):
+            density.log_prob(x, key=KEY, condition=condition)
+        with pytest.raises(ValueError, match=r"expected class labels 0\.\.2"):
+            density.sample(KEY, condition=condition)
+        with pytest.raises(ValueError, match=r"expected class labels 0\.\.2"):
+            density.terms(x, key=KEY, condition=condition)
+
+    def test_that_begin_at_one(self, density):
+        with pytest.raises(ValueError, match="subtract 1 from labels that begin at 1"):
+            density.log_prob(examples_of(density, 3), key=KEY, condition=np.array([1, 2, 3]))
+
+    @pytest.mark.parametrize("condition", [np.array([0.0, 1.0]), np.array([True, False]), ["a", "b"]])
+    def test_of_another_type(self, density, condition):
+        with pytest.raises(TypeError, match="expected"):
+            density.log_prob(examples_of(density, 2), key=KEY, condition=condition)
+
+    def test_that_are_traced_give_nan(self, density):
+        """A compiled function cannot look at a label, so one that no class has gives NaN and not another class."""
+        x = examples_of(density, 4)
+        values = jax.jit(lambda y: density.log_prob(x, key=KEY, condition=y))(jnp.array([0, 3, -1, 2]))
+        np.testing.assert_array_equal(np.isnan(values), [False, True, True, False])
+        known = density.log_prob(x, key=KEY, condition=np.array([0, 0, 0, 2]))
+        np.testing.assert_allclose(values[3], known[3], rtol=5e-6)
+
+    def test_of_a_dataset(self, density):
+        data = lj.Dataset.from_array(examples_of(density, 4), levels=17, labels=np.array([0, 1, 2, 3]), name="four")
+        with pytest.raises(ValueError, match=r"dataset 'four', train: expected class labels 0\.\.2"):
+            lj.evaluate(density, data, key=KEY)
+
+
+@pytest.mark.parametrize("name", ["glow", "pixelcnn", "vae", "ffjord image"])
+def test_samples_of_integers_from_nan_are_an_error(name):
+    """Rounding turns NaN into a black image, so the model says that it was NaN."""
+    with pytest.raises(ValueError, match="expected finite numbers behind the samples, got none for any of 2"):
+        with_nan(DENSITIES[name].make()).sample(KEY, 2)
+
+
+@pytest.mark.parametrize("sampler", ["fixed_point", "naive"])
+def test_every_sampler_of_a_pixelcnn_tells(sampler):
+    density = with_nan(DENSITIES["pixelcnn"].make()).with_sampler(sampler)
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        density.sample(KEY, 2)
+    with pytest.raises(ValueError, match="expected finite numbers"):
+        density.inpaint(examples_of(density, 2), 3, key=KEY)
+
+
+def wait_for(function, *arguments):
+    """Calls a compiled function, and waits for what it tells the host."""
+    jax.block_until_ready(function(*arguments))
+    jax.effects_barrier()
+
+
+class HalfLost(lj.Density):
+    """Samples of which some are infinite, as an overflow makes them."""
+
+    event_shape = (2,)
+    kind = lj.Kind.EXACT
+
+    def _log_prob(self, x, key, condition):
+        return jnp.zeros(())
+
+    def _sample(self, key, condition, temperature):
+        value = jax.random.uniform(key, (2,))
+        return jnp.where(value[0] < 0.5, value, jnp.inf)
+
+
+def test_lost_samples_are_counted_and_drawn_again():
+    density = lj.Dequantised(HalfLost(), 4)
+    continuous = np.isfinite(HalfLost().sample(KEY, 8)).all(1)
+    lost = np.flatnonzero(~continuous)
+    assert 0 < len(lost) < 8
+    with pytest.warns(RuntimeWarning, match=rf"{len(lost)} of 8 samples were rounded from numbers that are not finite"):
+        density.sample(KEY, 8)
+    with pytest.raises(ValueError, match=f"got none for any of {len(lost)}"):
+        density.sample(lj.example_keys(KEY, lost), len(lost))
+    sample = jax.jit(lambda key: density.sample(key, 8))
+    with pytest.warns(RuntimeWarning, match="not finite"):
+        wait_for(sample, KEY)
+
+
+def test_a_failed_solve_is_no_black_image():
+    config = lj.ImageFFJORDConfig(event_shape=(4, 4, 1), levels=17, hidden=(4,), flows=1, solver=lj.Solver(max_steps=1))
+    density = lj.build(config, key=0)
+    with pytest.raises(ValueError, match="expected finite numbers behind the samples"):
+        density.sample(KEY, 2)
+    z = jax.tree.map(lambda shape: np.zeros((2, *shape.shape), np.float32), density.flow.latent_shapes())
+    with pytest.raises(ValueError, match="expected finite numbers behind the decoded images"):
+        density.decode(z)
+    assert np.isnan(density.flow.decode(z)).all()
+
+
+def test_finite_samples_do_not_warn():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        DENSITIES["glow"].make().sample(KEY, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ((KEY, -1), ValueError, r"sample_shape\[0\] to be an integer of at least 0, got -1"),
+        ((KEY, 2.5), TypeError, r"sample_shape\[0\] to be an integer"),
+        ((KEY, "2"), TypeError, "sample_shape"),
+        ((KEY, 2, None, -1.0), ValueError, "temperature to be a number of at least 0"),
+        ((KEY, 2, None, np.nan), ValueError, "temperature to be a number of at least 0"),
+        ((KEY, 2, None, "hot"), TypeError, "temperature to be a number"),
+        ((lj.example_keys(KEY, [1, 2, 3]), 2), ValueError, "keys of the batch shape"),
+        ((KEY, 2, np.array([0])), ValueError, "is unconditional"),
+    ],
+)
+def test_arguments_of_sample(arguments, error, message):
+    with pytest.raises(error, match=message):
+        VECTOR.sample(*arguments)
+
+
+def test_small_habits():
+    assert VECTOR.sample(KEY, np.int64(3)).shape == (3, 3)
+    assert VECTOR.sample(KEY, [2, 3]).shape == (2, 3, 3)
+    assert VECTOR.sample(jnp.int32(3), 0).shape == (0, 3)
+    np.testing.assert_array_equal(VECTOR.sample(jnp.int32(3), 2), VECTOR.sample(3, 2))
+    assert lj.bits_per_dim(-784 * np.log(2.0), 784) == lj.bits_per_dim(-784 * np.log(2.0), [28, 28, 1]) == 1
+    np.testing.assert_allclose(lj.bits_per_dim([-np.log(2.0)], (1,)), [1.0])
+    x = examples_of(VECTOR, 3)
+    np.testing.assert_array_equal(VECTOR.log_prob(x.tolist()), VECTOR.log_prob(x))
+    np.testing.assert_array_equal(VECTOR.log_prob(x.astype(">f4")), VECTOR.log_prob(x))
+    np.testing.assert_array_equal(VECTOR.log_prob(x.astype(np.longdouble)), VECTOR.log_prob(x))
+    half = x.astype(np.float16)
+    np.testing.assert_array_equal(VECTOR.log_prob(half), VECTOR.log_prob(half.astype(np.float32)))
+    ink = np.array([[[[True], [False]], [[False], [True]]]])
+    uniform = lj.Dequantised(lj.Uniform((2, 2, 1)), 2)
+    np.testing.assert_array_equal(uniform.log_prob(ink, key=0), uniform.log_prob(ink.astype(np.uint8), key=0))
+
+
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (np.array([[0.0, 1e39, 0.0]]), ValueError, r"within the range of float32, got 1e\+39 at \(0, 1\)"),
+        (np.ma.masked_array(np.zeros((2, 3)), np.eye(2, 3)), ValueError, "without masked entries, got 2"),
+        ([[0.0, 1.0], [2.0]], ValueError, "array of one shape"),
+        ([["a", "b", "c"]], TypeError, "array of numbers"),
+        (np.zeros((2, 3), complex), TypeError, "array of numbers"),
+        (None, TypeError, "array of numbers"),
+        (np.zeros((2, 3), int), TypeError, "expected floating-point x"),
+        (np.zeros((2, 4)), ValueError, "expected x of shape"),
+    ],
+)
+def test_what_is_no_example(x, error, message):
+    with pytest.raises(error, match=message):
+        VECTOR.log_prob(x)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: lj.combine_draws(jnp.zeros((2, 3)), "bound"), TypeError, "expected a kind of Kind.EXACT"),
+        (lambda: lj.combine_draws(jnp.zeros((0, 3)), lj.Kind.BOUND), ValueError, "expected draws on the first axis"),
+        (lambda: lj.bits_per_dim(-1.0, (28, 0)), ValueError, "at least 1"),
+        (lambda: lj.bits_per_dim(-1.0, 2.5), TypeError, "an integer"),
+        (lambda: lj.example_keys(0, [0.5]), TypeError, "expected integers as indices"),
+        (lambda: lj.example_keys(0, [-1]), ValueError, "from 0 to 2"),
+        (lambda: lj.example_keys(lj.example_keys(0, [1, 2]), [1]), ValueError, "expected one key"),
+        (lambda: VECTOR.log_prob(np.zeros((1, 3), np.float32), key=2**70, draws=0), ValueError, "draws"),
+        (lambda: VECTOR.sample(2**70), ValueError, "at most 64 bits"),
+        (lambda: lj.log_prob_in_chunks(VECTOR, np.zeros((4, 3)), batch_size=0), ValueError, "batch_size"),
+        (lambda: lj.log_prob_in_chunks(VECTOR, np.zeros((4, 2))), ValueError, "expected x of shape"),
+        (lambda: lj.build("glow/digits", key=0), TypeError, "expected the config of a model"),
+        (lambda: lj.build(lj.VectorGlowConfig(), key="seed"), TypeError, "expected a key"),
+        (lambda: lj.Uniform((2, 0)), ValueError, "at least 1"),
+        (lambda: lj.Dequantised(VECTOR, 1), ValueError, "levels to be an integer of at least 2"),
+        (lambda: lj.Dequantised(lj.VectorGlowConfig(), 4), TypeError, "build one with lj.build"),
+        (lambda: lj.export(lj.VectorGlowConfig()), TypeError, "build one with lj.build"),
+        (lambda: VECTOR.decode(np.zeros((2, 5), np.float32)), ValueError, "expected a latent of shape"),
+        (lambda: VECTOR.decode(np.float32(0)), ValueError, "expected a latent of shape"),
+        (lambda: VECTOR.initialise(np.zeros((0, 3), np.float32), 0), ValueError, "at least one example"),
+        (lambda: PIXELCNN.inpaint(np.zeros((1, 4, 4, 1), np.uint8), np.ones((4, 4), bool), key=0), TypeError, "prefix"),
+        (lambda: PIXELCNN.with_sampler("cache"), ValueError, "did you mean 'cached'"),
+        (lambda: lj.FullGaussian.fit(lj.Dataset.from_array(np.ones((9, 2)))), ValueError, "constant or linearly"),
+        (lambda: lj.compare(1.0, 2.0), TypeError, "expected two evaluations"),
+    ],
+)
+def test_what_is_refused(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+class TestDensitiesOfUsers:
+    def test_without_a_shape(self):
+        class Shapeless(Laplace):
+            event_shape: tuple[int, ...]
+
+            def __getattribute__(self, name):
+                if name == "event_shape":
+                    raise AttributeError(name)
+                return super().__getattribute__(name)
+
+        with pytest.raises(TypeError, match="sets no event_shape"):
+            Shapeless().log_prob(np.zeros((1, 2), np.float32))
+
+    def test_without_a_kind(self):
+        class Kindless(lj.Density):
+            event_shape = (2,)
+
+            def _log_prob(self, x, key, condition):
+                return -x.sum()
+
+            def _sample(self, key, condition, temperature):
+                return jnp.zeros(2)
+
+        for use in (lambda d: d.log_prob(np.zeros((1, 2), np.float32)), lambda d: d.sample(0)):
+            with pytest.raises(TypeError, match="Kindless sets no kind"):
+                use(Kindless())
+        Kindless.kind = "exact"
+        with pytest.raises(TypeError, match=r"expected Kindless\.kind to be a lj.Kind"):
+            Kindless().sample(0)
+
+    def test_that_return_more_than_one_number(self):
+        class Elementwise(Laplace):
+            def _log_prob(self, x, key, condition):
+                return -jnp.abs(x)
+
+        with pytest.raises(TypeError, match="to return one number for an example, got shape"):
+            Elementwise().log_prob(np.zeros((1, 2), np.float32))
+
+    def test_that_draw_another_shape(self):
+        class Long(Laplace):
+            def _sample(self, key, condition, temperature):
+                return jnp.zeros(3)
+
+        with pytest.raises(TypeError, match="to return an example of shape"):
+            Long().sample(0, 2)
+
+
+_RBG = """
+import jax
+jax.config.update("jax_default_prng_impl", "{impl}")
+import numpy as np
+import likejax as lj
+from tests.registry import DENSITIES, examples_of
+for name in ("glow", "vae"):
+    density = DENSITIES[name].make()
+    x = examples_of(density, 3)
+    for key in (jax.random.key(5), jax.random.PRNGKey(5)):
+        keys = lj.example_keys(key, range(3))
+        together = density.log_prob(x, key=keys)
+        alone = [density.log_prob(x[i], key=keys[i]) for i in range(3)]
+        np.testing.assert_allclose(together, alone, rtol=5e-6)
+        assert len(set(np.asarray(jax.random.key_data(keys)).ravel().tolist())) > 3
+threefry = jax.random.key(5, impl="threefry2x32")
+np.testing.assert_array_equal(density.log_prob(x, key=5), density.log_prob(x, key=threefry))
+"""
+
+
+@pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
+def test_the_hardware_generator_keeps_examples_apart(impl):
+    """Draws of rbg under vmap depend on batch-mates, so its keys become threefry keys (design law 1)."""
+    result = subprocess.run([sys.executable, "-c", _RBG.format(impl=impl)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr[-2000:]
