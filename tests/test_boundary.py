@@ -295,3 +295,30 @@ def test_the_hardware_generator_keeps_examples_apart(impl):
     """Draws of rbg under vmap depend on batch-mates, so its keys become threefry keys (design law 1)."""
     result = subprocess.run([sys.executable, "-c", _RBG.format(impl=impl)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: lj.with_solver(VECTOR, solver=lj.Solver()),
+            TypeError,
+            "Flow solves no ODE",
+        ),
+        (lambda: lj.function_evaluations(VECTOR, np.zeros((1, 3))), TypeError, "expected a continuous flow"),
+        (lambda: lj.bijections.Chain([lj.bijections.ActNorm]), TypeError, "expected a bijection.*got ActNorm"),
+        (lambda: lj.bijections.Chain([]), ValueError, "at least one map"),
+        (lambda: lj.bijections.Inverse(lj.bijections.Split(4)), ValueError, "one array"),
+        (lambda: lj.bijections.Affine(0.0, [1.0, 0.0]), ValueError, "scale without zeros"),
+        (lambda: lj.bijections.Affine(np.nan), ValueError, "finite location"),
+        (lambda: lj.bijections.Logit(0.5), ValueError, "alpha to be a number of at least 0 and below 0.5"),
+        (lambda: lj.bijections.TopPrior(2, num_classes=-1), ValueError, "num_classes"),
+        (lambda: lj.bijections.FactorOut(1), ValueError, "at least 2 channels"),
+        (lambda: lj.Flow(lj.bijections.ActNorm(2), (2, 0)), ValueError, "event_shape"),
+        (lambda: lj.Flow("actnorm", (2,)), TypeError, "expected a bijection"),
+        (lambda: lj.preset("glow/digit"), ValueError, "did you mean glow/digits"),
+    ],
+)
+def test_parts_of_flows(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

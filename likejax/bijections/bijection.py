@@ -62,6 +62,13 @@ class Bijection(nnx.Module, abc.ABC):
         return self
 
 
+def check_bijection(bijection: Any) -> None:
+    """Raises a TypeError unless ``bijection`` is one."""
+    if not isinstance(bijection, Bijection):
+        given = bijection.__name__ if isinstance(bijection, type) else type(bijection).__name__
+        raise TypeError(f"expected a bijection, an instance of a subclass of lj.bijections.Bijection, got {given}")
+
+
 def forward_batch(bijection: Bijection, batch: Array) -> Latent:
     """Latents of a batch of examples, without the log-determinants."""
     return jax.vmap(lambda x: bijection.forward(x)[0])(batch)

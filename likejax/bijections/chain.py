@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
-from likejax.bijections.bijection import Bijection, Latent, Parts, forward_batch
+from likejax.bijections.bijection import Bijection, Latent, Parts, check_bijection, forward_batch
 from likejax.keys import example_keys, fold_in_each
 from likejax.nn.depth import Blocks
 from likejax.nn.modules import replace
@@ -28,7 +28,12 @@ class Chain(Bijection):
     """
 
     def __init__(self, bijections: Iterable[Bijection]):
-        self.bijections = nnx.List(list(bijections))
+        maps = list(bijections)
+        for each in maps:
+            check_bijection(each)
+        if not maps:
+            raise ValueError("expected at least one map in a chain")
+        self.bijections = nnx.List(maps)
         self.joint = any(b.joint for b in self.bijections)
         self.factored = sum(b.factored for b in self.bijections)
 
@@ -90,6 +95,8 @@ class Repeat(Bijection):
     """
 
     def __init__(self, blocks: Blocks):
+        if not isinstance(blocks, Blocks):
+            raise TypeError(f"expected blocks from likejax.nn.depth.repeat, got {type(blocks).__name__}")
         self.blocks = blocks
         self.joint = blocks.first().joint
 
@@ -154,6 +161,9 @@ class Inverse(Bijection):
     """
 
     def __init__(self, bijection: Bijection):
+        check_bijection(bijection)
+        if bijection.factored:
+            raise ValueError("expected a map whose latent is one array to turn round, got one that factors out")
         self.bijection = bijection
 
     @property

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from likejax.bijections.bijection import Bijection
 from likejax.nn.coupling_network import CouplingNetwork
 from likejax.nn.modules import replace
+from likejax.settings import Count, checked
 
 
 def halves(channels: int) -> tuple[int, int]:
@@ -19,6 +20,7 @@ def halves(channels: int) -> tuple[int, int]:
     Raises:
       ValueError: If there is nothing to split.
     """
+    channels = checked("channels", channels, Count)
     if channels < 2:
         raise ValueError(f"expected at least 2 channels to split in halves, got {channels}; squeeze the input first")
     return channels - channels // 2, channels // 2
@@ -40,6 +42,7 @@ class _Coupling(Bijection):
         dtype: str = "float32",
     ):
         self.kept, moved = halves(channels)
+        width = checked("width", width, Count)
         self.network = CouplingNetwork(
             self.kept, self.outputs * moved, width=width, kernel_sizes=kernel_sizes, rngs=rngs, dtype=dtype
         )

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
 from likejax.bijections.bijection import Bijection
+from likejax.inputs import as_array
 from likejax.nn.modules import Buffer
+from likejax.settings import Range, checked
 
 
 class Affine(Bijection):
@@ -16,11 +21,17 @@ class Affine(Bijection):
     Args:
       location: Scalar or array that broadcasts to the event by its last axes.
       scale: Non-zero, likewise.
+
+    Raises:
+      TypeError: If they are no numbers.
+      ValueError: If a number is not finite, or a scale is zero.
     """
 
     def __init__(self, location: ArrayLike, scale: ArrayLike = 1.0):
-        self.location = Buffer(jnp.asarray(location, dtype=float))
-        self.scale = Buffer(jnp.asarray(scale, dtype=float))
+        self.location = Buffer(_finite("location", location))
+        self.scale = Buffer(_finite("scale", scale))
+        if not np.all(np.asarray(scale)):
+            raise ValueError("expected a scale without zeros: a map by 0 cannot be inverted")
 
     def forward(
         self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None
@@ -31,6 +42,13 @@ class Affine(Bijection):
     def inverse(self, z: Float[Array, "*shape"], condition: Array | None = None) -> Float[Array, "*shape"]:
         location, scale = (jnp.broadcast_to(a[...], z.shape) for a in (self.location, self.scale))
         return z * scale + location
+
+
+def _finite(name: str, values: ArrayLike) -> Float[Array, "..."]:
+    array = as_array(name, values)
+    if not np.isfinite(array).all():
+        raise ValueError(f"expected a finite {name}, got {values}")
+    return jnp.asarray(array, dtype=float)
 
 
 class Logit(Bijection):
@@ -49,9 +67,7 @@ class Logit(Bijection):
     """
 
     def __init__(self, alpha: float = 0.05):
-        if not 0 <= alpha < 0.5:
-            raise ValueError(f"expected alpha in [0, 0.5), got {alpha}")
-        self.alpha = alpha
+        self.alpha = checked("alpha", alpha, Annotated[float, Range(at_least=0, below=0.5)])
 
     def forward(
         self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None

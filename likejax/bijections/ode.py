@@ -357,6 +357,13 @@ def _wide(x: Array) -> Any:
     return jnp.promote_types(x.dtype, jnp.float32)
 
 
+def check_continuous(module: Any) -> None:
+    """Raises a TypeError unless there is an ``ODE`` in a bijection or a density."""
+    nodes = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, ODE))
+    if not any(isinstance(node, ODE) for node in nodes):
+        raise TypeError(f"expected a continuous flow, {type(module).__name__} solves no ODE")
+
+
 def with_solver(
     module: Any,
     *,
@@ -374,14 +381,21 @@ def with_solver(
       solver: Of ``log_prob``, ``sample``, ``encode`` and ``decode``.
       training_solver: Of ``terms``.
 
+    Raises:
+      TypeError: If there is no ``ODE`` in ``module``, or a setting is of another type.
+
     Example:
       >>> import likejax as lj
       >>> density = lj.build(lj.FFJORDConfig(hidden=(8,)), key=0)
       >>> lj.with_solver(density, trace=lj.Trace(probes=1)).kind
       <Kind.ESTIMATE: 'estimate'>
     """
+    check_continuous(module)
     given = {"trace": trace, "training_trace": training_trace, "solver": solver, "training_solver": training_solver}
-    changes: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    kinds = {"trace": Trace, "training_trace": Trace, "solver": Solver, "training_solver": Solver}
+    changes: dict[str, Any] = {
+        name: checked(name, value, kinds[name]) for name, value in given.items() if value is not None
+    }
 
     def change(node: Any) -> Any:
         return replace(node, **changes) if isinstance(node, ODE) else node

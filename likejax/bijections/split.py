@@ -10,6 +10,7 @@ from likejax.bijections.bijection import Bijection
 from likejax.bijections.coupling import halves
 from likejax.nn.convolutions import ZeroLinear
 from likejax.nn.labels import row_of_label
+from likejax.settings import Count, CountOrZero, checked
 
 
 class Split(Bijection):
@@ -115,6 +116,8 @@ class TopPrior(Bijection):
     """
 
     def __init__(self, channels: int, *, num_classes: int = 0, learned: bool = True, kernel_size: int = 3):
+        channels = checked("channels", channels, Count)
+        num_classes = checked("num_classes", num_classes, CountOrZero)
         self.prior = nnx.data(ZeroLinear(2 * channels, 2 * channels, kernel_size=kernel_size) if learned else None)
         self.embedding = nnx.data(ClassEmbedding(num_classes, 2 * channels) if num_classes else None)
 

@@ -14,11 +14,11 @@ from jaxtyping import Array, ArrayLike
 from likejax.bijections.bijection import Bijection
 from likejax.bijections.chain import Chain, Repeat
 from likejax.bijections.elementwise import Logit
-from likejax.bijections.ode import ODE, Solver, Trace
+from likejax.bijections.ode import ODE, Solver, Trace, check_continuous
 from likejax.bijections.split import FactorOut
 from likejax.bijections.squeeze import Squeeze
 from likejax.bijections.standardise import Standardise
-from likejax.density import Density, KeyLike
+from likejax.density import Density, KeyLike, check_density
 from likejax.models.dequantise import Dequantised
 from likejax.models.flow import Flow
 from likejax.nn.depth import repeat
@@ -220,12 +220,17 @@ def function_evaluations(density: Density, x: ArrayLike, *, key: KeyLike | None 
       x: A batch.
       key: As for ``terms``.
 
+    Raises:
+      TypeError: If the density solves no ODE.
+
     Example:
       >>> import likejax as lj
       >>> density = lj.build(lj.FFJORDConfig(hidden=(8,), training_solver=lj.Solver(method="rk4", steps=2)), key=0)
       >>> lj.function_evaluations(density, lj.load("moons").examples[:4]).forward
       8
     """
+    check_density(density)
+    check_continuous(density)
     calls: list[None] = []
 
     def counted(node: Any) -> Any:

@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from likejax.bijections.bijection import Bijection, Latent
+from likejax.bijections.bijection import Bijection, Latent, check_bijection
 from likejax.bijections.chain import Chain
 from likejax.bijections.standardise import Standardise
 from likejax.density import Density, KeyLike, Kind, Terms, as_key
 from likejax.distributions import standard_normal_log_prob
 from likejax.inputs import as_array
 from likejax.nn.modules import replace
+from likejax.settings import Count, checked
 
 
 class Flow(Density):
@@ -35,8 +36,9 @@ class Flow(Density):
     def __init__(
         self, bijection: Bijection, event_shape: tuple[int, ...], *, condition_shape: tuple[int, ...] | None = None
     ):
+        check_bijection(bijection)
         self.bijection = bijection
-        self.event_shape = tuple(event_shape)
+        self.event_shape = checked("event_shape", event_shape, tuple[Count, ...])
         self.condition_shape = condition_shape
 
     @property
