@@ -146,7 +146,7 @@ def test_squeeze_channel_order():
         (lambda: bj.Squeeze().forward(jnp.zeros((3, 4, 1))), "even height and width"),
         (lambda: bj.AffineCoupling(1, width=4, rngs=rngs()), "at least 2 channels"),
         (lambda: bj.Split(1), "at least 2 channels"),
-        (lambda: bj.Logit(0.5), "alpha in"),
+        (lambda: bj.Logit(0.5), "alpha to be a number of at least 0 and below 0.5"),
         (lambda: _chain().inverse(jnp.zeros((1, 1, 4))), "expected 2 factored-out latents"),
     ],
 )

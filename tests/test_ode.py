@@ -253,7 +253,7 @@ def test_a_solve_that_fails_says_so():
     np.testing.assert_array_equal(np.isnan(log_prob), np.arange(8) == 5)
     np.testing.assert_array_equal(np.delete(log_prob, 5), np.delete(before, 5))
     assert np.isnan(density.terms(x).log_prob).all()
-    with pytest.raises(ValueError, match=r"NaN for 1 of 8 examples, the first at row 5.*max_steps"):
+    with pytest.raises(ValueError, match=r"NaN for 1 of the 8 examples of array train, the first at row 5.*max_steps"):
         lj.evaluate(density, lj.Dataset.from_array(x))
 
 

@@ -4,70 +4,18 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import importlib
 import inspect
-import math
 import pickle
-import pkgutil
 import typing
-from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
 
 import likejax as lj
 from likejax.settings import Count, Fraction, Positive, Range, Settings, checked
+from tests.settings_values import config_classes, example_of, modules, senseless
 
 pytestmark = pytest.mark.untyped
-
-
-def modules() -> list[Any]:
-    names = (module.name for module in pkgutil.walk_packages(lj.__path__, "likejax."))
-    return [importlib.import_module(name) for name in names if not name.endswith("__main__")]
-
-
-def config_classes() -> list[type]:
-    found = {each for module in modules() for each in vars(module).values() if isinstance(each, type)}
-    ours = [each for each in found if issubclass(each, Settings) and each is not Settings]
-    return sorted(ours, key=lambda each: each.__name__)
-
-
-EXAMPLES = {
-    "Experiment": lambda: lj.preset("glow/digits"),
-    "LikelihoodRatio": lambda: lj.ood.LikelihoodRatio(lj.Uniform((2,))),
-}
-"""Configs that need an argument."""
-
-
-def example_of(kind: type) -> Any:
-    return EXAMPLES.get(kind.__name__, kind)()
-
-
-def senseless(hint: Any) -> list[Any]:
-    """Values that a hint does not allow."""
-    origin, inner = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return [inner[0] + "x", inner[0].upper(), "", 3, None, True]
-    if origin is Annotated:
-        bounds = [note for note in inner if isinstance(note, Range)]
-        below = [each.at_least - 1 for each in bounds if each.at_least is not None]
-        below += [each.above for each in bounds if each.above is not None]
-        above = [each.at_most + 1 for each in bounds if each.at_most is not None]
-        above += [each.below for each in bounds if each.below is not None]
-        return [inner[0](value) for value in [*below, *above]] + senseless(inner[0])
-    if origin is tuple:
-        return [3, None, "ab", *((value,) * max(1, len(inner) - (inner[-1] is ...)) for value in senseless(inner[0]))]
-    if hint is int:
-        return ["3", 2.5, None, True, math.nan]
-    if hint is float:
-        return ["3", None, True, math.nan, math.inf, 1j]
-    if hint is bool:
-        return ["yes", 1, None]
-    if hint is str:
-        return [3, None]
-    if isinstance(hint, type) and issubclass(hint, Settings):
-        return [3, None, "default"]
-    return []
 
 
 @pytest.mark.parametrize("kind", config_classes(), ids=lambda kind: kind.__name__)
