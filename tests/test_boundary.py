@@ -14,6 +14,7 @@ from flax import nnx
 
 import likejax as lj
 from tests.registry import DENSITIES, Laplace, examples_of
+from tests.test_densities import density_and_labels, test_bad_input  # noqa: F401  # the contract, once more untyped
 
 pytestmark = pytest.mark.untyped
 

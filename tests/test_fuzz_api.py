@@ -202,6 +202,14 @@ CASES = (
 )
 
 
+def typed(key: Any) -> Any:
+    """The typed key of a seed or of legacy words."""
+    if isinstance(key, int | np.integer):
+        return jax.random.key(int(key))
+    is_typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    return key if is_typed else jax.random.wrap_key_data(jnp.asarray(key))
+
+
 @dataclasses.dataclass(frozen=True)
 class Subject:
     """A density with two functions of a single example, written down again here: the independent path."""
@@ -219,29 +227,23 @@ class Subject:
         sample = jax.jit(lambda key, label, temperature: density._sample(key, label, temperature))
         return cls(density, case.classes, log_prob, sample)
 
-    def key(self, keys: Any, index: int, draw: int) -> Any:
-        """The key of one draw of one example: folded from one key by its position, or its own."""
-        keys = jax.random.key(int(keys)) if isinstance(keys, int | np.integer) else keys
-        if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
-            keys = jax.random.wrap_key_data(jnp.asarray(keys))
-        own = jax.random.fold_in(keys, index) if keys.shape == () else keys.reshape(-1)[index]
-        return jax.random.fold_in(own, draw)
-
-    def expected(self, x: Any, keys: Any, labels: Any, draws: int) -> np.ndarray:
-        """Log-probabilities one by one, draws combined on the host in float64."""
+    def expected(self, x: Any, keys: Any, labels: Any, draws: int, *, batch: tuple[int, ...]) -> np.ndarray:
+        """Log-probabilities one by one, draws combined on the host in float64, of shape ``batch``."""
         density = self.density
         dtype = np.uint8 if density.levels is not None else np.float32
         flat = np.asarray(x).astype(dtype).reshape(-1, *density.event_shape)
-        labels = [None] * len(flat) if labels is None else np.broadcast_to(labels, (len(flat),) if flat.size else 0)
+        labels = [None] * len(flat) if labels is None else np.broadcast_to(labels, batch).reshape(-1)
+        keys = None if density.kind is lj.Kind.EXACT else typed(keys)
         values = []
         for i, (row, label) in enumerate(zip(flat, labels, strict=True)):
             label = None if label is None else jnp.asarray(label)
             if density.kind is lj.Kind.EXACT:
                 values.append(float(self.log_prob(row, None, label)))
                 continue
-            each = [float(self.log_prob(row, self.key(keys, i, s), label)) for s in range(draws)]
+            own = keys.reshape(-1)[i] if keys.shape == batch else jax.random.fold_in(keys, i)
+            each = [float(self.log_prob(row, jax.random.fold_in(own, s), label)) for s in range(draws)]
             values.append(np.logaddexp.reduce(each) - np.log(draws))
-        return np.array(values)
+        return np.array(values).reshape(batch)
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "-").replace("'", ""))
@@ -319,7 +321,7 @@ def test_log_prob(subject):
             if not judged(values, result):
                 continue
             assert result.shape == batch
-            expected = subject.expected(x, given["key"], given["condition"], draws).reshape(batch)
+            expected = subject.expected(x, given["key"], given["condition"], draws, batch=batch)
             np.testing.assert_allclose(result, expected, rtol=2e-5, atol=1e-5)
 
 
@@ -344,10 +346,8 @@ def test_sample(subject):
             flat = np.asarray(result).reshape(-1, *density.event_shape)
             label = None if given["condition"] is None else jnp.asarray(given["condition"])
             for i, x in enumerate(flat):
-                keys = given["key"]
-                key = jax.random.key(int(keys)) if isinstance(keys, int | np.integer) else keys
-                key = key if jnp.issubdtype(key.dtype, jax.dtypes.prng_key) else jax.random.wrap_key_data(key)
-                one = np.asarray(subject.sample(jax.random.fold_in(key, i), label, given["temperature"]))
+                key = jax.random.fold_in(typed(given["key"]), i)
+                one = np.asarray(subject.sample(key, label, given["temperature"]))
                 if density.levels is None:
                     np.testing.assert_allclose(x, one, rtol=2e-4, atol=2e-4)
                 else:  # rounding at a tie may differ between compiled shapes, and a later pixel follows it
@@ -385,7 +385,7 @@ def test_evaluate_and_scores(subject):
             result = outcome(lambda d=dataset, given=given: lj.evaluate(density, d, **given), tally)
             if judged(values, result):
                 condition = labels if subject.classes else None
-                expected = subject.expected(x, given["key"], condition, given["draws"])
+                expected = subject.expected(x, given["key"], condition, given["draws"], batch=(n,))
                 np.testing.assert_allclose(result.log_prob, expected, rtol=2e-5, atol=1e-5)
             if subject.classes:
                 tally["answered"] += 1
@@ -394,7 +394,8 @@ def test_evaluate_and_scores(subject):
             fitted = outcome(lambda d=dataset, s=settings: score.fit(density, d, **s), tally)
             if judged({name: value for name, value in values.items() if name != "draws"}, fitted):
                 scores = fitted(x, key=given["key"])
-                np.testing.assert_allclose(scores, -subject.expected(x, given["key"], None, 1), rtol=2e-5, atol=1e-5)
+                expected = subject.expected(x, given["key"], None, 1, batch=(n,))
+                np.testing.assert_allclose(scores, -expected, rtol=2e-5, atol=1e-5)
 
 
 def test_datasets():
