@@ -301,7 +301,7 @@ class Density(nnx.Module, abc.ABC):
 
     def sample_and_log_prob(
         self, key: KeyLike, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
-    ) -> tuple[Array, Float[Array, ...]]:
+    ) -> tuple[Array, Float[Array, "..."]]:
         """Samples and their exact log-probabilities; equal to ``log_prob`` of the samples.
 
         Raises:
@@ -380,7 +380,7 @@ class Density(nnx.Module, abc.ABC):
         return key.reshape(-1) if key.shape == batch else _keys_by_position(key, batch)
 
 
-def _keys_by_position(key: Key[Array, ...], batch: tuple[int, ...]) -> Key[Array, " n"]:
+def _keys_by_position(key: Key[Array, "..."], batch: tuple[int, ...]) -> Key[Array, " n"]:
     if key.shape != ():
         raise ValueError(f"expected one key or keys of the batch shape {batch}, got keys of shape {key.shape}")
     return example_keys(key, np.arange(math.prod(batch), dtype=np.uint32))

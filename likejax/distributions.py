@@ -9,6 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
+from likejax.settings import checked
+
 Form = Literal["exact", "reference"]
 """How a discretised logistic is computed; see ``discretised_logistic_log_prob``."""
 
@@ -76,6 +78,7 @@ def discretised_logistic_log_prob(
     References:
       Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517, section 2.1.
     """
+    form = checked("form", form, Form)
     half = (levels - 1) / 2
     centred = k - (mean + 1.0) * half  # in levels
     inverse_scale = jnp.exp(-log_scale) / half

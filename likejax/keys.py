@@ -19,7 +19,7 @@ the other examples of the batch, so a log-probability would too."""
 _WORDS = 2
 
 
-def as_key(key: KeyLike) -> Key[Array, ...]:
+def as_key(key: KeyLike) -> Key[Array, "..."]:
     """The typed key behind a typed key, a legacy ``uint32`` key, an integer seed, or an array of keys.
 
     Keys of other generators, such as ``rbg``, are taken as seeds of a threefry key: the numbers drawn for an example
@@ -55,7 +55,7 @@ def as_key(key: KeyLike) -> Key[Array, ...]:
     )
 
 
-def _from_words(words: Array) -> Key[Array, ...]:
+def _from_words(words: Array) -> Key[Array, "..."]:
     """Threefry keys from the words of keys on the last axis; words beyond the second are folded in."""
     keys = jax.random.wrap_key_data(words[..., :_WORDS], impl=_GENERATOR)
     for i in range(_WORDS, words.shape[-1]):
@@ -70,7 +70,7 @@ def fold_in_each(keys: Key[Array, "*batch"], numbers: ArrayLike) -> Key[Array, "
     return folded.reshape(keys.shape)
 
 
-def example_keys(key: KeyLike, indices: Any) -> Key[Array, ...]:
+def example_keys(key: KeyLike, indices: Any) -> Key[Array, "..."]:
     """One key per example, ``fold_in(key, index)``: the same whatever batch the example arrives in.
 
     Args:

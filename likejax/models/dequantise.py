@@ -116,7 +116,7 @@ class Dequantised(Density):
         y = centres + (1 - 2 * _MARGIN) * (y - centres)
         return self.flow.encode(y.reshape(batch + self.event_shape), condition=condition)
 
-    def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Integer[Array, "*batch *event"]:
+    def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Integer[Array, "..."]:
         """The integers of latents ``z``: ``decode(encode(x, key=key))`` is ``x``.
 
         A warning counts the images whose numbers are not finite before they are rounded.

@@ -93,7 +93,7 @@ class Flow(Density):
         latents = _encode(self, flat, self._checked_condition(condition, batch))
         return jax.tree.map(lambda part: part.reshape(batch + part.shape[1:]), latents)
 
-    def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Float[Array, "*batch *event"]:
+    def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Float[Array, "..."]:
         """The data of latents ``z``, as ``encode`` returned them."""
         z = jax.tree.map(lambda part: as_array("a latent", part), z)
         parts, shapes = jax.tree.leaves(z), jax.tree.leaves(self.latent_shapes())

@@ -118,7 +118,7 @@ class PixelCNN(Density):
         self.event_shape = tuple(event_shape)
         self.levels = levels
         self.mixtures = mixtures
-        self.form: Form = form
+        self.form: Form = checked("form", form, Form)
         self.condition_shape = () if num_classes else None
         self.num_classes = num_classes or None
         self.sampler: Sampler = "cached"

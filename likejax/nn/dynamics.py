@@ -12,6 +12,7 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
 from likejax.nn.convolutions import convolve, convolve_transposed
+from likejax.settings import checked
 
 TimeInjection = Literal["concat", "concatsquash", "ignore"]
 """How a layer sees the time."""
@@ -124,11 +125,10 @@ class Dynamics(nnx.Module):
         rngs: nnx.Rngs,
     ):
         sizes = (channels, *hidden, channels)
+        time, activation = checked("time", time, TimeInjection), checked("activation", activation, Activation)
         strides = tuple(strides) or (1,) * (len(sizes) - 1)
         if len(strides) != len(sizes) - 1:
             raise ValueError(f"expected {len(sizes) - 1} strides, one for every layer, got {len(strides)}")
-        if activation not in _ACTIVATIONS and activation != "swish":
-            raise ValueError(f"expected an activation of tanh, softplus or swish, got {activation!r}")
         self.layers = nnx.List(
             TimeLayer(
                 before,
