@@ -17,6 +17,7 @@ from likejax.distributions import Form, normal_kl, standard_normal_log_prob
 from likejax.models.vae_likelihood import Likelihood, LikelihoodName, likelihood
 from likejax.models.vae_network import (
     Activation,
+    Block,
     GenerativeStage,
     InferenceStage,
     Map,
@@ -49,16 +50,33 @@ class StageConfig(Settings):
     """Of each residual block."""
     strides: tuple[Annotated[int, Range(at_least=1, at_most=2)], ...] = (1, 1, 1)
     """Of each block: 2 halves the map."""
-    kernel: Count = 3
-    """Rows and columns of the blocks' kernels."""
+    kernel: Count | tuple[Count, ...] = 3
+    """Rows and columns of the kernels: one number for all blocks, or one for each."""
     latent: Count = 8
     """Features of the latent."""
     dense: bool = True
     """Whether the latent is a vector; otherwise a map of the size that the blocks leave."""
+    gated: tuple[bool, ...] | None = None
+    """Which blocks have a gate; None for all or none of them, as ``VAEConfig.gated`` says."""
 
     def _check_together(self):
         if not self.channels or len(self.channels) != len(self.strides):
             raise ValueError(f"expected a stride for each block's channels, got {self.channels} and {self.strides}")
+        if len(self.kernels) != len(self.channels):
+            raise ValueError(f"expected one kernel, or one for each of {len(self.channels)} blocks, got {self.kernel}")
+        if self.gated is not None and len(self.gated) != len(self.channels):
+            raise ValueError(f"expected gated for each of {len(self.channels)} blocks, got {self.gated}")
+
+    @property
+    def kernels(self) -> tuple[int, ...]:
+        """Rows and columns of the kernels of each block."""
+        return (self.kernel,) * len(self.channels) if isinstance(self.kernel, int) else self.kernel
+
+    def blocks(self, *, gated: bool) -> tuple[Block, ...]:
+        """The form of each block, from the data upwards; ``gated`` where the stage itself does not say."""
+        gates = (gated,) * len(self.channels) if self.gated is None else self.gated
+        rows = zip(self.channels, self.kernels, self.strides, gates, strict=True)
+        return tuple(Block(*row) for row in rows)
 
 
 _GREY_STAGES = (
@@ -97,9 +115,10 @@ class VAEConfig(Settings):
     """Latents inferred on the way up, each from the one below; on the way down, each from the data and those above
     (ladder); or half of each latent's features so and half so (BIVA)."""
     skips: Skips = "working"
-    """Whether skips between maps of one shape work, or are left out as in the released code."""
+    """Whether skips between maps of one shape work, or are left out as in the released code, which then also has a
+    projection above a dense top latent that nothing reads."""
     gated: bool = False
-    """Gate the output of every residual block."""
+    """Gate the output of every residual block; a stage with ``gated`` of its own says otherwise."""
     activation: Activation = "relu"
     """Between layers."""
     flatten: bool = False
@@ -123,12 +142,18 @@ class VAEConfig(Settings):
             raise ValueError("expected at least 2 levels, or 0 for continuous data, got 1")
         if not self.flatten and len(self.event_shape) != 3:
             raise ValueError(f"expected images (height, width, channels) or flatten=True, got {self.event_shape}")
-        if self.flatten and any(stage.kernel != 1 or max(stage.strides) > 1 for stage in self.stages):
+        if self.flatten and any(max(*stage.kernels, *stage.strides) > 1 for stage in self.stages):
             raise ValueError("expected stages of kernel 1 and strides 1 for flatten=True")
 
     def build(self, rngs: nnx.Rngs) -> VAE:
         """The untrained density."""
-        options = Options(self.activation, self.gated, self.skips, self.latent_scale, self.compute_dtype)
+        options = Options(
+            self.activation,
+            self.skips,
+            self.latent_scale,
+            self.compute_dtype,
+            unread_projection=self.skips == "as_released" and self.inference == "bottom_up",
+        )
         shape: MapShape = (1, 1, math.prod(self.event_shape)) if self.flatten else _map_shape(self.event_shape)
         data_channels = shape[2]
         last, up, below = len(self.stages) - 1, [], None
@@ -139,9 +164,7 @@ class VAEConfig(Settings):
                 below,
                 bottom=i == 0,
                 top=i == last,
-                channels=stage.channels,
-                kernel=stage.kernel,
-                strides=stage.strides,
+                blocks=stage.blocks(gated=self.gated),
                 features=inferred_up,
                 dense=stage.dense,
                 options=options,
@@ -157,9 +180,7 @@ class VAEConfig(Settings):
                     up[i].shape,
                     None if i == last else down[-1].shape,
                     () if i == last else down[-1].skip_shapes,
-                    channels=stage.channels[::-1],
-                    kernel=stage.kernel,
-                    strides=stage.strides[::-1],
+                    blocks=stage.blocks(gated=self.gated)[::-1],
                     up=inferred_up,
                     down=inferred_down,
                     dense=stage.dense,

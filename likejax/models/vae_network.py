@@ -12,14 +12,22 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from likejax.nn.convolutions import Padding, relu
-from likejax.nn.modules import Buffer
+from likejax.nn.modules import Buffer, Unread
 from likejax.nn.weight_norm import WeightNormConvolution
 
-Activation = Literal["relu", "swish", "elu"]
-"""Between layers."""
+Activation = Literal["relu", "leaky_relu", "swish", "elu", "selu", "softplus", "tanh"]
+"""Between layers; ``leaky_relu`` has the slope 0.01 below zero."""
 Skips = Literal["working", "as_released"]
-"""Whether a skip between maps of one shape is added, or, as in the released code, left out without a word."""
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"relu": relu, "swish": jax.nn.silu, "elu": jax.nn.elu}
+"""Whether a skip between maps of one shape is added, or silently omitted as in the released code."""
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": relu,
+    "leaky_relu": jax.nn.leaky_relu,
+    "swish": jax.nn.silu,
+    "elu": jax.nn.elu,
+    "selu": jax.nn.selu,
+    "softplus": jax.nn.softplus,
+    "tanh": jnp.tanh,
+}
 MapShape = tuple[int, int, int]
 """Height, width, channels."""
 Map = Float[Array, "*batch _ _ _"]
@@ -31,10 +39,26 @@ class Options(NamedTuple):
     """What all layers of a network have in common."""
 
     activation: Activation = "relu"
-    gated: bool = False
     skips: Skips = "working"
     latent_scale: float = 1.0
     dtype: str = "float32"
+    unread_projection: bool = False
+
+
+class Block(NamedTuple):
+    """The form of one residual block.
+
+    Attributes:
+      channels: Channels of the hidden map and of the output.
+      kernel: Rows and columns of the kernels.
+      stride: 2 to halve the map on the way up, and to double it on the way down; otherwise 1.
+      gated: Whether the output goes through a gate.
+    """
+
+    channels: int
+    kernel: int
+    stride: int
+    gated: bool
 
 
 def _same(shape: MapShape, kernel: int, stride: int) -> Padding:
@@ -51,27 +75,72 @@ def layer(
     kernel: int,
     rngs: nnx.Rngs,
     stride: int = 1,
-    grows: bool = False,
     initial_scale: float = 1.0,
     dtype: str = "float32",
 ) -> WeightNormConvolution:
-    """A convolution that keeps the size of its map, halves it (``stride=2``) or doubles it (``grows``)."""
-    cut = (kernel - 2) // 2
-    if grows and kernel < 2:
-        raise ValueError(f"expected a kernel of at least 2 to double a map with, got {kernel}")
+    """A convolution that keeps the size of its map, or divides it by ``stride``."""
     return WeightNormConvolution(
         shape[2],
         features,
         kernel_size=(kernel, kernel),
         padding=_same(shape, kernel, stride),
         stride=stride,
-        crop=(cut, cut) if grows else None,
         initial_scale=initial_scale,
-        direction_scale=math.sqrt(2.0 / (kernel * kernel * shape[2])),
+        direction_scale=_direction_scale(shape, kernel),
         rngs=rngs,
         dtype=dtype,
         native=True,  # these networks run outside of loops
     )
+
+
+def _direction_scale(shape: MapShape, kernel: int) -> float:
+    return math.sqrt(2.0 / (kernel * kernel * shape[2]))
+
+
+def enlargement(
+    shape: MapShape, features: int, *, kernel: int, stride: int, rngs: nnx.Rngs, dtype: str = "float32"
+) -> WeightNormConvolution | Framed:
+    """A transposed convolution that makes a map ``stride`` times larger.
+
+    The full output has ``(size - 1) stride + kernel`` positions, of which the middle is kept. A kernel that is smaller
+    than the stride gives too few, and a frame of zeros makes up for them, as in the official code.
+    """
+    surplus = kernel - stride
+    cut = surplus // 2  # rounds down, also below zero
+    convolution = WeightNormConvolution(
+        shape[2],
+        features,
+        kernel_size=(kernel, kernel),
+        stride=stride,
+        crop=(cut, cut),
+        direction_scale=_direction_scale(shape, kernel),
+        rngs=rngs,
+        dtype=dtype,
+        native=True,
+    )
+    return convolution if surplus >= 0 else Framed(convolution, -cut, cut - surplus)
+
+
+class Framed(nnx.Module):
+    """A layer whose output is zero in its outermost rows and columns.
+
+    Args:
+      layer: From a map to a map.
+      before: Rows at the top, and columns at the left, that are zero.
+      after: Rows at the bottom, and columns at the right, that are zero.
+    """
+
+    def __init__(self, layer: WeightNormConvolution, before: int, after: int):
+        self.layer = layer
+        self.before = before
+        self.after = after
+
+    def __call__(self, x: Map) -> Map:
+        y = self.layer(x)
+        rows, columns = y.shape[-3:-1]
+        inside = y[..., self.before : rows - self.after, self.before : columns - self.after, :]
+        frame = (self.before, self.after)
+        return jnp.pad(inside, [(0, 0)] * (y.ndim - 3) + [frame, frame, (0, 0)])
 
 
 class ResidualBlock(nnx.Module):
@@ -82,18 +151,16 @@ class ResidualBlock(nnx.Module):
     has another shape than the hidden map; where it has the same, the identity, or nothing (``as_released``).
 
     Args:
-      shape: Of the input.
-      channels: Of hidden map and output.
-      kernel: Rows and columns of the kernels.
-      stride: 2 to halve the map, or to double it if ``grows``.
-      grows: Whether a stride doubles the map.
+      shape: Shape of the input.
+      block: Channels, kernel, stride and gate.
+      grows: Whether a stride doubles the map; otherwise it halves it.
       residual: Whether the input is added to the output, and goes through the activation first.
       aux: Shape of ``a``, if there is one.
-      options: Of the network.
+      options: What all layers have in common.
       rngs: Source of the initial weights.
 
     Raises:
-      ValueError: If ``a`` is neither of the size of the input nor half nor twice as large.
+      ValueError: If no convolution takes ``a`` to the size of the input.
 
     References:
       Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know, arXiv:2102.08248, and
@@ -103,41 +170,35 @@ class ResidualBlock(nnx.Module):
     def __init__(
         self,
         shape: MapShape,
-        channels: int,
+        block: Block,
         *,
-        kernel: int,
-        stride: int,
         grows: bool,
         residual: bool,
         aux: MapShape | None,
         options: Options,
         rngs: nnx.Rngs,
     ):
-        hidden = (shape[0], shape[1], channels)
+        rows, columns = shape[:2]
+        channels, kernel, stride, gated = block
+        hidden = (rows, columns, channels)
         grows = grows and stride > 1
         self.activation = options.activation
-        self.conv1 = layer(shape, channels, kernel=kernel, rngs=rngs, dtype=options.dtype)
+        make = {"kernel": kernel, "rngs": rngs, "dtype": options.dtype}
+        self.conv1 = layer(shape, channels, **make)
         self.aux = None if aux is None else _skip(aux, hidden, kernel, options, rngs)
         self.adds_aux = aux is not None and (self.aux is not None or options.skips == "working")
-        self.conv2 = layer(
-            hidden,
-            2 * channels if options.gated else channels,
-            kernel=kernel,
-            rngs=rngs,
-            stride=1 if grows else stride,
-            grows=grows,
-            dtype=options.dtype,
-        )
-        self.gated = options.gated
+        resize = enlargement if grows else layer
+        self.conv2: Any = resize(hidden, 2 * channels if gated else channels, stride=stride, **make)
+        self.gated = gated
         self.first = not residual
         self.residual = residual and not grows
         self.stride = stride
         self.channels = channels
         self.pooling = _same(shape, 3, stride)
-        rows, columns = shape[:2]
-        self.out_shape = (
-            (2 * rows, 2 * columns, channels) if grows else (-(-rows // stride), -(-columns // stride), channels)
-        )
+        if grows:
+            self.out_shape: MapShape = (stride * rows, stride * columns, channels)
+        else:
+            self.out_shape = (-(-rows // stride), -(-columns // stride), channels)
 
     def __call__(self, x: Map, a: Map | None) -> Map:
         act = ACTIVATIONS[self.activation]
@@ -162,12 +223,13 @@ def _skip(aux: MapShape, hidden: MapShape, kernel: int, options: Options, rngs: 
     make = {"features": hidden[2], "rngs": rngs, "dtype": options.dtype}
     if aux[:2] == hidden[:2]:
         return None if aux == hidden else layer(aux, kernel=1, **make)
-    if (2 * aux[0], 2 * aux[1]) == hidden[:2]:
-        return layer(aux, kernel=kernel, grows=True, **make)
-    if (-(-aux[0] // 2), -(-aux[1] // 2)) == hidden[:2]:
-        return layer(aux, kernel=kernel, stride=2, **make)
+    for stride in range(2, max(*aux[:2], *hidden[:2]) + 1):
+        if (stride * aux[0], stride * aux[1]) == hidden[:2]:
+            return enlargement(aux, kernel=kernel, stride=stride, **make)
+        if (-(-aux[0] // stride), -(-aux[1] // stride)) == hidden[:2]:
+            return layer(aux, kernel=kernel, stride=stride, **make)
     raise ValueError(
-        f"expected a skip between maps of which one is at most twice as large, got {aux} to {hidden}: give the stages "
+        f"expected a skip between maps whose sizes are multiples of each other, got {aux} to {hidden}: give the stages "
         "strides in which the sizes follow each other"
     )
 
@@ -230,12 +292,10 @@ class InferenceStage(nnx.Module):
       below: Shape of the hidden map of the stage below, for skips, where there is one.
       bottom: Whether the map is the image.
       top: Whether no stage is above.
-      channels: Of each block.
-      kernel: Of the blocks.
-      strides: Of each block.
-      features: Of the latent, inferred here; may be none.
+      blocks: Form of each block.
+      features: Features of the latent that are inferred here; may be none.
       dense: Whether the latent is a vector; otherwise a map.
-      options: Of the network.
+      options: What all layers have in common.
       rngs: Source of the initial weights.
     """
 
@@ -246,20 +306,20 @@ class InferenceStage(nnx.Module):
         *,
         bottom: bool,
         top: bool,
-        channels: tuple[int, ...],
-        kernel: int,
-        strides: tuple[int, ...],
+        blocks: tuple[Block, ...],
         features: int,
         dense: bool,
         options: Options,
         rngs: nnx.Rngs,
     ):
-        blocks = []
-        for i, (width, stride) in enumerate(zip(channels, strides, strict=True)):
-            make = {"kernel": kernel, "stride": stride, "residual": i > 0 or not bottom, "aux": below}
-            blocks.append(ResidualBlock(shape, width, grows=False, options=options, rngs=rngs, **make))
-            shape = blocks[-1].out_shape
-        self.blocks = nnx.List(blocks)
+        built = []
+        for i, block in enumerate(blocks):
+            residual = i > 0 or not bottom
+            built.append(
+                ResidualBlock(shape, block, grows=False, residual=residual, aux=below, options=options, rngs=rngs)
+            )
+            shape = built[-1].out_shape
+        self.blocks = nnx.List(built)
         self.shape = shape
         self.features = features
         self.posterior = GaussianLayer(shape, features, dense=dense, options=options, rngs=rngs) if features else None
@@ -267,6 +327,8 @@ class InferenceStage(nnx.Module):
         self.to_map = (
             layer((1, 1, features), math.prod(shape), kernel=1, rngs=rngs, dtype=options.dtype) if to_map else None
         )
+        unread = top and dense and options.unread_projection
+        self.unread = nnx.data(UnreadProjection(features, math.prod(shape)) if unread else None)
         self.next_shape: MapShape = shape if to_map or not features else (shape[0], shape[1], features)
 
     def __call__(self, x: Map, a: Map | None) -> Map:
@@ -282,6 +344,20 @@ class InferenceStage(nnx.Module):
         return (z if self.to_map is None else self.to_map(z).reshape(h.shape)), h
 
 
+class UnreadProjection(nnx.Module):
+    """The dense layer above the top latent that the official code has, counts and never reads.
+
+    Args:
+      features: Features of the latent.
+      outputs: Entries of the hidden map.
+    """
+
+    def __init__(self, features: int, outputs: int):
+        self.direction = Unread(jnp.zeros((1, 1, features, outputs)))
+        self.scale = Unread(jnp.ones(outputs))
+        self.bias = Unread(jnp.zeros(outputs))
+
+
 class GenerativeStage(nnx.Module):
     """What leads down from one latent: its prior, the posterior of features inferred on the way down, and blocks.
 
@@ -289,14 +365,15 @@ class GenerativeStage(nnx.Module):
       shape: Of the hidden map of the inference stage beside it.
       above: Shape of the map that comes from the stage above; ``None`` at the top, whose prior is fixed, N(0, 1).
       skips: Shapes of the maps that earlier blocks put out and nobody took yet.
-      channels: Of each block.
-      kernel: Of the blocks.
-      strides: Of each block, by which it enlarges the map.
+      blocks: Form of each block; its stride enlarges the map.
       up: Features inferred on the way up.
       down: Features inferred on the way down, behind the others.
       dense: Whether the latent is a vector; otherwise a map.
-      options: Of the network.
+      options: What all layers have in common.
       rngs: Source of the initial weights.
+
+    Raises:
+      ValueError: If a skip has another shape than the released code can take.
     """
 
     def __init__(
@@ -305,9 +382,7 @@ class GenerativeStage(nnx.Module):
         above: MapShape | None,
         skips: tuple[MapShape, ...],
         *,
-        channels: tuple[int, ...],
-        kernel: int,
-        strides: tuple[int, ...],
+        blocks: tuple[Block, ...],
         up: int,
         down: int,
         dense: bool,
@@ -326,16 +401,21 @@ class GenerativeStage(nnx.Module):
             layer((1, 1, features), math.prod(shape), kernel=1, rngs=rngs, dtype=options.dtype) if dense else None
         )
         shape = shape if dense else (shape[0], shape[1], features)
-        queue, blocks = list(skips), []
-        for i, (width, stride) in enumerate(zip(channels, strides, strict=True)):
-            make = {"kernel": kernel, "stride": stride, "residual": i > 0}
-            aux = queue.pop(0) if queue and above is not None else None
-            if aux is not None and options.skips == "as_released":
-                aux = above  # every skip is built for the last map from above, and dropped where it has its shape
-            blocks.append(ResidualBlock(shape, width, grows=True, aux=aux, options=options, rngs=rngs, **make))
-            shape = blocks[-1].out_shape
+        queue, built = list(skips), []
+        for i, block in enumerate(blocks):
+            taken = queue.pop(0) if queue and above is not None else None
+            # every skip of the released code is built for the last map from above, and dropped where it has its shape
+            aux = above if taken is not None and options.skips == "as_released" else taken
+            made = ResidualBlock(shape, block, grows=True, residual=i > 0, aux=aux, options=options, rngs=rngs)
+            if made.aux is not None and taken != aux:
+                raise ValueError(
+                    f"expected a skip of shape {aux}, for which the released code builds its layer, got {taken}: the "
+                    "released code cannot run these stages either; change their strides, or use skips='working'"
+                )
+            built.append(made)
+            shape = made.out_shape
             queue.append(shape)
-        self.blocks = nnx.List(blocks)
+        self.blocks = nnx.List(built)
         self.shape = shape
         self.skip_shapes = tuple(queue)
 

@@ -149,32 +149,34 @@ def convolve_transposed(
     *,
     crop: int = 0,
     crop_rows: int = 0,
+    stride: int = 2,
     native: bool = False,
-) -> Float[Array, "*batch doubled_height doubled_width features"]:
-    """Transposed convolution of stride 2: ``out[2 i + a - crop_rows, 2 j + b - crop] += x[i, j] @ kernel[a, b]``.
+) -> Float[Array, "*batch larger_height larger_width features"]:
+    """Transposed convolution: ``out[stride i + a - crop_rows, stride j + b - crop] += x[i, j] @ kernel[a, b]``.
 
-    The output has twice the height and width; what falls outside is cut off.
+    The output has ``stride`` times the height and width; what falls outside is cut off.
 
     Args:
       x: Images.
       kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
       crop: Columns cut off at the left.
       crop_rows: Rows cut off at the top.
+      stride: Factor on height and width.
       native: As for ``convolve``.
     """
     taps, edges = [], []
     for taken, cut in zip(kernel.shape[:2], (crop_rows, crop), strict=True):
-        # out[2 i' + phase] = sum_o x[i' + o] k[phase + cut - 2 o]
-        offsets = np.arange(-((taken - 1 - cut) // 2), (1 + cut) // 2 + 1)
-        taps.append(np.arange(2) + cut - 2 * offsets[:, None])
+        # out[stride i' + phase] = sum_o x[i' + o] k[phase + cut - stride o]
+        offsets = np.arange(-((taken - 1 - cut) // stride), (stride - 1 + cut) // stride + 1)
+        taps.append(np.arange(stride) + cut - stride * offsets[:, None])
         edges.append((-int(offsets[0]), int(offsets[-1])))
     features = kernel.shape[-1]
     parts = _gather_taps(kernel, *taps).transpose(0, 2, 4, 1, 3, 5)
-    parts = parts.reshape(*parts.shape[:3], 4 * features)
+    parts = parts.reshape(*parts.shape[:3], stride * stride * features)
     phases = convolve(x, parts, padding=(edges[0], edges[1]), native=native)
     *batch, height, width, _ = phases.shape
-    squares = phases.reshape(*batch, height, width, 2, 2, features)
-    return jnp.moveaxis(squares, -3, -4).reshape(*batch, 2 * height, 2 * width, features)
+    squares = phases.reshape(*batch, height, width, stride, stride, features)
+    return jnp.moveaxis(squares, -3, -4).reshape(*batch, stride * height, stride * width, features)
 
 
 def edge_map(

@@ -14,6 +14,10 @@ class Buffer(nnx.Variable):
     """An array that belongs to a module and is not trained: a permutation, a mask, fixed statistics."""
 
 
+class Unread(nnx.Param):
+    """A parameter that an official model has and nothing reads: it counts, and gets no gradient."""
+
+
 def replace(module: Module, **attributes: Any) -> Module:
     """A copy of ``module`` with some attributes replaced; the original keeps its own."""
     clone = copy.copy(module)

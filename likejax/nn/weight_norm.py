@@ -24,8 +24,8 @@ class Geometry(nnx.Module):
     Args:
       padding: Zeros around the image.
       stride: Of both axes.
-      crop: Makes it a transposed convolution of stride 2, whose output is twice the size of its input: rows and
-        columns cut off at the top and at the left.
+      crop: Makes it a transposed convolution, whose output is ``stride`` times the size of its input: rows and columns
+        cut off at the top and at the left.
       dtype: Type to compute in; parameters stay in float32.
       native: As for ``convolve``.
     """
@@ -41,7 +41,10 @@ class Geometry(nnx.Module):
         """The convolution, with the padding in the image or another."""
         x, kernel = self.cast(x, kernel)
         if self.crop is not None:
-            return convolve_transposed(x, kernel, crop_rows=self.crop[0], crop=self.crop[1], native=self.native)
+            rows, columns = self.crop
+            return convolve_transposed(
+                x, kernel, crop_rows=rows, crop=columns, stride=self.stride, native=self.native
+            )
         padding = self.padding if padding is None else padding
         return convolve(x, kernel, padding=padding, stride=self.stride, native=self.native)
 
@@ -79,8 +82,8 @@ class WeightNormConvolution(nnx.Module):
       features: Channels of the output.
       kernel_size: Rows and columns; (1, 1) is a matrix product on the last axis.
       padding: Zeros around the image.
-      stride: Of both axes.
-      crop: Makes it a transposed convolution of stride 2: rows and columns cut off at the top and at the left.
+      stride: Of both axes; by default 1, and 2 for a transposed convolution.
+      crop: Makes it a transposed convolution: rows and columns cut off at the top and at the left.
       initial_scale: Standard deviation of the output after ``initialise``.
       direction_scale: Standard deviation of the initial directions. Their length does not matter to the output, but
         it does to how far a step of Adam turns them.
@@ -99,7 +102,7 @@ class WeightNormConvolution(nnx.Module):
         *,
         kernel_size: tuple[int, int] = (1, 1),
         padding: Padding = NO_PADDING,
-        stride: int = 1,
+        stride: int | None = None,
         crop: tuple[int, int] | None = None,
         initial_scale: float = 1.0,
         direction_scale: float = 0.05,
@@ -112,6 +115,8 @@ class WeightNormConvolution(nnx.Module):
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
         self.initial_scale = initial_scale
+        if stride is None:
+            stride = 1 if crop is None else 2
         self.geometry = Geometry(padding, stride, crop, dtype, native)
 
     def kernel(self) -> Float[Array, "*stack rows columns channels features"]:
