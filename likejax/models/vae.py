@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal, NamedTuple
 
 import jax
@@ -338,20 +339,39 @@ class VAE(Density):
         means = above if replacement == "mean" else 0
         return self._down(self._up(x, noise.posterior, means), noise, above, replacement)
 
-    def _up(self, x: Array, eps: Latents, means: int) -> list[_Encoded]:
-        """The way up, with posterior means for the ``means`` lowest latents."""
-        lower, skip = self._map(x), None
-        encoded = []
-        for i, stage in enumerate(self.inference):
-            hidden = stage(lower, skip)
+    def _up(self, x: Array, eps: Latents, means: int, known: Sequence[_Encoded] = ()) -> list[_Encoded]:
+        """The way up, with posterior means for the ``means`` lowest latents; it goes on from the stages in ``known``."""
+        encoded = list(known)
+        for i, stage in list(enumerate(self.inference))[len(known) :]:
+            below = encoded[-1] if encoded else None
+            if below is None:
+                hidden = stage(self._map(x), None)
+            else:
+                hidden = stage(*self.inference[i - 1].upwards(below.hidden, below.z))
             posterior = z = own = None
             if stage.posterior is not None:
                 posterior, own = stage.posterior(hidden), eps[i][..., : stage.features]
                 z = posterior.mean if i < means else posterior.at(own)
-            if i < self.depth - 1:
-                lower, skip = stage.upwards(hidden, z)
             encoded.append(_Encoded(hidden, posterior, z, own))
         return encoded
+
+    def _ways_up(self, x: Array, eps: Latents, ks: tuple[int, ...]) -> list[list[_Encoded]]:
+        """The way up for each ``k``, with posterior means for the ``k`` lowest latents.
+
+        The stages up to ``k`` see means only, so they are computed once for all ``k``.
+        """
+        most = max(ks)
+        by_means = self._up(x, eps, means=most)
+        ways = []
+        for k in ks:
+            first = by_means[k]
+            if k == most or first.posterior is None:  # without a posterior nothing above depends on k
+                ways.append(by_means)
+                continue
+            assert first.eps is not None
+            drawn = first._replace(z=first.posterior.at(first.eps))
+            ways.append(self._up(x, eps, means=k, known=[*by_means[:k], drawn]))
+        return ways
 
     def _down(self, encoded: list[_Encoded] | None, noise: Noise, above: int, replacement: Replacement) -> Pass:
         """The way down, with the ``above`` lowest latents from the conditional prior; all without an encoding."""
@@ -429,12 +449,23 @@ class VAE(Density):
         return jax.tree.map(lambda term: term.reshape(batch + term.shape[1:]), terms)
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
+        return self._draw(key, condition, temperature)[0]
+
+    def _draw(
+        self, key: Array, condition: Array | None, temperature: ArrayLike
+    ) -> tuple[Num[Array, "*event"], Bool[Array, ""]]:
+        """One sample, and whether all numbers that it comes from are finite: integers cannot show it themselves.
+
+        The temperature multiplies the standard deviations of the latents given those above them, and is that of the
+        likelihood's draws. At 0 the sample is the mode of the likelihood at the means of the priors.
+        """
         latent_key, data_key = jax.random.split(key)
         noise = self.draw_noise(latent_key)
         noise = Noise(noise.posterior, tuple(jnp.asarray(temperature * eps) for eps in noise.prior))
-        outputs = self._down(None, noise, self.depth, "sample").outputs
-        x = self.likelihood.sample(outputs, data_key).reshape(self.event_shape)
-        return x if self.levels is None else x.astype(integer_dtype(self.levels))
+        passed = self._down(None, noise, self.depth, "sample")
+        x = self.likelihood.sample(passed.outputs, data_key, temperature).reshape(self.event_shape)
+        finite = jnp.stack([jnp.isfinite(part).all() for part in (*passed.latents, passed.outputs, x)]).all()
+        return x if self.levels is None else x.astype(integer_dtype(self.levels)), finite
 
     def initialise(self, batch: ArrayLike, key: KeyLike) -> VAE:
         """A new density whose layers standardise their outputs on examples ``(n, *event_shape)``.
@@ -462,8 +493,9 @@ class VAE(Density):
 
         Args:
           x: Examples ``(*batch, *event_shape)``.
-          k: How many of the lowest latents are not inferred, 0 to L - 1; ``None`` for each of these, in one pass that
-            shares the inference.
+          k: How many of the lowest latents are not inferred, 0 to L - 1; ``None`` for each of these in one compiled
+            call. For draws all ``k`` share one inference. For means they share the stages up to the first latent that
+            is drawn: those above it see another latent for each ``k``, and are computed for each.
           key: As for ``log_prob``.
           draws: Combined by the log of the mean.
           replacement: ``sample`` or ``mean``; for means the inference above sees posterior means as well.
@@ -472,7 +504,7 @@ class VAE(Density):
           ``(*batch,)``, or ``(L, *batch)`` for all ``k``.
 
         Raises:
-          ValueError: If ``k`` is not between 0 and L - 1; otherwise as ``log_prob``.
+          ValueError: If ``k`` is not between 0 and L - 1, or ``replacement`` is another word; otherwise as ``log_prob``.
 
         References:
           Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know, arXiv:2102.08248.
@@ -489,12 +521,12 @@ class VAE(Density):
         return values.reshape(self.depth, *batch) if k is None else values.reshape(batch)
 
     def _above(self, x: Array, noise: Noise, ks: tuple[int, ...], replacement: Replacement) -> Float[Array, " ks"]:
-        shared = self._up(x, noise.posterior, 0)
-        values = []
-        for k in ks:
-            encoded = self._up(x, noise.posterior, k) if replacement == "mean" and k else shared
-            values.append(self.weights(self._down(encoded, noise, k, replacement), x))
-        return jnp.stack(values)
+        if replacement == "mean":
+            ways = self._ways_up(x, noise.posterior, ks)
+        else:
+            ways = [self._up(x, noise.posterior, means=0)] * len(ks)
+        passes = [self._down(way, noise, k, replacement) for k, way in zip(ks, ways, strict=True)]
+        return jnp.stack([self.weights(passed, x) for passed in passes])
 
     def encode(self, x: ArrayLike, *, key: KeyLike) -> Latents:
         """A draw of all latents given examples, from the one next to the data upwards.

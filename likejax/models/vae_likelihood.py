@@ -9,7 +9,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from likejax.distributions import (
     MIN_LOG_SCALE,
@@ -58,8 +58,15 @@ class Likelihood(nnx.Module, abc.ABC):
         """The expected data, in units of the data."""
 
     @abc.abstractmethod
-    def sample(self, outputs: Map, key: Array) -> Map:
-        """Data, as floats."""
+    def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
+        """Data, as floats.
+
+        Args:
+          outputs: Parameters as the network gives them.
+          key: Key of the draws.
+          temperature: Factor on the scales of normals and logistics, and divisor of logits; at 0 the data are the mode
+            of the distribution, of a mixture that of its most probable component.
+        """
 
 
 class Bernoulli(Likelihood):
@@ -71,8 +78,12 @@ class Bernoulli(Likelihood):
     def mean(self, outputs: Map) -> Map:
         return jax.nn.sigmoid(outputs)
 
-    def sample(self, outputs: Map, key: Array) -> Map:
-        return jax.random.bernoulli(key, jax.nn.sigmoid(outputs)).astype(outputs.dtype)
+    def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
+        warm = jnp.asarray(temperature) > 0
+        tempered = jax.nn.sigmoid(outputs / jnp.where(warm, temperature, 1.0))
+        probability = jnp.where(warm, tempered, (outputs > 0).astype(tempered.dtype))
+        drawn = jax.random.bernoulli(key, probability).astype(outputs.dtype)
+        return jnp.where(jnp.isnan(outputs), outputs, drawn)
 
 
 class Gaussian(Likelihood):
@@ -84,9 +95,9 @@ class Gaussian(Likelihood):
     def mean(self, outputs: Map) -> Map:
         return Moments.of(outputs).mean
 
-    def sample(self, outputs: Map, key: Array) -> Map:
+    def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
         moments = Moments.of(outputs)
-        return moments.at(jax.random.normal(key, moments.mean.shape, moments.mean.dtype))
+        return moments.at(temperature * jax.random.normal(key, moments.mean.shape, moments.mean.dtype))
 
 
 class DiscretisedLogistic(Likelihood):
@@ -128,9 +139,9 @@ class DiscretisedLogistic(Likelihood):
 
         return jax.lax.fori_loop(1, self.levels, add, jnp.zeros_like(mean))
 
-    def sample(self, outputs: Map, key: Array) -> Map:
+    def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
         mean, log_scale = self.parameters(outputs)
-        value = mean + jnp.exp(log_scale) * jax.random.logistic(key, mean.shape, mean.dtype)
+        value = mean + temperature * jnp.exp(log_scale) * jax.random.logistic(key, mean.shape, mean.dtype)
         return jnp.clip(jnp.floor(self.levels * value), 0, self.levels - 1)
 
 
@@ -164,12 +175,13 @@ class DiscretisedLogisticMixture(Likelihood):
             values.append(jnp.clip(jnp.sum(weights * mixture.mean(channel, before), axis=-1), -1.0, 1.0))
         return (jnp.stack(values, axis=-1) + 1.0) * ((self.levels - 1) / 2)
 
-    def sample(self, outputs: Map, key: Array) -> Map:
+    def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
         component_key, value_key = jax.random.split(key)
         shape = outputs.shape[:-1]
         gumbel = jax.random.gumbel(component_key, (*shape, self.mixtures), outputs.dtype)
         logistic = jax.random.logistic(value_key, (*shape, self.channels), outputs.dtype)
-        return to_level(logistic_mixture_sample(self.mixture(outputs), gumbel, logistic, self.levels), self.levels)
+        values = logistic_mixture_sample(self.mixture(outputs), gumbel, logistic, self.levels, temperature)
+        return to_level(values, self.levels)
 
 
 def likelihood(
