@@ -206,13 +206,25 @@ def _union(name: str, value: Any, hints: tuple[Any, ...]) -> Any:
     rest = [hint for hint in hints if hint is not type(None)]
     if len(rest) == 1:
         return checked(name, value, rest[0])
+    out_of_range = None
     for hint in rest:
         try:
             return checked(name, value, hint)
-        except (TypeError, ValueError):
+        except TypeError:
             continue
-    words = " or ".join(getattr(hint, "__name__", str(hint)) for hint in rest)
+        except ValueError as error:  # the type is right, so this message is the one to read
+            out_of_range = error
+    if out_of_range is not None:
+        raise out_of_range
+    words = " or ".join(map(_word, rest))
     raise TypeError(f"expected {name} to be {words}, got {_shown(value)}")
+
+
+def _word(hint: Any) -> str:
+    if typing.get_origin(hint) is tuple:
+        return "a tuple"
+    base = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
+    return getattr(base, "__name__", str(base))
 
 
 def _shown(value: Any) -> str:

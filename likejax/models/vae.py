@@ -28,7 +28,7 @@ from likejax.models.vae_network import (
     Skips,
 )
 from likejax.nn.weight_norm import initialise_by_running
-from likejax.settings import Count, CountOrZero, Positive, Range, Settings
+from likejax.settings import Count, CountOrZero, Positive, Range, Settings, checked
 
 Inference = Literal["bottom_up", "top_down", "bidirectional"]
 Replacement = Literal["sample", "mean"]
@@ -335,7 +335,11 @@ class VAE(Density):
           above: How many of the lowest latents are not inferred.
           replacement: Whether those are draws or means; for means the inference above them sees posterior means too,
             as in the released code.
+
+        Raises:
+          ValueError: If ``replacement`` is another word.
         """
+        replacement = checked("replacement", replacement, Replacement)
         means = above if replacement == "mean" else 0
         return self._down(self._up(x, noise.posterior, means), noise, above, replacement)
 
@@ -513,6 +517,7 @@ class VAE(Density):
             raise ValueError(f"expected k between 0 and {self.depth - 1}, got {k}")
         if draws < 1:
             raise ValueError(f"expected draws >= 1, got {draws}")
+        replacement = checked("replacement", replacement, Replacement)
         flat, batch = self._checked(x)
         keys = self._keys(key, batch)
         ks = tuple(range(self.depth)) if k is None else (k,)
@@ -569,9 +574,13 @@ class VAE(Density):
 
         Returns:
           ``(*batch, *event_shape)`` in units of the data.
+
+        Raises:
+          ValueError: If ``from_level`` is not between 0 and L, or ``replacement`` is another word.
         """
         if not 0 <= from_level <= self.depth:
             raise ValueError(f"expected from_level between 0 and {self.depth}, got {from_level}")
+        replacement = checked("replacement", replacement, Replacement)
         flat, batch = self._checked(x)
         means = _batched_reconstruction(self, flat, self._keys(key, batch), from_level, replacement)
         return means.reshape(batch + self.event_shape)

@@ -354,7 +354,7 @@ class UnreadProjection(nnx.Module):
 
     def __init__(self, features: int, outputs: int):
         self.direction = Unread(jnp.zeros((1, 1, features, outputs)))
-        self.scale = Unread(jnp.ones(outputs))
+        self.scale = Unread(jnp.zeros(outputs))
         self.bias = Unread(jnp.zeros(outputs))
 
 

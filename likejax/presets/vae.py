@@ -45,9 +45,9 @@ def hvae_fashion_mnist() -> Experiment[VAEConfig]:
 def hvae_fashion_mnist_released() -> Experiment[VAEConfig]:
     """Hierarchical VAE of three latents on binarised Fashion-MNIST as released, without the skips it leaves out.
 
-    Command: ``likejax train hvae/fashion_mnist-released --data-dir DATA``. The official code counts 2,620,258
-    parameters, 31,360 of them in a projection above the top latent that nothing reads and that is left out here. Not
-    trained to the end here.
+    Command: ``likejax train hvae/fashion_mnist-released --data-dir DATA``. It has the 2,620,258 parameters of the
+    official code, 31,360 of them in a projection above the top latent that nothing reads, there or here. Not trained
+    to the end here.
     """
     base = hvae_fashion_mnist()
     return replace(base, model=replace(base.model, skips="as_released"), ema_decay=0.0)
@@ -104,8 +104,8 @@ def hvae_cifar10() -> Experiment[VAEConfig]:
 def hvae_cifar10_released() -> Experiment[VAEConfig]:
     """Hierarchical VAE of three latents on CIFAR-10 as released, without the skips it leaves out.
 
-    Command: ``likejax train hvae/cifar10-released --data-dir DATA``. The official code counts 37,013,064 parameters,
-    139,264 of them in a projection that nothing reads and that is left out here. Not trained to the end here.
+    Command: ``likejax train hvae/cifar10-released --data-dir DATA``. It has the 37,013,064 parameters of the official
+    code, 139,264 of them in a projection that nothing reads, there or here. Not trained to the end here.
     """
     base = hvae_cifar10()
     return replace(base, model=replace(base.model, skips="as_released"), ema_decay=0.0)

@@ -19,7 +19,7 @@ from likejax.experiment import Experiment, config_of, from_json, model_record, t
 from likejax.models import build
 from likejax.nn.depth import for_backend, stack
 from likejax.train.guard import GuardState
-from likejax.train.state import Arrays, TrainState, put_together, take_apart
+from likejax.train.state import Arrays, TrainState, put_together, take_apart, unread
 from likejax.train.store import CheckpointError, Store, manifest
 
 RECORD = "experiment.json"
@@ -302,15 +302,19 @@ def restore(directory: str | os.PathLike[str], *, which: Which = "best", density
     if not folders:
         raise CheckpointError(f"{place} is no run and holds no saved density: it has no {RECORD} and no {_SAVED}/")
     structure: Any = None
+    absent: Arrays = {}
 
     def wanted(record: dict[str, Any]) -> Mapping[str, Any]:
-        nonlocal structure
+        nonlocal structure, absent
         if density is not None:
-            structure, params, fixed = take_apart(stack(density))
+            template: Any = stack(density)
         else:
             model = _model_of(place, record)
-            structure, params, fixed = take_apart(jax.eval_shape(lambda: build(model, key=jax.random.key(0))))
-        return density_items(params, fixed)
+            template = jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
+        structure, params, fixed = take_apart(template)
+        there = record.get("arrays", {})
+        absent = {name: params[name] for name in unread(template) if f"density/params/{name}" not in there}
+        return density_items({name: leaf for name, leaf in params.items() if name not in absent}, fixed)
 
     for folder in folders:
         store = Store(folder)
@@ -325,7 +329,8 @@ def restore(directory: str | os.PathLike[str], *, which: Which = "best", density
         finally:
             store.close()
     arrays = jax.tree.map(jnp.asarray, items["density"])  # pyright: ignore[reportPossiblyUnbound]
-    return for_backend(put_together(structure, arrays["params"], arrays["fixed"]))
+    zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in absent.items()}
+    return for_backend(put_together(structure, arrays["params"] | zeros, arrays["fixed"]))
 
 
 def _model_of(place: Path, record: Mapping[str, Any]) -> Any:

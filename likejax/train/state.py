@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Int
 
+from likejax.nn.modules import Unread
 from likejax.train.guard import GuardState
 
 Arrays = dict[str, Any]
@@ -47,6 +48,12 @@ def take_apart(density: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
     arrays = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
     params = {name: arrays[name] for name, is_param in zip(names, trainable, strict=True) if is_param}
     return structure, params, {name: array for name, array in arrays.items() if name not in params}
+
+
+def unread(density: nnx.Module) -> set[str]:
+    """Names of the parameters that nothing reads: a checkpoint may lack them."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(density, is_leaf=lambda node: isinstance(node, Unread))
+    return {_name(path) for path, leaf in leaves if isinstance(leaf, Unread)}
 
 
 def _name(path: tuple[Any, ...]) -> str:
