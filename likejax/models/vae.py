@@ -344,7 +344,7 @@ class VAE(Density):
         return self._down(self._up(x, noise.posterior, means), noise, above, replacement)
 
     def _up(self, x: Array, eps: Latents, means: int, known: Sequence[_Encoded] = ()) -> list[_Encoded]:
-        """The way up, with posterior means for the ``means`` lowest latents; it goes on from the stages in ``known``."""
+        """The way up from the stages in ``known``, with posterior means for the ``means`` lowest latents."""
         encoded = list(known)
         for i, stage in list(enumerate(self.inference))[len(known) :]:
             below = encoded[-1] if encoded else None
@@ -508,7 +508,7 @@ class VAE(Density):
           ``(*batch,)``, or ``(L, *batch)`` for all ``k``.
 
         Raises:
-          ValueError: If ``k`` is not between 0 and L - 1, or ``replacement`` is another word; otherwise as ``log_prob``.
+          ValueError: If ``k`` is not between 0 and L - 1, ``replacement`` is another word, or as for ``log_prob``.
 
         References:
           Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know, arXiv:2102.08248.

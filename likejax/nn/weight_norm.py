@@ -42,9 +42,7 @@ class Geometry(nnx.Module):
         x, kernel = self.cast(x, kernel)
         if self.crop is not None:
             rows, columns = self.crop
-            return convolve_transposed(
-                x, kernel, crop_rows=rows, crop=columns, stride=self.stride, native=self.native
-            )
+            return convolve_transposed(x, kernel, crop_rows=rows, crop=columns, stride=self.stride, native=self.native)
         padding = self.padding if padding is None else padding
         return convolve(x, kernel, padding=padding, stride=self.stride, native=self.native)
 

@@ -21,9 +21,84 @@ from likejax.models.ffjord import FFJORDConfig, ImageFFJORDConfig
 from likejax.models.flow import Flow
 from likejax.nn.depth import for_backend, stack
 from likejax.nn.modules import replace
+from likejax.reference.checkpoints import refuse_left_over, state_dict_arrays
 from likejax.train.state import put_together, take_apart
 
 _LAYER = {"bias": "b", "gate_weight": "gate_w", "gate_bias": "gate_b", "shift": "tbias_w"}
+_STATE_LAYER = {
+    "_layer.weight": "W",
+    "_layer.bias": "b",
+    "_hyper_gate.weight": "gate_w",
+    "_hyper_gate.bias": "gate_b",
+    "_hyper_bias.weight": "tbias_w",
+}
+_STATE_NORM = {"weight": "log_scale", "bias": "shift", "running_mean": "running_mean", "running_var": "running_var"}
+_COUNTERS = re.compile(r"(.*\.)?(_num_evals|step)")
+
+
+def ffjord_arrays(state_dict: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) -> dict[str, np.ndarray]:
+    """The arrays that ``ffjord`` takes, from the ``state_dict`` in a checkpoint of the official code.
+
+    PyTorch reads such a checkpoint, ``SAVE/checkpt.pth`` for example::
+
+        saved = torch.load(path, map_location="cpu")["state_dict"]
+        state_dict = {name: value.numpy() for name, value in saved.items()}
+        arrays = likejax.reference.ffjord_arrays(state_dict, config)
+        density = likejax.reference.ffjord(arrays, config)
+
+    Its names are ``chain.0.sqrt_end_time``, ``chain.0.odefunc.diffeq.layers.0._layer.weight`` and so on for vectors,
+    with ``transforms.SCALE.`` in front for images, and ``chain.0.running_mean`` for a batch normalization. A
+    regularized flow has one more ``odefunc.``.
+
+    Args:
+      state_dict: Arrays by name.
+      config: The config of the same sizes.
+
+    Raises:
+      ValueError: If arrays are left over, or there are more or fewer flows than the config says.
+    """
+    theirs = state_dict_arrays(state_dict)
+    suffix = ".sqrt_end_time"
+    places = sorted((name.removesuffix(suffix) for name in theirs if name.endswith(suffix)), key=_numbers)
+    flows = _official_flows(config)
+    if len(places) != len(flows):
+        raise ValueError(f"expected {len(flows)} flows, as the config says, got {len(places)} in the checkpoint")
+    official_of = dict(zip(places, flows, strict=True))
+    suffix = ".running_mean"
+    norms = sorted((name.removesuffix(suffix) for name in theirs if name.endswith(suffix)), key=_numbers)
+    official_of |= {place: f"bn{i}" for i, place in enumerate(norms)}
+    arrays: dict[str, np.ndarray] = {}
+    taken = [name for name in theirs if _COUNTERS.fullmatch(name)]
+    for name, value in theirs.items():
+        place = next((place for place in official_of if name.startswith(place + ".")), None)
+        if place is None or name in taken:
+            continue
+        part = _official_part(name.removeprefix(place + "."))
+        if part is None:
+            continue
+        if part.endswith(("gate_w", "tbias_w")):
+            value = value.reshape(-1)  # from one input, the time
+        arrays[f"{official_of[place]}.{part}"] = value
+        taken.append(name)
+    refuse_left_over(theirs, taken)
+    return arrays
+
+
+def _numbers(name: str) -> list[int]:
+    """The numbers in a name, by which ``chain.10`` comes after ``chain.9``."""
+    return [int(word) for word in name.split(".") if word.isdigit()]
+
+
+def _official_part(name: str) -> str | None:
+    """What an array of a flow or normalization is called here; ``None`` if it has no name."""
+    if name == "sqrt_end_time":
+        return "sqrt_T"
+    if name in _STATE_NORM:
+        return _STATE_NORM[name]
+    layer = re.fullmatch(r"odefunc\.(?:odefunc\.)?diffeq\.layers\.(\d+)\.(.+)", name)
+    if layer is None or layer.group(2) not in _STATE_LAYER:
+        return None
+    return f"layer{layer.group(1)}.{_STATE_LAYER[layer.group(2)]}"
 
 
 def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) -> Density:
@@ -35,7 +110,7 @@ def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) 
     ``bn0.running_var``, ``bn1.`` ... a batch normalisation stands before every flow and after the last.
 
     Args:
-      arrays: Weights by official name.
+      arrays: Weights by official name; ``ffjord_arrays`` reads them from a checkpoint.
       config: Sizes, solvers and traces of the density; of a float64 computation if JAX's x64 mode is on.
 
     Returns:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
@@ -11,9 +12,11 @@ import numpy as np
 
 from likejax.models import build
 from likejax.models.vae import VAE, VAEConfig
+from likejax.models.vae_network import Framed
 from likejax.nn.weight_norm import WeightNormConvolution
+from likejax.reference.checkpoints import refuse_left_over, state_dict_arrays
 from likejax.reference.pixelcnn import parameter_order
-from likejax.train.state import put_together, take_apart
+from likejax.train.state import put_together, take_apart, unread
 
 
 def official_names(density: VAE) -> Iterator[tuple[str, str]]:
@@ -23,7 +26,8 @@ def official_names(density: VAE) -> Iterator[tuple[str, str]]:
         for ours, official, stage in ((f"inference.{i}", f"stage{i}.q", up), (f"generation.{i}", f"stage{i}.p", down)):
             for j, block in enumerate(stage.blocks):
                 for name in ("conv1", "conv2") if block.aux is None else ("conv1", "aux", "conv2"):
-                    yield f"{ours}.blocks.{j}.{name}", f"{official}.block{j}.{name}"
+                    inner = ".layer" if isinstance(getattr(block, name), Framed) else ""
+                    yield f"{ours}.blocks.{j}.{name}{inner}", f"{official}.block{j}.{name}"
         yield f"inference.{i}.posterior.layer", f"stage{i}.latent_q"
         top = i == density.depth - 1
         if not top:
@@ -35,16 +39,78 @@ def official_names(density: VAE) -> Iterator[tuple[str, str]]:
     yield "likelihood.layer", "lik"
 
 
+def hvae_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """The arrays that ``hvae`` takes, from the ``state_dict`` in a checkpoint of the official code.
+
+    PyTorch reads it from the directory that the official code saves a model to::
+
+        saved = torch.load("models/NAME/model_state_dict.pt", map_location="cpu")
+        state_dict = {name: value.numpy() for name, value in saved.items()}
+        density = likejax.reference.hvae(likejax.reference.hvae_arrays(state_dict), config)
+
+    Its names are ``stages.0.q_deterministic.layers.0.conv1.conv.weight_v``, ``stages.0.stochastic.in_transform_q.conv``
+    or ``linear``, ``stages.1.q_projection.transform.linear``, ``likelihood.parameter_net.conv`` and so on; what they
+    hold is in ``model_kwargs.pt`` beside it, and in the config here.
+
+    Args:
+      state_dict: Arrays by name.
+
+    Raises:
+      ValueError: If an array has another name, for example because the model is not of the class ``VAE``.
+    """
+    theirs = state_dict_arrays(state_dict)
+    arrays: dict[str, np.ndarray] = {}
+    taken = [name for name in theirs if name.endswith(_NO_WEIGHTS)]
+    for name, value in theirs.items():
+        official = _official_name(name)
+        if official is not None:
+            arrays[official] = value
+            taken.append(name)
+    refuse_left_over(theirs, taken)
+    return arrays
+
+
+_NO_WEIGHTS = (".initialized", ".std_activation_inverse.beta", ".std_activation_inverse.threshold")
+_STATE_PARTS = {"weight_v": "V", "weight_g": "g", "bias": "b"}
+_STATE_LAYERS = {
+    "stochastic.in_transform_q": "latent_q",
+    "stochastic.in_transform_p": "latent_p",
+    "q_projection.transform": "proj_q",
+    "p_projection.transform": "proj_p",
+}
+
+
+def _official_name(name: str) -> str | None:
+    """The name here of an array of the official ``state_dict``; ``None`` if it has none."""
+    if prior := re.fullmatch(r"stages\.(\d+)\.stochastic\.prior_logits", name):
+        return f"stage{prior.group(1)}.prior_logits"
+    match = re.fullmatch(r"(.+)\.(?:conv|linear)\.(weight_v|weight_g|bias)", name)
+    if match is None:
+        return None
+    layer, part = match.group(1), _STATE_PARTS[match.group(2)]
+    if layer == "likelihood.parameter_net":
+        return f"lik.{part}"
+    if block := re.fullmatch(r"stages\.(\d+)\.(q|p)_deterministic\.layers\.(\d+)\.(conv1|conv2|aux_op)", layer):
+        stage, way, number, kind = block.groups()
+        return f"stage{stage}.{way}.block{number}.{kind.removesuffix('_op')}.{part}"
+    stage = re.fullmatch(r"stages\.(\d+)\.(.+)", layer)
+    if stage is None or stage.group(2) not in _STATE_LAYERS:
+        return None
+    return f"stage{stage.group(1)}.{_STATE_LAYERS[stage.group(2)]}.{part}"
+
+
 def hvae(arrays: Mapping[str, Any], config: VAEConfig) -> VAE:
     """The density of the official implementation's weights.
 
     Layers are direction ``V``, scale ``g`` and bias ``b``; maps of dense layers are flattened with channels first
-    there, with channels last here.
+    there, with channels last here. The projection above a dense top latent, ``stageN.proj_q``, which nothing reads,
+    may be absent; its parameters are then zero.
 
     Args:
       arrays: The variables by name, ``LAYER.V``, ``LAYER.g``, ``LAYER.b`` for the layers of ``official_names``, and
-        ``stageN.prior_logits`` of the top. In float64 if JAX has 64 bits enabled, else in float32.
-      config: Of the same sizes, bottom-up, with ``skips="as_released"``.
+        ``stageN.prior_logits`` of the top; ``hvae_arrays`` reads them from a checkpoint. In float64 if JAX has 64 bits
+        enabled, else in float32.
+      config: The config of the same sizes, bottom-up, with ``skips="as_released"``.
 
     Raises:
       ValueError: If an array is missing, left over or of another shape than the config says.
@@ -57,22 +123,28 @@ def hvae(arrays: Mapping[str, Any], config: VAEConfig) -> VAE:
         raise ValueError(f"expected a bottom_up config with skips='as_released', got {config}")
     density = cast(VAE, build(config, key=0))
     structure, params, fixed = take_apart(density)
+    top = density.depth - 1
     names = dict(official_names(density))
-    prior = f"stage{density.depth - 1}.prior_logits"
+    projection = f"stage{top}.proj_q"
+    if density.inference[top].unread is not None and f"{projection}.V" in arrays:
+        names[f"inference.{top}.unread"] = projection
+    prior = f"stage{top}.prior_logits"
     wanted = {f"{official}.{part}" for official in names.values() for part in "Vgb"} | {prior}
     missing, left_over = sorted(wanted - set(arrays)), sorted(set(arrays) - wanted)
     if missing or left_over:
         raise ValueError(f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}")
     logits = np.asarray(arrays[prior])
     logits = np.moveaxis(logits, 0, -1) if logits.ndim == 3 else logits
-    top = f"generation.{density.depth - 1}.top_prior"
-    if logits.shape != fixed[top].shape:
-        raise ValueError(f"expected {prior} of shape {fixed[top].shape}, got {logits.shape}")
-    fixed = {**fixed, top: jnp.asarray(logits)}
-    ours = {}
+    ours_of_prior = f"generation.{top}.top_prior"
+    shape = fixed[ours_of_prior].shape
+    if logits.shape != shape:
+        raise ValueError(f"expected {prior} of shape {shape}, got {logits.shape}")
+    fixed = {**fixed, ours_of_prior: jnp.asarray(logits)}
+    ours = {name: jnp.zeros_like(params[name]) for name in unread(density)}
     for name, official in names.items():
         layer = {part: np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb"}
-        grows = _layer(density, name).geometry.crop is not None
+        module = _layer(density, name)
+        grows = isinstance(module, WeightNormConvolution) and module.geometry.crop is not None
         direction, scale = _converted(layer["V"], layer["g"], grows=grows)
         parts = {"direction": direction, "scale": scale, "bias": layer["b"]}
         parts = _channels_last(parts, name, density)
@@ -94,7 +166,7 @@ def _converted(direction: np.ndarray, scale: np.ndarray, *, grows: bool) -> tupl
     return direction.transpose(2, 3, 0, 1) if grows else direction.transpose(2, 3, 1, 0), scale.reshape(-1)
 
 
-def _layer(density: VAE, name: str) -> WeightNormConvolution:
+def _layer(density: VAE, name: str) -> Any:
     node: Any = density
     for word in name.split("."):
         node = node[int(word)] if word.isdigit() else getattr(node, word)
@@ -108,7 +180,7 @@ def _channels_last(parts: dict[str, np.ndarray], name: str, density: VAE) -> dic
         return parts
     direction = parts["direction"]
     stage = getattr(density, half)[int(index)]
-    if rest[-1] == "to_map":
+    if rest[-1] in ("to_map", "unread"):
         order = _order(density.inference[int(index)].shape)
         return {"direction": direction[..., order], "scale": parts["scale"][order], "bias": parts["bias"][order]}
     if rest[0] in ("posterior", "prior_layer") and getattr(stage, rest[0]).dense:
