@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from likejax.nn.depth import unstack
+from likejax.train.state import take_apart
 from tests.paths import GOLDEN
 
 
@@ -35,3 +39,17 @@ def groups(files: list[Path]) -> list:
 def weights(golden: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The official weights of a model."""
     return {k.removeprefix("w."): v for k, v in golden.items() if k.startswith("w.")}
+
+
+def all_arrays(density: Any) -> dict[str, Any]:
+    """Every array of a density by name, trainable or not."""
+    _, params, fixed = take_apart(unstack(density))
+    return {**params, **fixed}
+
+
+def assert_same_arrays(density: Any, other: Any, *, but: Iterable[str] = ()) -> None:
+    """Two densities with bitwise the same arrays are one and the same, and so are their log-probabilities."""
+    ours, theirs = all_arrays(density), all_arrays(other)
+    assert ours.keys() == theirs.keys()
+    for name in ours.keys() - set(but):
+        np.testing.assert_array_equal(ours[name], theirs[name], err_msg=name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,9 +14,9 @@ from likejax.bijections import ODE, BatchNorm, Chain, Repeat
 from likejax.bijections.ode import Solver, Trace
 from likejax.density import bits_per_dim
 from likejax.nn.depth import unstack
-from likejax.reference.ffjord import ffjord
+from likejax.reference.ffjord import ffjord, ffjord_arrays
 from likejax.train.state import take_apart
-from tests.golden import golden_files, groups, read, weights
+from tests.golden import assert_same_arrays, golden_files, groups, read, weights
 
 VECTORS = golden_files("ffjord_t*.npz")
 IMAGES = golden_files("ffjord_image*.npz")
@@ -208,3 +210,78 @@ def test_golden_ffjord_weights_that_do_not_fit():
         ffjord({k: v for k, v in arrays.items() if k != "cnf0.layer0.b"}, config)
     with pytest.raises(ValueError, match=r"expected cnf0.layer0.b of shape"):
         ffjord(arrays | {"cnf0.layer0.b": np.zeros(3)}, config)
+
+
+LAYER_PARTS = {
+    "W": "_layer.weight",
+    "b": "_layer.bias",
+    "gate_w": "_hyper_gate.weight",
+    "gate_b": "_hyper_gate.bias",
+    "tbias_w": "_hyper_bias.weight",
+}
+NORM_PARTS = {"log_scale": "weight", "shift": "bias", "running_mean": "running_mean", "running_var": "running_var"}
+
+
+def as_state_dict(arrays: dict[str, np.ndarray], places: dict[str, str]) -> dict[str, np.ndarray]:
+    """The same arrays under the names of the official code, given where flows and normalizations stand in it."""
+    state = {}
+    for name, value in arrays.items():
+        part = next(part for part in places if name.startswith(f"{part}."))
+        rest = name.removeprefix(f"{part}.")
+        place = places[part]
+        if rest == "sqrt_T":
+            state[f"{place}.sqrt_end_time"] = value
+            state[f"{place}.odefunc._num_evals"] = np.zeros(())
+        elif rest in NORM_PARTS:
+            state[f"{place}.{NORM_PARTS[rest]}"] = value
+            state[f"{place}.step"] = np.zeros(1)
+        else:
+            layer, kind = rest.split(".")
+            column = value[:, None] if kind in ("gate_w", "tbias_w") else value
+            number = layer.removeprefix("layer")
+            state[f"{place}.odefunc.diffeq.layers.{number}.{LAYER_PARTS[kind]}"] = column
+    return state
+
+
+def round_trip(path, state: dict[str, np.ndarray], arrays: dict[str, np.ndarray], config) -> None:
+    np.savez(path, **state)
+    with np.load(path) as saved:
+        read = ffjord_arrays(saved, config)
+    assert_same_arrays(ffjord(read, config), ffjord(arrays, config))
+
+
+@pytest.mark.parametrize("golden", groups(VECTORS))
+def test_golden_ffjord_vector_checkpoint(tmp_path, golden):
+    """A small file with the official names, normalizations between the flows where there are any."""
+    arrays, config = weights(golden), density_config(golden)
+    flows = int(golden["cfg_num_blocks"])
+    places = {f"cnf{i}": f"chain.{i}" for i in range(flows)}
+    if int(golden["cfg_batch_norm"]):
+        places = {f"cnf{i}": f"chain.{2 * i + 1}" for i in range(flows)}
+        places |= {f"bn{i}": f"chain.{2 * i}" for i in range(flows + 1)}
+    state = as_state_dict(arrays, places)
+    round_trip(tmp_path / "state_dict.npz", state, arrays, config)
+    regularized = {name.replace(".odefunc.", ".odefunc.odefunc."): value for name, value in state.items()}
+    assert ffjord_arrays(regularized, config).keys() == arrays.keys()
+    with pytest.raises(ValueError, match="expected no other arrays in the checkpoint, got chain.0.more"):
+        ffjord_arrays(state | {"chain.0.more": np.zeros(2)}, config)
+    with pytest.raises(ValueError, match=f"expected {flows + 1} flows, as the config says, got {flows}"):
+        ffjord_arrays(state, dataclasses.replace(config, flows=flows + 1))
+
+
+@pytest.mark.parametrize("path", IMAGES, ids=lambda p: p.stem)
+def test_golden_ffjord_image_checkpoint(tmp_path, path):
+    """A chain for each scale: the logit in front of the first, a squeeze between the flows of all but the last."""
+    golden = read(path)
+    arrays, config = weights(golden), images(golden).config
+    scales, flows = int(golden["cfg_n_scale"]), int(golden["cfg_n_blocks"])
+    places = {}
+    for scale in range(scales):
+        first = 1 if scale == 0 else 0
+        for i in range(flows):
+            if scale == scales - 1:
+                places[f"scale{scale}.last{i}"] = f"transforms.{scale}.chain.{first + i}"
+                continue
+            places[f"scale{scale}.pre{i}"] = f"transforms.{scale}.chain.{first + i}"
+            places[f"scale{scale}.post{i}"] = f"transforms.{scale}.chain.{first + flows + 1 + i}"
+    round_trip(tmp_path / "state_dict.npz", as_state_dict(arrays, places), arrays, config)

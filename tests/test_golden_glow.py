@@ -13,9 +13,9 @@ import pytest
 from likejax.density import bits_per_dim
 from likejax.models.glow import GlowConfig
 from likejax.nn.depth import unstack
-from likejax.reference.glow import glow, official_names
+from likejax.reference.glow import glow, glow_arrays, official_names
 from likejax.train.state import put_together, take_apart
-from tests.golden import golden_files, read, weights
+from tests.golden import assert_same_arrays, golden_files, read, weights
 
 FILES = golden_files("glow_*.npz")
 pytestmark = pytest.mark.skipif(not FILES, reason="no glow_*.npz in LIKEJAX_GOLDEN or ../shared/golden")
@@ -52,7 +52,7 @@ class Golden:
 def model(path, group: str) -> Golden:
     arrays = read(path, f"{group}.")
     cfg = {k.removeprefix("cfg_"): int(v) for k, v in arrays.items() if k.startswith("cfg_")}
-    permutation = "reverse" if cfg["perm"] == 0 else "conv1x1_lu" if cfg["lu"] else "conv1x1"
+    permutation = {0: "reverse", 1: "shuffle", 2: "conv1x1_lu" if cfg["lu"] else "conv1x1"}[cfg["perm"]]
     return Golden(
         arrays,
         GlowConfig(
@@ -157,3 +157,119 @@ def test_golden_glow_float32(golden):
         bits = bits_per_dim(np.asarray(log_prob), golden.config.event_shape)
     np.testing.assert_allclose(bits, golden["bits_per_dim_float32run"], rtol=2e-5)
     np.testing.assert_allclose(bits, golden["bits_per_dim"], rtol=2e-5)
+
+
+# --- forms that the files lack, and checkpoints
+
+
+def first_model(wanted) -> Golden:
+    """The first model of the files whose config is as wanted."""
+    models = (model(*param.values[0]) for param in groups())
+    found = next((each for each in models if wanted(each.config)), None)
+    return found or pytest.skip("no such model in the files")
+
+
+def with_classifier(golden: Golden) -> dict[str, np.ndarray]:
+    """The weights of a conditional model and those of a classifier, in the official shapes."""
+    rng = np.random.default_rng(0)
+    channels, classes = golden["z.top"].shape[-1], golden.config.num_classes
+    shapes = {"W": (channels, classes), "b": (1, classes), "logs": (1, classes)}
+    arrays = {f"classifier.{name}": 0.3 * rng.normal(size=shape) for name, shape in shapes.items()}
+    return weights(golden.arrays) | arrays
+
+
+def with_shuffle(golden: Golden) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """The weights of a model with random permutations: as official shuffles, and as 1x1 convolutions."""
+    rng = np.random.default_rng(1)
+    shuffled, convolved = {}, weights(golden.arrays)
+    for name, value in weights(golden.arrays).items():
+        if not name.endswith("invconv.W"):
+            shuffled[name] = value
+            continue
+        indices = rng.permutation(len(value))
+        step = name.removesuffix("invconv.W")
+        shuffled[f"{step}shuffle.indices"] = indices.astype(np.int32)
+        shuffled[f"{step}shuffle.indices_inverse"] = np.argsort(indices).astype(np.int32)
+        convolved[name] = np.eye(len(value))[:, indices]  # row j to the columns i with indices[i] = j
+    return shuffled, convolved
+
+
+def test_golden_glow_classifier():
+    """The classifier of a conditional model reads the official weights: logits of the mean top latent."""
+    with jax.enable_x64(True):
+        golden = first_model(lambda config: config.num_classes)
+        arrays = with_classifier(golden)
+        flow = glow(arrays, golden.config).density
+        got = flow.terms(golden.y, condition=golden.condition).parts["class_log_prob"]
+        logits = golden["z.top"].mean((1, 2)) @ arrays["classifier.W"] + arrays["classifier.b"]
+        logits = logits * np.exp(3 * arrays["classifier.logs"])
+        labels = np.asarray(golden.condition)[:, None]
+        expected = np.take_along_axis(logits, labels, 1)[:, 0] - np.log(np.exp(logits).sum(1))
+        np.testing.assert_allclose(got, expected, rtol=1e-9)
+        some = {name: value for name, value in arrays.items() if name != "classifier.b"}
+        with pytest.raises(ValueError, match=r"missing \['classifier.b'\]"):
+            glow(some, golden.config)
+
+
+def test_golden_glow_shuffle():
+    """A shuffle is the 1x1 convolution by its permutation matrix, whose log-determinant is 0."""
+    with jax.enable_x64(True):
+        golden = first_model(lambda config: config.permutation == "conv1x1")
+        shuffled, convolved = with_shuffle(golden)
+        config = dataclasses.replace(golden.config, permutation="shuffle")
+        values = []
+        for arrays, each in ((shuffled, config), (convolved, golden.config)):
+            flow = glow(arrays, each).density
+            values.append(flow.log_prob(golden.y, condition=golden.condition))
+        np.testing.assert_allclose(*values, rtol=1e-12)
+        name = "0.0.shuffle.indices"
+        with pytest.raises(ValueError, match="to be a permutation of 0 to"):
+            glow(shuffled | {name: np.zeros_like(shuffled[name])}, config)
+        with pytest.raises(ValueError, match="to be the inverse of"):
+            glow(shuffled | {name: np.roll(shuffled[name], 1)}, config)
+
+
+def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same arrays as variables of a TensorFlow checkpoint, with what else the official code saves."""
+    checkpoint = {"Variable": np.ones(()), "Variable_1": np.zeros((1, 1, 1, 12)), "global_step": np.zeros(())}
+    for name, value in arrays.items():
+        variable = "model/" + name.replace(".", "/")
+        checkpoint[variable] = value
+        if value.dtype.kind == "f" and not variable.endswith(("/P", "/sign_S")):  # others are not trained
+            checkpoint[f"{variable}/ExponentialMovingAverage"] = value + 1
+            checkpoint[f"{variable}/ExponentialMovingAverage/biased"] = value
+            checkpoint[f"{variable}/ExponentialMovingAverage/local_step"] = np.ones(())
+    return checkpoint
+
+
+def test_golden_glow_checkpoint(tmp_path):
+    """A small file with the official variable names gives what the arrays themselves give; averages on request."""
+    with jax.enable_x64(True):
+        conditional = first_model(lambda config: config.num_classes)
+        triangular = first_model(lambda config: config.permutation == "conv1x1_lu")
+        shuffled = first_model(lambda config: config.permutation == "conv1x1")
+        for arrays, config in (
+            (with_classifier(conditional), conditional.config),
+            (weights(triangular.arrays), triangular.config),
+            (with_shuffle(shuffled)[0], dataclasses.replace(shuffled.config, permutation="shuffle")),
+        ):
+            np.savez(tmp_path / "checkpoint.npz", **as_checkpoint(arrays))
+            with np.load(tmp_path / "checkpoint.npz") as checkpoint:
+                assert {"model/0/0/actnorm_center/b", "model/0/1/f1/l_1/actnorm_scale/logs"} < set(checkpoint)
+                assert {"model/pool0/conv/W", "model/1/0/f1/l_last/logs"} < set(checkpoint)
+                assert_same_arrays(glow(glow_arrays(checkpoint), config), glow(arrays, config))
+                averaged = glow_arrays(checkpoint, weights="averaged")
+            assert averaged.keys() == arrays.keys()
+            np.testing.assert_array_equal(averaged["0.0.f1.l_1.W"], arrays["0.0.f1.l_1.W"] + 1)
+
+
+def test_golden_glow_checkpoints_of_something_else():
+    with pytest.raises(ValueError, match="expected variables under 'model/' in the checkpoint, got conv/W"):
+        glow_arrays({"conv/W": np.zeros(3)})
+    only = {"model/0/0/invconv/W": np.eye(4)}
+    with pytest.raises(ValueError, match="expected moving averages in the checkpoint, got none"):
+        glow_arrays(only, weights="averaged")
+    with pytest.raises(ValueError, match="got moving averages only"):
+        glow_arrays({f"{name}/ExponentialMovingAverage": value for name, value in only.items()})
+    with pytest.raises(ValueError, match="did you mean 'averaged'"):
+        glow_arrays(only, weights="average")

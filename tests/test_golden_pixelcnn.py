@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 
@@ -13,9 +14,16 @@ import pytest
 from likejax.distributions import LogisticMixture, logistic_mixture_log_probs, logistic_mixture_sample
 from likejax.models.pixelcnn import PixelCNNConfig
 from likejax.nn.depth import unstack
-from likejax.reference.pixelcnn import official_names, parameter_order, pixelcnn
+from likejax.reference.pixelcnn import (
+    label_names,
+    official_names,
+    parameter_order,
+    pixelcnn,
+    pixelcnn_arrays,
+    pixelcnn_port_arrays,
+)
 from likejax.train.state import put_together, take_apart
-from tests.golden import golden_files, read
+from tests.golden import assert_same_arrays, golden_files, read
 
 NETWORKS = golden_files("pixelcnnpp_net_*.npz")
 MIXTURES = golden_files("pixelcnnpp_dmol_*.npz")
@@ -185,3 +193,131 @@ def test_golden_pixelcnn_weights_that_do_not_fit():
     with pytest.raises(ValueError, match="1 or 3 channels"):
         parameter_order(2, 10)
     assert unstack(pixelcnn(weights, config)).kind.value == "exact"
+
+
+# Labels, and checkpoints
+
+
+def with_labels(arrays, config, classes: int):
+    """The official weights of a conditional model: those of a file and random ones for the labels."""
+    rng = np.random.default_rng(0)
+    conditional = dataclasses.replace(config, num_classes=classes)
+    rows = {official: rng.normal(size=(classes, 2 * config.filters)) for _, official in label_names(conditional)}
+    return arrays | rows, conditional
+
+
+def test_golden_pixelcnn_conditional():
+    """The row of a label is what the bias of every block's second convolution has more."""
+    path = next(p for p in NETWORKS if "openai" in p.stem)
+    _, config, arrays, x = network(path, "")
+    plain = {k.removeprefix("w."): v for k, v in arrays.items() if k.startswith("w.")}
+    labelled, conditional = with_labels(plain, config, classes=3)
+    density = pixelcnn(labelled, conditional)
+    labels = np.array([2, 0])
+    got = density.log_prob(x[:2], condition=labels)
+    for i, label in enumerate(labels):
+        moved = dict(plain)
+        for name, rows in labelled.items():
+            if name.endswith(".hw"):
+                bias = name.removesuffix("hw") + "conv2.b"
+                moved[bias] = plain[bias] + rows[label]
+        np.testing.assert_allclose(got[i], pixelcnn(moved, config).log_prob(x[:2])[i], rtol=1e-10)
+    with pytest.raises(ValueError, match=r"missing \['dn0.u0.hw'\]"):
+        pixelcnn({k: v for k, v in labelled.items() if k != "dn0.u0.hw"}, conditional)
+    with pytest.raises(ValueError, match=r"up0.u0.hw of shape \(3, "):
+        pixelcnn(labelled | {"up0.u0.hw": np.zeros((4, 2))}, conditional)
+
+
+# One block on a level, in the order in which the official graph is made: up the levels, and down again
+IN_ORDER = {
+    "conv2d": """
+        u_init ul_init_a ul_init_b
+        up0.u0.conv1 up0.u0.conv2 up0.ul0.conv1 up0.ul0.conv2 down_u0 down_ul0
+        up1.u0.conv1 up1.u0.conv2 up1.ul0.conv1 up1.ul0.conv2 down_u1 down_ul1
+        up2.u0.conv1 up2.u0.conv2 up2.ul0.conv1 up2.ul0.conv2
+        dn0.u0.conv1 dn0.u0.conv2 dn0.ul0.conv1 dn0.ul0.conv2
+        dn1.u0.conv1 dn1.u0.conv2 dn1.ul0.conv1 dn1.ul0.conv2 dn1.u1.conv1 dn1.u1.conv2 dn1.ul1.conv1 dn1.ul1.conv2
+        dn2.u0.conv1 dn2.u0.conv2 dn2.ul0.conv1 dn2.ul0.conv2 dn2.u1.conv1 dn2.u1.conv2 dn2.ul1.conv1 dn2.ul1.conv2
+    """,
+    "dense": """
+        up0.ul0.skip up1.ul0.skip up2.ul0.skip dn0.u0.skip dn0.ul0.skip
+        dn1.u0.skip dn1.ul0.skip dn1.u1.skip dn1.ul1.skip dn2.u0.skip dn2.ul0.skip dn2.u1.skip dn2.ul1.skip out
+    """,
+    "deconv2d": "up_u0 up_ul0 up_u1 up_ul1",
+    "conditional_weights": """
+        up0.u0 up0.ul0 up1.u0 up1.ul0 up2.u0 up2.ul0 dn0.u0 dn0.ul0
+        dn1.u0 dn1.ul0 dn1.u1 dn1.ul1 dn2.u0 dn2.ul0 dn2.u1 dn2.ul1
+    """,
+}
+
+
+def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same arrays as variables of a TensorFlow checkpoint: averages, and other weights of the last step."""
+    checkpoint = {"Variable": np.ones(()), "Variable_1": np.zeros((2, 3, 4, 8))}
+    for kind, officials in IN_ORDER.items():
+        for number, official in enumerate(officials.split()):
+            for part in ("hw",) if kind == "conditional_weights" else ("V", "g", "b"):
+                if f"{official}.{part}" in arrays:
+                    variable = f"model/{kind}_{number}/{part}"
+                    checkpoint[variable] = arrays[f"{official}.{part}"] + 1
+                    checkpoint[f"{variable}/ExponentialMovingAverage"] = arrays[f"{official}.{part}"]
+    return checkpoint
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_golden_pixelcnn_checkpoint(tmp_path, classes):
+    """A small file with the official variable names gives what the arrays themselves give."""
+    path = next(p for p in NETWORKS if "openai" in p.stem)
+    _, config, arrays, _ = network(path, "")
+    if config.blocks != 1:
+        pytest.skip("the names are written down for one block on a level")
+    arrays = {k.removeprefix("w."): v for k, v in arrays.items() if k.startswith("w.")}
+    arrays, config = with_labels(arrays, config, classes) if classes else (arrays, config)
+    np.savez(tmp_path / "checkpoint.npz", **as_checkpoint(arrays))
+    with np.load(tmp_path / "checkpoint.npz") as checkpoint:
+        read = pixelcnn_arrays(checkpoint, config)
+        last = pixelcnn_arrays(checkpoint, config, weights="last")
+        with pytest.raises(ValueError, match=r"expected 'conv2d_39/V' in the checkpoint"):
+            pixelcnn_arrays(checkpoint, dataclasses.replace(config, blocks=2))
+    assert_same_arrays(pixelcnn(read, config), pixelcnn(arrays, config))
+    np.testing.assert_array_equal(last["dn2.ul1.conv2.V"], arrays["dn2.ul1.conv2.V"] + 1)
+
+
+def as_state_dict(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The same arrays under the names of the PyTorch port."""
+    layers = {"conv1": "conv_input.conv", "conv2": "conv_out.conv", "skip": "nin_skip.lin_a"}
+    names = {"u_init": "u_init.conv", "ul_init_a": "ul_init.0.conv", "ul_init_b": "ul_init.1.conv"}
+    names["out"] = "nin_out.lin_a"
+    for stream in ("u", "ul"):
+        for i in range(2):
+            names[f"down_{stream}{i}"] = f"downsize_{stream}_stream.{i}.conv"
+            names[f"up_{stream}{i}"] = f"upsize_{stream}_stream.{i}.deconv"
+        for way, official in (("up", "up"), ("down", "dn")):
+            for s in range(3):
+                for r in range(9):
+                    for ours, theirs in layers.items():
+                        name = f"{way}_layers.{s}.{stream}_stream.{r}.{theirs}"
+                        names[f"{official}{s}.{stream}{r}.{ours}"] = name
+    parts = {"V": "weight_v", "g": "weight_g", "b": "bias"}
+    state = {}
+    for name, value in arrays.items():
+        layer, part = name.rsplit(".", 1)
+        state[f"{names[layer]}.{parts[part]}"] = value
+    return state
+
+
+@pytest.mark.parametrize("case", [c for c in groups() if "torchport" in c.id])
+def test_golden_pixelcnn_port_checkpoint(tmp_path, case):
+    """The names of the PyTorch port, with and without what DataParallel puts in front."""
+    _, config, arrays, _ = network(*case)
+    arrays = {k.removeprefix("w."): v for k, v in arrays.items() if k.startswith("w.")}
+    state = as_state_dict(arrays)
+    np.savez(tmp_path / "state_dict.npz", **{f"module.{name}": value for name, value in state.items()})
+    with np.load(tmp_path / "state_dict.npz") as saved:
+        read = pixelcnn_port_arrays(saved, config)
+    assert_same_arrays(pixelcnn(read, config), pixelcnn(arrays, config))
+    assert pixelcnn_port_arrays(state, config).keys() == read.keys()
+    with pytest.raises(ValueError, match="expected no other arrays in the checkpoint, got more.weight"):
+        pixelcnn_port_arrays(state | {"more.weight": np.zeros(3)}, config)
+    with pytest.raises(ValueError, match="the PyTorch port has no labels"):
+        pixelcnn_port_arrays(state, dataclasses.replace(config, num_classes=3))
