@@ -1,4 +1,4 @@
-"""The official hierarchical VAE (hvae-oodd) in plain numpy, from the text beside the golden files, one example at a time.
+"""The official hierarchical VAE (hvae-oodd) in plain numpy, from the text beside the golden files, for one example.
 
 It knows nothing of likejax: it decides by itself which layers there are, and draws weights for those that it is not
 given. So models of other forms than those in the golden files can be compared too.

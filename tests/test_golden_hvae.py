@@ -54,7 +54,7 @@ def config_of(golden) -> lj.VAEConfig:
     latents = zip(golden["cfg_latent_blocks"], golden["cfg_latent_features"], strict=True)
     stages = []
     for i, (kind, features) in enumerate(latents):
-        channels, kernels, strides, gates = (tuple(column) for column in golden[f"cfg_det.stage{i}"].T.tolist())
+        channels, kernels, strides, gates = map(tuple, golden[f"cfg_det.stage{i}"].astype(int).T.tolist())
         stages.append(
             lj.StageConfig(
                 channels=channels,
@@ -366,6 +366,7 @@ def test_stages_that_the_released_code_cannot_run():
 
 
 # --- checkpoints
+
 
 def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same arrays under the names of a ``state_dict`` of the official code, with what else is in one."""

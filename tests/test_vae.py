@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +15,13 @@ from jaxtyping import TypeCheckError
 import likejax as lj
 from likejax.data.batches import Batch
 from likejax.distributions import normal_log_prob
+from likejax.experiment import from_json, to_json
 from likejax.models.vae import Noise
 from likejax.models.vae_likelihood import Likelihood
 from likejax.models.vae_network import GenerativeStage, InferenceStage, Moments
 from likejax.nn.modules import Buffer
+from likejax.train import checkpoint
+from likejax.train.state import put_together, take_apart
 from tests.registry import _vae, perturbed
 
 # --- the linear-Gaussian hierarchy: z2 ~ N(0, 1), z1 ~ N(0.9 z2, 0.5^2), x ~ N(1.2 z1, 0.3^2)
@@ -178,6 +182,32 @@ def test_bounds_above(inference):
         np.testing.assert_allclose(above[1], one, rtol=1e-5)
 
 
+@pytest.mark.parametrize(("replacement", "passes"), [("sample", 3), ("mean", 6)])
+def test_bounds_above_share_what_they_can(monkeypatch, replacement, passes):
+    """By draws all k share one way up; by means the stages up to the first drawn latent: 3 + 2 + 1 instead of 9."""
+    stages = tuple(lj.StageConfig(channels=(3,), strides=(1,), latent=2, dense=False) for _ in range(3))
+    density = tiny(stages=stages)
+    calls = []
+    call = InferenceStage.__call__
+    monkeypatch.setattr(InferenceStage, "__call__", lambda *args: calls.append(1) or call(*args))
+    x, noise = jnp.zeros((2, 2, 1)), density.draw_noise(jax.random.key(0))
+    jax.eval_shape(lambda: density._above(x, noise, (0, 1, 2), replacement))
+    assert len(calls) == passes
+
+
+def test_replacements_that_are_misspelt():
+    """The released code's word for means is no silent draw here."""
+    density = tiny()
+    x = np.zeros((2, 2, 2, 1), np.uint8)
+    for call in (
+        lambda: density.log_prob_above(x, key=0, replacement="mode"),
+        lambda: density.reconstruct(x, key=0, from_level=1, replacement="mode"),
+        lambda: density.run(x, density.draw_noise(jax.random.key(0)), above=1, replacement="mode"),
+    ):
+        with pytest.raises((ValueError, TypeCheckError), match=r"'sample' or 'mean'|replacement"):
+            call()
+
+
 def test_arguments():
     density = tiny()
     x = np.zeros((2, 2, 2, 1), np.uint8)
@@ -215,6 +245,47 @@ def test_stage_configs():
     for options in ({"channels": (4,), "strides": (1, 1)}, {"strides": (3, 1, 1)}, {"latent": 0}):
         with pytest.raises(ValueError, match="expected"):
             lj.StageConfig(**options)
+
+
+def test_stages_of_different_blocks():
+    """One kernel or one for each block; a record of either comes back, also one from before there were gates."""
+    stage = lj.StageConfig(channels=(4, 4), strides=(2, 1), kernel=(5, 1), latent=2, gated=(True, False))
+    assert [tuple(block) for block in stage.blocks(gated=False)] == [(4, 5, 2, True), (4, 1, 1, False)]
+    assert lj.StageConfig(kernel=5).kernels == (5, 5, 5)
+    assert [block.gated for block in lj.StageConfig().blocks(gated=True)] == [True] * 3
+    experiment = lj.Experiment(model=lj.VAEConfig(event_shape=(4, 4, 1), stages=(stage,), activation="leaky_relu"))
+    assert from_json(to_json(experiment)) == experiment
+    record = json.loads(to_json(lj.Experiment(model=lj.VAEConfig())))
+    for each in record["model"]["stages"]:
+        del each["gated"]
+    assert from_json(json.dumps(record)).model == lj.VAEConfig()
+    with pytest.raises(ValueError, match="one kernel, or one for each of 2 blocks"):
+        dataclasses.replace(stage, kernel=(3, 3, 3))
+    with pytest.raises(ValueError, match="gated for each of 2 blocks"):
+        dataclasses.replace(stage, gated=(True,))
+    with pytest.raises(ValueError, match=r"StageConfig.kernel\[0\] to be an integer of at least 1, got 0"):
+        dataclasses.replace(stage, kernel=(0, 3))
+
+
+def test_released_projection(monkeypatch, tmp_path):
+    """The parameters that nothing reads are kept; a density that was saved without them is restored as it was."""
+    density = tiny(skips="as_released")
+    lj.save(density, tmp_path / "now")
+    names = {name for name in take_apart(density)[1] if ".unread." in name}
+    assert len(names) == 3
+    assert take_apart(lj.restore(tmp_path / "now"))[1].keys() == take_apart(density)[1].keys()
+
+    def without(density):
+        structure, params, fixed = take_apart(density)
+        return structure, {name: leaf for name, leaf in params.items() if name not in names}, fixed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint, "take_apart", without)
+        lj.save(density, tmp_path / "before")
+    restored = take_apart(lj.restore(tmp_path / "before"))[1]
+    for name, leaf in take_apart(density)[1].items():
+        np.testing.assert_array_equal(restored[name], jnp.zeros_like(leaf) if name in names else leaf)
+    assert not any(".unread." in name for name in take_apart(tiny(skips="as_released", inference="top_down"))[1])
 
 
 def test_latents_and_reconstructions():
@@ -281,6 +352,59 @@ def test_samples_and_means(likelihood):
     assert np.all(error < 5 * samples.std(0) / np.sqrt(len(keys)) + 1e-6)
     if levels:
         assert set(np.unique(samples)) <= set(range(levels))
+
+
+def test_temperature_of_likelihoods():
+    """It scales normals and logistics, divides logits, and at 0 leaves the mode; at 1 the draws are the plain ones."""
+    key = jax.random.key(0)
+    outputs = jnp.asarray(np.random.default_rng(0).normal(size=(50, 50, 2)), jnp.float32)
+    gaussian = tiny(likelihood="gaussian", levels=0).likelihood
+    mean = gaussian.mean(outputs)
+    deviations = [gaussian.sample(outputs, key, t) - mean for t in (1.0, 0.25)]
+    np.testing.assert_allclose(0.25 * deviations[0], deviations[1], rtol=1e-3, atol=1e-5)
+    np.testing.assert_array_equal(gaussian.sample(outputs, key, 0.0), mean)
+    logistic = tiny(likelihood="logistic", levels=5).likelihood
+    center, _ = logistic.parameters(outputs)
+    np.testing.assert_array_equal(logistic.sample(outputs, key, 0.0), np.clip(np.floor(5 * center), 0, 4))
+    bernoulli = tiny().likelihood
+    np.testing.assert_array_equal(bernoulli.sample(outputs, key, 0.0), outputs > 0)
+    logits = jnp.full((20_000,), 1.5)
+    for temperature in (1.0, 3.0):
+        ones = float(bernoulli.sample(logits, key, temperature).mean())
+        assert ones == pytest.approx(1 / (1 + np.exp(-1.5 / temperature)), abs=0.015)
+    np.testing.assert_array_equal(bernoulli.sample(logits, key), jax.random.bernoulli(key, jax.nn.sigmoid(logits)))
+    mixture = tiny(likelihood="logistic_mixture", levels=5, mixtures=2, event_shape=(2, 2, 1)).likelihood
+    parameters = jnp.array([[[0.1, 0.0, -1.0, 1.0, 0.0, 0.0]]])  # the first component is the larger, its mean level 0
+    assert float(mixture.sample(parameters, key, 0.0).squeeze()) == 0
+    assert all(jnp.isnan(each.sample(outputs * jnp.nan, key)).all() for each in (gaussian, logistic, bernoulli))
+
+
+def test_temperature_of_samples():
+    """At 0 a sample is the most likely image at the means of the priors, whatever the key."""
+    density = tiny()
+    cold = density.sample(0, 4, None, 0.0)
+    np.testing.assert_array_equal(cold, np.broadcast_to(cold[:1], cold.shape))
+    np.testing.assert_array_equal(cold, density.sample(1, 4, None, 0.0))
+    noise = jax.tree.map(jnp.zeros_like, density.draw_noise(jax.random.key(0)))
+    outputs = density._down(None, noise, density.depth, "mean").outputs
+    np.testing.assert_array_equal(cold[0], outputs > 0)
+    warm = density.sample(0, 50)
+    assert (np.asarray(warm) != np.asarray(warm[:1])).any()
+
+
+def test_samples_say_whether_they_are_finite():
+    """Integers cannot hold a NaN: the draw says that the network gave one."""
+    density = tiny()
+    draw = jax.jit(lambda density, temperature: density._draw(jax.random.key(0), None, temperature))
+    x, finite = draw(density, 1.0)
+    assert bool(finite)
+    np.testing.assert_array_equal(x, density._sample(jax.random.key(0), None, 1.0))
+    structure, params, fixed = take_apart(density)
+    for name in ("generation.1.to_map.bias", "likelihood.layer.bias"):
+        broken = put_together(structure, params | {name: params[name] * jnp.nan}, fixed)
+        x, finite = draw(broken, 1.0)
+        assert not bool(finite)
+        assert x.dtype == jnp.uint8
 
 
 def test_mixture_mean():

@@ -97,7 +97,8 @@ class Gaussian(Likelihood):
 
     def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
         moments = Moments.of(outputs)
-        return moments.at(temperature * jax.random.normal(key, moments.mean.shape, moments.mean.dtype))
+        eps = jax.random.normal(key, moments.mean.shape, moments.mean.dtype)
+        return moments.at(jnp.asarray(temperature * eps))
 
 
 class DiscretisedLogistic(Likelihood):
