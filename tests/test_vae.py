@@ -213,8 +213,11 @@ def test_arguments():
     x = np.zeros((2, 2, 2, 1), np.uint8)
     with pytest.raises(ValueError, match="k between 0 and 1, got 2"):
         density.log_prob_above(x, 2, key=0)
-    with pytest.raises(ValueError, match="draws >= 1"):
+    with pytest.raises(ValueError, match="draws to be an integer of at least 1"):
         density.log_prob_above(x, key=0, draws=0)
+    lower, upper = density.encode(x, key=0)
+    with pytest.raises(ValueError, match="one batch shape"):
+        density.decode((lower, upper[:1]))
     with pytest.raises(ValueError, match="from_level between 0 and 2"):
         density.reconstruct(x, key=0, from_level=3)
     with pytest.raises(ValueError, match="expected 2 latents"):
@@ -368,7 +371,7 @@ def test_temperature_of_likelihoods():
     np.testing.assert_array_equal(logistic.sample(outputs, key, 0.0), np.clip(np.floor(5 * center), 0, 4))
     bernoulli = tiny().likelihood
     np.testing.assert_array_equal(bernoulli.sample(outputs, key, 0.0), outputs > 0)
-    logits = jnp.full((20_000,), 1.5)
+    logits = jnp.full((100, 200, 1), 1.5)
     for temperature in (1.0, 3.0):
         ones = float(bernoulli.sample(logits, key, temperature).mean())
         assert ones == pytest.approx(1 / (1 + np.exp(-1.5 / temperature)), abs=0.015)

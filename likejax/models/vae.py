@@ -15,6 +15,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from likejax.density import Density, KeyLike, Kind, LatentTerms, Terms, combine_draws, integer_dtype
 from likejax.distributions import Form, normal_kl, standard_normal_log_prob
+from likejax.inputs import as_array
 from likejax.models.vae_likelihood import Likelihood, LikelihoodName, likelihood
 from likejax.models.vae_network import (
     Activation,
@@ -476,7 +477,7 @@ class VAE(Density):
 
         Layers are initialised in the order in which they run, with drawn latents. The key is that of the noise.
         """
-        flat, _ = self._checked(batch)
+        flat = self._checked_batch(batch)
         return _initialised(self, flat, self._keys(key, (len(flat),)))
 
     def log_prob_above(
@@ -513,10 +514,10 @@ class VAE(Density):
         References:
           Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know, arXiv:2102.08248.
         """
-        if k is not None and not 0 <= k < self.depth:
+        k = checked("k", k, CountOrZero | None)
+        if k is not None and k >= self.depth:
             raise ValueError(f"expected k between 0 and {self.depth - 1}, got {k}")
-        if draws < 1:
-            raise ValueError(f"expected draws >= 1, got {draws}")
+        draws = checked("draws", draws, Count)
         replacement = checked("replacement", replacement, Replacement)
         flat, batch = self._checked(x)
         keys = self._keys(key, batch)
@@ -551,14 +552,20 @@ class VAE(Density):
         """The expected data of latents, as ``encode`` returned them, in units of the data.
 
         Raises:
-          ValueError: If the latents are of other shapes than ``latent_shapes``.
+          ValueError: If the latents are of other shapes than ``latent_shapes``, or of several batch shapes.
         """
         if len(latents) != self.depth:
             raise ValueError(f"expected {self.depth} latents, got {len(latents)}")
-        for z, wanted in zip(latents, self.latent_shapes, strict=True):
-            if z.shape[z.ndim - len(wanted) :] != wanted:
+        parts = [as_array("a latent", z) for z in latents]
+        batches = set()
+        for z, wanted in zip(parts, self.latent_shapes, strict=True):
+            own = z.ndim - len(wanted)
+            if own < 0 or z.shape[own:] != wanted:
                 raise ValueError(f"expected a latent of shape (*batch, {', '.join(map(str, wanted))}), got {z.shape}")
-        return _decoded(self, tuple(map(jnp.asarray, latents)))
+            batches.add(z.shape[:own])
+        if len(batches) > 1:
+            raise ValueError(f"expected latents of one batch shape, got {' and '.join(map(str, sorted(batches)))}")
+        return _decoded(self, tuple(jnp.asarray(z, self._dtype) for z in parts))
 
     def reconstruct(
         self, x: ArrayLike, *, key: KeyLike, from_level: int = 0, replacement: Replacement = "sample"
@@ -578,7 +585,8 @@ class VAE(Density):
         Raises:
           ValueError: If ``from_level`` is not between 0 and L, or ``replacement`` is another word.
         """
-        if not 0 <= from_level <= self.depth:
+        from_level = checked("from_level", from_level, CountOrZero)
+        if from_level > self.depth:
             raise ValueError(f"expected from_level between 0 and {self.depth}, got {from_level}")
         replacement = checked("replacement", replacement, Replacement)
         flat, batch = self._checked(x)
@@ -600,21 +608,23 @@ class VAE(Density):
           sweeps: Length of the chain.
 
         Raises:
+          TypeError: If the mask is not of booleans.
           ValueError: If ``sweeps`` is below 1 or the mask has another shape.
 
         References:
           Rezende, Mohamed and Wierstra, 2014, Stochastic backpropagation and approximate inference in deep generative
           models, arXiv:1401.4082, appendix F.
         """
-        if sweeps < 1:
-            raise ValueError(f"expected sweeps >= 1, got {sweeps}")
+        sweeps = checked("sweeps", sweeps, Count)
         flat, batch = self._checked(x)
-        mask = jnp.asarray(known, bool)
+        mask = as_array("known", known)
+        if mask.dtype != bool:
+            raise TypeError(f"expected known to be a mask of True and False, got {mask.dtype}")
         if mask.shape not in (self.event_shape, batch + self.event_shape):
             raise ValueError(
                 f"expected a mask of shape {self.event_shape} or {batch + self.event_shape}, got {mask.shape}"
             )
-        mask = jnp.broadcast_to(mask, batch + self.event_shape).reshape(flat.shape)
+        mask = jnp.broadcast_to(jnp.asarray(mask), batch + self.event_shape).reshape(flat.shape)
         means = _batched_imputation(self, flat, mask, self._keys(key, batch), sweeps)
         return means.reshape(batch + self.event_shape)
 
