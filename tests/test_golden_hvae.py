@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 
 import jax
@@ -13,7 +14,7 @@ import likejax as lj
 from likejax.distributions import LogisticMixture
 from likejax.models.vae import Noise
 from likejax.models.vae_network import Moments
-from likejax.reference.hvae import hvae, hvae_arrays, official_names
+from likejax.reference.hvae import hvae, hvae_arrays, hvae_config, official_names
 from likejax.reference.pixelcnn import parameter_order
 from likejax.train.state import put_together, take_apart
 from tests.golden import all_arrays, assert_same_arrays, golden_files, groups, weights
@@ -419,3 +420,36 @@ def test_checkpoint(tmp_path):
     np.testing.assert_array_equal(np.sort(kept, axis=None), np.sort(projection["V"], axis=None))
     with pytest.raises(ValueError, match="merge"):
         hvae_arrays(as_checkpoint(arrays) | {"stages.0.merge.conv1.conv.weight_v": np.zeros(3)})
+
+
+@pytest.mark.parametrize("golden", groups(FILES))
+def test_config_of_a_checkpoint(golden):
+    """The arguments that the official code saves beside its weights give the config of the file."""
+    config = config_of(golden)
+    if config.flatten:
+        pytest.skip("the official command line has convolutions only")
+    stages = range(len(config.stages))
+    names = ("out_channels", "kernel_size", "stride", "gated")
+    blocks = [[dict(zip(names, row, strict=True)) for row in golden[f"cfg_det.stage{i}"].tolist()] for i in stages]
+    kinds = zip(golden["cfg_latent_blocks"], golden["cfg_latent_features"], strict=True)
+    latents = [{"block": str(kind), "latent_features": int(features), "weightnorm": True} for kind, features in kinds]
+    for block in (block for stage in blocks for block in stage):
+        block |= {"block": "ResBlockConv2d", "weightnorm": True, "gated": bool(block["gated"])}
+    kwargs = {
+        "input_shape": golden["x"].shape[1:],
+        "config_deterministic": blocks,
+        "config_stochastic": latents,
+        "likelihood_module": str(golden["cfg_likelihood"]),
+        "activation": str(golden["cfg_activation"]),
+        "padded_shape": None,
+        "skip_stochastic": True,
+    }
+    made = hvae_config({"kwargs": kwargs})
+    assert dataclasses.replace(made, mixtures=config.mixtures) == config
+    assert made.mixtures in (config.mixtures, 10)
+    with pytest.raises(ValueError, match="expected activation to be ReLU or"):
+        hvae_config(kwargs | {"activation": "PSwish"})
+    with pytest.raises(ValueError, match="expected a latent with kernel_size=3, got 5"):
+        hvae_config(kwargs | {"config_stochastic": [latent | {"kernel_size": 5} for latent in latents]})
+    with pytest.raises(ValueError, match="without padding"):
+        hvae_config(kwargs | {"padded_shape": (32, 32)})

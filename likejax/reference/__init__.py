@@ -11,6 +11,7 @@ from likejax.reference.glow import glow as glow
 from likejax.reference.glow import glow_arrays as glow_arrays
 from likejax.reference.hvae import hvae as hvae
 from likejax.reference.hvae import hvae_arrays as hvae_arrays
+from likejax.reference.hvae import hvae_config as hvae_config
 from likejax.reference.pixelcnn import pixelcnn as pixelcnn
 from likejax.reference.pixelcnn import pixelcnn_arrays as pixelcnn_arrays
 from likejax.reference.pixelcnn import pixelcnn_port_arrays as pixelcnn_port_arrays

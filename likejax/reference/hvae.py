@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
-from typing import Any, cast
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar, cast
 
 import jax.numpy as jnp
 import numpy as np
 
 from likejax.models import build
-from likejax.models.vae import VAE, VAEConfig
-from likejax.models.vae_network import Framed
+from likejax.models.vae import VAE, StageConfig, VAEConfig
+from likejax.models.vae_likelihood import LikelihoodName
+from likejax.models.vae_network import Activation, Framed
 from likejax.nn.weight_norm import WeightNormConvolution
 from likejax.reference.checkpoints import refuse_left_over, state_dict_arrays
 from likejax.reference.pixelcnn import parameter_order
 from likejax.train.state import put_together, take_apart, unread
+
+Known = TypeVar("Known")
 
 
 def official_names(density: VAE) -> Iterator[tuple[str, str]]:
@@ -39,6 +42,93 @@ def official_names(density: VAE) -> Iterator[tuple[str, str]]:
     yield "likelihood.layer", "lik"
 
 
+_ACTIVATIONS: dict[str, Activation] = {
+    "ReLU": "relu",
+    "LeakyReLU": "leaky_relu",
+    "Swish": "swish",
+    "ELU": "elu",
+    "SELU": "selu",
+    "SoftPlus": "softplus",
+    "Tanh": "tanh",
+}
+_LIKELIHOODS: dict[str, LikelihoodName] = {
+    "BernoulliLikelihoodConv2d": "bernoulli",
+    "GaussianLikelihoodConv2d": "gaussian",
+    "DiscretizedLogisticLikelihoodConv2d": "logistic",
+    "DiscretizedLogisticMixLikelihoodConv2d": "logistic_mixture",
+}
+_LEVELS = {"bernoulli": 2, "gaussian": 0, "logistic": 256, "logistic_mixture": 256}
+
+
+def hvae_config(model_kwargs: Mapping[str, Any]) -> VAEConfig:
+    """The config of a model of the official code, from the arguments that it saves beside the weights.
+
+    PyTorch reads them from ``models/NAME/model_kwargs.pt``, whose model class is ``VAE``::
+
+        config = likejax.reference.hvae_config(torch.load("models/NAME/model_kwargs.pt"))
+
+    Args:
+      model_kwargs: Arguments of the official class: ``input_shape``, ``config_deterministic``, ``config_stochastic``,
+        ``likelihood_module``, ``activation``, or a mapping that has these under ``kwargs``.
+
+    Raises:
+      ValueError: If the model has a part that likejax lacks.
+
+    Example:
+      >>> from likejax.reference import hvae_config
+      >>> block = {"block": "ResBlockConv2d", "out_channels": 4, "kernel_size": 3, "stride": 2, "gated": False}
+      >>> latent = {"block": "GaussianDense", "latent_features": 2}
+      >>> sizes = {"input_shape": (1, 8, 8), "config_deterministic": [[block]], "config_stochastic": [latent]}
+      >>> kind = {"likelihood_module": "BernoulliLikelihoodConv2d", "activation": "ReLU"}
+      >>> hvae_config(sizes | kind).stages[0].strides
+      (2,)
+    """
+    kwargs = model_kwargs.get("kwargs", model_kwargs)
+    if kwargs.get("padded_shape") is not None or not kwargs.get("skip_stochastic", True):
+        raise ValueError("expected a model without padding and with skips over latents, as the released ones are")
+    channels, height, width = (int(size) for size in kwargs["input_shape"])
+    likelihood = _known("likelihood_module", kwargs["likelihood_module"], _LIKELIHOODS)
+    pairs = zip(kwargs["config_deterministic"], kwargs["config_stochastic"], strict=True)
+    return VAEConfig(
+        event_shape=(height, width, channels),
+        levels=_LEVELS[likelihood],
+        stages=tuple(_stage(blocks, latent) for blocks, latent in pairs),
+        likelihood=likelihood,
+        likelihood_form="reference",
+        skips="as_released",
+        activation=_known("activation", kwargs["activation"], _ACTIVATIONS),
+    )
+
+
+def _stage(blocks: Sequence[Mapping[str, Any]], latent: Mapping[str, Any]) -> StageConfig:
+    for block in blocks:
+        _refuse_unless(block, {"block": "ResBlockConv2d", "weightnorm": True}, "block")
+        _refuse_unless(block, {"downsampling_mode": "convolutional", "upsampling_mode": "convolutional"}, "block")
+    _refuse_unless(latent, {"weightnorm": True, "kernel_size": 3}, "latent")
+    is_dense = _known("block of a latent", latent["block"], {"GaussianDense": True, "GaussianConv2d": False})
+    return StageConfig(
+        channels=tuple(block["out_channels"] for block in blocks),
+        kernel=tuple(block["kernel_size"] for block in blocks),
+        strides=tuple(block.get("stride", 1) for block in blocks),
+        gated=tuple(block.get("gated", True) for block in blocks),
+        latent=latent["latent_features"],
+        dense=is_dense,
+    )
+
+
+def _refuse_unless(settings: Mapping[str, Any], wanted: Mapping[str, Any], what: str) -> None:
+    """Raises a ValueError where a setting is there and is not as wanted."""
+    for name, value in wanted.items():
+        if settings.get(name, value) != value:
+            raise ValueError(f"expected a {what} with {name}={value!r}, got {settings[name]!r}: likejax has no other")
+
+
+def _known(name: str, word: str, known: Mapping[str, Known]) -> Known:
+    if word not in known:
+        raise ValueError(f"expected {name} to be {' or '.join(known)}, got {word!r}: likejax has no other")
+    return known[word]
+
+
 def hvae_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
     """The arrays that ``hvae`` takes, from the ``state_dict`` in a checkpoint of the official code.
 
@@ -49,8 +139,8 @@ def hvae_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
         density = likejax.reference.hvae(likejax.reference.hvae_arrays(state_dict), config)
 
     Its names are ``stages.0.q_deterministic.layers.0.conv1.conv.weight_v``, ``stages.0.stochastic.in_transform_q.conv``
-    or ``linear``, ``stages.1.q_projection.transform.linear``, ``likelihood.parameter_net.conv`` and so on; what they
-    hold is in ``model_kwargs.pt`` beside it, and in the config here.
+    or ``linear``, ``stages.1.q_projection.transform.linear``, ``likelihood.parameter_net.conv`` and so on.
+    ``hvae_config`` makes the config from the ``model_kwargs.pt`` beside it.
 
     Args:
       state_dict: Arrays by name.
