@@ -285,3 +285,22 @@ def test_golden_ffjord_image_checkpoint(tmp_path, path):
             places[f"scale{scale}.pre{i}"] = f"transforms.{scale}.chain.{first + i}"
             places[f"scale{scale}.post{i}"] = f"transforms.{scale}.chain.{first + flows + 1 + i}"
     round_trip(tmp_path / "state_dict.npz", as_state_dict(arrays, places), arrays, config)
+
+
+def test_golden_ffjord_swish():
+    """The learned factor of swish is read, and is no default where it is missing."""
+    golden = groups(VECTORS)[0].values[0]
+    config = dataclasses.replace(density_config(golden), activation="swish")
+    flows = range(config.flows)
+    arrays = weights(golden)
+    state = as_state_dict(arrays, {f"cnf{i}": f"chain.{i}" for i in flows})
+    fields = [f"chain.{i}.odefunc.diffeq" for i in flows]
+    hidden = range(len(config.hidden))
+    factors = {f"{field}.activation_fns.{number}.beta": np.array(1.7) for field in fields for number in hidden}
+    density = ffjord(ffjord_arrays(state | factors, config), config)
+    betas = [value for name, value in take_apart(density)[1].items() if name.endswith("dynamics.beta")]
+    assert betas
+    for beta in betas:
+        np.testing.assert_array_equal(beta, 1.7)
+    with pytest.raises(ValueError, match=r"expected an array 'cnf0\.beta'"):
+        ffjord(arrays, config)

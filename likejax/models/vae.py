@@ -262,6 +262,10 @@ class VAE(Density):
     ``log_prob`` is the log importance weight ``log p(x | z) + sum_i log p(z_i | z_>i) - log q(z_i | ...)`` of one draw
     of the latents, a bound; with ``draws`` it is the importance-weighted bound. ``z_1`` is next to the data.
 
+    The temperature of ``sample`` multiplies the standard deviation of every latent given those above it, and the scale
+    of normals and logistics in the likelihood; logits are divided by it. At 0 a sample is the most likely data at the
+    means of the priors.
+
     Args:
       inference: A stage for each latent, from the data upwards.
       generation: As many.
@@ -347,11 +351,12 @@ class VAE(Density):
     def _up(self, x: Array, eps: Latents, means: int, known: Sequence[_Encoded] = ()) -> list[_Encoded]:
         """The way up from the stages in ``known``, with posterior means for the ``means`` lowest latents."""
         encoded = list(known)
-        for i, stage in list(enumerate(self.inference))[len(known) :]:
-            below = encoded[-1] if encoded else None
-            if below is None:
+        for i in range(len(known), self.depth):
+            stage = self.inference[i]
+            if i == 0:
                 hidden = stage(self._map(x), None)
             else:
+                below = encoded[-1]
                 hidden = stage(*self.inference[i - 1].upwards(below.hidden, below.z))
             posterior = z = own = None
             if stage.posterior is not None:
@@ -459,11 +464,7 @@ class VAE(Density):
     def _draw(
         self, key: Array, condition: Array | None, temperature: ArrayLike
     ) -> tuple[Num[Array, "*event"], Bool[Array, ""]]:
-        """One sample, and whether all numbers that it comes from are finite: integers cannot show it themselves.
-
-        The temperature multiplies the standard deviations of the latents given those above them, and is that of the
-        likelihood's draws. At 0 the sample is the mode of the likelihood at the means of the priors.
-        """
+        """One sample, and whether all numbers that it comes from are finite: integers cannot show it themselves."""
         latent_key, data_key = jax.random.split(key)
         noise = self.draw_noise(latent_key)
         noise = Noise(noise.posterior, tuple(jnp.asarray(temperature * eps) for eps in noise.prior))

@@ -95,6 +95,8 @@ def _official_part(name: str) -> str | None:
         return "sqrt_T"
     if name in _STATE_NORM:
         return _STATE_NORM[name]
+    if re.fullmatch(r"odefunc\.(?:odefunc\.)?diffeq\.activation_fns\.\d+\.beta", name):
+        return "beta"  # of all layers: the official code shares it
     layer = re.fullmatch(r"odefunc\.(?:odefunc\.)?diffeq\.layers\.(\d+)\.(.+)", name)
     if layer is None or layer.group(2) not in _STATE_LAYER:
         return None
@@ -106,8 +108,9 @@ def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) 
 
     Names are ``FLOW.sqrt_T`` and ``FLOW.layerL.W|b|gate_w|gate_b|tbias_w``, where ``FLOW`` is ``cnf0``, ``cnf1``, ...
     for vectors and ``scale0.pre0``, ``scale0.post0``, ..., ``scaleS.last0``, ... for images; ``W`` is (out, in) for
-    vectors and (out, in, rows, columns) for images. With ``bn0.log_scale``, ``bn0.shift``, ``bn0.running_mean`` and
-    ``bn0.running_var``, ``bn1.`` ... a batch normalisation stands before every flow and after the last.
+    vectors and (out, in, rows, columns) for images. A field whose activation is swish has its ``FLOW.beta``. With
+    ``bn0.log_scale``, ``bn0.shift``, ``bn0.running_mean`` and ``bn0.running_var``, ``bn1.`` ... a batch normalisation
+    stands before every flow and after the last.
 
     Args:
       arrays: Weights by official name; ``ffjord_arrays`` reads them from a checkpoint.
@@ -125,6 +128,8 @@ def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) 
     numbers = sorted({int(m.group(1)) for name in arrays if (m := re.match(r"bn(\d+)\.", name))})
     known = {f"{name}.sqrt_T" for name in flows}
     known |= {official for ode, name in zip(parts, flows, strict=True) for _, official, _ in _layer_arrays(ode, name)}
+    if config.activation == "swish":
+        known |= {f"{name}.beta" for name in flows}
     known |= {f"bn{i}.{part}" for i in numbers for part in ("log_scale", "shift", "running_mean", "running_var")}
     if extra := sorted(set(arrays) - known):
         raise ValueError(f"arrays that this config has no place for: {', '.join(extra[:5])} ({len(extra)} in all)")
@@ -194,6 +199,8 @@ def _with_weights(ode: ODE, flow: str, arrays: Mapping[str, Any]) -> ODE:
                 raise ValueError(f"expected {official} of 2 or 4 axes, got shape {value.shape}")
             value = value.reshape(*value.shape[:2], *value.shape[2:], *(1,) * (4 - value.ndim)).transpose(2, 3, 1, 0)
         params[name] = _of_shape(value, shape, official)
+    if "dynamics.beta" in params:
+        params["dynamics.beta"] = _of_shape(np.asarray(_get(arrays, f"{flow}.beta")), (), f"{flow}.beta")
     roots = params if "sqrt_end_time" in params else fixed
     roots["sqrt_end_time"] = _of_shape(np.asarray(_get(arrays, f"{flow}.sqrt_T")), (), f"{flow}.sqrt_T")
     return put_together(structure, params, fixed)
