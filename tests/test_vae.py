@@ -204,7 +204,7 @@ def test_replacements_that_are_misspelt():
         lambda: density.reconstruct(x, key=0, from_level=1, replacement="mode"),
         lambda: density.run(x, density.draw_noise(jax.random.key(0)), above=1, replacement="mode"),
     ):
-        with pytest.raises((ValueError, TypeCheckError), match=r"'sample' or 'mean'|replacement"):
+        with pytest.raises((ValueError, TypeCheckError), match=r"to be 'sample' or 'mean'|parameter 'replacement'"):
             call()
 
 
