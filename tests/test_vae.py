@@ -202,7 +202,7 @@ def test_replacements_that_are_misspelt():
     for call in (
         lambda: density.log_prob_above(x, key=0, replacement="mode"),
         lambda: density.reconstruct(x, key=0, from_level=1, replacement="mode"),
-        lambda: density.run(x, density.draw_noise(jax.random.key(0)), above=1, replacement="mode"),
+        lambda: density.run(jnp.asarray(x[0]), density.draw_noise(jax.random.key(0)), replacement="mode"),
     ):
         with pytest.raises((ValueError, TypeCheckError), match=r"to be 'sample' or 'mean'|parameter 'replacement'"):
             call()
