@@ -42,10 +42,11 @@ def named_places(folder: Path) -> dict[str, Path]:
     """Every dataset below a folder, by the name that ``place_of`` finds it by."""
     places = [*_loose_files(folder), *_below(folder, 1)]
     short = [_short(place) for place in places]
-    return {
+    found = {
         (name if short.count(name) == 1 else place).relative_to(folder).as_posix(): place
         for place, name in zip(places, short, strict=True)
     }
+    return dict(sorted(found.items()))
 
 
 def prepared(folder: Path) -> list[str]:

@@ -1,8 +1,8 @@
 """Tables of numbers as text, plain or gzip-compressed.
 
-The rule: lines that begin with ``#`` and empty lines are left out. The delimiter is the first of tab, comma and
-semicolon that the first line has, else white space. If an entry of the first line is no number, that line is the
-header. A column called ``label``, ``labels``, ``class`` or ``y`` (in any letters) holds the classes, as numbers or names;
+The rule: lines that begin with ``#`` and empty lines are left out. The delimiter is the first of tab, semicolon and
+comma that the first line has, else white space. The first line is the header if none of its entries is a number, or if
+they are 0, 1, 2 and so on, the names that pandas gives to three columns and more. A column called ``label``, ``labels``, ``class`` or ``y`` (in any letters) holds the classes, as numbers or names;
 all other columns are the examples, in float64.
 """
 
@@ -55,10 +55,14 @@ def layout(path: Path) -> Layout | None:
         return None
     if not lines:
         return None
-    delimiter = next((sign for sign in ("\t", ",", ";") if sign in lines[0]), None)
+    delimiter = next((sign for sign in ("\t", ";", ",") if sign in lines[0]), None)
     first, *rest = (_entries(line, delimiter) for line in lines)
-    if all(_is_number(entry) for entry in first):
+    numbers = [_is_number(entry) for entry in first]
+    counted = len(first) > 2 and first == [str(i) for i in range(len(first))]
+    if all(numbers) and not counted:
         return Layout(delimiter, None, len(first))
+    if any(numbers) and not counted:
+        return None
     if not rest or len(rest[0]) != len(first) or not any(_is_number(entry) for entry in rest[0]):
         return None
     return Layout(delimiter, tuple(entry.strip() for entry in first), len(first))
@@ -73,7 +77,14 @@ def read_delimited(path: Path) -> Raw:
     how = layout(path)
     if how is None:
         raise FileError(
-            path, "expected a table: numbers between commas, semicolons, tabs or spaces, below one line of names or none"
+            path,
+            "expected a table: numbers between commas, semicolons, tabs or spaces; its first line must be all numbers or "
+            "all names, and a column of classes must be called 'label'",
+        )
+    if how.columns is not None and "" in how.columns:
+        raise FileError(
+            path,
+            f"column {how.columns.index('')} has no name; if it numbers the rows, leave it out (pandas: index=False)",
         )
     classes = how.classes
     taken = [i for i in range(how.count) if i != classes]

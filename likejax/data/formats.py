@@ -364,6 +364,7 @@ def images_in_zip(path: Path) -> list[tuple[str, Callable[[], io.BytesIO]]]:
     try:
         archive = zipfile.ZipFile(path)
         entries = [entry for entry in archive.infolist() if entry.filename.lower().endswith(IMAGE_SUFFIXES)]
+        entries = [entry for entry in entries if not is_hidden(entry.filename.split("/"))]
     except Exception as error:  # zipfile raises many kinds on damaged archives
         raise FileError(path, f"damaged zip archive: {_named(error)}") from error
     if not entries:

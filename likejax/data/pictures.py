@@ -51,14 +51,10 @@ def _pictures_in_folder(folder: Path) -> list[Picture]:
 
 
 def _pictures_in_zip(archive: Path) -> list[Picture]:
-    pictures = []
-    for inner, open_entry in formats.images_in_zip(archive):
-        path = tuple(word for word in inner.split("/") if word)
-        if not is_hidden(path):
-            pictures.append(Picture(path, f"{archive}:{inner!r}", open_entry))
-    if not pictures:
-        raise FileError(archive, "holds no image")
-    return pictures
+    return [
+        Picture(tuple(word for word in inner.split("/") if word), f"{archive}:{inner!r}", open_entry)
+        for inner, open_entry in formats.images_in_zip(archive)
+    ]
 
 
 def _without_wrapper(pictures: list[Picture]) -> list[Picture]:

@@ -49,16 +49,9 @@ def check_representable(
         )
 
 
-def never_varies(
-    rows: Float[np.ndarray, "n *event"], *, stored: Any | None = None
-) -> Bool[np.ndarray, "*event"]:
-    """Which columns vary by no more than the rounding of the type they are stored in.
-
-    Args:
-      rows: Examples.
-      stored: The type; that of the array if not given.
-    """
-    eps = float(jnp.finfo(rows.dtype if stored is None else stored).eps)
+def never_varies(rows: Float[np.ndarray, "n *event"]) -> Bool[np.ndarray, "*event"]:
+    """Which columns vary by no more than the rounding of the type they are stored in."""
+    eps = float(np.finfo(rows.dtype).eps)
     first = rows[:1].astype(np.float64)
     return np.abs(rows - first).max(0) <= 4 * eps * np.abs(rows).max(0)
 

@@ -50,7 +50,7 @@ def carve(name: str, rows: Dataset, fractions: Mapping[str, float], *, seed: int
     for number, split in enumerate(fractions):
         taken = np.flatnonzero(together == number)
         step = f"{len(taken)} of {len(rows)} rows by the permutation of seed {seed}"
-        step += f", {moved} rows moved to their copies" if moved else ""
+        step += f", rows that changed parts to lie with their copies: {moved}" if moved else ""
         parts[split] = dataclasses.replace(rows.take(taken, step=step), name=name, split=split)
     return {split: parts[split] for split in SPLITS if split in parts}
 
@@ -77,7 +77,11 @@ def completed(parts: Mapping[str, Dataset]) -> dict[str, Dataset]:
       what papers report, and selection must not touch it.
     * A source with a test part alone keeps it whole, and so does one of too few different rows, as its test part.
     """
-    parts = dict(parts)
+    found = _completed(dict(parts))
+    return {split: found[split] for split in SPLITS if split in found}
+
+
+def _completed(parts: dict[str, Dataset]) -> dict[str, Dataset]:
     whole = parts.pop("", None)
     if whole is not None:
         carved = carve(whole.name, whole, _FRACTIONS)

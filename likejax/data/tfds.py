@@ -114,8 +114,8 @@ def _read(tfds: Any, name: str, options: dict[str, Any]) -> dict[str, Dataset]:
 
 def _classes(tfds: Any, name: str, options: dict[str, Any], labels: dict[str, np.ndarray | None]) -> Classes:
     """The labels with the names that TFDS has for them, or numbered by what they are."""
-    feature = tfds.builder(name, **options).info.features.get("label")
-    names = getattr(feature, "names", None)
+    features = tfds.builder(name, **options).info.features
+    names = getattr(features["label"], "names", None) if "label" in features else None
     highest = max((int(each.max()) for each in labels.values() if each is not None), default=-1)
     if names and highest < len(names):
         return Classes(labels, tuple(names))
