@@ -165,12 +165,11 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
         row = f"row {int(place[0])}" + (f", column {int(place[1])}" if array.ndim == 2 else "")
         if isinstance(value, str | bytes):
             raise TypeError(f"expected a numeric array of examples, {what} hold the text {value!r} at {row}")
+        if value is None or type(value).__name__ in ("NAType", "NaTType"):
+            raise ValueError(f"expected no missing values, {what} lack one at {row}; fill or drop them")
         try:
             numbers[i] = value
         except (TypeError, ValueError) as error:
-            missing = value is None or type(value).__name__ in ("NAType", "NaTType")
-            if missing:
-                raise ValueError(f"expected no missing values, {what} lack one at {row}; fill or drop them") from error
             raise TypeError(
                 f"expected a numeric array of examples, {what} hold {type(value).__name__} at {row}"
             ) from error

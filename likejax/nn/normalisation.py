@@ -33,7 +33,10 @@ def channel_statistics(batch: Float[Array, "*batch channels"]) -> Statistics:
     rows = batch.reshape(-1, batch.shape[-1]).astype(jnp.promote_types(batch.dtype, jnp.float32))
     first = rows[:1]
     mean = jnp.mean(rows - first, axis=0, keepdims=True)
-    std = jnp.sqrt(jnp.mean(jnp.square(rows - first - mean), axis=0))
+    centered = rows - first - mean
+    largest = jnp.max(jnp.abs(centered), axis=0)
+    unit = jnp.where(largest > 0, largest, 1)  # squares of 1e20 or 1e-25 leave the range of single precision
+    std = unit * jnp.sqrt(jnp.mean(jnp.square(centered / unit[None]), axis=0))
     noise = ROUNDING * jnp.finfo(rows.dtype).eps * jnp.max(jnp.abs(rows), axis=0)
     return Statistics((first + mean)[0], std, std > noise)
 
