@@ -47,7 +47,7 @@ def test_copies_lie_in_one_part(copies):
     rows[twice[: 100 // copies * copies]] = 2000 + np.arange(100 // copies).repeat(copies)[:, None]
     parts = carve("t", table(rows), FRACTIONS)
     assert check_disjoint(*parts.values()) == ()
-    assert sorted(sum((whole(part) for part in parts.values()), [])) == sorted(rows[:, 0])
+    assert sorted(x for part in parts.values() for x in whole(part)) == sorted(rows[:, 0])
     assert abs(len(parts["test"]) - 200) < 40
     order = np.random.default_rng(20180709).permutation(1000)
     single = rows[order[800:], 0]
@@ -87,7 +87,9 @@ def test_completed():
     assert len(small["validation"]) == 10
 
 
-@pytest.mark.parametrize(("split", "message"), [("valid", "did you mean 'validation'"), ("tset", "did you mean 'test'")])
+@pytest.mark.parametrize(
+    ("split", "message"), [("valid", "did you mean 'validation'"), ("tset", "did you mean 'test'")]
+)
 def test_split_misspelt(split, message, tmp_path):
     """Refused before any file is looked for."""
     with pytest.raises(ValueError, match=message):

@@ -96,9 +96,7 @@ def _raw(
     raise FileError(place, f"expected {count} labels, got {labels_key} of shape {labels.shape} for {key}")
 
 
-def examples_first(
-    place: Path, arrays: Mapping[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+def examples_first(place: Path, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """MATLAB's arrays with the examples along the first axis, and notes of those that were turned.
 
     MATLAB programs keep images as (height, width, channels, n), as SVHN is published, or (height, width, n).
@@ -139,6 +137,6 @@ def _whole_images(array: np.ndarray) -> np.ndarray:
     if array.ndim < 3 or array.dtype.kind != "f" or not array.size:
         return array
     low, high = float(array.min()), float(array.max())
-    if not (0 <= low and high <= 255) or (array != np.round(array)).any():
+    if not (low >= 0 and high <= 255) or (array != np.round(array)).any():
         return array
     return array.astype(np.uint8)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Float, Integer, Num
+from jaxtyping import Integer, Num
 
 from likejax.density import integer_dtype
 
@@ -109,9 +109,9 @@ def whole_numbers(labels: np.ndarray) -> Integer[np.ndarray, "..."]:
 def entry_name(entry: Sequence[int], columns: Sequence[str] | None) -> str:
     """How messages call an entry of an example: the column of a table, the place in an image."""
     if len(entry) > 1:
-        return f"entry {tuple(int(i) for i in entry)}"
+        return f"entry {tuple(entry)}"
     named = f" ({columns[entry[0]]!r})" if columns is not None else ""
-    return f"column {int(entry[0])}{named}"
+    return f"column {entry[0]}{named}"
 
 
 def _array(values: Any, what: str = "examples") -> tuple[np.ndarray, tuple[str, ...] | None]:
@@ -235,17 +235,18 @@ def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
     if array.dtype.kind in "ui":
         largest = max(abs(int(array.min())), abs(int(array.max())))
         if largest > _EXACT_IN_FLOAT64:
-            place = np.unravel_index(int(np.argmax(np.abs(array.astype(np.float64)))), array.shape)
+            largest_at = np.unravel_index(int(np.argmax(np.abs(array.astype(np.float64)))), array.shape)
+            row, *entry = (int(i) for i in largest_at)
             raise ValueError(
-                f"expected integers up to 2**53 as continuous values, got {array[place]} at row {int(place[0])}, "
-                f"{entry_name(place[1:], columns)}; subtract an offset from it first"
+                f"expected integers up to 2**53 as continuous values, got {array[largest_at]} at row {row}, "
+                f"{entry_name(entry, columns)}; subtract an offset from it first"
             )
         return array.astype(np.float32 if largest <= _EXACT_IN_FLOAT32 else np.float64)
     with np.errstate(over="ignore"):
         cast = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64)
     bad = np.argwhere(~np.isfinite(cast))
     if len(bad):
-        row, entry = int(bad[0][0]), tuple(bad[0][1:])
+        row, *entry = (int(i) for i in bad[0])
         raise ValueError(
             f"expected finite examples, got {len(bad)} NaN or infinite entries, the first at row {row}, "
             f"{entry_name(entry, columns)}"

@@ -9,7 +9,6 @@ import numpy as np
 
 from likejax.data.arrays import whole_numbers
 
-
 _MOST_CLASSES = 100_000
 """Largest range of numbers that is taken as a range of classes; larger ones are identifiers."""
 

@@ -2,8 +2,9 @@
 
 The rule: lines that begin with ``#`` and empty lines are left out. The delimiter is the first of tab, semicolon and
 comma that the first line has, else white space. The first line is the header if none of its entries is a number, or if
-they are 0, 1, 2 and so on, the names that pandas gives to three columns and more. A column called ``label``, ``labels``, ``class`` or ``y`` (in any letters) holds the classes, as numbers or names;
-all other columns are the examples, in float64.
+they are 0, 1, 2 and so on, the names that pandas gives to three columns and more. A column called ``label``,
+``labels``, ``class`` or ``y`` (in any letters) holds the classes, as numbers or names; all other columns are the
+examples, in float64.
 """
 
 from __future__ import annotations
@@ -78,8 +79,8 @@ def read_delimited(path: Path) -> Raw:
     if how is None:
         raise FileError(
             path,
-            "expected a table: numbers between commas, semicolons, tabs or spaces; its first line must be all numbers or "
-            "all names, and a column of classes must be called 'label'",
+            "expected a table: numbers between commas, semicolons, tabs or spaces; its first line must be all numbers "
+            "or all names, and a column of classes must be called 'label'",
         )
     if how.columns is not None and "" in how.columns:
         raise FileError(

@@ -122,7 +122,7 @@ def _levels(examples: Mapping[str, np.ndarray]) -> tuple[int | None, tuple[str, 
     low, high = min(int(array.min()) for array in arrays), max(int(array.max()) for array in arrays)
     if (low, high) == (0, 1):
         return 2, ("only zeros and ones: 2 levels",)
-    return (256, ()) if 0 <= low and high <= 255 else (None, ())
+    return (256, ()) if low >= 0 and high <= 255 else (None, ())
 
 
 def _of_one_type(parts: dict[str, Dataset]) -> dict[str, Dataset]:
@@ -240,9 +240,8 @@ def _mat(folder: Path) -> Parts:
             if part in parts:
                 raise FileError(folder, f"more than one MATLAB file for {part or 'the whole'}: {path.name} and another")
             parts[part] = raw
-    if not unused:
-        return parts
-    return {part: raw._replace(notes=(*raw.notes, f"files not used: {', '.join(unused)}")) for part, raw in parts.items()}
+    notes = (f"files not used: {', '.join(unused)}",) if unused else ()
+    return {part: raw._replace(notes=(*raw.notes, *notes)) for part, raw in parts.items()}
 
 
 def _mat_parts(path: Path, part: str) -> Parts:
@@ -263,7 +262,8 @@ def _npz(folder: Path) -> Parts:
 def _npy(folder: Path) -> Parts:
     paths = visible_files(folder, ".npy")
     if len(paths) == 1:
-        return {split_name(paths[0].stem)[0] if paths[0].stem in PART_NAMES else WHOLE: Raw(formats.read_npy(paths[0]))}
+        part = PART_NAMES.get(paths[0].stem.lower(), WHOLE)
+        return {part: Raw(formats.read_npy(paths[0]))}
     return parts_of_arrays(folder, {path.stem: formats.read_npy(path) for path in paths}) if paths else {}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from likejax.data import formats
@@ -55,8 +54,8 @@ def _in_folder(path: Path, ending: str) -> list[str]:
 
 def _cifar(folder: Path) -> list[str]:
     inner = [folder, *(place for place in folder.iterdir() if place.is_dir() and place.name.startswith("cifar"))]
-    is_batch: Callable[[Path], bool] = lambda path: path.name.startswith(("data_batch_", "test_batch"))  # noqa: E731
-    count = sum(is_batch(path) for place in inner for path in place.iterdir())
+    names = [path.name for place in inner for path in place.iterdir()]
+    count = sum(name.startswith(("data_batch_", "test_batch")) for name in names)
     return [f"{count} CIFAR batches of (32, 32, 3) uint8"] if count else []
 
 
@@ -65,10 +64,14 @@ def _pictures(folder: Path) -> list[str]:
     for path in folder.rglob("*"):
         inner = path.relative_to(folder).parts
         if path.suffix.lower() in formats.IMAGE_SUFFIXES and not is_hidden(inner):
-            tops = sorted(p.name for p in folder.iterdir() if p.is_dir() and not is_hidden([p.name]))
-            where = [f"in {len(tops)} folders ({', '.join(tops[:3])}{', ...' if len(tops) > 3 else ''})"] if tops else []
-            return [" ".join([f"images like {formats.image_header(str(path), path)}", *where])]
+            return [f"images like {formats.image_header(str(path), path)}{_in_folders(folder)}"]
     return []
+
+
+def _in_folders(folder: Path) -> str:
+    names = sorted(path.name for path in folder.iterdir() if path.is_dir() and not is_hidden([path.name]))
+    more = ", ..." if len(names) > _MOST else ""
+    return f" in {len(names)} folders ({', '.join(names[:_MOST])}{more})" if names else ""
 
 
 def _zips(folder: Path) -> list[str]:

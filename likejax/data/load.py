@@ -25,11 +25,11 @@ def load(name: str, *, split: str = "train", data_dir: str | os.PathLike[str] | 
     """A part of a dataset.
 
     Sources, in this order: built in (``digits``, ``photographs``, the eight 2-D toys); a folder ``name`` in
-    ``data_dir``, or a file ``name`` of a known ending (``.npz``, ``.npy``, ``.mat``, ``.csv`` and other tables as text);
-    TFDS by name (``tfds/name`` asks for it outright; ``svhn``, ``imagenet32`` and the like are known by the names
-    that the presets use). Parts that a source lacks are carved from it, always the same rows, and the provenance says
-    so: validation from train; all three from a source that names no parts. A part published as ``valid`` beside
-    ``train`` alone is the test part. A source with a test part alone has only that.
+    ``data_dir``, or a file ``name`` of a known ending (``.npz``, ``.npy``, ``.mat``, ``.csv`` and other tables of
+    text); TFDS by name (``tfds/name`` asks for it outright; ``svhn``, ``imagenet32`` and the like are known by the
+    names that the presets use). Parts that a source lacks are carved from it, always the same rows, and the
+    provenance says so: validation from train; all three from a source that names no parts. A part published as
+    ``valid`` beside ``train`` alone is the test part. A source with a test part alone has only that.
 
     Args:
       name: A dataset's name, or the path of a folder or file below ``data_dir``, such as ``uci/redwine``; steps may

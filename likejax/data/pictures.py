@@ -113,9 +113,11 @@ def _by_part(place: Path, pictures: list[Picture]) -> tuple[dict[str, list[Pictu
 
 def _all_name_parts(spoken: dict[str, tuple[str | None, str]]) -> bool:
     """Whether all folders are called alike but for the part: ``train_32x32`` and ``valid_32x32``."""
-    return bool(spoken) and all(part is not None for part, _ in spoken.values()) and len(
-        {rest for _, rest in spoken.values()}
-    ) == 1
+    return (
+        bool(spoken)
+        and all(part is not None for part, _ in spoken.values())
+        and len({rest for _, rest in spoken.values()}) == 1
+    )
 
 
 def _check_no_parts_below(place: Path, pictures: list[Picture]) -> None:

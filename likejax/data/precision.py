@@ -16,7 +16,7 @@ LARGEST_LOSS = 1e-3
 
 
 def check_representable(
-    examples: Float[np.ndarray, "n *event"], dtype: Any, *, columns: Sequence[str] | None = None
+    examples: Float[np.ndarray, "n ..."], dtype: Any, *, columns: Sequence[str] | None = None
 ) -> None:
     """Raises a ValueError if ``dtype`` cannot hold a column: its values are too large, or its variation is lost.
 
@@ -49,7 +49,7 @@ def check_representable(
         )
 
 
-def never_varies(rows: Float[np.ndarray, "n *event"]) -> Bool[np.ndarray, "*event"]:
+def never_varies(rows: Float[np.ndarray, "n ..."]) -> Bool[np.ndarray, "..."]:
     """Which columns vary by no more than the rounding of the type they are stored in."""
     eps = float(np.finfo(rows.dtype).eps)
     first = rows[:1].astype(np.float64)

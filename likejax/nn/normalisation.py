@@ -10,7 +10,6 @@ from jaxtyping import Array, Bool, Float
 
 from likejax.nn.modules import replace
 
-
 ROUNDING = 32
 """Spacings of floating-point numbers, relative to the largest value of a channel, up to which its spread is noise."""
 
