@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import pickle
 import struct
 import zipfile
 
@@ -236,6 +237,43 @@ def test_small_imagenet(tmp_path):
     assert "published as the validation part, and the only held-out one: the test part here" in parts["test"].provenance
 
 
+@pytest.mark.parametrize("suffix", ["", ".npz"])
+def test_downsampled_imagenet_in_batches(tmp_path, suffix):
+    """Ten batches in the order of their numbers, planes to images, labels 1 to 1000 to classes 0 to 999."""
+    folder = tmp_path / "imagenet8"
+    folder.mkdir()
+    x, y = images(30, 8, 8), np.concatenate([[1, 1000], RNG.integers(1, 1001, 28)])
+    planes = x.transpose(0, 3, 1, 2).reshape(30, -1)
+
+    def save(name, rows):
+        batch = {"data": planes[rows], "labels": y[rows].tolist(), "mean": planes.mean(0)}
+        if suffix:
+            np.savez(folder / f"{name}{suffix}", **batch)
+        else:
+            (folder / name).write_bytes(pickle.dumps(batch, protocol=4))
+
+    for i in range(10):
+        save(f"train_data_batch_{i + 1}", slice(2 * i, 2 * i + 2))
+    save("val_data", slice(20, 30))
+    parts = load_parts("imagenet8", data_dir=tmp_path)
+    assert list(parts) == list(SPLITS)
+    np.testing.assert_array_equal(parts["test"].examples, x[20:])
+    np.testing.assert_array_equal(parts["test"].labels, y[20:] - 1)
+    assert parts["train"].num_classes == 1000
+    in_order = np.concatenate([parts["train"].examples, parts["validation"].examples])
+    assert {image.tobytes() for image in in_order} == {image.tobytes() for image in x[:20]}
+    np.testing.assert_array_equal(parts["train"].examples[0], x[0])
+    assert "imagenet8" in lj.datasets(tmp_path)
+
+
+def test_channels_that_come_first(tmp_path):
+    x = images(20, 8, 8)
+    np.savez(tmp_path / "torch.npz", X=x.transpose(0, 3, 1, 2))
+    parts = load_parts("torch", data_dir=tmp_path)
+    assert set().union(*map(rows, parts.values())) == {image.tobytes() for image in x}
+    assert "axes (n, 3, 8, 8) brought to (n, height, width, channels)" in parts["test"].provenance
+
+
 @pytest.mark.parametrize("classes", [None, ("cat", "dog")])
 def test_one_folder_of_images_gives_all_parts(tmp_path, classes):
     pictures = images(40)
@@ -405,6 +443,20 @@ def test_texts_that_are_no_tables(tmp_path, text, message):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(ValueError, match=message):
         lj.load("a", data_dir=tmp_path)
+
+
+def test_integer_tables_as_continuous_values(tmp_path):
+    """Bytes have 256 levels, from a file as from memory; a step behind the name takes them as continuous."""
+    x = RNG.integers(0, 11, (50, 4)).astype(np.uint8)
+    np.savez(tmp_path / "counts.npz", X=x)
+    assert lj.load("counts", data_dir=tmp_path).levels == lj.Dataset.from_array(x).levels == 256
+    parts = load_parts("counts+continuous", data_dir=tmp_path)
+    assert {(part.levels, part.examples.dtype.name) for part in parts.values()} == {(None, "float32")}
+    assert parts["test"].provenance[-1] == "256 levels taken as continuous values"
+    with pytest.raises(ValueError, match="expected a table of integers"):
+        lj.load("digits+continuous")
+    with pytest.raises(ValueError, match="expected a table of integers"):
+        parts["test"].continuous()
 
 
 # --- names

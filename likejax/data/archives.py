@@ -88,12 +88,18 @@ def _raw(
     count = len(examples)
     if labels.size == count:
         return Raw(examples, labels.reshape(-1), notes)
-    if labels.ndim == 2 and len(labels) == count:
-        if labels.dtype.kind in "buif" and ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all():
+    if labels.ndim >= 2 and len(labels) == count:
+        if _is_one_hot(labels):
             return Raw(examples, labels.argmax(1), (*notes, f"{labels_key}: one-hot rows taken as class numbers"))
         several = f"{labels_key} of shape {labels.shape} is no class number per example: not taken"
         return Raw(examples, None, (*notes, several))
     raise FileError(place, f"expected {count} labels, got {labels_key} of shape {labels.shape} for {key}")
+
+
+def _is_one_hot(labels: np.ndarray) -> bool:
+    if labels.ndim != 2 or labels.dtype.kind not in "buif":
+        return False
+    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
 
 
 def examples_first(place: Path, arrays: Mapping[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:

@@ -10,7 +10,7 @@ from likejax.data import formats
 from likejax.data.archives import keys_of_parts
 from likejax.data.delimited import SUFFIXES as TEXT
 from likejax.data.delimited import layout
-from likejax.data.folders import FILES, is_idx
+from likejax.data.folders import FILES, is_idx, is_imagenet_batch
 from likejax.data.parts import is_hidden, split_name
 from likejax.data.tables import TABLES
 
@@ -94,7 +94,7 @@ def _files(folder: Path) -> list[Path]:
 def _is_one(folder: Path) -> bool:
     """Whether the files directly in a folder are one dataset."""
     names = [path.name for path in _files(folder)]
-    if any(is_idx(name) for name in names) or any(name.endswith(".mat") for name in names):
+    if any(is_idx(name) or is_imagenet_batch(name) or name.endswith(".mat") for name in names):
         return True
     if archives := [name for name in names if name.endswith(".npz")]:
         return len(archives) == 1 or _are_parts(archives)

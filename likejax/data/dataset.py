@@ -226,6 +226,16 @@ class Dataset:
         order = np.random.default_rng(seed).permutation(len(self))
         return self.take(order, step=f"permuted with seed {seed}")
 
+    def continuous(self) -> Dataset:
+        """Rows of an integer table as continuous values, for densities without levels; no noise is added.
+
+        Log-likelihoods are then densities in nats, which can grow without bound where values repeat.
+        """
+        if self.levels is None or self.examples.ndim != 2:
+            raise ValueError(f"expected a table of integers to take as continuous, got {self!r}")
+        values = dataclasses.replace(self, levels=None)
+        return values._step(self.examples.astype(np.float32), f"{self.levels} levels taken as continuous values")
+
     def invert(self) -> Dataset:
         """``levels - 1 - x``: ink becomes paper."""
         levels = self._levels()

@@ -25,6 +25,7 @@ Parts = dict[str, Raw]
 FILES = (".npz", ".npy", ".mat", *TEXT)
 """What single files that are datasets are called."""
 _PART = "|".join(sorted(PART_NAMES, key=len, reverse=True))
+_IMAGENET = re.compile(r"(?P<part>train|val)_data(_batch_(?P<number>\d+))?(\.npz)?")
 _IDX = re.compile(rf"(?P<before>.*?)(?P<part>{_PART})-images[-.]idx3-ubyte(\.gz)?")
 
 
@@ -39,7 +40,7 @@ def load_folder(folder: Path, name: str) -> dict[str, Dataset]:
     """
     known = _known(name)
     zips = partial(parts_in_zips, pattern=known.archives)
-    for form in (_idx, _mat, _npz, _npy, _cifar_binary, _cifar_python, parts_in_folder, zips, _text):
+    for form in (_idx, _mat, _imagenet_batches, _npz, _npy, _cifar_binary, _cifar_python, parts_in_folder, zips, _text):
         parts = form(folder)
         if parts:
             return assembled(folder, name, parts)
@@ -78,6 +79,7 @@ def assembled(place: Path, name: str, parts: Mapping[str, Raw]) -> dict[str, Dat
     _check_shapes(place, parts)
     dtype = np.result_type(*(raw.examples.dtype for raw in parts.values()))
     examples = {part: raw.examples.astype(dtype, copy=False) for part, raw in parts.items()}
+    examples, turned = _channels_last(examples)
     levels, notes = _levels(examples)
     try:
         classes = known.classes({part: raw.labels for part, raw in parts.items()})
@@ -96,7 +98,7 @@ def assembled(place: Path, name: str, parts: Mapping[str, Raw]) -> dict[str, Dat
                 class_names=classes.names,
                 name=name,
                 split=split or "train",
-                provenance=[f"files of {name}, {title}", *raw.notes, *notes, *found, *classes.notes],
+                provenance=[f"files of {name}, {title}", *raw.notes, *turned, *notes, *found, *classes.notes],
             )
         except (TypeError, ValueError) as error:
             raise FileError(place, f"{title}: {error}") from error
@@ -112,6 +114,18 @@ def _check_shapes(place: Path, parts: Mapping[str, Raw]) -> None:
     columns = {raw.columns for raw in parts.values()}
     if len(columns) > 1:
         raise FileError(place, "expected the same columns in all parts, in the same order; the headers differ")
+
+
+def _channels_last(examples: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Square integer images whose one or three channels come first, as PyTorch programs save them, turned."""
+    arrays = list(examples.values())
+    if arrays[0].ndim != 4 or any(array.dtype.kind not in "buif" for array in arrays):
+        return examples, ()
+    channels, height, width = arrays[0].shape[1:]
+    if channels not in (1, 3) or height != width or width < 8:
+        return examples, ()
+    turned = {part: np.ascontiguousarray(array.transpose(0, 2, 3, 1)) for part, array in examples.items()}
+    return turned, (f"axes (n, {channels}, {height}, {width}) brought to (n, height, width, channels)",)
 
 
 def _levels(examples: Mapping[str, np.ndarray]) -> tuple[int | None, tuple[str, ...]]:
@@ -248,6 +262,43 @@ def _mat_parts(path: Path, part: str) -> Parts:
     arrays, notes = examples_first(path, formats.read_mat(path))
     found = parts_of_arrays(path, arrays, file_part=part)
     return {split: raw._replace(notes=(*notes, *raw.notes)) for split, raw in found.items()}
+
+
+def is_imagenet_batch(name: str) -> bool:
+    """Whether a file's name is that of a batch of the downsampled ImageNet of 2017."""
+    return _IMAGENET.fullmatch(name) is not None
+
+
+def _imagenet_batches(folder: Path) -> Parts:
+    """The downsampled ImageNet in batches, ``.npz`` or pickled: rows of planes, labels from 1.
+
+    References:
+      Chrabaszcz, Loshchilov and Hutter, 2017, A downsampled variant of ImageNet, arXiv:1707.08819.
+    """
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for path in visible_files(folder):
+        if match := _IMAGENET.fullmatch(path.name):
+            found.setdefault(PART_NAMES[match["part"]], []).append((int(match["number"] or 0), path))
+    return {part: _joined(folder, [path for _, path in sorted(paths)]) for part, paths in found.items()}
+
+
+def _joined(folder: Path, paths: list[Path]) -> Raw:
+    batches = [_imagenet_batch(path) for path in paths]
+    if len({images.shape[1:] for images, _ in batches}) > 1:
+        raise FileError(folder, f"expected batches of images of one size: {', '.join(path.name for path in paths)}")
+    images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    return Raw(images, labels, (f"{len(paths)} batches",))
+
+
+def _imagenet_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    sides = (8, 16, 32, 64)
+    if path.suffix != ".npz":
+        return formats.read_cifar_pickle(path, sides=sides)
+    arrays = formats.read_npz(path)
+    images = formats.planes_to_images(arrays["data"], sides) if "data" in arrays else None
+    if images is None or arrays.get("labels", np.empty(0)).shape != (len(images),):
+        raise FileError(path, "expected 'data', rows of three planes of 8x8 to 64x64, and 'labels', one for each")
+    return images, arrays["labels"]
 
 
 def _npz(folder: Path) -> Parts:

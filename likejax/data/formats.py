@@ -220,8 +220,16 @@ def read_cifar_binary(path: Path, *, label_bytes: int = 1) -> tuple[np.ndarray, 
     return np.ascontiguousarray(images), rows[:, label_bytes - 1].astype(np.int64)
 
 
-def read_cifar_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images ``(n, 32, 32, 3)`` and labels from a CIFAR python batch, by an unpickler that builds only data."""
+def read_cifar_pickle(path: Path, *, sides: tuple[int, ...] = (32,)) -> tuple[np.ndarray, np.ndarray]:
+    """Images and labels from a CIFAR python batch, by an unpickler that builds only data.
+
+    Args:
+      path: The file.
+      sides: Heights of the square RGB images that it may hold.
+
+    Returns:
+      Images ``(n, side, side, 3)`` and labels ``(n,)``.
+    """
     try:
         with path.open("rb") as file:
             batch = _DataUnpickler(file, encoding="bytes").load()
@@ -231,12 +239,22 @@ def read_cifar_pickle(path: Path) -> tuple[np.ndarray, np.ndarray]:
         raise FileError(path, f"expected a dictionary, got {type(batch).__name__}")
     batch = {k.decode("latin1") if isinstance(k, bytes) else k: v for k, v in batch.items()}
     data, labels = batch.get("data"), batch.get("fine_labels", batch.get("labels"))
-    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
-        raise FileError(path, "expected 'data' to be a uint8 array of 3072 columns")
-    if not isinstance(labels, list) or len(labels) != len(data) or not all(type(label) is int for label in labels):
+    images = planes_to_images(data, sides) if isinstance(data, np.ndarray) else None
+    if images is None:
+        columns = " or ".join(str(3 * side**2) for side in sides)
+        raise FileError(path, f"expected 'data' to be a uint8 array of {columns} columns")
+    if not isinstance(labels, list) or len(labels) != len(images) or not all(type(label) is int for label in labels):
         count = f"{len(labels)} of them" if isinstance(labels, list) else type(labels).__name__
-        raise FileError(path, f"expected {len(data)} labels, integers in a list, got {count}")
-    return np.ascontiguousarray(data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)), np.array(labels, np.int64)
+        raise FileError(path, f"expected {len(images)} labels, integers in a list, got {count}")
+    return images, np.array(labels, np.int64)
+
+
+def planes_to_images(rows: np.ndarray, sides: tuple[int, ...]) -> np.ndarray | None:
+    """Images ``(n, side, side, 3)`` of rows that hold a red, a green and a blue plane; ``None`` if they hold others."""
+    for side in sides:
+        if rows.dtype == np.uint8 and rows.ndim == 2 and rows.shape[1] == 3 * side**2:
+            return np.ascontiguousarray(rows.reshape(-1, 3, side, side).transpose(0, 2, 3, 1))
+    return None
 
 
 class _DataUnpickler(pickle.Unpickler):

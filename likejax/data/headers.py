@@ -7,7 +7,7 @@ from pathlib import Path
 from likejax.data import formats
 from likejax.data.delimited import SUFFIXES as TEXT
 from likejax.data.delimited import layout
-from likejax.data.folders import is_idx
+from likejax.data.folders import is_idx, is_imagenet_batch
 from likejax.data.formats import FileError
 from likejax.data.parts import is_hidden, visible_files
 
@@ -39,6 +39,8 @@ def _file(path: Path) -> list[str]:
 def _folder(folder: Path) -> list[str]:
     if paths := [path for path in visible_files(folder) if is_idx(path.name)]:
         return [f"{path.name.split('-images')[0]} {formats.idx_header(path)}" for path in paths]
+    if paths := [path for path in visible_files(folder) if is_imagenet_batch(path.name)]:
+        return [f"{len(paths)} batches of the downsampled ImageNet"]
     for ending in (".mat", ".npz", ".npy"):
         if paths := visible_files(folder, ending):
             return [told for path in paths for told in _in_folder(path, ending)]

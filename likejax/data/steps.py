@@ -11,8 +11,8 @@ def apply_steps(dataset: Dataset, steps: list[str]) -> Dataset:
     """The dataset after each step in order, noted in its provenance.
 
     Args:
-      dataset: Integer images.
-      steps: ``invert``, ``grey``, ``colour``, ``transpose``, ``levels:N``, ``pad:HEIGHTxWIDTH``,
+      dataset: Integer images, or a table.
+      steps: ``continuous`` (for tables), ``invert``, ``grey``, ``colour``, ``transpose``, ``levels:N``, ``pad:HEIGHTxWIDTH``,
         ``resize:HEIGHTxWIDTH`` or ``resize:HEIGHTxWIDTH:FILTER``, ``binarise:SEED``.
 
     Raises:
@@ -40,6 +40,7 @@ def _resize(dataset: Dataset, size: str, filter: str = "box") -> Dataset:
 
 
 STEPS: dict[str, Callable[..., Dataset]] = {
+    "continuous": Dataset.continuous,
     "invert": Dataset.invert,
     "grey": Dataset.grey,
     "colour": Dataset.colour,
@@ -50,6 +51,7 @@ STEPS: dict[str, Callable[..., Dataset]] = {
     "binarise": lambda dataset, seed: dataset.binarise(int(seed)),
 }
 USAGE = (
+    "continuous",
     "invert",
     "grey",
     "colour",
