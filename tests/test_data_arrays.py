@@ -11,6 +11,8 @@ import scipy.sparse
 
 import likejax as lj
 from likejax.data import as_dataset
+from likejax.data.augment import augmentation
+from likejax.data.steps import apply_steps
 
 RNG = np.random.default_rng(0)
 
@@ -187,6 +189,22 @@ def test_fingerprint_sees_labels_and_weights():
     assert {data.examples_fingerprint() for data in forms} == {plain.fingerprint()}
     narrow = dataclasses.replace(forms[1], labels=labels.astype(np.uint8))
     assert narrow.fingerprint() == forms[1].fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda data: lj.Dataset.from_array(data.examples, split="val"), "expected a split.*got 'val'"),
+        (lambda data: lj.Dataset.from_array(data.examples, split="tests"), "did you mean 'test'"),
+        (lambda data: data.resize(8, 8, filter="bilinaer"), "did you mean 'bilinear'"),
+        (lambda data: data.pad(8, 8, value=256), r"a value in 0\.\.255 to pad with, got 256"),
+        (lambda data: apply_steps(data, ["invrt"]), "did you mean 'invert'"),
+        (lambda data: augmentation("flp", levels=256), "did you mean 'flip'"),
+    ],
+)
+def test_words_almost_right(make, message):
+    with pytest.raises(ValueError, match=message):
+        make(lj.Dataset.from_array(np.zeros((3, 4, 4), np.uint8)))
 
 
 # --- as_dataset

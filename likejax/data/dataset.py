@@ -14,7 +14,11 @@ from jaxtyping import Float, Integer, Num
 
 from likejax.data.arrays import as_labels, as_numbers
 from likejax.data.augment import mutate
+from likejax.data.names import meant
 from likejax.data.precision import check_representable
+
+SPLITS = ("train", "validation", "test")
+"""What the parts of a dataset are called."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,6 +92,7 @@ class Dataset:
           >>> lj.Dataset.from_array(np.zeros((5, 28, 28), np.uint8)).event_shape
           (28, 28, 1)
         """
+        check_split(split)
         (array, columns, notes), levels = as_numbers(examples, levels=levels)
         names = None if class_names is None else tuple(str(each) for each in class_names)
         if labels is not None:
@@ -243,7 +248,9 @@ class Dataset:
 
     def pad(self, height: int, width: int, *, value: int = 0) -> Dataset:
         """Images in the middle of a larger canvas of constant ``value``."""
-        self._levels()
+        levels = self._levels()
+        if not 0 <= value < levels:
+            raise ValueError(f"expected a value in 0..{levels - 1} to pad with, got {value}")
         margins = [(0, 0), *(self._margin(axis, size) for axis, size in ((1, height), (2, width))), (0, 0)]
         padded = np.pad(self.examples, margins, constant_values=value)
         return self._step(padded, f"padded to {height}x{width} with {value}")
@@ -263,7 +270,7 @@ class Dataset:
             raise ValueError(f"expected 8-bit images to resize, got {self.levels} levels")
         filters = {f.name.lower(): f for f in Image.Resampling}
         if filter not in filters:
-            raise ValueError(f"unknown filter {filter!r}; the filters are {', '.join(filters)}")
+            raise ValueError(f"unknown filter {filter!r}; the filters are {', '.join(filters)}{meant(filter, filters)}")
 
         def one(plane: np.ndarray) -> np.ndarray:
             return np.asarray(Image.fromarray(plane).resize((width, height), filters[filter]))
@@ -416,6 +423,12 @@ def _weights(weights: Any, count: int) -> Float[np.ndarray, " n"]:
     if len(wrong):
         raise ValueError(f"expected {count} positive finite weights, got {weights[wrong[0]]} at row {wrong[0]}")
     return weights
+
+
+def check_split(split: str) -> None:
+    """Raises a ValueError unless ``split`` is one of ``SPLITS``."""
+    if split not in SPLITS:
+        raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}{meant(split, SPLITS)}")
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

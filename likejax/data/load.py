@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 from functools import lru_cache
 from pathlib import Path
 
 from likejax.data.builtin import load_digits, load_photographs
 from likejax.data.catalogue import named_places, place_of, prepared
-from likejax.data.dataset import Dataset
+from likejax.data.dataset import Dataset, check_split
 from likejax.data.folders import load_file, load_folder
 from likejax.data.headers import outline_of
-from likejax.data.splits import check_split, completed, pick
+from likejax.data.names import meant
+from likejax.data.splits import completed, pick
 from likejax.data.steps import apply_steps
 from likejax.data.tables import TABLES, load_table
 from likejax.data.toys import TOYS, load_toy
@@ -159,10 +159,9 @@ def _from_tfds(name: str, folder: Path | None) -> dict[str, Dataset]:
     except ValueError as error:
         where = f"{folder}/{name} does not exist" if folder else "no data_dir was given and LIKEJAX_DATA is not set"
         known = ", ".join((*BUILT_IN, *TOYS))
-        near = difflib.get_close_matches(name, datasets(folder), n=1)
-        meant = f" Did you mean {near[0]!r}?" if near else ""
+        near = meant(name, datasets(folder)) or "."
         other = f" TFDS calls it {theirs!r}." if theirs != short else ""
         raise ValueError(
             f"no dataset {name!r}: it is not built in ({known}), and {where}; put its files (IDX, .npz, .npy, MATLAB, "
-            f".csv, CIFAR batches or images) into a folder of that name and pass data_dir.{meant}{other} {error}"
+            f".csv, CIFAR batches or images) into a folder of that name and pass data_dir{near}{other} {error}"
         ) from error

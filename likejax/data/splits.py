@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import itertools
 import math
@@ -12,9 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from likejax.data.dataset import Dataset
+from likejax.data.dataset import SPLITS, Dataset, check_split
 
-SPLITS = ("train", "validation", "test")
 _CARVING_SEED = 20180709  # any fixed number: the carved rows must be the same on every machine for ever
 
 
@@ -190,14 +188,6 @@ def halves(dataset: Dataset, order: np.ndarray) -> tuple[Dataset, Dataset]:
     if not 0 < middle < len(order):
         raise ValueError(f"expected at least two different examples to cut in halves, got {dataset!r}")
     return dataset.take(np.sort(together[:middle])), dataset.take(np.sort(together[middle:]))
-
-
-def check_split(split: str) -> None:
-    """Raises a ValueError unless ``split`` is one of ``SPLITS``."""
-    if split not in SPLITS:
-        near = difflib.get_close_matches(str(split), SPLITS, n=1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}{meant}")
 
 
 def pick(name: str, parts: Mapping[str, Dataset], split: str) -> Dataset:

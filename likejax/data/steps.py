@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from likejax.data.dataset import Dataset
+from likejax.data.names import meant
 
 
 def apply_steps(dataset: Dataset, steps: list[str]) -> Dataset:
@@ -12,8 +13,8 @@ def apply_steps(dataset: Dataset, steps: list[str]) -> Dataset:
 
     Args:
       dataset: Integer images, or a table.
-      steps: ``continuous`` (for tables), ``invert``, ``grey``, ``colour``, ``transpose``, ``levels:N``, ``pad:HEIGHTxWIDTH``,
-        ``resize:HEIGHTxWIDTH`` or ``resize:HEIGHTxWIDTH:FILTER``, ``binarise:SEED``.
+      steps: ``invert``, ``grey``, ``colour``, ``transpose``, ``levels:N``, ``pad:HEIGHTxWIDTH``,
+        ``resize:HEIGHTxWIDTH`` or ``resize:HEIGHTxWIDTH:FILTER``, ``binarise:SEED``; ``continuous`` for tables.
 
     Raises:
       ValueError: For an unknown step, or one that does not fit the data.
@@ -21,7 +22,9 @@ def apply_steps(dataset: Dataset, steps: list[str]) -> Dataset:
     for step in steps:
         name, *arguments = step.split(":")
         if name not in STEPS:
-            raise ValueError(f"unknown step {step!r} behind a dataset's name; there are {', '.join(USAGE)}")
+            raise ValueError(
+                f"unknown step {step!r} behind a dataset's name; there are {', '.join(USAGE)}{meant(name, STEPS)}"
+            )
         try:
             dataset = STEPS[name](dataset, *arguments)
         except (TypeError, ValueError) as error:
@@ -40,7 +43,6 @@ def _resize(dataset: Dataset, size: str, filter: str = "box") -> Dataset:
 
 
 STEPS: dict[str, Callable[..., Dataset]] = {
-    "continuous": Dataset.continuous,
     "invert": Dataset.invert,
     "grey": Dataset.grey,
     "colour": Dataset.colour,
@@ -49,9 +51,9 @@ STEPS: dict[str, Callable[..., Dataset]] = {
     "pad": lambda dataset, size: dataset.pad(*_size(size)),
     "resize": _resize,
     "binarise": lambda dataset, seed: dataset.binarise(int(seed)),
+    "continuous": Dataset.continuous,
 }
 USAGE = (
-    "continuous",
     "invert",
     "grey",
     "colour",
@@ -60,4 +62,5 @@ USAGE = (
     "pad:HEIGHTxWIDTH",
     "resize:HEIGHTxWIDTH[:FILTER]",
     "binarise:SEED",
+    "continuous",
 )
