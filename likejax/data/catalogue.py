@@ -42,10 +42,10 @@ def named_places(folder: Path) -> dict[str, Path]:
     """Every dataset below a folder, by the name that ``place_of`` finds it by."""
     places = [*_loose_files(folder), *_below(folder, 1)]
     short = [_short(place) for place in places]
-    found = {
-        (name if short.count(name) == 1 else place).relative_to(folder).as_posix(): place
-        for place, name in zip(places, short, strict=True)
-    }
+    found = {}
+    for place, name in zip(places, short, strict=True):
+        called = name if short.count(name) == 1 else place
+        found[called.relative_to(folder).as_posix()] = place
     return dict(sorted(found.items()))
 
 

@@ -168,11 +168,11 @@ def _digit_classes(labels: Mapping[str, np.ndarray | None]) -> Classes:
     """SVHN's labels 1 to 10, where 10 is the digit 0, as the digits."""
     given = {part: each for part, each in labels.items() if each is not None}
     highest = max((int(each.max()) for each in given.values() if each.size), default=0)
-    digits = {part: given[part].astype(np.int64) % 10 if part in given else None for part in labels}
+    digits = {part: each.astype(np.int64) % 10 for part, each in given.items()}
     if not given or highest > 10:
         return numbered(labels)
     notes = ("label 10 is the digit 0",) if highest == 10 else ()
-    return Classes(digits, tuple("0123456789"), notes)
+    return Classes({part: digits.get(part) for part in labels}, tuple("0123456789"), notes)
 
 
 @dataclasses.dataclass(frozen=True)

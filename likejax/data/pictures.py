@@ -20,6 +20,11 @@ class Picture(NamedTuple):
     name: str
     open: Callable[[], Any]
 
+    @property
+    def top(self) -> str:
+        """The first folder of the path; empty for an image outside of folders."""
+        return self.path[0] if len(self.path) > 1 else ""
+
 
 def parts_in_folder(folder: Path) -> dict[str, Raw]:
     """Images below a folder: parts are folders called ``train``, ``test`` ..., classes the folders below them."""
@@ -69,7 +74,7 @@ def _without_wrapper(pictures: list[Picture]) -> list[Picture]:
 
 def _parts(place: Path, pictures: list[Picture], *, each_once: bool) -> dict[str, Raw]:
     parts, notes = _by_part(place, pictures)
-    classes = {picture.path[0] if len(picture.path) > 1 else "" for part in parts.values() for picture in part}
+    classes = {picture.top for part in parts.values() for picture in part}
     if "" in classes and len(classes) > 1:
         named = ", ".join(sorted(classes - {""})[:5])
         raise FileError(
@@ -83,7 +88,7 @@ def _parts(place: Path, pictures: list[Picture], *, each_once: bool) -> dict[str
 
 def _by_part(place: Path, pictures: list[Picture]) -> tuple[dict[str, list[Picture]], tuple[str, ...]]:
     """Pictures by part, with paths below the part; ``WHOLE`` if no folder names one."""
-    tops = sorted({picture.path[0] if len(picture.path) > 1 else "" for picture in pictures})
+    tops = sorted({picture.top for picture in pictures})
     spoken = {top: split_name(top) for top in tops}
     exact = [top for top in tops if top.lower() in PART_NAMES]
     if len(exact) > 1 or exact == tops:
@@ -106,7 +111,7 @@ def _by_part(place: Path, pictures: list[Picture]) -> tuple[dict[str, list[Pictu
     notes = (f"not used: {', '.join(unused)}",) if unused else ()
     parts: dict[str, list[Picture]] = {}
     for picture in pictures:
-        if picture.path[0] in part_of and len(picture.path) > 1:
+        if picture.top in part_of:
             parts.setdefault(part_of[picture.path[0]], []).append(picture._replace(path=picture.path[1:]))
     return parts, notes
 
