@@ -172,6 +172,7 @@ def check_fit(density: Density, dataset: Dataset) -> None:
             check_labels(dataset.labels, density.num_classes)
         except ValueError as error:
             raise ValueError(f"dataset {dataset.name!r}, {dataset.split}: {error}") from error
+    dataset.check_precision()
 
 
 def _combine(log_probs: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:

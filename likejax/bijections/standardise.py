@@ -8,13 +8,14 @@ from jaxtyping import Array, Float
 
 from likejax.bijections.bijection import Bijection
 from likejax.nn.modules import Buffer, replace
+from likejax.nn.normalisation import channel_statistics
 
 
 class Standardise(Bijection):
     """``z = (x - mean) / std`` with the mean and standard deviation of each entry of the data; not trained.
 
     ``log_det = -sum(log std)``, so nats refer to the data as given. ``initialise`` takes the statistics; an entry
-    that does not vary keeps its scale.
+    that varies by no more than the rounding of its values keeps its scale.
 
     Args:
       dimensions: Entries of a vector.
@@ -33,8 +34,9 @@ class Standardise(Bijection):
         return z * self.std[...] + self.mean[...]
 
     def initialise(self, batch: Float[Array, "batch d"], key: Array) -> Standardise:
-        std = jnp.std(batch, axis=0)
-        return replace(self, mean=Buffer(jnp.mean(batch, axis=0)), std=Buffer(jnp.where(std > 0, std, 1.0)))
+        statistics = channel_statistics(batch)
+        std = jnp.where(statistics.varies, statistics.std, 1.0)
+        return replace(self, mean=Buffer(statistics.mean), std=Buffer(std))
 
     def sum_log_std(self) -> Float[Array, ""]:
         """``sum(log std)``: what is added to nats of the data to get nats of the standardised data."""

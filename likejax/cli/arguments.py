@@ -23,7 +23,7 @@ commands:
                       out-of-distribution scores: a table with intervals, pictures
   summary RUN         what a run was, and where it stands
   presets             the presets, a line each
-  datasets            the datasets found here
+  datasets [NAME]     the datasets found here, or all that was understood of one
   demo                train a small Glow, compare it with baselines, write a report
 
 `likejax COMMAND --help` shows a command's arguments, `likejax train PRESET --help` every setting of a preset.

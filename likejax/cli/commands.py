@@ -204,16 +204,23 @@ def presets(args: Sequence[str]) -> int:
 
 def datasets(args: Sequence[str]) -> int:
     from likejax.config import parse
-    from likejax.data.load import datasets
+    from likejax.data.describe import described
+    from likejax.data.load import datasets, outline
 
-    description = "The datasets that can be loaded here by name."
-    arguments = parse(DatasetsArguments, args, prog="likejax datasets", description=description)
+    description = "The datasets that can be loaded here by name; with a NAME, all that was understood of this one."
+    name = args[0] if args and not args[0].startswith("-") else None
+    rest = list(args) if name is None else list(args[1:])
+    arguments = parse(DatasetsArguments, rest, prog="likejax datasets [NAME]", description=description)
+    if name is not None:
+        print(described(name, data_dir=arguments.data_dir))
+        return 0
     found = datasets(arguments.data_dir)
     width = max(map(len, found))
     for name, source in found.items():
-        print(f"{name:<{width}}  {source}")
+        print(f"{name:<{width}}  {outline(name, data_dir=arguments.data_dir) or source}")
+    print("\nlikejax datasets NAME tells the parts, classes and values of one.")
     if arguments.data_dir is None and "LIKEJAX_DATA" not in os.environ:
-        print("\nFor files, pass --data-dir or set LIKEJAX_DATA; tfds/NAME asks TensorFlow Datasets.")
+        print("For files, pass --data-dir or set LIKEJAX_DATA; tfds/NAME asks TensorFlow Datasets.")
     return 0
 
 

@@ -8,6 +8,8 @@ from functools import partial
 import numpy as np
 from jaxtyping import Integer
 
+from likejax.data.names import meant
+
 Images = Integer[np.ndarray, "n height width channels"]
 
 
@@ -73,7 +75,8 @@ def augmentation(spec: str, *, levels: int | None) -> Callable[[Images, np.rando
     """
     name, colon, rate = spec.partition(":")
     if name not in AUGMENTATIONS:
-        raise ValueError(f"unknown augmentation {name!r}; there are flip, shift, binarise and mutate:RATE")
+        near = meant(name, AUGMENTATIONS)
+        raise ValueError(f"unknown augmentation {name!r}; there are flip, shift, binarise and mutate:RATE{near}")
     if levels is None:
         raise ValueError(f"expected integer images to augment by {name}, got continuous data")
     if bool(colon) != (name == "mutate"):

@@ -23,6 +23,7 @@ def load_digits() -> dict[str, Dataset]:
         digits.images.astype(np.uint8),
         levels=17,
         labels=digits.target,
+        class_names=[str(each) for each in digits.target_names],
         name="digits",
         provenance=["scikit-learn's digits (UCI optical recognition of handwritten digits)"],
     )

@@ -4,14 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import os
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Integer, Num
 
+from likejax.data.arrays import as_labels, as_numbers
 from likejax.data.augment import mutate
-from likejax.density import integer_dtype
+from likejax.data.names import meant
+from likejax.data.precision import check_representable
+
+SPLITS = ("train", "validation", "test")
+"""What the parts of a dataset are called."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +38,8 @@ class Dataset:
       weights: Read-only positive weights ``(n,)`` of the examples in the training loss, or ``None`` for equal ones.
       binarisation: How grey values became zeros and ones; empty if they did not.
       colour_order: What three channels are, in order.
+      class_names: Name of each class, the same in all parts of a source; ``None`` if nothing is known of classes.
+      columns: Names of the columns of a table, or ``None``.
     """
 
     name: str
@@ -42,6 +51,8 @@ class Dataset:
     weights: Float[np.ndarray, " n"] | None = None
     binarisation: str = ""
     colour_order: str = "RGB"
+    class_names: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
 
     @classmethod
     def from_array(
@@ -55,67 +66,50 @@ class Dataset:
         split: str = "train",
         provenance: Sequence[str] = ("from an array in memory",),
         colour_order: str = "RGB",
+        class_names: Sequence[str] | None = None,
     ) -> Dataset:
-        """A dataset of any array, or of anything that ``numpy.asarray`` turns into one.
+        """A dataset of any array, data frame or nested list.
 
         Args:
           examples: ``(n, *event_shape)``. Integer images may lack the channel axis.
-          levels: Number of integer values; 256 if not given and the array is ``uint8``.
-          labels: Integers ``(n,)``.
+          levels: Number of integer values. If not given: 2 for booleans, 256 for ``uint8`` and for images of other
+            integers within 0..255; tables of other integers, and floats, are continuous.
+          labels: Class numbers from 0, ``(n,)``.
           weights: Positive numbers ``(n,)``: how much each example counts in training.
           name: What the data are called.
           split: Which part they are.
           provenance: Where they come from.
           colour_order: What three channels are, in order.
+          class_names: Name of each class, in the order of the labels.
 
         Raises:
           TypeError: If the array is not numeric.
-          ValueError: If it is empty, holds NaN or infinities, leaves ``0..levels-1``, or the labels do not fit.
+          ValueError: If it is empty, holds masked, missing or infinite entries, leaves ``0..levels-1``, or labels or
+            weights do not fit.
 
         Example:
           >>> import numpy as np, likejax as lj
           >>> lj.Dataset.from_array(np.zeros((5, 28, 28), np.uint8)).event_shape
           (28, 28, 1)
         """
-        array = np.asarray(examples)
-        if array.dtype == np.bool_:
-            array, levels = array.astype(np.uint8), levels or 2
-        if array.dtype.kind not in "uif":
-            raise TypeError(f"expected a numeric array of examples, got dtype {array.dtype}")
-        if array.ndim < 2 or len(array) == 0:
-            raise ValueError(f"expected examples of shape (n, *event_shape) with n > 0, got shape {array.shape}")
-        if levels is None and array.dtype == np.uint8:
-            levels = 256
-        if levels is not None:
-            array = _integers(array, levels)
-            array = array[..., None] if array.ndim == 3 else array
-        elif array.dtype.kind == "f" and not np.isfinite(array).all():
-            raise ValueError(
-                f"expected finite examples, got {int((~np.isfinite(array)).sum())} NaN or infinite entries"
-            )
-        else:
-            array = array.astype(np.float64 if array.dtype == np.float64 else np.float32)
+        check_split(split)
+        (array, columns, notes), levels = as_numbers(examples, levels=levels)
+        names = None if class_names is None else tuple(str(each) for each in class_names)
         if labels is not None:
-            labels = np.asarray(labels)
-            if labels.shape != (len(array),) or labels.dtype.kind not in "ui":
-                raise ValueError(
-                    f"expected integer labels of shape ({len(array)},), got {labels.dtype} of shape {labels.shape}"
-                )
-            labels = _frozen(labels)
+            labels = _frozen(as_labels(labels, len(array), classes=None if names is None else len(names)))
         if weights is not None:
-            weights = np.asarray(weights, np.float64)
-            if weights.shape != (len(array),) or not (np.isfinite(weights).all() and (weights > 0).all()):
-                raise ValueError(f"expected {len(array)} positive finite weights, got shape {weights.shape}")
-            weights = _frozen(weights)
+            weights = _frozen(_weights(weights, len(array)))
         return cls(
             name,
             split,
             _frozen(array),
             levels=levels,
             labels=labels,
-            provenance=tuple(provenance),
+            provenance=(*provenance, *notes),
             weights=weights,
             colour_order=colour_order,
+            class_names=names,
+            columns=columns,
         )
 
     def __len__(self) -> int:
@@ -123,19 +117,95 @@ class Dataset:
 
     def __repr__(self) -> str:
         kind = f"{self.levels} levels" if self.levels else "continuous"
-        labels = "" if self.labels is None else ", labelled"
-        return f"Dataset({self.name!r}, {self.split}, n={len(self)}, {self.event_shape}, {kind}{labels})"
+        what = f"{self.event_shape} {self.examples.dtype.name}, {kind}"
+        if self.labels is not None:
+            what += f", {self.num_classes} class{'' if self.num_classes == 1 else 'es'}"
+        weighted = "" if self.weights is None else ", weighted"
+        return f"Dataset({self.name!r}, {self.split}, n={len(self)}, {what}{weighted})"
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """Shape of one example."""
         return self.examples.shape[1:]
 
+    @property
+    def num_classes(self) -> int | None:
+        """Number of classes in all parts of the source, or in these labels if that is not known; ``None`` without."""
+        if self.class_names is not None:
+            return len(self.class_names)
+        return None if self.labels is None else int(self.labels.max()) + 1
+
     def fingerprint(self) -> str:
-        """A hash of examples, levels and shape, 12 hexadecimal digits: the same data give the same."""
+        """A hash of examples, levels, labels and weights, 12 hexadecimal digits: the same data give the same.
+
+        Without labels and weights it is ``examples_fingerprint()``.
+        """
+        digest = self._digest()
+        for name, values in (("labels", self.labels), ("weights", self.weights)):
+            if values is not None:
+                wide = values.astype(np.int64 if name == "labels" else np.float64)
+                digest.update(name.encode() + np.ascontiguousarray(wide).tobytes())
+        return digest.hexdigest()[:12]
+
+    def examples_fingerprint(self) -> str:
+        """A hash of examples and levels alone, 12 hexadecimal digits: what ``fingerprint`` was before version 0.6."""
+        return self._digest().hexdigest()[:12]
+
+    def _digest(self) -> Any:
         digest = hashlib.sha256(f"{self.examples.shape} {self.examples.dtype} {self.levels}".encode())
         digest.update(np.ascontiguousarray(self.examples).data)
-        return digest.hexdigest()[:12]
+        return digest
+
+    def check_precision(self, dtype: Any = None) -> None:
+        """Raises a ValueError if a density that computes in ``dtype`` cannot hold a column of continuous data.
+
+        Looked at in float64: values beyond the range of the type, and columns whose variation is lost in rounding,
+        such as Unix times. The message names the column and says how to mend it.
+
+        Args:
+          dtype: Floating-point type; JAX's own if not given, which is float32 unless x64 is enabled.
+
+        Example:
+          >>> import numpy as np, likejax as lj
+          >>> times = 1.7e9 + np.random.default_rng(0).normal(size=(100, 1))
+          >>> data = lj.Dataset.from_array(times)
+          >>> data.subtract(data.column_means()).check_precision()
+        """
+        if self.levels is None:
+            dtype = jnp.result_type(float) if dtype is None else dtype
+            try:
+                check_representable(self.examples, dtype, columns=self.columns)
+            except ValueError as error:
+                raise ValueError(f"dataset {self.name!r}, {self.split}: {error}") from error
+
+    def column_means(self) -> Float[np.ndarray, "*event"]:
+        """Mean of every entry of continuous examples, in float64: an offset for ``subtract``."""
+        self._continuous("column_means")
+        return self.examples.mean(0, dtype=np.float64)
+
+    def subtract(self, offset: Any) -> Dataset:
+        """Continuous examples less an offset, in float64; log-likelihoods stay as they are.
+
+        A column far from zero, such as Unix times, loses its variation where a density computes in float32. Subtract
+        the same offset from all parts of a dataset.
+
+        Args:
+          offset: A number, or one for every entry of an example.
+        """
+        self._continuous("subtract")
+        offset = np.asarray(offset, np.float64)
+        if offset.shape not in ((), self.event_shape) or not np.isfinite(offset).all():
+            raise ValueError(
+                f"expected a finite offset of shape () or {self.event_shape} to subtract, got shape {offset.shape}"
+            )
+        digest = hashlib.sha256(offset.tobytes()).hexdigest()[:8]
+        told = f"{offset:.17g}" if offset.ndim == 0 else f"an offset per entry (hash {digest})"
+        examples = self.examples.astype(np.float64) - offset
+        return self._step(examples, f"{told} subtracted")
+
+    def _continuous(self, step: str) -> None:
+        if self.levels is not None:
+            raise ValueError(f"expected continuous data for {step}, got {self!r}")
 
     def representation(self) -> dict[str, Any]:
         """What a density sees of an example, whatever it shows: likelihoods compare only where this is equal."""
@@ -161,6 +231,16 @@ class Dataset:
         order = np.random.default_rng(seed).permutation(len(self))
         return self.take(order, step=f"permuted with seed {seed}")
 
+    def continuous(self) -> Dataset:
+        """Rows of an integer table as continuous values, for densities without levels; no noise is added.
+
+        Log-likelihoods are then densities in nats, which can grow without bound where values repeat.
+        """
+        if self.levels is None or self.examples.ndim != 2:
+            raise ValueError(f"expected a table of integers to take as continuous, got {self!r}")
+        values = dataclasses.replace(self, levels=None)
+        return values._step(self.examples.astype(np.float32), f"{self.levels} levels taken as continuous values")
+
     def invert(self) -> Dataset:
         """``levels - 1 - x``: ink becomes paper."""
         levels = self._levels()
@@ -168,7 +248,9 @@ class Dataset:
 
     def pad(self, height: int, width: int, *, value: int = 0) -> Dataset:
         """Images in the middle of a larger canvas of constant ``value``."""
-        self._levels()
+        levels = self._levels()
+        if not 0 <= value < levels:
+            raise ValueError(f"expected a value in 0..{levels - 1} to pad with, got {value}")
         margins = [(0, 0), *(self._margin(axis, size) for axis, size in ((1, height), (2, width))), (0, 0)]
         padded = np.pad(self.examples, margins, constant_values=value)
         return self._step(padded, f"padded to {height}x{width} with {value}")
@@ -188,7 +270,7 @@ class Dataset:
             raise ValueError(f"expected 8-bit images to resize, got {self.levels} levels")
         filters = {f.name.lower(): f for f in Image.Resampling}
         if filter not in filters:
-            raise ValueError(f"unknown filter {filter!r}; the filters are {', '.join(filters)}")
+            raise ValueError(f"unknown filter {filter!r}; the filters are {', '.join(filters)}{meant(filter, filters)}")
 
         def one(plane: np.ndarray) -> np.ndarray:
             return np.asarray(Image.fromarray(plane).resize((width, height), filters[filter]))
@@ -229,6 +311,7 @@ class Dataset:
         old = self._levels()
         if not 2 <= levels <= old:
             raise ValueError(f"expected 2 to {old} as the new number of levels, got {levels}")
+        self._check_not_binary("reduce")
         reduced = dataclasses.replace(self, levels=levels)
         examples = (self.examples.astype(np.int64) * levels // old).astype(self.examples.dtype)
         return reduced._step(examples, f"{old} levels reduced to {levels}")
@@ -240,6 +323,7 @@ class Dataset:
           Salakhutdinov and Murray, 2008, On the quantitative analysis of deep belief networks.
         """
         levels = self._levels()
+        self._check_not_binary("binarise")
         draws = np.random.default_rng([seed, 2]).random(self.examples.shape)
         binary = (draws < self.examples / (levels - 1)).astype(np.uint8)
         made = f"drawn from the grey values with seed {seed}"
@@ -250,6 +334,14 @@ class Dataset:
         levels = self._levels()
         examples = mutate(self.examples, np.random.default_rng([seed, 3]), levels=levels, rate=rate)
         return self._step(examples, f"mutated at rate {rate} with seed {seed}")
+
+    def _check_not_binary(self, step: str) -> None:
+        """Refuses images of zeros and ones that are called grey: nearly all of their ones would be lost."""
+        if self.levels != 2 and self.examples.max() == 1:
+            raise ValueError(
+                f"expected grey values of {self.levels} levels to {step}, got only zeros and ones: make binary images "
+                "with Dataset.from_array(examples, levels=2) or from booleans"
+            )
 
     def _levels(self) -> int:
         if self.levels is None or self.examples.ndim != 4:
@@ -266,21 +358,81 @@ class Dataset:
         return dataclasses.replace(self, examples=_frozen(examples), provenance=(*self.provenance, step))
 
 
+def as_dataset(
+    data: Any, *, levels: int | None = None, name: str = "array", event_shape: tuple[int, ...] | None = None
+) -> Dataset:
+    """A dataset of whatever a function that takes data was given.
+
+    Args:
+      data: A dataset, which is returned as it is, or an array, a data frame or nested lists of examples.
+      levels: Levels of the density that the data are for; ``None`` for a continuous one.
+      name: What an array is called.
+      event_shape: Shape of the density's examples, to advise where an array has another.
+
+    Raises:
+      TypeError: If it is something else, or holds floats where integers are due.
+      ValueError: If it makes no dataset, or its axes are in another order.
+    """
+    if isinstance(data, Dataset):
+        return data
+    if isinstance(data, str | bytes | os.PathLike):
+        raise TypeError(f"expected a Dataset or an array, got {data!r}: lj.load(name, data_dir=...) reads a dataset")
+    if isinstance(data, tuple):
+        raise TypeError("expected a Dataset or an array, got a tuple: lj.Dataset.from_array(x, labels=y) takes both")
+    if not (isinstance(data, list) or hasattr(data, "__array__") or hasattr(data, "columns")):
+        raise TypeError(
+            f"expected a Dataset, an array (n, *event_shape), a data frame or lists, got {type(data).__name__}: "
+            "lj.Dataset.from_array makes a dataset of an array"
+        )
+    shape = _shape(data)
+    if event_shape is not None and shape == event_shape:
+        raise ValueError(f"expected examples of shape (n, *{event_shape}), got one example: pass x[None]")
+    if levels is not None and len(shape) == 4 and shape[1:] != event_shape:
+        _check_channels_last(shape)
+    dataset = Dataset.from_array(data, levels=levels, name=name)
+    if levels is None and dataset.levels is not None:  # integers to a continuous density
+        raise TypeError(
+            f"expected floating-point examples for a continuous density, got {dataset.examples.dtype.name}; for "
+            "integers build a density with levels, or convert with x.astype('float32')"
+        )
+    return dataset
+
+
+def _shape(data: Any) -> tuple[int, ...]:
+    """Shape of anything like an array; ``()`` of what has none, which ``from_array`` refuses with the reason."""
+    try:
+        return tuple(np.shape(data))
+    except (TypeError, ValueError):
+        return ()
+
+
+def _check_channels_last(shape: tuple[int, ...]) -> None:
+    channels = 1, 3
+    if shape[1] in channels and shape[3] not in channels:
+        raise ValueError(
+            f"expected images of shape (n, height, width, channels), got {shape}, whose channels seem to come first: "
+            "pass x.transpose(0, 2, 3, 1)"
+        )
+
+
+def _weights(weights: Any, count: int) -> Float[np.ndarray, " n"]:
+    weights = np.asarray(weights, np.float64)
+    if weights.shape != (count,):
+        raise ValueError(f"expected {count} positive finite weights, got shape {weights.shape}")
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
+    if len(wrong):
+        raise ValueError(f"expected {count} positive finite weights, got {weights[wrong[0]]} at row {wrong[0]}")
+    return weights
+
+
+def check_split(split: str) -> None:
+    """Raises a ValueError unless ``split`` is one of ``SPLITS``."""
+    if split not in SPLITS:
+        raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}{meant(split, SPLITS)}")
+
+
 def _frozen(array: np.ndarray) -> np.ndarray:
     """A read-only view: whoever holds the original can still write, nobody can through the dataset."""
     view = array.view()
     view.flags.writeable = False
     return view
-
-
-def _integers(array: np.ndarray, levels: int) -> np.ndarray:
-    if array.dtype.kind == "f":
-        raise TypeError(
-            f"expected integers for data with {levels} levels, got {array.dtype}; pass raw pixel values, unscaled"
-        )
-    if not 2 <= levels <= 65536:
-        raise ValueError(f"expected 2 to 65536 levels, got {levels}; reduce finer data, or take them as continuous")
-    low, high = int(array.min()), int(array.max())
-    if low < 0 or high >= levels:
-        raise ValueError(f"expected values in 0..{levels - 1} for {levels} levels, got {low}..{high}")
-    return array.astype(integer_dtype(levels), copy=False)

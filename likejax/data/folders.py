@@ -1,84 +1,160 @@
-"""Datasets in folders: which files make up which part."""
+"""Datasets in folders and files: which files make up which part, and what they hold."""
 
 from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from likejax.data import formats
+from likejax.data.archives import examples_first, parts_of_arrays
+from likejax.data.arrays import as_numbers
+from likejax.data.classes import Classes, numbered
 from likejax.data.dataset import Dataset
+from likejax.data.delimited import SUFFIXES as TEXT
+from likejax.data.delimited import layout, read_delimited
 from likejax.data.formats import FileError
+from likejax.data.parts import PART_NAMES, WHOLE, Raw, split_name, visible_files
+from likejax.data.pictures import parts_in_folder, parts_in_zips
 
-Part = tuple[np.ndarray, np.ndarray | None]
-Parts = dict[str, Part]
-
-_PART_NAMES = {
-    "train": "train",
-    "training": "train",
-    "valid": "validation",
-    "validation": "validation",
-    "val": "validation",
-    "test": "test",
-    "t10k": "test",
-}
-_PART = "|".join(sorted(_PART_NAMES, key=len, reverse=True))
+Parts = dict[str, Raw]
+FILES = (".npz", ".npy", ".mat", *TEXT)
+"""What single files that are datasets are called."""
+_PART = "|".join(sorted(PART_NAMES, key=len, reverse=True))
+_IMAGENET = re.compile(r"(?P<part>train|val)_data(_batch_(?P<number>\d+))?(\.npz)?")
+_IDX = re.compile(rf"(?P<before>.*?)(?P<part>{_PART})-images[-.]idx3-ubyte(\.gz)?")
 
 
 def load_folder(folder: Path, name: str) -> dict[str, Dataset]:
     """The parts that the files of a folder make up, in the first known form that fits.
 
     IDX pairs, MATLAB files by part, ``.npz`` with ``x_train`` and the like, ``.npy``, CIFAR batches (binary or
-    python), folders or zip archives of images. A source with one part is its ``test`` part.
+    python), folders or zip archives of images, tables as text. What names no part has the key ``WHOLE``.
 
     Raises:
       FileError: If no file is of a known form, or one is damaged.
     """
-    known = KNOWN.get(name, _Known())
-    zips = partial(_image_zips, pattern=known.archives)
-    for form in (_idx, _mat, _npz, _npy, _cifar_binary, _cifar_python, _image_folders, zips):
+    known = _known(name)
+    zips = partial(parts_in_zips, pattern=known.archives)
+    for form in (_idx, _mat, _imagenet_batches, _npz, _npy, _cifar_binary, _cifar_python, parts_in_folder, zips, _text):
         parts = form(folder)
         if parts:
-            return {split: named_part(folder, name, split, part) for split, part in parts.items()}
+            return assembled(folder, name, parts)
     found = ", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing"
     raise FileError(
         folder,
         "no file of a known form: expected IDX (train-images-idx3-ubyte.gz ...), .npz with x_train/x_test, .npy, "
-        f"MATLAB 5, CIFAR batches, or images in train/ and test/; found {found}",
+        f"MATLAB 5, .csv, CIFAR batches, or images in train/ and test/; found {found}",
     )
 
 
-def named_part(path: Path, name: str, split: str, part: Part) -> Dataset:
-    """A part as a dataset, with what is known of the files of that name applied."""
-    examples, labels = part
-    levels = None
-    if examples.dtype.kind in "uib" and examples.ndim >= 3:
-        levels = 256
+def load_file(path: Path, name: str) -> dict[str, Dataset]:
+    """The parts in a single file: ``.npz``, ``.npy``, ``.mat`` or a table as text.
+
+    Raises:
+      FileError: If it is damaged or of another form.
+    """
+    if path.suffix == ".npz":
+        parts = parts_of_arrays(path, formats.read_npz(path))
+    elif path.suffix == ".npy":
+        parts = {WHOLE: Raw(formats.read_npy(path))}
+    elif path.suffix == ".mat":
+        parts = _mat_parts(path, WHOLE)
+    else:
+        parts = {WHOLE: read_delimited(path)}
+    return assembled(path, name, parts)
+
+
+def assembled(place: Path, name: str, parts: Mapping[str, Raw]) -> dict[str, Dataset]:
+    """Parts as datasets that agree: one type, one number of levels, one numbering of the classes.
+
+    Raises:
+      FileError: If they do not agree, or an array is no dataset.
+    """
+    known = _known(name)
+    _check_shapes(place, parts)
+    dtype = np.result_type(*(raw.examples.dtype for raw in parts.values()))
+    examples = {part: raw.examples.astype(dtype, copy=False) for part, raw in parts.items()}
+    examples, turned = _channels_last(examples)
+    levels, notes = _levels(examples)
     try:
-        dataset = Dataset.from_array(
-            examples,
-            levels=levels,
-            labels=labels,
-            name=name,
-            split=split,
-            provenance=[f"files of {name}, part {split}"],
-        )
-    except (TypeError, ValueError) as error:
-        raise FileError(path, f"part {split}: {error}") from error
-    return KNOWN.get(name, _Known()).adjust(dataset)
+        classes = known.classes({part: raw.labels for part, raw in parts.items()})
+    except ValueError as error:
+        raise FileError(place, str(error)) from error
+    made = {}
+    for part, raw in parts.items():
+        split = part or known.whole
+        title = f"part {part}" if part else "which name no parts"
+        try:
+            (array, _, found), own_levels = as_numbers(examples[part], levels=levels)
+            dataset = Dataset.from_array(
+                array,
+                levels=own_levels,
+                labels=classes.labels[part],
+                class_names=classes.names,
+                name=name,
+                split=split or "train",
+                provenance=[f"files of {name}, {title}", *raw.notes, *turned, *notes, *found, *classes.notes],
+            )
+        except (TypeError, ValueError) as error:
+            raise FileError(place, f"{title}: {error}") from error
+        made[split] = known.adjust(dataclasses.replace(dataset, columns=raw.columns))
+    return _of_one_type(made)
 
 
-def _upright(dataset: Dataset) -> Dataset:
-    return dataset.transpose()
+def _check_shapes(place: Path, parts: Mapping[str, Raw]) -> None:
+    shapes = {part: raw.examples.shape[1:] for part, raw in parts.items()}
+    if len(set(shapes.values())) > 1:
+        told = ", ".join(f"{part} {shape}" for part, shape in shapes.items())
+        raise FileError(place, f"expected examples of one shape in all parts, got {told}")
+    columns = {raw.columns for raw in parts.values()}
+    if len(columns) > 1:
+        raise FileError(place, "expected the same columns in all parts, in the same order; the headers differ")
+
+
+def _channels_last(examples: dict[str, np.ndarray]) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
+    """Square integer images whose one or three channels come first, as PyTorch programs save them, turned."""
+    arrays = list(examples.values())
+    if arrays[0].ndim != 4 or any(array.dtype.kind not in "buif" for array in arrays):
+        return examples, ()
+    channels, height, width = arrays[0].shape[1:]
+    if channels not in (1, 3) or height != width or width < 8:
+        return examples, ()
+    turned = {part: np.ascontiguousarray(array.transpose(0, 2, 3, 1)) for part, array in examples.items()}
+    return turned, (f"axes (n, {channels}, {height}, {width}) brought to (n, height, width, channels)",)
+
+
+def _levels(examples: Mapping[str, np.ndarray]) -> tuple[int | None, tuple[str, ...]]:
+    """Levels that all parts have: images of zeros and ones are binary; ``None`` to decide by the type."""
+    arrays = [array for array in examples.values() if array.size]
+    if not arrays or arrays[0].dtype.kind not in "ui" or arrays[0].ndim < 3:
+        return None, ()
+    low, high = min(int(array.min()) for array in arrays), max(int(array.max()) for array in arrays)
+    if (low, high) == (0, 1):
+        return 2, ("only zeros and ones: 2 levels",)
+    return (256, ()) if low >= 0 and high <= 255 else (None, ())
+
+
+def _of_one_type(parts: dict[str, Dataset]) -> dict[str, Dataset]:
+    """Continuous parts in the widest type of them: large integers may be in one part only."""
+    dtype = np.result_type(*(part.examples.dtype for part in parts.values()))
+    for split, part in parts.items():
+        if part.examples.dtype != dtype:
+            wide = Dataset.from_array(part.examples.astype(dtype), levels=part.levels)
+            parts[split] = dataclasses.replace(part, examples=wide.examples)
+    return parts
+
+
+# --- what is known of datasets by their names
 
 
 def _binary_images(dataset: Dataset) -> Dataset:
     """Rows of 784 zeros and ones as binary 28x28 images."""
-    images = Dataset.from_array(dataset.examples.reshape(-1, 28, 28), levels=2)
+    images = Dataset.from_array(dataset.examples.reshape(-1, 28, 28).astype(np.uint8), levels=2)
     return dataclasses.replace(
         dataset,
         examples=images.examples,
@@ -88,42 +164,70 @@ def _binary_images(dataset: Dataset) -> Dataset:
     )
 
 
+def _digit_classes(labels: Mapping[str, np.ndarray | None]) -> Classes:
+    """SVHN's labels 1 to 10, where 10 is the digit 0, as the digits."""
+    given = {part: each for part, each in labels.items() if each is not None}
+    highest = max((int(each.max()) for each in given.values() if each.size), default=0)
+    digits = {part: each.astype(np.int64) % 10 for part, each in given.items()}
+    if not given or highest > 10:
+        return numbered(labels)
+    notes = ("label 10 is the digit 0",) if highest == 10 else ()
+    return Classes({part: digits.get(part) for part in labels}, tuple("0123456789"), notes)
+
+
 @dataclasses.dataclass(frozen=True)
 class _Known:
     """What the files of a dataset of a certain name need."""
 
     adjust: Callable[[Dataset], Dataset] = lambda dataset: dataset
-    """Turns what the files hold into upright images."""
+    """Turns what the files hold into images."""
     archives: str = "*.zip"
     """Which zip archives belong to it."""
+    classes: Callable[[Mapping[str, np.ndarray | None]], Classes] = numbered
+    """Numbers its classes."""
+    whole: str = WHOLE
+    """Part that files which name none are; ``WHOLE`` to cut them."""
 
 
-KNOWN = {
-    "emnist_letters": _Known(adjust=_upright),
+_SVHN = _Known(classes=_digit_classes)
+_KNOWN = {
     "binarized_mnist": _Known(adjust=_binary_images),
-    "omniglot": _Known(archives="images_background*.zip"),  # the one-shot runs are another task
+    "omniglot": _Known(archives="images_background*.zip", whole="test"),  # the one-shot runs are another task
+    "svhn": _SVHN,
+    "svhn_cropped": _SVHN,
 }
 
 
-def _one_part(parts: Parts) -> Parts:
-    """A source with a single part: it becomes the test part, so that nobody trains on it by accident."""
-    return {"test": next(iter(parts.values()))} if len(parts) == 1 else parts
+def _known(name: str) -> _Known:
+    return _KNOWN.get(name.rsplit("/", 1)[-1], _Known())
+
+
+# --- forms
+
+
+def is_idx(name: str) -> bool:
+    """Whether a file's name is that of an IDX file of images."""
+    return _IDX.fullmatch(name) is not None
 
 
 def _idx(folder: Path) -> Parts:
     parts: Parts = {}
-    for path in sorted(folder.iterdir()):
-        match = re.fullmatch(rf"(.*?)({_PART})-images[-.]idx3-ubyte(\.gz)?", path.name)
+    for path in visible_files(folder):
+        match = _IDX.fullmatch(path.name)
         if match is None:
             continue
-        split = _PART_NAMES[match[2]]
+        split = PART_NAMES[match["part"]]
         if split in parts:
             raise FileError(folder, f"more than one IDX file of images for the part {split!r}")
         images = formats.read_idx(path)
         if images.ndim != 3 or images.dtype != np.uint8:
             raise FileError(path, f"expected images, got {images.dtype} of shape {images.shape}; mislabelled?")
-        parts[split] = images, _idx_labels(path, len(images))
-    return _one_part(parts)
+        labels = _idx_labels(path, len(images))
+        notes: tuple[str, ...] = ()
+        if match["before"].startswith("emnist-"):  # EMNIST is published lying on its side
+            images, notes = np.ascontiguousarray(images.transpose(0, 2, 1)), ("rows and columns exchanged",)
+        parts[split] = Raw(images, labels, notes)
+    return parts
 
 
 def _idx_labels(images: Path, count: int) -> np.ndarray | None:
@@ -133,64 +237,105 @@ def _idx_labels(images: Path, count: int) -> np.ndarray | None:
             labels = formats.read_idx(path)
             if labels.shape != (count,):
                 raise FileError(path, f"expected {count} labels for {images.name}, got shape {labels.shape}")
-            return labels.astype(np.int64)
+            return labels
     return None
 
 
 def _mat(folder: Path) -> Parts:
     parts: Parts = {}
-    for path in sorted(folder.glob("*.mat")):
-        match = re.search(rf"({_PART})", path.stem.split("_")[-1])
-        arrays = formats.read_mat(path)
-        x = arrays.get("X", next(iter(arrays.values())))
-        parts[_PART_NAMES[match[1]] if match else path.stem] = x, None
-    return _one_part(parts)
+    unused = []
+    paths = visible_files(folder, ".mat")
+    spoken = {path: split_name(path.stem)[0] for path in paths}
+    for path in paths:
+        if spoken[path] is None and any(spoken.values()):
+            unused.append(path.name)
+            continue
+        for part, raw in _mat_parts(path, spoken[path] or WHOLE).items():
+            if part in parts:
+                raise FileError(folder, f"more than one MATLAB file for {part or 'the whole'}: {path.name} and another")
+            parts[part] = raw
+    notes = (f"files not used: {', '.join(unused)}",) if unused else ()
+    return {part: raw._replace(notes=(*raw.notes, *notes)) for part, raw in parts.items()}
+
+
+def _mat_parts(path: Path, part: str) -> Parts:
+    arrays, notes = examples_first(path, formats.read_mat(path))
+    found = parts_of_arrays(path, arrays, file_part=part)
+    return {split: raw._replace(notes=(*notes, *raw.notes)) for split, raw in found.items()}
+
+
+def is_imagenet_batch(name: str) -> bool:
+    """Whether a file's name is that of a batch of the downsampled ImageNet of 2017."""
+    return _IMAGENET.fullmatch(name) is not None
+
+
+def _imagenet_batches(folder: Path) -> Parts:
+    """The downsampled ImageNet in batches, ``.npz`` or pickled: rows of planes, labels from 1.
+
+    References:
+      Chrabaszcz, Loshchilov and Hutter, 2017, A downsampled variant of ImageNet, arXiv:1707.08819.
+    """
+    found: dict[str, list[tuple[int, Path]]] = {}
+    for path in visible_files(folder):
+        if match := _IMAGENET.fullmatch(path.name):
+            found.setdefault(PART_NAMES[match["part"]], []).append((int(match["number"] or 0), path))
+    return {part: _joined(folder, [path for _, path in sorted(paths)]) for part, paths in found.items()}
+
+
+def _joined(folder: Path, paths: list[Path]) -> Raw:
+    batches = [_imagenet_batch(path) for path in paths]
+    if len({images.shape[1:] for images, _ in batches}) > 1:
+        raise FileError(folder, f"expected batches of images of one size: {', '.join(path.name for path in paths)}")
+    images, labels = (np.concatenate(arrays) for arrays in zip(*batches, strict=True))
+    return Raw(images, labels, (f"{len(paths)} batches",))
+
+
+def _imagenet_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    sides = (8, 16, 32, 64)
+    if path.suffix != ".npz":
+        return formats.read_cifar_pickle(path, sides=sides)
+    arrays = formats.read_npz(path)
+    images = formats.planes_to_images(arrays["data"], sides) if "data" in arrays else None
+    if images is None or arrays.get("labels", np.empty(0)).shape != (len(images),):
+        raise FileError(path, "expected 'data', rows of three planes of 8x8 to 64x64, and 'labels', one for each")
+    return images, arrays["labels"]
 
 
 def _npz(folder: Path) -> Parts:
-    paths = sorted(folder.glob("*.npz"))
+    paths = visible_files(folder, ".npz")
     if not paths:
         return {}
-    if len(paths) > 1:
-        names = ", ".join(path.stem for path in paths[:5])
-        raise FileError(folder, f"holds {len(paths)} .npz files; name one of them: {names}, ...")
-    return npz_parts(paths[0])
-
-
-def npz_parts(path: Path) -> Parts:
-    """Parts of one ``.npz``: ``x_train``, ``y_train`` and so on, or ``X``/``x`` and ``y`` as one part."""
-    arrays = formats.read_npz(path)
-    parts: Parts = {}
-    for key, split in _PART_NAMES.items():
-        x = arrays.get(f"x_{key}", arrays.get(key))
-        if x is not None:
-            parts[split] = x, _labels_of(path, x, arrays.get(f"y_{key}"))
-    for key in ("x", "X"):
-        if not parts and key in arrays:
-            parts["test"] = arrays[key], _labels_of(path, arrays[key], arrays.get("y"))
-    if not parts:
-        raise FileError(path, f"expected arrays named x_train and x_test, or X; got {', '.join(arrays) or 'none'}")
-    return _one_part(parts)
-
-
-def _labels_of(path: Path, x: np.ndarray, y: np.ndarray | None) -> np.ndarray | None:
-    if y is None or y.dtype.kind not in "ui":
-        return None
-    if y.reshape(-1).shape != (len(x),):
-        raise FileError(path, f"expected {len(x)} labels, got shape {y.shape}")
-    return y.reshape(-1).astype(np.int64)
+    if len(paths) == 1:
+        return parts_of_arrays(paths[0], formats.read_npz(paths[0]))
+    return _one_file_each(folder, paths, lambda path: parts_of_arrays(path, formats.read_npz(path))[WHOLE])
 
 
 def _npy(folder: Path) -> Parts:
-    parts: Parts = {}
-    for path in sorted(folder.glob("*.npy")):
-        parts[_PART_NAMES.get(path.stem, path.stem)] = formats.read_npy(path), None
-    unknown = [split for split in parts if split not in _PART_NAMES.values()]
-    if len(parts) > 1 and unknown:
+    paths = visible_files(folder, ".npy")
+    if len(paths) == 1:
+        part = PART_NAMES.get(paths[0].stem.lower(), WHOLE)
+        return {part: Raw(formats.read_npy(paths[0]))}
+    return parts_of_arrays(folder, {path.stem: formats.read_npy(path) for path in paths}) if paths else {}
+
+
+def _text(folder: Path) -> Parts:
+    paths = [path for path in visible_files(folder, *TEXT) if layout(path) is not None]
+    if len(paths) == 1:
+        part = split_name(paths[0].name.split(".")[0])[0]
+        return {part or WHOLE: read_delimited(paths[0])}
+    return _one_file_each(folder, paths, read_delimited) if paths else {}
+
+
+def _one_file_each(folder: Path, paths: list[Path], read: Callable[[Path], Raw]) -> Parts:
+    """Parts from files that are called by their parts and alike otherwise."""
+    spoken = [split_name(path.name.split(".")[0]) for path in paths]
+    parts = [part for part, _ in spoken]
+    if None in parts or len(set(parts)) < len(parts) or len({rest for _, rest in spoken}) > 1:
+        names = ", ".join(path.name for path in paths[:5])
         raise FileError(
-            folder, f"expected train.npy, validation.npy, test.npy or a single file; got {', '.join(parts)}"
+            folder, f"holds {len(paths)} {paths[0].suffix} files; name one of them, or call them by parts: {names}, ..."
         )
-    return _one_part(parts)
+    return {str(part): read(path) for part, path in zip(parts, paths, strict=True)}
 
 
 def _cifar_binary(folder: Path) -> Parts:
@@ -210,48 +355,13 @@ def _cifar(folder: Path, suffix: str, read: Callable[..., tuple[np.ndarray, np.n
             continue
         if missing:
             raise FileError(place, f"CIFAR-10 is incomplete: {', '.join(missing)} missing")
-        read_batches = [read(path) for path in batches]
-        train = tuple(np.concatenate(arrays) for arrays in zip(*read_batches, strict=True))
+        images, labels = (np.concatenate(arrays) for arrays in zip(*(read(path) for path in batches), strict=True))
         test = place / f"test_batch{suffix}"
-        return {"train": train, "test": read(test)} if test.exists() else {"train": train}  # type: ignore[dict-item]
+        train = {"train": Raw(images, labels)}
+        return train | {"test": Raw(*read(test))} if test.exists() else train
     for place in inner:  # CIFAR-100
         train, test = place / f"train{suffix}", place / f"test{suffix}"
         if train.is_file() and test.is_file():
             extra = {"label_bytes": 2} if suffix else {}
-            return {"train": read(train, **extra), "test": read(test, **extra)}
+            return {"train": Raw(*read(train, **extra)), "test": Raw(*read(test, **extra))}
     return {}
-
-
-def _image_folders(folder: Path) -> Parts:
-    parts: Parts = {}
-    for place in sorted(p for p in folder.iterdir() if p.is_dir()):
-        if place.name in _PART_NAMES and (part := _images_below(place)):
-            parts[_PART_NAMES[place.name]] = part
-    if not parts and (part := _images_below(folder)):
-        parts["test"] = part
-    return _one_part(parts)
-
-
-def _images_below(place: Path) -> Part | None:
-    """All images under a folder; its direct subfolders, if any, are the classes."""
-    files = sorted(p for p in place.rglob("*") if p.suffix.lower() in formats.IMAGE_SUFFIXES)
-    if not files:
-        return None
-    images = formats.read_images((str(path), path) for path in files)
-    classes = [path.relative_to(place).parts[0] if path.parent != place else "" for path in files]
-    if len(set(classes)) < 2:
-        return images, None
-    names = sorted(set(classes))
-    return images, np.array([names.index(c) for c in classes], np.int64)
-
-
-def _image_zips(folder: Path, pattern: str) -> Parts:
-    """Images in zip archives, each distinct picture once: archives that overlap are common."""
-    archives = sorted(folder.glob(pattern))
-    if not archives:
-        return {}
-    images = formats.read_images(entry for path in archives for entry in formats.images_in_zip(path))
-    seen: dict[bytes, int] = {}
-    for row, image in enumerate(images):
-        seen.setdefault(image.tobytes(), row)
-    return {"test": (images[sorted(seen.values())], None)}

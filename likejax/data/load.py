@@ -7,9 +7,12 @@ from functools import lru_cache
 from pathlib import Path
 
 from likejax.data.builtin import load_digits, load_photographs
-from likejax.data.dataset import Dataset
-from likejax.data.folders import load_folder, named_part, npz_parts
-from likejax.data.splits import carve, pick, with_validation
+from likejax.data.catalogue import named_places, place_of, prepared
+from likejax.data.dataset import Dataset, check_split
+from likejax.data.folders import load_file, load_folder
+from likejax.data.headers import outline_of
+from likejax.data.names import meant
+from likejax.data.splits import completed, pick
 from likejax.data.steps import apply_steps
 from likejax.data.tables import TABLES, load_table
 from likejax.data.toys import TOYS, load_toy
@@ -21,14 +24,17 @@ BUILT_IN = {"digits": load_digits, "photographs": load_photographs}
 def load(name: str, *, split: str = "train", data_dir: str | os.PathLike[str] | None = None) -> Dataset:
     """A part of a dataset.
 
-    Sources, in this order: built in (``digits``, ``photographs``, the eight 2-D toys); a folder or ``.npz`` file
-    ``name`` in ``data_dir``; TFDS by name (``tfds/name`` asks for it outright). A source without a validation
-    part gets one from its training part, always the same rows; a source with one part has ``test`` only.
+    Sources, in this order: built in (``digits``, ``photographs``, the eight 2-D toys); a folder ``name`` in
+    ``data_dir``, or a file ``name`` of a known ending (``.npz``, ``.npy``, ``.mat``, ``.csv`` and other tables of
+    text); TFDS by name (``tfds/name`` asks for it outright; ``svhn``, ``imagenet32`` and the like are known by the
+    names that the presets use). Parts that a source lacks are carved from it, always the same rows, and the
+    provenance says so: validation from train; all three from a source that names no parts. A part published as
+    ``valid`` beside ``train`` alone is the test part. A source with a test part alone has only that.
 
     Args:
-      name: A dataset's name, or the path of a folder below ``data_dir``, such as ``uci/redwine``; steps may follow
-        it, ``omniglot+invert+resize:28x28`` (see ``data.steps``).
-      split: ``train``, ``validation`` or ``test``; they never overlap.
+      name: A dataset's name, or the path of a folder or file below ``data_dir``, such as ``uci/redwine``; steps may
+        follow it, ``omniglot+invert+resize:28x28`` (see ``data.steps``).
+      split: ``train``, ``validation`` or ``test``; parts that are carved never overlap.
       data_dir: Where files lie; the environment variable ``LIKEJAX_DATA`` if not given.
 
     Raises:
@@ -37,46 +43,72 @@ def load(name: str, *, split: str = "train", data_dir: str | os.PathLike[str] | 
     Example:
       >>> import likejax as lj
       >>> lj.load("digits", split="test")
-      Dataset('digits', test, n=359, (8, 8, 1), 17 levels, labelled)
+      Dataset('digits', test, n=359, (8, 8, 1) uint8, 17 levels, 10 classes)
     """
-    folder = _folder(data_dir)
-    name, *steps = name.split("+")
-    return apply_steps(pick(name, _parts(name, folder, _stamp(folder, name)), split), steps)
+    parts, steps = _found(name, _folder(data_dir), split)
+    return apply_steps(pick(name, parts, split), steps)
+
+
+def load_parts(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Dataset]:
+    """All parts of a dataset, by their splits.
+
+    Args:
+      name: As for ``load``.
+      data_dir: As for ``load``.
+
+    Raises:
+      ValueError: As for ``load``.
+
+    Example:
+      >>> from likejax.data import load_parts
+      >>> list(load_parts("digits"))
+      ['train', 'validation', 'test']
+    """
+    parts, steps = _found(name, _folder(data_dir), "train")
+    return {split: apply_steps(part, steps) for split, part in parts.items()}
 
 
 def datasets(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """Names that ``load`` knows here, each with its source: built in, or a folder of files."""
+    """Names that ``load`` knows here, each with its source: ``built in``, ``files`` or ``TFDS, prepared``.
+
+    Args:
+      data_dir: Where files lie; the environment variable ``LIKEJAX_DATA`` if not given.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.datasets()["digits"]
+      'built in'
+    """
     found = dict.fromkeys(BUILT_IN, "built in") | dict.fromkeys(TOYS, "built in, 2-D points")
     folder = _folder(data_dir)
     if folder is not None:
-        for place in sorted(p for p in folder.rglob("*") if p.is_dir() and "tfds" not in p.relative_to(folder).parts):
-            depth = len(place.relative_to(folder).parts)
-            if depth <= 2 and _has_data(place):
-                names = [place] if len(list(place.glob("*.npz"))) < 2 else sorted(place.glob("*.npz"))
-                for path in names:
-                    found[path.relative_to(folder).with_suffix("").as_posix()] = "files"
-        for place in sorted((folder / "tfds").glob("*")):
-            found[f"tfds/{place.name}"] = "TFDS, prepared"
+        found |= {name: "files" for name in named_places(folder) if name not in found}
+        found |= {f"tfds/{name}": "TFDS, prepared" for name in prepared(_tfds_folder(folder))}
     return found
 
 
-def _has_data(place: Path) -> bool:
-    known = (
-        ".gz",
-        ".mat",
-        ".npz",
-        ".npy",
-        ".bin",
-        ".zip",
-        ".hdf5",
-        ".csv",
-        "_co.txt",
-        ".png",
-        ".jpg",
-        "-ubyte",
-        "_batch",
-    )
-    return any(path.is_file() and path.name.lower().endswith(known) for path in place.iterdir())
+def outline(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> str:
+    """What the files of a dataset hold, by their headers alone; empty if there are none to read."""
+    folder = _folder(data_dir)
+    place = None if folder is None or name in BUILT_IN or name in TOYS else place_of(folder, name)
+    return "" if place is None else outline_of(place)
+
+
+def _found(name: str, folder: Path | None, split: str) -> tuple[dict[str, Dataset], list[str]]:
+    """All parts of a dataset, and the steps that stand behind its name."""
+    check_split(split)
+    dataset, steps = _without_steps(name, folder)
+    return _parts(dataset, folder, _stamp(folder, dataset)), steps
+
+
+def _without_steps(name: str, folder: Path | None) -> tuple[str, list[str]]:
+    """The longest beginning of a name that a dataset has, and the steps behind it: plus signs may be in both."""
+    words = name.split("+")
+    for count in range(len(words), 1, -1):
+        longer = "+".join(words[:count])
+        if folder is not None and place_of(folder, longer) is not None:
+            return longer, words[count:]
+    return words[0], words[1:]
 
 
 def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
@@ -89,12 +121,16 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
     return folder.resolve()
 
 
+def _tfds_folder(folder: Path) -> Path:
+    return folder / "tfds" if (folder / "tfds").is_dir() else folder
+
+
 def _stamp(folder: Path | None, name: str) -> tuple[tuple[str, int, int], ...]:
     """What changes when the files of a dataset do."""
-    if folder is None:
+    place = None if folder is None or name in BUILT_IN or name in TOYS else place_of(folder, name)
+    if place is None:
         return ()
-    place = folder / name
-    paths = sorted(place.rglob("*")) if place.is_dir() else [place.with_suffix(".npz")]
+    paths = sorted(place.rglob("*")) if place.is_dir() else [place]
     return tuple((str(p), p.stat().st_mtime_ns, p.stat().st_size) for p in paths if p.is_file())
 
 
@@ -104,36 +140,28 @@ def _parts(name: str, folder: Path | None, stamp: tuple[tuple[str, int, int], ..
         return BUILT_IN[name]()
     if name in TOYS:
         return load_toy(name)
-    if not name.startswith("tfds/") and folder is not None:
-        place = folder / name
-        if place.is_dir():
-            table = load_table(place, name) if name in TABLES else None
-            return table or _completed(load_folder(place, name))
-        if place.with_suffix(".npz").is_file():
-            path = place.with_suffix(".npz")
-            return _completed({s: named_part(path, name, s, part) for s, part in npz_parts(path).items()})
-    return _from_tfds(name, folder)
-
-
-def _completed(parts: dict[str, Dataset]) -> dict[str, Dataset]:
-    """With a validation part; a table of one part, which has no order to respect, is cut in three."""
-    only = parts.get("test")
-    if len(parts) == 1 and only is not None and only.levels is None:
-        return carve(only.name, only, {"train": 1.0, "validation": 0.1, "test": 0.1})
-    return with_validation(parts)
+    place = None if folder is None or name.startswith("tfds/") else place_of(folder, name)
+    if place is None:
+        return _from_tfds(name, folder)
+    if place.is_file():
+        return completed(load_file(place, name))
+    table = load_table(place, name) if name in TABLES else None
+    return table or completed(load_folder(place, name))
 
 
 def _from_tfds(name: str, folder: Path | None) -> dict[str, Dataset]:
-    from likejax.data.tfds import load_tfds
+    from likejax.data.tfds import NAMES, load_tfds
 
     short = name.removeprefix("tfds/")
-    prepared = folder / "tfds" if folder is not None and (folder / "tfds").is_dir() else folder
+    theirs = NAMES.get(short, short)
     try:
-        return _completed(load_tfds(short, prepared))
+        return completed(load_tfds(theirs, None if folder is None else _tfds_folder(folder)))
     except ValueError as error:
         where = f"{folder}/{name} does not exist" if folder else "no data_dir was given and LIKEJAX_DATA is not set"
         known = ", ".join((*BUILT_IN, *TOYS))
+        near = meant(name, datasets(folder)) or "."
+        other = f" TFDS calls it {theirs!r}." if theirs != short else ""
         raise ValueError(
             f"no dataset {name!r}: it is not built in ({known}), and {where}; put its files (IDX, .npz, .npy, MATLAB, "
-            f"CIFAR batches or images) into a folder of that name and pass data_dir. {error}"
+            f".csv, CIFAR batches or images) into a folder of that name and pass data_dir{near}{other} {error}"
         ) from error

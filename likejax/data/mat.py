@@ -12,6 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from typing import BinaryIO
 
 import numpy as np
 
@@ -20,6 +21,8 @@ _STORED = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8
 """Type of data as stored, and as returned: MATLAB takes the smallest that holds the values."""
 _NUMERIC = range(6, 16)
 """Classes of numeric arrays; others (cells, structures, text, sparse) are passed over."""
+_PEEK = 4096
+"""Bytes of a variable that hold its flags, dimensions and name."""
 _COMPLEX, _LOGICAL = 0x0800, 0x0200
 
 
@@ -50,6 +53,58 @@ def numeric_arrays(data: bytes, *, limit: int) -> dict[str, np.ndarray]:
         if kind == _MATRIX and (found := _matrix(content, order)) is not None:
             arrays[found[0]] = found[1]
     return arrays
+
+
+def array_headers(file: BinaryIO) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """Shape and stored type of the numeric arrays of an open file, without reading their values.
+
+    Raises:
+      MatError: If the bytes are not what the format says.
+    """
+    header = file.read(128)
+    if len(header) < 128 or header[126:128] not in (b"IM", b"MI"):
+        raise MatError("the header of a MATLAB 5 file is missing")
+    order = "<" if header[126:128] == b"IM" else ">"
+    found = {}
+    while len(tag := file.read(8)) == 8:
+        kind, size = struct.unpack(order + "II", tag)
+        begin = file.tell()
+        content = file.read(min(size, _PEEK))
+        if kind == _COMPRESSED:
+            try:
+                content = zlib.decompressobj().decompress(content, _PEEK)
+            except zlib.error as error:
+                raise MatError(f"damaged compressed variable ({error})") from error
+            kind, content = struct.unpack_from(order + "I", content)[0], content[8:]
+        if kind == _MATRIX and (matrix := _matrix_header(content, order)) is not None:
+            found[matrix[0]] = matrix[1:]
+        file.seek(begin + size)
+    return found
+
+
+def _matrix_header(content: bytes, order: str) -> tuple[str, tuple[int, ...], np.dtype] | None:
+    """Name, shape and stored type of a matrix element that is cut off, or ``None`` if it is of another class."""
+    parts, place = [], 0
+    for _ in range(3):
+        if len(content) - place < 8:
+            raise MatError("truncated: a matrix without flags, dimensions or name")
+        first, size = struct.unpack_from(order + "II", content, place)
+        begin = place + 8
+        if first >> 16:
+            size, begin = first >> 16, place + 4
+        parts.append(content[begin : begin + size])
+        place = place + 8 if first >> 16 else begin + -(-size // 8) * 8
+    flags, dimensions, name = parts
+    if len(flags) < 4 or len(dimensions) % 4 or len(content) - place < 4:
+        raise MatError("a matrix with damaged flags or dimensions")
+    (bits,) = struct.unpack_from(order + "I", flags)
+    (stored,) = struct.unpack_from(order + "I", content, place)
+    stored = stored & 0xFFFF if stored >> 16 else stored
+    if bits & 0xFF not in _NUMERIC or bits & _COMPLEX or stored not in _STORED:
+        return None
+    dtype = np.dtype(bool) if bits & _LOGICAL else np.dtype(_STORED[stored])
+    shape = struct.unpack(f"{order}{len(dimensions) // 4}i", dimensions)
+    return name.decode("latin1"), shape, dtype
 
 
 def _unpacked(content: memoryview, limit: int) -> bytes:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from likejax.data.dataset import Dataset
+from likejax.data.names import meant
 
 
 def apply_steps(dataset: Dataset, steps: list[str]) -> Dataset:
     """The dataset after each step in order, noted in its provenance.
 
     Args:
-      dataset: Integer images.
+      dataset: Integer images, or a table.
       steps: ``invert``, ``grey``, ``colour``, ``transpose``, ``levels:N``, ``pad:HEIGHTxWIDTH``,
-        ``resize:HEIGHTxWIDTH`` or ``resize:HEIGHTxWIDTH:FILTER``, ``binarise:SEED``.
+        ``resize:HEIGHTxWIDTH`` or ``resize:HEIGHTxWIDTH:FILTER``, ``binarise:SEED``; ``continuous`` for tables.
 
     Raises:
       ValueError: For an unknown step, or one that does not fit the data.
@@ -21,7 +22,9 @@ def apply_steps(dataset: Dataset, steps: list[str]) -> Dataset:
     for step in steps:
         name, *arguments = step.split(":")
         if name not in STEPS:
-            raise ValueError(f"unknown step {step!r} behind a dataset's name; there are {', '.join(USAGE)}")
+            raise ValueError(
+                f"unknown step {step!r} behind a dataset's name; there are {', '.join(USAGE)}{meant(name, STEPS)}"
+            )
         try:
             dataset = STEPS[name](dataset, *arguments)
         except (TypeError, ValueError) as error:
@@ -48,6 +51,7 @@ STEPS: dict[str, Callable[..., Dataset]] = {
     "pad": lambda dataset, size: dataset.pad(*_size(size)),
     "resize": _resize,
     "binarise": lambda dataset, seed: dataset.binarise(int(seed)),
+    "continuous": Dataset.continuous,
 }
 USAGE = (
     "invert",
@@ -58,4 +62,5 @@ USAGE = (
     "pad:HEIGHTxWIDTH",
     "resize:HEIGHTxWIDTH[:FILTER]",
     "binarise:SEED",
+    "continuous",
 )

@@ -45,5 +45,12 @@ def _levels(dataset: Dataset) -> int:
 def _named(dataset: Dataset, name: str, values: np.ndarray, made: str) -> Dataset:
     examples = Dataset.from_array(values.astype(dataset.examples.dtype), levels=dataset.levels).examples
     return dataclasses.replace(
-        dataset, name=name, split="test", examples=examples, labels=None, weights=None, provenance=(made,)
+        dataset,
+        name=name,
+        split="test",
+        examples=examples,
+        labels=None,
+        weights=None,
+        class_names=None,
+        provenance=(made,),
     )

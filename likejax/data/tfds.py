@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 import socket
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from likejax.data.classes import Classes, numbered
 from likejax.data.dataset import Dataset
+from likejax.data.parts import PART_NAMES
 
 _NEEDS_TENSORFLOW = (
     "prepare it once where TensorFlow is installed, then remove TensorFlow: pip install tensorflow-cpu && "
@@ -17,12 +18,24 @@ _NEEDS_TENSORFLOW = (
     '.download_and_prepare()" && pip uninstall -y tensorflow-cpu'
 )
 
+NAMES = {
+    "svhn": "svhn_cropped",
+    "imagenet32": "downsampled_imagenet/32x32",
+    "imagenet64": "downsampled_imagenet/64x64",
+    "imagenet32_old": "downsampled_imagenet/32x32",
+    "imagenet64_old": "downsampled_imagenet/64x64",
+    "celeba_hq256": "celeb_a_hq/256",
+    "celeba": "celeb_a",
+    "emnist_letters": "emnist/letters",
+}
+"""What datasets are called here, and what TFDS calls them."""
+
 
 def load_tfds(name: str, data_dir: Path | None) -> dict[str, Dataset]:
     """The parts of a TFDS dataset of images; prepared if need be, which takes a network.
 
     Args:
-      name: Of the builder, such as ``mnist`` or ``cifar10``.
+      name: Name of the builder, such as ``mnist`` or ``cifar10``, with its configuration where it has several.
       data_dir: Where prepared datasets lie; TFDS's own default if ``None``.
 
     Raises:
@@ -71,9 +84,9 @@ def _read(tfds: Any, name: str, options: dict[str, Any]) -> dict[str, Dataset]:
     ):
         raise FileNotFoundError("not prepared there")
     sources = tfds.data_source(name, download=False, **options)
-    parts = {}
+    raw, notes = {}, {}
     for split, source in sources.items():
-        ours = {"train": "train", "validation": "validation", "valid": "validation", "test": "test"}.get(split)
+        ours = PART_NAMES.get(split)
         if ours is None:
             continue
         rows = source.__getitems__(list(range(len(source))))
@@ -81,14 +94,29 @@ def _read(tfds: Any, name: str, options: dict[str, Any]) -> dict[str, Dataset]:
             raise ValueError(f"expected a dataset of images, the features of {name!r} are {', '.join(rows[0])}")
         labels = np.array([row["label"] for row in rows]) if np.ndim(rows[0].get("label")) == 0 else None
         labels = labels if labels is not None and labels.dtype.kind in "ui" else None
-        dataset = Dataset.from_array(
-            np.stack([row["image"] for row in rows]),
-            labels=labels,
-            name=name,
-            split=ours,
-            provenance=[f"TFDS {name}, part {split}, in the order of its files"],
-        )
-        parts[ours] = dataclasses.replace(dataset, name=name)
-    if not parts:
+        raw[ours] = np.stack([row["image"] for row in rows]), labels
+        notes[ours] = f"TFDS {name}, part {split}, in the order of its files"
+    if not raw:
         raise ValueError(f"TFDS dataset {name!r} has no train, validation or test part")
-    return parts
+    classes = _classes(tfds, name, options, {part: labels for part, (_, labels) in raw.items()})
+    return {
+        part: Dataset.from_array(
+            images,
+            labels=classes.labels[part],
+            class_names=classes.names,
+            name=name,
+            split=part,
+            provenance=[notes[part], *classes.notes],
+        )
+        for part, (images, _) in raw.items()
+    }
+
+
+def _classes(tfds: Any, name: str, options: dict[str, Any], labels: dict[str, np.ndarray | None]) -> Classes:
+    """The labels with the names that TFDS has for them, or numbered by what they are."""
+    features = tfds.builder(name, **options).info.features
+    names = getattr(features["label"], "names", None) if "label" in features else None
+    highest = max((int(each.max()) for each in labels.values() if each is not None), default=-1)
+    if names and highest < len(names):
+        return Classes(labels, tuple(names))
+    return numbered(labels)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from likejax.nn.convolutions import Padding, convolve, convolve_transposed
 from likejax.nn.initial import normal_weights
 from likejax.nn.modules import Buffer, replace
+from likejax.nn.normalisation import channel_statistics
 
 NO_PADDING: Padding = ((0, 0), (0, 0))
 
@@ -127,14 +128,18 @@ class WeightNormConvolution(nnx.Module):
         return add_bias(self.geometry(x, self.kernel()), self.bias[...])
 
     def initialise(self, x: Float[Array, "*batch channels"]) -> tuple[WeightNormConvolution, Array]:
-        """The layer whose output on ``x`` has mean 0 and standard deviation ``initial_scale``, and that output."""
+        """The layer whose output on ``x`` has mean 0 and standard deviation ``initial_scale``, and that output.
+
+        An output that varies by no more than its rounding is scaled as if its standard deviation were 1.
+        """
         y = self(x)
-        axes = tuple(range(y.ndim - 1))
-        mean, variance = jnp.mean(y, axes), jnp.var(y, axes)
+        statistics = channel_statistics(y)
+        variance = jnp.where(statistics.varies, jnp.square(statistics.std), 1.0)
         factor = self.initial_scale / jnp.sqrt(variance + 1e-10)
-        scale, bias = self.scale[...] * factor, (self.bias[...] - mean) * factor
+        scale, bias = self.scale[...] * factor, (self.bias[...] - statistics.mean) * factor
         layer = replace(self, scale=nnx.Param(scale), bias=nnx.Param(bias))
-        return layer, (y - mean.reshape((1,) * len(axes) + (-1,))) * factor.reshape((1,) * len(axes) + (-1,))
+        last = (1,) * (y.ndim - 1) + (-1,)
+        return layer, ((y - statistics.mean.reshape(last)) * factor.reshape(last)).astype(y.dtype)
 
 
 def add_bias(y: Float[Array, "*shape features"], bias: Float[Array, " features"]) -> Float[Array, "*shape features"]:

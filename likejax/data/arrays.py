@@ -1,0 +1,254 @@
+"""Whatever a user holds, as numeric arrays: tables with missing values, masks, labels of other types are looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Integer, Num
+
+from likejax.density import integer_dtype
+
+_EXACT_IN_FLOAT32 = 2**24
+_EXACT_IN_FLOAT64 = 2**53
+
+
+class Numbers(NamedTuple):
+    """A numeric array, the names of its columns if it came with any, and what was decided about it."""
+
+    array: Num[np.ndarray, "..."]
+    columns: tuple[str, ...] | None
+    notes: tuple[str, ...] = ()
+
+
+def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | None]:
+    """Examples in the type in which a dataset keeps them, and their number of levels.
+
+    Args:
+      examples: ``(n, *event_shape)``: an array of any library, a data frame, lists.
+      levels: Number of integer values; ``None`` to decide by the type: two for booleans, 256 for ``uint8`` and for
+        integer images within 0..255, continuous otherwise.
+
+    Raises:
+      TypeError: If the entries are no numbers, or floats where integers are due.
+      ValueError: If entries are masked, missing or not finite, the shape has no examples, or integers leave the levels.
+    """
+    array, columns = _array(examples)
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"expected a numeric array of examples, got dtype {array.dtype}{_advice(array)}")
+    if array.ndim < 2 or len(array) == 0:
+        advice = "; a table with one column has shape (n, 1)" if array.ndim == 1 else ""
+        raise ValueError(f"expected examples of shape (n, *event_shape) with n > 0, got shape {array.shape}{advice}")
+    if array.size == 0:
+        raise ValueError(f"expected examples with entries, got shape {array.shape}")
+    notes: tuple[str, ...] = ()
+    if array.dtype.kind == "b":
+        array, levels = array.astype(np.uint8), levels or 2
+    if levels is None and array.dtype == np.uint8:
+        levels = 256
+    if levels is None and array.dtype.kind in "ui":
+        levels, notes = _levels_of_integers(array)
+    if levels is None:
+        array = _continuous(array, columns)
+    else:
+        array = _integers(array, levels)
+        array = array[..., None] if array.ndim == 3 else array
+    return Numbers(array, columns, notes), levels
+
+
+def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer[np.ndarray, " n"]:
+    """Class numbers from 0, ``(n,)``.
+
+    Args:
+      labels: Integers, booleans, or floats that are integers, ``(n,)`` or ``(n, 1)``.
+      count: Number of examples.
+      classes: Number of classes, where it is known.
+
+    Raises:
+      ValueError: If they are something else, of another number, or out of range.
+    """
+    array, _ = _array(labels, what="labels")
+    if array.shape == (count, 1):
+        array = array[:, 0]
+    if array.shape != (count,) or array.dtype.kind not in "buif":
+        many = array.ndim == 2 and len(array) == count
+        advice = "; for one-hot rows pass labels.argmax(1)" if many else ""
+        if array.dtype.kind in "USO":
+            advice = "; for names pass np.unique(names, return_inverse=True)[1], the same for every part"
+        raise ValueError(
+            f"expected integer labels of shape ({count},), got {array.dtype} of shape {array.shape}{advice}"
+        )
+    array = whole_numbers(array)
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or (classes is not None and high >= classes):
+        last = "C-1" if classes is None else classes - 1
+        raise ValueError(f"expected labels in 0..{last}, got {low}..{high}; number the classes from 0")
+    return array
+
+
+def whole_numbers(labels: np.ndarray) -> Integer[np.ndarray, "..."]:
+    """Labels as integers.
+
+    Raises:
+      ValueError: If floats are no integers.
+    """
+    if labels.dtype.kind in "ui":
+        return labels
+    if labels.dtype.kind == "f":
+        wrong = ~np.isfinite(labels) | (labels != np.floor(np.where(np.isfinite(labels), labels, 0)))
+        if wrong.any():
+            place = tuple(np.argwhere(wrong)[0])
+            raise ValueError(
+                f"expected integer labels, got {labels[place]} at row {place[0]}; labels are class numbers, so leave "
+                "out targets of a regression"
+            )
+    return labels.astype(np.int64)
+
+
+def entry_name(entry: Sequence[int], columns: Sequence[str] | None) -> str:
+    """How messages call an entry of an example: the column of a table, the place in an image."""
+    if len(entry) > 1:
+        return f"entry {tuple(entry)}"
+    named = f" ({columns[entry[0]]!r})" if columns is not None else ""
+    return f"column {entry[0]}{named}"
+
+
+def _array(values: Any, what: str = "examples") -> tuple[np.ndarray, tuple[str, ...] | None]:
+    """An array of whatever came, and the names of columns that it has."""
+    if hasattr(values, "columns") and hasattr(values, "__getitem__"):
+        return _frame(values)
+    if isinstance(values, np.ma.MaskedArray):
+        masked = np.argwhere(np.ma.getmaskarray(values))
+        if len(masked):
+            raise ValueError(
+                f"expected {what} without a mask, got {len(masked)} masked entries, the first at "
+                f"{tuple(int(i) for i in masked[0])}; fill them (x.filled(value)) or leave out their rows"
+            )
+        return values.data, None
+    if hasattr(values, "toarray"):
+        raise TypeError(f"expected a dense array of {what}, got {type(values).__name__}; pass x.toarray()")
+    try:
+        array = np.asarray(values)
+    except (ValueError, TypeError) as error:  # lists of unequal lengths, tensors on a device
+        raise ValueError(f"expected {what} that form one array, got {type(values).__name__}: {error}") from error
+    if array.dtype.kind == "O" and array.ndim:
+        array = _from_objects(array, what)
+    return array, None
+
+
+def _frame(frame: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+    """The columns of a data frame side by side."""
+    names = tuple(str(name) for name in frame.columns)
+    arrays = []
+    for name, key in zip(names, frame.columns, strict=True):
+        column = np.asarray(frame[key])
+        if column.dtype.kind == "O":
+            column = _from_objects(column, f"column {name!r}")
+        if column.dtype.kind not in "buif":
+            raise TypeError(
+                f"expected numeric columns, column {name!r} has dtype {column.dtype}{_advice(column)}; leave it out "
+                "or turn it into numbers"
+            )
+        arrays.append(column)
+    if not arrays:
+        raise ValueError("expected a data frame with columns, got none")
+    return np.stack(arrays, axis=1), names
+
+
+def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
+    """Python numbers in an array of objects, as columns with missing values have them, as floats."""
+    flat = array.reshape(-1)
+    numbers = np.empty(flat.size, np.float64)
+    for i, value in enumerate(flat):
+        place = np.unravel_index(i, array.shape)
+        row = f"row {int(place[0])}" + (f", column {int(place[1])}" if array.ndim == 2 else "")
+        if isinstance(value, str | bytes):
+            raise TypeError(f"expected a numeric array of examples, {what} hold the text {value!r} at {row}")
+        if value is None or type(value).__name__ in ("NAType", "NaTType"):
+            raise ValueError(f"expected no missing values, {what} lack one at {row}; fill or drop them")
+        try:
+            numbers[i] = value
+        except (TypeError, ValueError) as error:
+            raise TypeError(
+                f"expected a numeric array of examples, {what} hold {type(value).__name__} at {row}"
+            ) from error
+    whole = np.isfinite(numbers).all() and (numbers == np.round(numbers)).all()
+    if whole and all(isinstance(value, int | np.integer) for value in flat) and np.abs(numbers).max(initial=0) < 2**53:
+        return numbers.astype(np.int64).reshape(array.shape)
+    return numbers.reshape(array.shape)
+
+
+def _advice(array: np.ndarray) -> str:
+    """What to do about a type that is no number."""
+    if array.dtype.kind in "mM":
+        return "; turn times into numbers, and subtract the first of them"
+    if array.dtype.kind == "c":
+        return "; pass real and imaginary parts as columns"
+    return ""
+
+
+def _levels_of_integers(array: np.ndarray) -> tuple[int | None, tuple[str, ...]]:
+    """Levels of integers that came without: images of 0..255 have 256, tables are continuous, others are refused."""
+    if array.ndim == 2:
+        return None, (f"{array.dtype.name} taken as continuous values",)
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high > 255:
+        raise ValueError(
+            f"expected levels= for {array.dtype} examples of shape {array.shape} with values {low}..{high}: pass "
+            "levels=N for integers 0..N-1, or convert continuous data with x.astype('float32')"
+        )
+    return 256, (f"{array.dtype.name} within 0..255 taken as 256 levels",)
+
+
+def _integers(array: np.ndarray, levels: int) -> np.ndarray:
+    if array.dtype.kind == "f":
+        raise TypeError(
+            f"expected integers for data with {levels} levels, got {array.dtype}; pass raw pixel values, unscaled"
+            f"{_how_to_quantize(array, levels)}"
+        )
+    if not 2 <= levels <= 65536:
+        raise ValueError(f"expected 2 to 65536 levels, got {levels}; reduce finer data, or take them as continuous")
+    low, high = int(array.min()), int(array.max())
+    if low < 0 or high >= levels:
+        raise ValueError(f"expected values in 0..{levels - 1} for {levels} levels, got {low}..{high}")
+    return array.astype(integer_dtype(levels), copy=False)
+
+
+def _how_to_quantize(array: np.ndarray, levels: int) -> str:
+    """How floats become the integers that they were, where one can tell."""
+    if not np.isfinite(array).all():
+        return ""
+    low, high = float(array.min()), float(array.max())
+    dtype = integer_dtype(levels).name
+    if low >= 0 and high <= 1:
+        return f": np.rint(x * {levels - 1}).astype('{dtype}') if they were divided by {levels - 1}"
+    if low >= -1 and high <= 1:
+        return f": np.rint((x + 1) / 2 * {levels - 1}).astype('{dtype}') if they were brought to -1..1"
+    if low >= 0 and high < levels and (array == np.round(array)).all():
+        return f": x.astype('{dtype}')"
+    return ""
+
+
+def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
+    """Values as float32 where that keeps them, else as float64, in the byte order of the machine."""
+    if array.dtype.kind in "ui":
+        largest = max(abs(int(array.min())), abs(int(array.max())))
+        if largest > _EXACT_IN_FLOAT64:
+            largest_at = np.unravel_index(int(np.argmax(np.abs(array.astype(np.float64)))), array.shape)
+            row, *entry = (int(i) for i in largest_at)
+            raise ValueError(
+                f"expected integers up to 2**53 as continuous values, got {array[largest_at]} at row {row}, "
+                f"{entry_name(entry, columns)}; subtract an offset from it first"
+            )
+        return array.astype(np.float32 if largest <= _EXACT_IN_FLOAT32 else np.float64)
+    with np.errstate(over="ignore"):
+        cast = array.astype(np.float32 if array.dtype.itemsize <= 4 else np.float64)
+    bad = np.argwhere(~np.isfinite(cast))
+    if len(bad):
+        row, *entry = (int(i) for i in bad[0])
+        raise ValueError(
+            f"expected finite examples, got {len(bad)} NaN or infinite entries, the first at row {row}, "
+            f"{entry_name(entry, columns)}"
+        )
+    return cast

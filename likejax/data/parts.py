@@ -1,0 +1,65 @@
+"""What files hold of each part of a source, before it is a dataset; and how parts are called."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Num, Shaped
+
+WHOLE = ""
+"""Key of the one part of a source whose files name no part."""
+PART_NAMES = {
+    "train": "train",
+    "training": "train",
+    "valid": "validation",
+    "validation": "validation",
+    "val": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "t10k": "test",
+}
+"""What publishers call a part, and what it is called here."""
+
+
+class Raw(NamedTuple):
+    """Examples of a part as a file holds them.
+
+    Attributes:
+      examples: ``(n, ...)``.
+      labels: Numbers or names, ``(n,)``, or ``None``.
+      notes: What was done to them or left out, for the provenance.
+      columns: Names of the columns of a table.
+    """
+
+    examples: Num[np.ndarray, "n ..."]
+    labels: Shaped[np.ndarray, " n"] | None = None
+    notes: tuple[str, ...] = ()
+    columns: tuple[str, ...] | None = None
+
+
+def split_name(text: str) -> tuple[str | None, str]:
+    """The part that a name speaks of, and what else it says: ``train_32x32`` gives ``("train", "32x32")``.
+
+    A name without a part, or with two, gives ``None`` and itself, in small letters.
+    """
+    words = [word for word in re.split(r"[^a-z0-9]+", text.lower()) if word]
+    parts = [word for word in words if word in PART_NAMES]
+    if len(parts) != 1:
+        return None, text.lower()
+    return PART_NAMES[parts[0]], " ".join(word for word in words if word != parts[0])
+
+
+def is_hidden(path: Iterable[str]) -> bool:
+    """Whether a path leads through what archivers, notebooks and file managers leave behind."""
+    return any(name.startswith(".") or name in ("__MACOSX", "__pycache__") for name in path)
+
+
+def visible_files(folder: Path, *suffixes: str) -> list[Path]:
+    """The files directly in a folder, by name, without those that are hidden."""
+    found = (path for path in folder.iterdir() if not is_hidden([path.name]) and path.is_file())
+    return sorted(path for path in found if not suffixes or path.name.lower().endswith(suffixes))

@@ -1,0 +1,75 @@
+"""Columns looked at in float64: what a smaller type cannot hold, and what never varies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Bool, Float
+
+from likejax.data.arrays import entry_name
+
+LARGEST_LOSS = 1e-3
+"""Rounding error of a column, root mean square, as a share of its standard deviation, up to which a type holds it."""
+
+
+def check_representable(
+    examples: Float[np.ndarray, "n ..."], dtype: Any, *, columns: Sequence[str] | None = None
+) -> None:
+    """Raises a ValueError if ``dtype`` cannot hold a column: its values are too large, or its variation is lost.
+
+    Args:
+      examples: Continuous examples.
+      dtype: Floating-point type that a density computes in.
+      columns: Names of the columns, for messages.
+    """
+    name, limits = jnp.dtype(dtype).name, jnp.finfo(dtype)
+    if np.finfo(examples.dtype).eps >= float(limits.eps):
+        return
+    rows = examples.reshape(len(examples), -1)
+    too_large = np.argwhere(np.abs(rows) > float(limits.max))
+    if len(too_large):
+        row, entry = (int(i) for i in too_large[0])
+        raise ValueError(
+            f"expected values that {name} holds (up to {float(limits.max):.3g}), got {rows[row, entry]:.6g} at row "
+            f"{row}, {_named(entry, examples, columns)}: correct or leave out this value, give the column another "
+            "unit, or compute in float64 (jax.config.update('jax_enable_x64', True))"
+        )
+    std, lost = rows.astype(np.float64).std(0), _rounding_error(rows, dtype)
+    bad = np.flatnonzero((lost > LARGEST_LOSS * std) & ~never_varies(rows))
+    if len(bad):
+        entry = int(bad[np.argmax(lost[bad] / std[bad])])
+        others = f" ({len(bad)} such columns)" if len(bad) > 1 else ""
+        raise ValueError(
+            f"expected columns whose variation {name} holds: {_named(entry, examples, columns)} has the mean "
+            f"{rows[:, entry].mean():.10g} and the standard deviation {std[entry]:.3g}, and rounding changes its "
+            f"values by {lost[entry]:.3g}{others}. {_mend(rows[:, entry])}"
+        )
+
+
+def never_varies(rows: Float[np.ndarray, "n ..."]) -> Bool[np.ndarray, "..."]:
+    """Which columns vary by no more than the rounding of the type they are stored in."""
+    eps = float(np.finfo(rows.dtype).eps)
+    first = rows[:1].astype(np.float64)
+    return np.abs(rows - first).max(0) <= 4 * eps * np.abs(rows).max(0)
+
+
+def _mend(column: np.ndarray) -> str:
+    if np.abs(column).max() < float(np.finfo(np.float32).tiny):
+        return "Give the column another unit: its values are too small"
+    return (
+        "Subtract an offset from every part, which leaves log p as it is: offset = train.column_means(); "
+        "train.subtract(offset), test.subtract(offset)"
+    )
+
+
+def _rounding_error(rows: np.ndarray, dtype: Any) -> np.ndarray:
+    error = rows - rows.astype(jnp.dtype(dtype)).astype(np.float64)
+    return np.sqrt(np.mean(np.square(error), axis=0))
+
+
+def _named(entry: int, examples: np.ndarray, columns: Sequence[str] | None) -> str:
+    place = np.unravel_index(entry, examples.shape[1:])
+    return entry_name([int(i) for i in place], columns)
