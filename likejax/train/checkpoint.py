@@ -52,7 +52,7 @@ class Checkpoints:
       keep: How many of the last checkpoints to keep.
 
     Raises:
-      CheckpointError: If another process is training there.
+      CheckpointError: If another process or thread is training there, or the directory cannot be written.
     """
 
     def __init__(self, workdir: Path | None, *, keep: int = 2):
@@ -61,7 +61,6 @@ class Checkpoints:
         self._best_of: dict[int, int] = {}
         if workdir is None:
             return
-        workdir.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(workdir) if jax.process_index() == 0 else None
         self._last, self._best = (Store(workdir / name, writes=True) for name in ("last", "best"))
         for step in self._last.steps():
@@ -77,18 +76,21 @@ class Checkpoints:
         if self.workdir is None:
             return
         try:
-            self._last.wait()
-            self._best.wait()
+            self.wait()
             self._tidy()
         finally:
-            try:
-                self._last.close()
-            finally:
-                try:
-                    self._best.close()
-                finally:
-                    if self._lock is not None:
-                        self._lock.close()
+            if self._lock is not None:
+                self._lock.close()
+
+    def wait(self) -> None:
+        """Blocks until what is being written is on disk.
+
+        Raises:
+          CheckpointError: If it could not be written.
+        """
+        if self.workdir is not None:
+            self._last.wait()
+            self._best.wait()
 
     def save_last(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """What a resumed run needs; ``record["best_step"]`` names the best checkpoint it goes with."""
@@ -150,7 +152,11 @@ class Checkpoints:
 
 def _lock(workdir: Path) -> Any:
     """An open file with a lock that the system takes back when the process ends, however it ends."""
-    file = (workdir / ".lock").open("w")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise CheckpointError(f"{workdir} cannot be written: {error}") from error
     try:
         import fcntl
     except ImportError:  # no such locks on this system
@@ -160,8 +166,8 @@ def _lock(workdir: Path) -> Any:
     except OSError as error:
         file.close()
         raise CheckpointError(
-            f"another process is training in {workdir}: wait for it, or choose another workdir"
-        ) from (error)
+            f"another process or thread is training in {workdir}: wait for it, or choose another workdir"
+        ) from error
     return file
 
 
@@ -262,15 +268,7 @@ def save(density: Density, directory: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"{place} holds a run: save the density to a directory of its own")
     _, params, fixed = take_apart(stack(density))
     items = jax.tree.map(np.asarray, jax.device_get(density_items(params, fixed)))
-    (place / _SAVED).mkdir(parents=True, exist_ok=True)
-    store = Store(place / _SAVED, writes=True)
-    try:
-        step = max(store.steps(), default=-1) + 1
-        store.save(step, items, {"model": model_record(density)})
-        store.wait()
-        store.keep([step])
-    finally:
-        store.close()
+    Store(place / _SAVED, writes=True).replace(items, {"model": model_record(density)})
 
 
 def checksum_of(density: Density) -> str:
@@ -314,16 +312,14 @@ def restore(directory: str | os.PathLike[str], *, which: Which = "best", density
 
     for folder in folders:
         store = Store(folder)
+        if not store.steps() and folder is not folders[-1]:
+            continue
         try:
-            if not store.steps() and folder is not folders[-1]:
-                continue
             _, items, _ = store.read(wanted)
             break
         except CheckpointError:
             if folder is folders[-1]:
                 raise
-        finally:
-            store.close()
     arrays = jax.tree.map(jnp.asarray, items["density"])  # pyright: ignore[reportPossiblyUnbound]
     return for_backend(put_together(structure, arrays["params"], arrays["fixed"]))
 
