@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,7 @@ class Broken(lj.NLL):
     """Not finite, or exploding, at chosen steps."""
 
     steps: tuple[int, ...] = ()
-    factor: float = math.nan
+    factor: Any = math.nan
 
     def __call__(self, density, batch, key, step):
         loss, metrics = super().__call__(density, batch, key, step)

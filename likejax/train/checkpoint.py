@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from likejax.density import Density
-from likejax.experiment import Experiment, config_of, from_json, model_record, to_json
+from likejax.experiment import Experiment, config_of, from_json, model_record, to_json, with_defaults
 from likejax.models import build
 from likejax.nn.depth import for_backend, stack
 from likejax.train.guard import GuardState
@@ -199,11 +198,21 @@ def state_of(items: Mapping[str, Any], like: TrainState) -> TrainState:
 
 
 def write_record(workdir: Path, experiment: Experiment) -> None:
-    """Notes the experiment in the run's directory, whole or not at all."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    """Notes the experiment in the run's directory, whole or not at all.
+
+    Raises:
+      CheckpointError: If it cannot be written.
+    """
     draft = workdir / (RECORD + ".tmp")
-    draft.write_text(to_json(experiment))
-    draft.replace(workdir / RECORD)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        draft.write_text(to_json(experiment))
+        draft.replace(workdir / RECORD)
+    except OSError as error:
+        raise CheckpointError(
+            f"could not write {workdir / RECORD}: {error.strerror or error}; make room or choose another workdir. "
+            "Complete checkpoints there are intact"
+        ) from error
 
 
 def check_record(workdir: Path, experiment: Experiment) -> None:
@@ -217,15 +226,37 @@ def check_record(workdir: Path, experiment: Experiment) -> None:
         if (workdir / _SAVED).is_dir():
             raise CheckpointError(f"{workdir} holds a saved density: choose another workdir for the run")
         return
-    before, now = json_of(path), json.loads(to_json(experiment))
-    with contextlib.suppress(ValueError):  # settings that an older version did not know have their defaults
-        before = json.loads(to_json(from_json(path.read_text())))
-    different = [k for k in now if k not in _FREE and before.get(k, now[k]) != now[k]]
+    before, now = with_defaults(json_of(path)), json.loads(to_json(experiment))
+    different = _differences(before, now)
     if different:
-        was = {k: before.get(k) for k in different}
+        shown = "; ".join(different[:5])
+        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
         raise CheckpointError(
-            f"{workdir} holds a run with other settings: {was}; resume it with those, or choose another workdir"
+            f"{workdir} holds a run with other settings: {shown}{more}. Resume it with those of the run, or choose "
+            "another workdir"
         )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that differ between two records of experiments and may not, by their dotted names."""
+    were, are = (_flat({k: v for k, v in record.items() if k not in _FREE}) for record in (before, now))
+    names = [name for name in {**are, **were} if were.get(name, _ABSENT) != are.get(name, _ABSENT)]
+    return [f"{name}: {_shown(were, name)} in the run, {_shown(are, name)} now" for name in names]
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of a nested record by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+_ABSENT = object()
+
+
+def _shown(record: Mapping[str, Any], name: str) -> str:
+    return repr(record[name]) if name in record else "not there"
 
 
 def json_of(path: Path) -> dict[str, Any]:
