@@ -192,7 +192,7 @@ def with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
     model = record.get("model")
     with contextlib.suppress(ValueError):
         model = model_record(config_of(model)) if "family" in (model or {}) else model
-    return complete | {"model": model}
+    return complete | {"model": json.loads(json.dumps(model))}
 
 
 def _objective_record(objective: Any) -> dict[str, Any]:

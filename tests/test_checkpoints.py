@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import multiprocessing
-import resource
 import shutil
 import subprocess
 import sys
@@ -87,7 +86,7 @@ def test_a_flipped_bit_that_orbax_reads_without_an_error_is_noticed(tmp_path):
     store = Store(tmp_path, writes=True)
     for step in (1, 2):
         store.save(step, arrays, {})
-
+    store.wait()
     largest = max((tmp_path / "2").rglob("*"), key=lambda path: path.stat().st_size)
     assert largest.stat().st_size > 10_000
     flip_a_byte(largest, largest.stat().st_size // 2)
@@ -96,7 +95,6 @@ def test_a_flipped_bit_that_orbax_reads_without_an_error_is_noticed(tmp_path):
         step, read, _ = store.read(lambda record: arrays)
     assert step == 1
     np.testing.assert_array_equal(read["x"]["a"], arrays["x"]["a"])
-
 
 
 # orbax leaves tasks of a closed event loop behind when a file cannot be read
@@ -162,7 +160,7 @@ def test_what_a_crash_leaves_is_ignored_and_removed(run, finished):
 
 
 def test_another_run_is_refused(run):
-    with pytest.raises(lj.CheckpointError, match=r"other settings: {'batch_size': 20}"):
+    with pytest.raises(lj.CheckpointError, match=r"other settings: batch_size: 20 in the run, 40 now\. Resume"):
         fit(run, dataclasses.replace(SMALL, batch_size=40))
     with pytest.raises(lj.CheckpointError, match="begun with another key"):
         fit(run, key=1)
@@ -197,7 +195,7 @@ def test_two_processes_cannot_train_in_one_directory(run):
     other.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(lj.CheckpointError, match="another process is training in"):
+        with pytest.raises(lj.CheckpointError, match="another process or thread is training in"):
             fit(run)
         assert lj.restore(run) is not None  # reading is free
     finally:
@@ -273,7 +271,6 @@ except lj.CheckpointError as error:
     resumed = lj.fit(SMALL, TRAIN, workdir=tmp_path / "run", key=0)
     undisturbed = lj.fit(SMALL, TRAIN, key=0)
     assert_same(resumed.last, undisturbed.last)
-    assert resource.getrlimit(resource.RLIMIT_FSIZE)
 
 
 # --- densities by themselves
