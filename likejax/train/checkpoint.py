@@ -35,6 +35,7 @@ _FREE = {
     "validation_examples",
     "early_stopping",
     "parameter_shards",
+    "model.sampler",
 }
 """Settings that may change when a run goes on."""
 
@@ -239,8 +240,9 @@ def check_record(workdir: Path, experiment: Experiment) -> None:
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Settings that differ between two records of experiments and may not, by their dotted names."""
-    were, are = (_flat({k: v for k, v in record.items() if k not in _FREE}) for record in (before, now))
-    names = [name for name in {**are, **were} if were.get(name, _ABSENT) != are.get(name, _ABSENT)]
+    were, are = _flat(before), _flat(now)
+    names = [name for name in {**are, **were} if name not in _FREE]
+    names = [name for name in names if were.get(name, _ABSENT) != are.get(name, _ABSENT)]
     return [f"{name}: {_shown(were, name)} in the run, {_shown(are, name)} now" for name in names]
 
 

@@ -130,7 +130,8 @@ def fit(
       2
     """
     check_experiment(experiment, validates=validation is not None)
-    build_key, data_key, noise_key, validation_key, sample_key = jax.random.split(as_key(key), 5)
+    key = as_key(key)
+    build_key, data_key, noise_key, validation_key, sample_key = jax.random.split(key, 5)
     path = None if workdir is None else Path(workdir).expanduser().absolute()
     if path is not None:
         check_record(path, experiment)
@@ -157,7 +158,7 @@ def fit(
     state = TrainState(jnp.zeros((), jnp.int32), params, params, fixed, optimiser, guard.begin())
     origin = {
         "experiment": json.loads(to_json(experiment)),
-        "key": np.asarray(jax.random.key_data(as_key(key))).tolist(),
+        "key": np.asarray(jax.random.key_data(key)).tolist(),
         "data": source.fingerprints()[0],
     }
     labels = source.examples.labels
@@ -177,7 +178,7 @@ def fit(
         state = sharding.put_state(sharding.to_host(state), shardings)
         step = compile_step(experiment, structure, transformation, noise_key, mesh, shardings)
         labelled = density.condition_shape is not None
-        batches = source.batches(position, labelled=labelled, num_classes=getattr(density, "num_classes", None))
+        batches = source.batches(position, labelled=labelled, num_classes=density.num_classes)
         state = loop.run(state, step, batches, mesh, checkpoints, interruption)
         _all_written(checkpoints)
     host = sharding.to_host(state)  # in every process, before one may end

@@ -60,17 +60,11 @@ def check_model(experiment: Experiment, examples: Dataset) -> None:
       examples: Data that it will see.
 
     Raises:
-      TypeError: If the density lacks what every density declares, or the objective needs another family.
+      TypeError: If the density does not declare what every density does, or the objective needs another family.
       ValueError: If model and data do not fit, nothing can be trained, or a setting cannot be used.
     """
     model = experiment.model
     density = model if isinstance(model, Density) else jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
-    for name in ("event_shape", "kind"):
-        if getattr(density, name, None) is None:
-            raise TypeError(
-                f"expected {type(density).__name__}.{name} to be set, it is not: a density declares its event_shape, a "
-                "tuple, and its kind, a lj.Kind"
-            )
     check_fit(density, examples)
     if not take_apart(density)[1]:
         raise ValueError(
