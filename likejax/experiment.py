@@ -209,7 +209,7 @@ def _optimiser_record(optimiser: Any) -> dict[str, Any]:
 def _named(value: Any) -> dict[str, Any]:
     """What JSON keeps of a function or an object of a user's own: its path, and the fields of a dataclass."""
     if isinstance(value, Recorded):
-        return {"path": value.path, "settings": json.loads(value.settings)}
+        return {"name": value.path, "settings": json.loads(value.settings)}
     settings = {}
     if isinstance(value, optax.GradientTransformation):
         value = value.update
@@ -220,7 +220,7 @@ def _named(value: Any) -> dict[str, Any]:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         settings = {field.name: _shown(getattr(value, field.name)) for field in dataclasses.fields(value)}
     named = value if hasattr(value, "__qualname__") else type(value)
-    return {"path": f"{named.__module__}.{named.__qualname__}", "settings": settings}
+    return {"name": f"{named.__module__}.{named.__qualname__}", "settings": settings}
 
 
 def _shown(value: Any) -> Any:
@@ -286,10 +286,9 @@ def _experiment(record: Mapping[str, Any], model: Any) -> Experiment:
 
 
 def _recorded(record: Mapping[str, Any]) -> Recorded | None:
-    """What a record only names, or ``None`` if it is one of the library's own."""
-    if "path" not in record:
-        return None
-    return Recorded(str(record["path"]), json.dumps(record.get("settings", {})))
+    """What a record only names, by a dotted path, or ``None`` if it is one of the library's own."""
+    name = str(record.get("name", ""))
+    return Recorded(name, json.dumps(record.get("settings", {}))) if "." in name else None
 
 
 def _build(kind: type, record: dict[str, Any]) -> Any:

@@ -243,6 +243,9 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     were, are = _flat(before), _flat(now)
     names = [name for name in {**are, **were} if name not in _FREE]
     names = [name for name in names if were.get(name, _ABSENT) != are.get(name, _ABSENT)]
+    # another objective or family has other settings altogether: its name says it
+    other_kind = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in ("name", "family", "density")}
+    names = [name for name in names if name.rpartition(".")[0] not in other_kind or (name in were and name in are)]
     return [f"{name}: {_shown(were, name)} in the run, {_shown(are, name)} now" for name in names]
 
 
