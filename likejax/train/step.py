@@ -65,8 +65,9 @@ def compile_step(
         finite = jnp.isfinite(norm) & jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
         taken, guard = judge(experiment.guard, state.guard, finite, norm)
 
-        updates, optimiser = transformation.update(gradient, state.optimiser, state.params)
-        new_params: Arrays = optax.apply_updates(state.params, updates)  # pyright: ignore
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes floats with its counter
+            updates, optimiser = transformation.update(gradient, state.optimiser, state.params)
+            new_params: Arrays = optax.apply_updates(state.params, updates)  # pyright: ignore
         ema = moving_average(state.ema, new_params, experiment.ema_decay, state.step)
         old = state.params, state.ema, state.optimiser
         new_params, ema, optimiser = jax.tree.map(
@@ -127,8 +128,8 @@ def _accumulated(gradient_of: Callable[[Batch, Array], Any], batch: Batch, keys:
         return jnp.swapaxes(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 0, 1)
 
     cut_batch, cut_keys = jax.tree.map(cut, batch), cut(keys)
-    first = jax.tree.map(lambda leaf: leaf[0], cut_batch)
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, first, cut_keys[0]))
+    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (cut_batch, cut_keys))
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, *first))
 
     def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, gradient_of(*part)), None
