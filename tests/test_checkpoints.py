@@ -331,3 +331,37 @@ assert not any(name.split(".")[0] in ("likejax", "flax") for name in sys.modules
     np.testing.assert_allclose(called, Laplace().log_prob(points), rtol=1e-6)
     with pytest.raises(ValueError, match="expected draws"):
         lj.export(density, draws=0)
+
+
+# --- other precisions, other samplers
+
+
+def test_densities_and_runs_are_read_in_another_precision(tmp_path):
+    """From 32 bits to 64 nothing is lost and nothing said; from 64 to 32 the rounding is said."""
+    run = fit(tmp_path / "run", dataclasses.replace(SMALL, steps=2))
+    with jax.enable_x64(True):
+        wide = lj.restore(tmp_path / "run")
+        assert {leaf.dtype for leaf in leaves(wide) if leaf.dtype.kind == "f"} == {np.dtype(np.float64)}
+        assert_same(wide, run.density)
+        lj.save(jax.tree.map(lambda leaf: leaf + 1e-12 if leaf.dtype == np.float64 else leaf, wide), tmp_path / "wide")
+    with pytest.warns(UserWarning, match=r"written in 64 bits \(jax_enable_x64\) and is read in 32: \d+ arrays") as told:
+        narrow = lj.restore(tmp_path / "wide")
+    assert len(told) == 1
+    for a, b in zip(leaves(narrow), leaves(run.density), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-11)
+    other = lj.build(dataclasses.replace(MODEL, width=6), key=0)
+    with jax.enable_x64(True), pytest.raises(lj.CheckpointError, match="does not fit"):
+        lj.restore(tmp_path / "run", density=other)
+
+
+def test_a_sampler_is_saved_and_restored(tmp_path):
+    config = lj.PixelCNNConfig(event_shape=(4, 4, 1), levels=4, filters=4, blocks=1, resolutions=1, mixtures=1)
+    density = lj.build(config, key=0).with_sampler("naive")
+    lj.save(density, tmp_path)
+    again = lj.restore(tmp_path)
+    assert (again.sampler, again.config.sampler) == ("naive", "naive")
+    assert lj.build(config, key=0).sampler == "cached"
+    assert lj.build(dataclasses.replace(config, sampler="fixed_point"), key=0).sampler == "fixed_point"
+    with pytest.raises(ValueError, match="naive"):
+        dataclasses.replace(config, sampler="nave")
