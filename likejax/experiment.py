@@ -219,7 +219,7 @@ def _named(value: Any) -> dict[str, Any]:
         value = value.func
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         settings = {field.name: _shown(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    named = value if hasattr(value, "__qualname__") else type(value)
+    named: Any = value if hasattr(value, "__qualname__") else type(value)
     return {"name": f"{named.__module__}.{named.__qualname__}", "settings": settings}
 
 

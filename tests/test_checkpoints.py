@@ -344,7 +344,9 @@ def test_densities_and_runs_are_read_in_another_precision(tmp_path):
         assert {leaf.dtype for leaf in leaves(wide) if leaf.dtype.kind == "f"} == {np.dtype(np.float64)}
         assert_same(wide, run.density)
         lj.save(jax.tree.map(lambda leaf: leaf + 1e-12 if leaf.dtype == np.float64 else leaf, wide), tmp_path / "wide")
-    with pytest.warns(UserWarning, match=r"written in 64 bits \(jax_enable_x64\) and is read in 32: \d+ arrays") as told:
+    with pytest.warns(
+        UserWarning, match=r"written in 64 bits \(jax_enable_x64\) and is read in 32: \d+ arrays"
+    ) as told:
         narrow = lj.restore(tmp_path / "wide")
     assert len(told) == 1
     for a, b in zip(leaves(narrow), leaves(run.density), strict=True):

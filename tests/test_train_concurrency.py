@@ -26,7 +26,7 @@ EXPERIMENT = lj.Experiment(model=Laplace(), batch_size=20, steps=8, checkpoint_e
 
 @pytest.fixture(autouse=True)
 def _a_hang_shows_where_it_stands():
-    faulthandler.dump_traceback_later(120, exit=True)
+    faulthandler.dump_traceback_later(300, exit=True)
     yield
     faulthandler.cancel_dump_traceback_later()
 
@@ -53,7 +53,8 @@ def test_trainings_and_saves_in_threads_of_one_process(tmp_path):
     jobs = [(train, tmp_path / f"run{i}") for i in range(4)]
     jobs += [(save, tmp_path / name) for name in ("a", "b", "shared", "shared")]
     with concurrent.futures.ThreadPoolExecutor(len(jobs)) as pool:
-        assert all([future.result(100) for future in [pool.submit(job, place) for job, place in jobs]])
+        futures = [pool.submit(job, place) for job, place in jobs]
+        assert all(future.result(200) for future in futures)
     assert Store(tmp_path / "run0" / "last").steps() == [7, 8]
 
 

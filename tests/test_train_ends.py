@@ -21,7 +21,7 @@ from flax import nnx
 import likejax as lj
 from likejax import plot
 from likejax.train.log import MetricsFile, read_metrics
-from likejax.train.progress import Silence, Unfailing, progress
+from likejax.train.progress import Lines, Silence, Unfailing, progress
 from tests.registry import Laplace
 
 POINTS = lj.Dataset.from_array(np.random.default_rng(0).laplace(scale=3, size=(240, 2)).astype(np.float32))
@@ -87,7 +87,9 @@ def test_a_picture_that_cannot_be_drawn_ends_no_training(tmp_path, monkeypatch):
         raise RuntimeError("no fonts here")
 
     monkeypatch.setattr(plot, "sheet", broken)
-    with pytest.warns(UserWarning, match="sheet of samples failed, training goes on without: RuntimeError: no fonts") as told:
+    with pytest.warns(
+        UserWarning, match="sheet of samples failed, training goes on without: RuntimeError: no fonts"
+    ) as told:
         again = fit(tmp_path / "broken", data, model=Dice(), samples_every=2, steps=4)
     assert len(told) == 1
     assert again.steps == 4
@@ -123,6 +125,8 @@ def test_a_full_disk_at_a_log_line_is_a_warning(tmp_path, monkeypatch):
     disk.full = True
     with pytest.warns(UserWarning, match=r"writing the log .*metrics.jsonl failed, training goes on.*No space") as told:
         log.write({"step": 2, "loss": 2.0})
+    with warnings.catch_warnings():  # once is enough
+        warnings.simplefilter("error")
         log.write({"step": 3, "loss": 3.0})
     assert len(told) == 1
     disk.full = False
@@ -162,13 +166,16 @@ def test_progress_on_a_closed_stream_ends_no_training(monkeypatch):
     """A notebook that was closed, a pipe whose reader went away, a program without a console."""
     closed = io.StringIO()
     closed.close()
-    with pytest.warns(UserWarning, match="progress is not shown any more") as told:
-        view = Unfailing(lambda: progress(0, 10, stream=closed))
+    view = Unfailing(lambda: Lines(10, closed))
+    with pytest.warns(UserWarning, match="progress is not shown any more"):
         view.say("nobody hears this")
+    with warnings.catch_warnings():  # once is enough
+        warnings.simplefilter("error")
         view.report(1, "nor this", 1.0)
         view.advance(2)
         view.close()
-    assert len(told) == 1
+    with pytest.warns(UserWarning, match="progress is not shown any more"):
+        Unfailing(lambda: progress(0, 10, stream=closed))
     monkeypatch.setattr(sys, "stderr", None)
     assert isinstance(progress(0, 10), Silence)
     assert fit().steps == 6

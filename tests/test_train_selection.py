@@ -182,7 +182,9 @@ def test_a_rate_that_jumps_back_up_is_said(tmp_path):
     cosine = lj.Optimiser(learning_rate=0.05, decay="cosine")
     fit(workdir=tmp_path, optimiser=cosine)
     rate = float(schedule(cosine, 20)(10))
-    text = rf"planned for 10 steps and goes on to 20: the cosine decay .* stood at 0 after step 10, goes on at {rate:.3g}"
+    text = (
+        rf"planned for 10 steps and goes on to 20: the cosine decay .* stood at 0 after step 10, goes on at {rate:.3g}"
+    )
     with pytest.warns(UserWarning, match=text):
         fit(workdir=tmp_path, optimiser=cosine, steps=20)
     assert rate_that_jumps(cosine, planned=1000, steps=1001, done=3) is None

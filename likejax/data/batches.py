@@ -269,7 +269,9 @@ def _fields(item: Any) -> tuple[Any, Any, Any]:
             if name not in _FIELDS:
                 near = difflib.get_close_matches(str(name), _FIELDS, n=1)
                 hint = f"; did you mean {near[0]!r}?" if near else ""
-                raise ValueError(f"expected the keys x, labels and weights in an item of the iterable, got {name!r}{hint}")
+                raise ValueError(
+                    f"expected the keys x, labels and weights in an item of the iterable, got {name!r}{hint}"
+                )
         if "x" not in item:
             raise ValueError(f"expected the key x in every item of the iterable, got {', '.join(item) or 'none'}")
         return item["x"], item.get("labels"), item.get("weights")

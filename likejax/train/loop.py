@@ -8,7 +8,6 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,7 @@ from likejax.data.batches import Batches, Position
 from likejax.data.dataset import Dataset
 from likejax.density import Density, KeyLike, as_key, bits_per_dim
 from likejax.evaluate import check_fit
-from likejax.experiment import Experiment, to_json
+from likejax.experiment import Experiment, Optimiser, to_json
 from likejax.models import build
 from likejax.nn.depth import for_backend, stack
 from likejax.train import guard, sharding
@@ -308,19 +307,20 @@ class _Loop:
 
     def _say_what_changed(self, done: int, planned: int) -> None:
         """Warns where a run is asked for fewer steps than it has done, or its learning rate jumps."""
-        steps = self.experiment.steps
+        steps, optimiser = self.experiment.steps, self.experiment.optimiser
         if steps < done:
             tell(
-                f"{self.workdir} holds a run that has done {done} steps, and {steps} are asked for: nothing is trained, "
-                f"the weights are those of step {done}, and the record of the run stays as it is"
+                f"{self.workdir} holds a run that has done {done} steps, and {steps} are asked for: nothing is "
+                f"trained, the weights are those of step {done}, and the record of the run stays as it is"
             )
+        if steps <= done or not isinstance(optimiser, Optimiser):  # of a schedule of the user's own nothing is known
             return
-        jump = rate_that_jumps(self.experiment.optimiser, planned=planned, steps=steps, done=done)
-        if jump is not None and steps > done:
+        jump = rate_that_jumps(optimiser, planned=planned, steps=steps, done=done)
+        if jump is not None:
             tell(
-                f"the run was planned for {planned} steps and goes on to {steps}: the {self.experiment.optimiser.decay} "
-                f"decay of its learning rate stood at {jump[0]:.3g} after step {done}, goes on at {jump[1]:.3g} and "
-                "falls from there; a new run of all steps would end elsewhere"
+                f"the run was planned for {planned} steps and goes on to {steps}: the {optimiser.decay} decay of its "
+                f"learning rate stood at {jump[0]:.3g} after step {done}, goes on at {jump[1]:.3g} and falls from "
+                "there; a new run of all steps would end elsewhere"
             )
 
     def _comparable(self, best: Best, done: int) -> Best:

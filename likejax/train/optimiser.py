@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
 from likejax.experiment import Optimiser, Recorded
@@ -27,11 +28,11 @@ def schedule(optimiser: Optimiser, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(rate / warmup, rate, warmup), after], [warmup])
 
 
-def rate_that_jumps(optimiser: Any, *, planned: int, steps: int, done: int) -> tuple[float, float] | None:
+def rate_that_jumps(optimiser: Optimiser, *, planned: int, steps: int, done: int) -> tuple[float, float] | None:
     """Learning rates at a step under two plans, if a decaying schedule jumps between them.
 
     Args:
-      optimiser: Settings; of an optimiser of a user's own nothing is known.
+      optimiser: Its settings.
       planned: Steps that the run was planned for.
       steps: Steps that are asked for now.
       done: Steps done.
@@ -39,22 +40,22 @@ def rate_that_jumps(optimiser: Any, *, planned: int, steps: int, done: int) -> t
     Returns:
       The rate of the old plan and of the new one, or ``None`` if they differ by less than a hundredth of the peak.
     """
-    if not isinstance(optimiser, Optimiser):
-        return None
-    before, now = (float(schedule(optimiser, plan)(done)) for plan in (planned, steps))
+    before, now = (float(np.asarray(schedule(optimiser, plan)(done))) for plan in (planned, steps))
     return None if abs(now - before) < 0.01 * optimiser.learning_rate else (before, now)
 
 
-def build_optimiser(optimiser: Any, steps: int) -> optax.GradientTransformation:
+def build_optimiser(
+    optimiser: Optimiser | optax.GradientTransformation | Recorded, steps: int
+) -> optax.GradientTransformation:
     """The update rule with its schedule, after clipping; a transformation of optax is taken as it is.
 
     ``adamax`` is the textbook rule; the official Glow code has a factor ``sqrt(1 - b2^t)`` more, which reaches 1
     within its warm-up.
     """
-    if isinstance(optimiser, Recorded):
-        optimiser()  # says that only its name is known
-    if not isinstance(optimiser, Optimiser):
+    if isinstance(optimiser, optax.GradientTransformation):
         return optimiser
+    if isinstance(optimiser, Recorded):
+        return optimiser()  # raises: only its name is known
     rate = schedule(optimiser, steps)
     b1, b2, eps, eps_root = optimiser.b1, optimiser.b2, optimiser.eps, optimiser.eps_root
     rule = {
