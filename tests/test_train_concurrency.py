@@ -123,11 +123,11 @@ def test_jobs_come_one_at_a_time_in_order_and_hand_over_errors():
         return number
 
     jobs = [ask(f"number {number} to be noted", lambda number=number: work(number)) for number in range(50)]
-    assert [job.result(patience=10) for job in jobs] == list(range(50)) == order
+    assert [job.result(patience=10.0) for job in jobs] == list(range(50)) == order
     with pytest.raises(ZeroDivisionError):
-        ask("a mistake", lambda: 1 // 0).result(patience=10)
-    inside = ask("a job that asks for another", lambda: ask("another", lambda: 7).result(patience=10))
-    assert inside.result(patience=10) == 7
+        ask("a mistake", lambda: 1 // 0).result(patience=10.0)
+    inside = ask("a job that asks for another", lambda: ask("another", lambda: 7).result(patience=10.0))
+    assert inside.result(patience=10.0) == 7
 
 
 def test_a_wait_has_a_limit_and_names_what_it_waits_for(tmp_path, monkeypatch):
@@ -144,18 +144,18 @@ def test_a_wait_has_a_limit_and_names_what_it_waits_for(tmp_path, monkeypatch):
             store.wait()
     finally:
         answers.set()
-    assert ask("the thread to be free again", lambda: True).result(patience=30)
+    assert ask("the thread to be free again", lambda: True).result(patience=30.0)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 @pytest.mark.filterwarnings("ignore:.*fork.*")
 def test_a_forked_process_has_a_thread_of_its_own():
-    assert ask("the thread to begin", lambda: 1).result(patience=30) == 1
+    assert ask("the thread to begin", lambda: 1).result(patience=30.0) == 1
     child = os.fork()
     if child == 0:  # nothing but the thread: what else JAX has running did not come along
         code = 1
         try:
-            code = ask("a job in the child", lambda: 7).result(patience=20)
+            code = ask("a job in the child", lambda: 7).result(patience=20.0)
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
