@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import functools
 import json
+import re
 import typing
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any, Generic, Literal, TypeVar
+
+import optax
 
 from likejax.data.augment import check_augmentation
 from likejax.data.dataset import Dataset
@@ -82,10 +88,10 @@ class Experiment(Settings, Generic[Model]):
     """Reduce the images to so many levels; 0 leaves them as they are."""
     augment: tuple[str, ...] = ()
     """Augmentations of training batches: flip, shift, binarise, mutate:RATE."""
-    objective: NLL | ELBO = dataclasses.field(default_factory=NLL)
-    """What is minimised."""
-    optimiser: Optimiser = dataclasses.field(default_factory=Optimiser)
-    """How it is minimised."""
+    objective: NLL | ELBO | Callable = dataclasses.field(default_factory=NLL)
+    """What is minimised: any function ``(density, batch, key, step) -> (loss, metrics)``."""
+    optimiser: Optimiser | optax.GradientTransformation | Recorded = dataclasses.field(default_factory=Optimiser)
+    """How it is minimised: settings, or any transformation of optax with its own schedule."""
     guard: Guard = dataclasses.field(default_factory=Guard)
     """Which steps are skipped."""
     batch_size: Count = 64
@@ -139,12 +145,91 @@ class Experiment(Settings, Generic[Model]):
         return dataset.binarise(0) if self.binarises and dataset.levels != 2 else dataset
 
 
+@dataclasses.dataclass(frozen=True)
+class Recorded:
+    """An objective or optimiser of a user's own, as the record of a run names it: a file never imports code.
+
+    Attributes:
+      path: Where it was defined, ``module.name``.
+      settings: Its fields as JSON, if it is a dataclass.
+    """
+
+    path: str
+    settings: str = "{}"
+
+    def __call__(self, *args: Any) -> Any:
+        """Raises a ValueError: only its name is known."""
+        raise ValueError(
+            f"the run was trained with {self.path}, which its record only names: import it and put it into the "
+            "experiment"
+        )
+
+
 def to_json(experiment: Experiment) -> str:
-    """The experiment as JSON; a ready density is named, with its config if it has one: its arrays are elsewhere."""
+    """The experiment as JSON; what is a user's own is named by its import path, and arrays are elsewhere."""
+    return json.dumps(_settings_record(experiment) | {"model": model_record(experiment.model)}, indent=2)
+
+
+def _settings_record(experiment: Experiment) -> dict[str, Any]:
+    """All of an experiment but its model, as JSON keeps it."""
     record = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment) if f.name != "model"}
-    record |= {name: dataclasses.asdict(record[name]) for name in ("objective", "optimiser", "guard")}
-    record["objective"] = {"name": type(experiment.objective).__name__, **record["objective"]}
-    return json.dumps(record | {"model": model_record(experiment.model)}, indent=2)
+    record["guard"] = dataclasses.asdict(experiment.guard)
+    record["objective"] = _objective_record(experiment.objective)
+    record["optimiser"] = _optimiser_record(experiment.optimiser)
+    return json.loads(json.dumps(record))
+
+
+def with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of an experiment with the settings that it lacks, since the version that wrote it had none, added.
+
+    Args:
+      record: The object in an ``experiment.json``.
+    """
+    settings = {name: value for name, value in record.items() if name != "model"}
+    complete = dict(settings)
+    with contextlib.suppress(ValueError):
+        complete = _settings_record(_experiment(settings, None))
+    model = record.get("model")
+    with contextlib.suppress(ValueError):
+        model = model_record(config_of(model)) if "family" in (model or {}) else model
+    return complete | {"model": json.loads(json.dumps(model))}
+
+
+def _objective_record(objective: Any) -> dict[str, Any]:
+    for name, kind in OBJECTIVES.items():
+        if type(objective) is kind:
+            return {"name": name, **dataclasses.asdict(objective)}
+    return _named(objective)
+
+
+def _optimiser_record(optimiser: Any) -> dict[str, Any]:
+    return dataclasses.asdict(optimiser) if type(optimiser) is Optimiser else _named(optimiser)
+
+
+def _named(value: Any) -> dict[str, Any]:
+    """What JSON keeps of a function or an object of a user's own: its path, and the fields of a dataclass."""
+    if isinstance(value, Recorded):
+        return {"name": value.path, "settings": json.loads(value.settings)}
+    settings = {}
+    if isinstance(value, optax.GradientTransformation):
+        value = value.update
+    if isinstance(value, functools.partial):
+        settings = {"args": [_shown(arg) for arg in value.args]}
+        settings |= {name: _shown(arg) for name, arg in value.keywords.items()}
+        value = value.func
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        settings = {field.name: _shown(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    named: Any = value if hasattr(value, "__qualname__") else type(value)
+    return {"name": f"{named.__module__}.{named.__qualname__}", "settings": settings}
+
+
+def _shown(value: Any) -> Any:
+    """A setting as JSON: plain values as they are, all others as text without places in memory."""
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, tuple | list):
+        return [_shown(item) for item in value]
+    return re.sub(" at 0x[0-9a-f]+", "", repr(value))
 
 
 def model_record(model: Any) -> dict[str, Any]:
@@ -172,7 +257,7 @@ def config_of(record: Any) -> Any:
 
 
 def from_json(text: str) -> Experiment:
-    """The experiment of ``to_json``.
+    """The experiment of ``to_json``; an objective or optimiser of a user's own comes back as its name, ``Recorded``.
 
     Raises:
       ValueError: If the text is no experiment, or its model was a density of a user's own.
@@ -180,11 +265,30 @@ def from_json(text: str) -> Experiment:
     try:
         record = json.loads(text)
         model = config_of(record.pop("model"))
-        objective = {**record.pop("objective", {})}
-        objective = _build(OBJECTIVES[objective.pop("name", "NLL")], objective)
-        return _build(Experiment, record | {"model": model, "objective": objective})
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"not the record of an experiment of this version of likejax: {error!r}") from error
+    return _experiment(record, model)
+
+
+def _experiment(record: Mapping[str, Any], model: Any) -> Experiment:
+    """The experiment of a ``_settings_record`` and a model."""
+    try:
+        objective = {**record.get("objective", {})}
+        optimiser = {**record.get("optimiser", {})}
+        parts = {
+            "model": model,
+            "objective": _recorded(objective) or _build(OBJECTIVES[objective.pop("name", "NLL")], objective),
+            "optimiser": _recorded(optimiser) or _build(Optimiser, optimiser),
+        }
+        return _build(Experiment, {**record, **parts})
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"not the record of an experiment of this version of likejax: {error!r}") from error
+
+
+def _recorded(record: Mapping[str, Any]) -> Recorded | None:
+    """What a record only names, by a dotted path, or ``None`` if it is one of the library's own."""
+    name = str(record.get("name", ""))
+    return Recorded(name, json.dumps(record.get("settings", {}))) if "." in name else None
 
 
 def _build(kind: type, record: dict[str, Any]) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
 import jax
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from likejax.data.batches import Batch
-from likejax.density import Density, LatentTerms, bits_per_dim
+from likejax.density import Density, LatentTerms, bits_per_dim, integer_dtype
 from likejax.settings import CountOrZero, NonNegative, Settings
 
 Metrics = Mapping[str, Float[Array, ""]]
@@ -45,15 +45,41 @@ class NLL(Settings):
         weight = 1.0 if batch.weight is None else batch.weight
         metrics = {"log_prob": jnp.mean(weight * terms.log_prob)}
         metrics |= {name: jnp.mean(weight * part) for name, part in terms.parts.items()}
+        self._check_parts(density, terms.parts)
         loss = bits_per_dim(metrics["log_prob"], density.event_shape)
         if self.class_weight:
             loss = loss - self.class_weight * metrics["class_log_prob"] / math.log(2.0)
-        for name, factor in (("kinetic_energy", self.kinetic_weight), ("jacobian_norm", self.jacobian_weight)):
-            if factor and name not in metrics:
-                raise ValueError(f"the weight of {name} is {factor}, but {type(density).__name__} has no such term")
-            if factor:
-                loss = loss + factor * metrics[name]
+        if self.kinetic_weight:
+            loss = loss + self.kinetic_weight * metrics["kinetic_energy"]
+        if self.jacobian_weight:
+            loss = loss + self.jacobian_weight * metrics["jacobian_norm"]
         return loss, jax.lax.stop_gradient(metrics)
+
+    def check(self, density: Density) -> None:
+        """Sees before training whether the density has the terms that are weighted.
+
+        Args:
+          density: What will be trained, or its structure alone (from ``jax.eval_shape``).
+
+        Raises:
+          ValueError: If it lacks one.
+        """
+        if self.class_weight or self.kinetic_weight or self.jacobian_weight:
+            self._check_parts(density, part_names(density))
+
+    def _check_parts(self, density: Density, parts: Iterable[str]) -> None:
+        wanted = {
+            "class_weight": ("class_log_prob", "a Glow with num_classes has"),
+            "kinetic_weight": ("kinetic_energy", "continuous flows (FFJORD) have"),
+            "jacobian_weight": ("jacobian_norm", "continuous flows (FFJORD) have"),
+        }
+        for name, (part, owners) in wanted.items():
+            weight = getattr(self, name)
+            if weight and part not in parts:
+                raise ValueError(
+                    f"expected NLL.{name}=0 for {_named(density)}, got {weight}: its terms have no part {part}, which "
+                    f"{owners}"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +118,7 @@ class ELBO(Settings):
         Raises:
           TypeError: If the density is no VAE.
         """
-        if not hasattr(density, "latent_terms"):
-            raise TypeError(f"expected a VAE for the ELBO objective, got {type(density).__name__}: use NLL")
+        self.check(density)
         terms = density.latent_terms(batch.x, key=key)  # type: ignore[attr-defined]
         weight = 1.0 if batch.weight is None else batch.weight
         metrics = {
@@ -102,6 +127,15 @@ class ELBO(Settings):
         }
         metrics |= {f"kl_{i + 1}": jnp.mean(weight * _total(kl)) for i, kl in enumerate(terms.kl)}
         return self.loss(terms, step, weight), jax.lax.stop_gradient(metrics)
+
+    def check(self, density: Density) -> None:
+        """Sees before training whether the density has latents.
+
+        Raises:
+          TypeError: If it is no VAE.
+        """
+        if not hasattr(density, "latent_terms"):
+            raise TypeError(f"expected a VAE for the ELBO objective, got {_named(density)}: use NLL")
 
     def loss(self, terms: LatentTerms, step: Array, weight: Any = 1.0) -> Float[Array, ""]:
         """The loss from what ``VAE.latent_terms`` gives for a batch."""
@@ -127,6 +161,31 @@ class ELBO(Settings):
 
 def _total(kl: Array) -> Float[Array, " batch"]:
     return kl.reshape(kl.shape[0], -1).sum(1)
+
+
+def part_names(density: Density) -> set[str]:
+    """Names of the parts that the terms of a density have; nothing is computed.
+
+    Args:
+      density: A density, or its structure alone (from ``jax.eval_shape``).
+    """
+    dtype = jnp.zeros(()).dtype if density.levels is None else integer_dtype(density.levels)
+    x = jax.ShapeDtypeStruct((1, *density.event_shape), dtype)
+    condition = None
+    if density.condition_shape is not None:
+        condition = jax.ShapeDtypeStruct((1, *density.condition_shape), jnp.int32)
+
+    def parts(density: Density, x: Array, condition: Array | None) -> Mapping[str, Array]:
+        return density.terms(x, key=jax.random.key(0), condition=condition).parts
+
+    return set(jax.eval_shape(parts, density, x, condition))
+
+
+def _named(density: Density) -> str:
+    """The model's class, inside the wrapper that makes it one of integers."""
+    inner = getattr(density, "density", None)
+    name = type(density).__name__
+    return name if inner is None else f"{name}({type(inner).__name__})"
 
 
 OBJECTIVES = {"NLL": NLL, "ELBO": ELBO}

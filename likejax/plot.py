@@ -22,15 +22,27 @@ def sheet(
     """A sheet of images in rows, each pixel drawn as a square.
 
     Args:
-      images: Integers ``0..levels-1``, one or three channels.
+      images: Integers ``0..levels-1``. One channel is drawn grey and three in color; of any other number each channel
+        is drawn by itself, grey, those of an image side by side.
       levels: Value range.
-      columns: Images in a row.
+      columns: Images in a row, at most.
       title: Above the sheet.
 
     Returns:
       A matplotlib figure; ``figure.savefig(path)`` writes it.
+
+    Raises:
+      ValueError: If there are no images, or the array does not hold images.
     """
     images = np.asarray(images)
+    if images.ndim != 4 or images.size == 0:
+        raise ValueError(
+            f"expected images of shape (n, height, width, channels) with n > 0 for a sheet, got {images.shape}"
+        )
+    planes = images.shape[-1]
+    if planes not in (1, 3):
+        images = np.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:3], 1)
+        columns = planes * max(1, columns // planes)  # the planes of an image stay in one row
     n, height, width, channels = images.shape
     columns = min(columns, n)
     rows = math.ceil(n / columns)

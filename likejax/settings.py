@@ -126,6 +126,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
       >>> checked("mode", "fast", Literal["fast", "exact"])
       'fast'
     """
+    if hint is Any:
+        return value
     origin = typing.get_origin(hint)
     if origin is Literal:
         return _choice(name, value, typing.get_args(hint))

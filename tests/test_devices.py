@@ -35,7 +35,7 @@ experiment = lj.Experiment(
 def show(run):
     arrays = [np.asarray(leaf, np.float64).tolist() for leaf in jax.tree.leaves(run.last)]
     losses = [[r["step"], r.get("loss", r.get("validation"))] for r in run.history]
-    print(json.dumps([len(jax.devices()), losses, arrays]))
+    print("RESULT", json.dumps([len(jax.devices()), losses, arrays]))
 """
 FIT = "show(lj.fit(dataclasses.replace(experiment, **{}), train, validation=valid, key=1))"
 
@@ -51,10 +51,14 @@ def launch(code: str, devices: int, **environment: str) -> subprocess.Popen:
     return subprocess.Popen([sys.executable, "-c", SETUP + code], env=environment, **pipes)
 
 
-def result(process: subprocess.Popen):
+def results(process: subprocess.Popen):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-3000:]
-    return json.loads(out.splitlines()[-1])
+    return [json.loads(line.removeprefix("RESULT ")) for line in out.splitlines() if line.startswith("RESULT ")]
+
+
+def result(process: subprocess.Popen):
+    return results(process)[-1]
 
 
 @pytest.fixture(scope="module")
@@ -77,14 +81,26 @@ def test_eight_devices_give_the_losses_of_one(settings, one_device):
     assert_like(eight, one_device, rtol=1e-5)
 
 
+OWN_ITERABLES = """
+mine = lj.load("moons").examples[100 * jax.process_index() :][:100]
+points = lj.Experiment(model=lj.VectorGlowConfig(dimensions=2, depth=1, width=4), batch_size=16, steps=2)
+apart = lj.fit(points, [mine], key=2)
+print("RESULT", json.dumps([np.asarray(leaf, np.float64).tolist() for leaf in jax.tree.leaves(apart.last)]))
+"""
+
+
 def test_two_processes_give_the_result_of_one(one_device, tmp_path):
-    """Two processes of two devices each, joined by jax.distributed on loopback, with checkpoints that one resumes."""
+    """Two processes of two devices each, joined by jax.distributed on loopback, with checkpoints that one resumes.
+
+    Before that they train on an iterable of their own each, from the same parameters all the same.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     code = f"show(lj.fit(experiment, train, validation=valid, workdir={str(tmp_path / 'run')!r}, key=1))"
-    both = [launch(code, 2, ADDRESS=address, PROCESS=str(index)) for index in (0, 1)]
-    first, second = (result(process) for process in both)
+    both = [launch(OWN_ITERABLES + code, 2, ADDRESS=address, PROCESS=str(index)) for index in (0, 1)]
+    (apart, first), (also_apart, second) = (results(process) for process in both)
+    assert apart == also_apart
     assert first[0] == 4
     assert first[2] == second[2]
     assert_like(first, one_device, rtol=1e-5)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ class Broken(lj.NLL):
     """Not finite, or exploding, at chosen steps."""
 
     steps: tuple[int, ...] = ()
-    factor: float = math.nan
+    factor: Any = math.nan
 
     def __call__(self, density, batch, key, step):
         loss, metrics = super().__call__(density, batch, key, step)
@@ -60,6 +60,23 @@ def test_a_gradient_of_zero_does_not_lower_the_reference():
     for norm in (2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 4.0):
         taken, state = guard.judge(rule, state, jnp.asarray(True), jnp.asarray(norm))
         assert taken
+    assert int(state.seen) == 4
+    np.testing.assert_allclose(state.log_norm, np.mean(np.log([2.0, 2.0, 2.0, 4.0])), rtol=1e-6)
+
+
+def test_a_gradient_of_zero_is_no_spike_and_does_not_hide_one():
+    """Dead steps between others change nothing: the same norms are spikes with them and without."""
+    rule = lj.Guard(after=3, spike_factor=10.0)
+    verdicts = []
+    for norms in ((2.0, 3.0, 2.0, 25.0, 15.0), (0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 2.0, 0.0, 25.0, 0.0, 15.0)):
+        state, judged = guard.begin(), []
+        for norm in norms:
+            taken, state = guard.judge(rule, state, jnp.asarray(True), jnp.asarray(norm))
+            assert taken or norm > 0
+            judged += [bool(taken)] if norm > 0 else []
+        verdicts.append((judged, float(state.log_norm)))
+    assert verdicts[0] == verdicts[1]
+    assert verdicts[0][0] == [True, True, True, False, True]
 
 
 def test_so_many_in_a_row_stop_the_run_and_name_step_and_term():
@@ -110,4 +127,3 @@ def test_wrong_rules_are_refused():
         lj.Guard(spike_factor=0.5)
     with pytest.raises(ValueError, match=r"Guard\.patience to be an integer of at least 1"):
         lj.Guard(patience=0)
-    assert jax.tree.leaves(guard.begin())

@@ -129,7 +129,7 @@ def test_a_finished_run_is_returned_as_it_is(finished):
 
 def test_another_experiment_is_refused(finished):
     other = dataclasses.replace(TINY, batch_size=8)
-    with pytest.raises(lj.CheckpointError, match="'batch_size': 16"):
+    with pytest.raises(lj.CheckpointError, match=r"other settings: batch_size: 16 in the run, 8 now\."):
         lj.fit(other, TRAIN, workdir=finished.workdir, key=1)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import difflib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -112,10 +113,12 @@ class DatasetBatches(Iterator[Batch]):
 class IterableBatches(Iterator[Batch]):
     """Batches from any iterable of arrays: lists, data loaders, generators.
 
-    Every item is an array of examples ``(k, *event_shape)`` or a pair of examples and labels; ``k`` may vary, rows
-    are put together to batches of one size. An iterable that can be iterated again begins a new epoch when it ends.
-    To resume, the rows before the position are drawn and dropped. With several processes each passes its own
-    iterable, and gets its part of the batch size from it.
+    Every item is an array of examples ``(k, *event_shape)``, a pair of examples and labels, a triple of examples,
+    labels (or ``None``) and weights, or a mapping with the keys ``x``, ``labels`` and ``weights``; ``k`` may vary, rows
+    are put together to batches of one size. Weights are used as they are: those of all data should average 1. An
+    iterable that can be iterated again begins a new epoch when it ends. To resume, the rows before the position are
+    drawn and dropped. With several processes each passes its own iterable, and gets its part of the batch size from
+    it.
 
     Args:
       source: The iterable.
@@ -123,6 +126,7 @@ class IterableBatches(Iterator[Batch]):
       like: Examples every item must resemble in shape, levels and labels: the first item, as a dataset.
       position: Where to begin; its ``row`` counts the rows taken in this epoch.
       labelled: Whether batches carry the labels as conditions.
+      num_classes: Number of classes that labels must stay below, or ``None`` if it is not known.
       augment: Names of augmentations, applied in order.
       part: Index of this process, and how many there are.
     """
@@ -135,6 +139,7 @@ class IterableBatches(Iterator[Batch]):
         like: Dataset,
         position: Position,
         labelled: bool = False,
+        num_classes: int | None = None,
         augment: Sequence[str] = (),
         part: tuple[int, int] = (0, 1),
     ):
@@ -144,6 +149,7 @@ class IterableBatches(Iterator[Batch]):
         self._source = source
         self._like = like
         self._labelled = labelled
+        self._num_classes = num_classes
         self._augment = [augmentation(spec, levels=like.levels) for spec in augment]
         self.position = Position(position.seed, position.epoch, 0)
         self._items = iter(source)
@@ -158,7 +164,7 @@ class IterableBatches(Iterator[Batch]):
 
     def _next_item(self) -> Dataset:
         for item in self._items:
-            return as_examples(item, levels=self._like.levels, event_shape=self._like.event_shape)
+            return self._checked(item)
         seed, epoch, row = self.position
         self._items = iter(self._source)
         first = next(self._items, None)
@@ -168,7 +174,24 @@ class IterableBatches(Iterator[Batch]):
                 "when iterated again; pass one that can be repeated (a list, a data loader) or does not end"
             )
         self.position = Position(seed, epoch + 1, 0)
-        return as_examples(first, levels=self._like.levels, event_shape=self._like.event_shape)
+        return self._checked(first)
+
+    def _checked(self, item: Any) -> Dataset:
+        """The examples of an item, like those of the first."""
+        examples = as_examples(item, levels=self._like.levels, event_shape=self._like.event_shape)
+        if (examples.weights is None) != (self._like.weights is None):
+            raise ValueError("expected weights with every item of the iterable, or with none")
+        if not self._labelled:
+            return examples
+        if examples.labels is None:
+            raise ValueError("expected pairs of examples and labels from the iterable, for a conditional model")
+        highest = int(examples.labels.max())
+        if self._num_classes is not None and not 0 <= int(examples.labels.min()) <= highest < self._num_classes:
+            raise ValueError(
+                f"expected labels 0..{self._num_classes - 1} for a model of {self._num_classes} classes, got "
+                f"{int(examples.labels.min())}..{highest} from the iterable"
+            )
+        return examples
 
     def _take(self, count: int) -> Dataset:
         """The next ``count`` rows."""
@@ -180,39 +203,83 @@ class IterableBatches(Iterator[Batch]):
             count -= len(taken[-1])
             seed, epoch, row = self.position
             self.position = Position(seed, epoch, row + len(taken[-1]))
-        if len(taken) == 1:
-            return taken[0]
-        labels = np.concatenate([part.labels for part in taken]) if taken[0].labels is not None else None  # type: ignore[misc]
-        return Dataset.from_array(
-            np.concatenate([part.examples for part in taken]), levels=self._like.levels, labels=labels
-        )
+        return taken[0] if len(taken) == 1 else together(taken)
 
     def __next__(self) -> Batch:
         rng = np.random.default_rng([*self.position, 1, self._part])
         rows = self._take(self._size)
-        if self._labelled and rows.labels is None:
-            raise ValueError("expected pairs of examples and labels from the iterable, for a conditional model")
         x = rows.examples
         for augment in self._augment:
             x = augment(x, rng)
-        return Batch(x, rows.labels if self._labelled else None)
+        weight = None if rows.weights is None else rows.weights.astype(np.float32)
+        return Batch(x, rows.labels if self._labelled else None, weight)
 
 
-def as_examples(item: Any, *, levels: int | None, event_shape: tuple[int, ...]) -> Dataset:
-    """One item of an iterable, an array or a pair of examples and labels, checked.
+def together(parts: Sequence[Dataset]) -> Dataset:
+    """One dataset of the rows of several that are alike; labels or weights that some lack are left out."""
+
+    def joined(name: str) -> np.ndarray | None:
+        arrays = [getattr(part, name) for part in parts]
+        return None if any(array is None for array in arrays) else np.concatenate(arrays)
+
+    return Dataset.from_array(
+        np.concatenate([part.examples for part in parts]),
+        levels=parts[0].levels,
+        labels=joined("labels"),
+        weights=joined("weights"),
+        name=parts[0].name,
+    )
+
+
+def as_examples(item: Any, *, levels: int | None, event_shape: tuple[int, ...] | None = None) -> Dataset:
+    """One item of an iterable, checked: see ``IterableBatches`` for its forms.
+
+    Args:
+      item: Examples, with labels and weights or without.
+      levels: Integer values of an entry, or ``None`` for continuous data.
+      event_shape: Shape that every example must have, or ``None`` for any.
 
     Raises:
-      ValueError: If the examples are not of ``event_shape``, or leave the levels.
+      ValueError: If the examples are not of ``event_shape``, leave the levels, or a name of a mapping is unknown.
       TypeError: If they are floats where integers are due.
     """
-    x, labels = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
-    examples = Dataset.from_array(x, levels=levels, labels=labels, name="iterable")
-    if examples.event_shape != event_shape:
+    x, labels, weights = _fields(item)
+    shape = np.shape(x)
+    if event_shape is not None and shape == event_shape:
         raise ValueError(
             f"expected every item of the iterable to hold examples of shape (k, {', '.join(map(str, event_shape))}), "
-            f"got {np.shape(x)}"
+            f"got one example of shape {shape}: give x[None] for each, or the array of all instead of an iterable"
+        )
+    examples = Dataset.from_array(x, levels=levels, labels=labels, weights=weights, name="iterable")
+    if event_shape is not None and examples.event_shape != event_shape:
+        raise ValueError(
+            f"expected every item of the iterable to hold examples of shape (k, {', '.join(map(str, event_shape))}), "
+            f"got {shape}"
         )
     return examples
+
+
+_FIELDS = ("x", "labels", "weights")
+
+
+def _fields(item: Any) -> tuple[Any, Any, Any]:
+    """Examples, labels and weights of an item, ``None`` where it has none; a list of three rows is no triple."""
+    if isinstance(item, Mapping):
+        for name in item:
+            if name not in _FIELDS:
+                near = difflib.get_close_matches(str(name), _FIELDS, n=1)
+                hint = f"; did you mean {near[0]!r}?" if near else ""
+                raise ValueError(
+                    f"expected the keys x, labels and weights in an item of the iterable, got {name!r}{hint}"
+                )
+        if "x" not in item:
+            raise ValueError(f"expected the key x in every item of the iterable, got {', '.join(item) or 'none'}")
+        return item["x"], item.get("labels"), item.get("weights")
+    if isinstance(item, tuple | list) and len(item) == 2:
+        return item[0], item[1], None
+    if isinstance(item, tuple | list) and len(item) == 3 and np.ndim(item[2]) == 1 and np.ndim(item[0]) > 1:
+        return item[0], item[1], item[2]
+    return item, None, None
 
 
 def _share(batch_size: int, part: tuple[int, int]) -> slice:

@@ -58,6 +58,8 @@ class PixelCNNConfig(Settings):
     """Standard deviation of the network's outputs after initialisation; 0.1 starts nearer to a good loss."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the network computes in; the likelihood itself stays in float32."""
+    sampler: Sampler = "cached"
+    """How ``sample`` draws pixels, see ``PixelCNN.with_sampler``; training and likelihood do not depend on it."""
 
     def build(self, rngs: nnx.Rngs) -> PixelCNN:
         """The untrained density, its repeated blocks stacked."""
@@ -72,7 +74,7 @@ class PixelCNNConfig(Settings):
             rngs=rngs,
             options={"dropout": self.dropout, "num_classes": self.num_classes, "dtype": self.compute_dtype},
         )
-        return PixelCNN(
+        density = PixelCNN(
             network,
             self.event_shape,
             levels=self.levels,
@@ -80,6 +82,7 @@ class PixelCNNConfig(Settings):
             form=self.likelihood,
             num_classes=self.num_classes,
         )
+        return replace(density, sampler=self.sampler)
 
 
 class PixelCNN(Density):
@@ -228,7 +231,7 @@ class PixelCNN(Density):
         return images.reshape(batch + self.event_shape)
 
     def with_sampler(self, sampler: Sampler) -> PixelCNN:
-        """The same density that samples in another way, to the same distribution.
+        """The same density that samples in another way, to the same distribution; ``save`` keeps it.
 
         Args:
           sampler: ``cached`` computes each row and pixel once; ``fixed_point`` draws all pixels at once until the
@@ -238,7 +241,9 @@ class PixelCNN(Density):
         Raises:
           ValueError: For another name.
         """
-        return replace(self, sampler=checked("sampler", sampler, Sampler))
+        sampler = checked("sampler", sampler, Sampler)
+        config = None if self.config is None else dataclasses.replace(self.config, sampler=sampler)
+        return replace(self, sampler=sampler, config=config)
 
     def _checked_known(self, known: Any) -> int:
         pixels = self.event_shape[0] * self.event_shape[1]

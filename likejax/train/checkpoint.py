@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from likejax.density import Density
-from likejax.experiment import Experiment, config_of, from_json, model_record, to_json
+from likejax.experiment import Experiment, config_of, from_json, model_record, to_json, with_defaults
 from likejax.models import build
 from likejax.nn.depth import for_backend, stack
 from likejax.train.guard import GuardState
@@ -36,6 +35,7 @@ _FREE = {
     "validation_examples",
     "early_stopping",
     "parameter_shards",
+    "model.sampler",
 }
 """Settings that may change when a run goes on."""
 
@@ -52,7 +52,7 @@ class Checkpoints:
       keep: How many of the last checkpoints to keep.
 
     Raises:
-      CheckpointError: If another process is training there.
+      CheckpointError: If another process or thread is training there, or the directory cannot be written.
     """
 
     def __init__(self, workdir: Path | None, *, keep: int = 2):
@@ -61,7 +61,6 @@ class Checkpoints:
         self._best_of: dict[int, int] = {}
         if workdir is None:
             return
-        workdir.mkdir(parents=True, exist_ok=True)
         self._lock = _lock(workdir) if jax.process_index() == 0 else None
         self._last, self._best = (Store(workdir / name, writes=True) for name in ("last", "best"))
         for step in self._last.steps():
@@ -77,18 +76,21 @@ class Checkpoints:
         if self.workdir is None:
             return
         try:
-            self._last.wait()
-            self._best.wait()
+            self.wait()
             self._tidy()
         finally:
-            try:
-                self._last.close()
-            finally:
-                try:
-                    self._best.close()
-                finally:
-                    if self._lock is not None:
-                        self._lock.close()
+            if self._lock is not None:
+                self._lock.close()
+
+    def wait(self) -> None:
+        """Blocks until what is being written is on disk.
+
+        Raises:
+          CheckpointError: If it could not be written.
+        """
+        if self.workdir is not None:
+            self._last.wait()
+            self._best.wait()
 
     def save_last(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """What a resumed run needs; ``record["best_step"]`` names the best checkpoint it goes with."""
@@ -150,7 +152,11 @@ class Checkpoints:
 
 def _lock(workdir: Path) -> Any:
     """An open file with a lock that the system takes back when the process ends, however it ends."""
-    file = (workdir / ".lock").open("w")
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        file = (workdir / ".lock").open("w")
+    except OSError as error:
+        raise CheckpointError(f"{workdir} cannot be written: {error}") from error
     try:
         import fcntl
     except ImportError:  # no such locks on this system
@@ -160,8 +166,8 @@ def _lock(workdir: Path) -> Any:
     except OSError as error:
         file.close()
         raise CheckpointError(
-            f"another process is training in {workdir}: wait for it, or choose another workdir"
-        ) from (error)
+            f"another process or thread is training in {workdir}: wait for it, or choose another workdir"
+        ) from error
     return file
 
 
@@ -193,11 +199,21 @@ def state_of(items: Mapping[str, Any], like: TrainState) -> TrainState:
 
 
 def write_record(workdir: Path, experiment: Experiment) -> None:
-    """Notes the experiment in the run's directory, whole or not at all."""
-    workdir.mkdir(parents=True, exist_ok=True)
+    """Notes the experiment in the run's directory, whole or not at all.
+
+    Raises:
+      CheckpointError: If it cannot be written.
+    """
     draft = workdir / (RECORD + ".tmp")
-    draft.write_text(to_json(experiment))
-    draft.replace(workdir / RECORD)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        draft.write_text(to_json(experiment))
+        draft.replace(workdir / RECORD)
+    except OSError as error:
+        raise CheckpointError(
+            f"could not write {workdir / RECORD}: {error.strerror or error}; make room or choose another workdir. "
+            "Complete checkpoints there are intact"
+        ) from error
 
 
 def check_record(workdir: Path, experiment: Experiment) -> None:
@@ -211,15 +227,41 @@ def check_record(workdir: Path, experiment: Experiment) -> None:
         if (workdir / _SAVED).is_dir():
             raise CheckpointError(f"{workdir} holds a saved density: choose another workdir for the run")
         return
-    before, now = json_of(path), json.loads(to_json(experiment))
-    with contextlib.suppress(ValueError):  # settings that an older version did not know have their defaults
-        before = json.loads(to_json(from_json(path.read_text())))
-    different = [k for k in now if k not in _FREE and before.get(k, now[k]) != now[k]]
+    before, now = with_defaults(json_of(path)), json.loads(to_json(experiment))
+    different = _differences(before, now)
     if different:
-        was = {k: before.get(k) for k in different}
+        shown = "; ".join(different[:5])
+        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
         raise CheckpointError(
-            f"{workdir} holds a run with other settings: {was}; resume it with those, or choose another workdir"
+            f"{workdir} holds a run with other settings: {shown}{more}. Resume it with those of the run, or choose "
+            "another workdir"
         )
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Settings that differ between two records of experiments and may not, by their dotted names."""
+    were, are = _flat(before), _flat(now)
+    names = [name for name in {**are, **were} if name not in _FREE]
+    names = [name for name in names if were.get(name, _ABSENT) != are.get(name, _ABSENT)]
+    # another objective or family has other settings altogether: its name says it
+    other_kind = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in ("name", "family", "density")}
+    names = [name for name in names if name.rpartition(".")[0] not in other_kind or (name in were and name in are)]
+    return [f"{name}: {_shown(were, name)} in the run, {_shown(are, name)} now" for name in names]
+
+
+def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Values of a nested record by dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in record.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return flat
+
+
+_ABSENT = object()
+
+
+def _shown(record: Mapping[str, Any], name: str) -> str:
+    return repr(record[name]) if name in record else "not there"
 
 
 def json_of(path: Path) -> dict[str, Any]:
@@ -262,15 +304,7 @@ def save(density: Density, directory: str | os.PathLike[str]) -> None:
         raise CheckpointError(f"{place} holds a run: save the density to a directory of its own")
     _, params, fixed = take_apart(stack(density))
     items = jax.tree.map(np.asarray, jax.device_get(density_items(params, fixed)))
-    (place / _SAVED).mkdir(parents=True, exist_ok=True)
-    store = Store(place / _SAVED, writes=True)
-    try:
-        step = max(store.steps(), default=-1) + 1
-        store.save(step, items, {"model": model_record(density)})
-        store.wait()
-        store.keep([step])
-    finally:
-        store.close()
+    Store(place / _SAVED, writes=True).replace(items, {"model": model_record(density)})
 
 
 def checksum_of(density: Density) -> str:
@@ -318,16 +352,14 @@ def restore(directory: str | os.PathLike[str], *, which: Which = "best", density
 
     for folder in folders:
         store = Store(folder)
+        if not store.steps() and folder is not folders[-1]:
+            continue
         try:
-            if not store.steps() and folder is not folders[-1]:
-                continue
             _, items, _ = store.read(wanted)
             break
         except CheckpointError:
             if folder is folders[-1]:
                 raise
-        finally:
-            store.close()
     arrays = jax.tree.map(jnp.asarray, items["density"])  # pyright: ignore[reportPossiblyUnbound]
     zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in absent.items()}
     return for_backend(put_together(structure, arrays["params"] | zeros, arrays["fixed"]))

@@ -10,6 +10,10 @@ from jaxtyping import Array, Bool, Float, Int
 from likejax.experiment import Guard
 
 
+class NonFiniteError(FloatingPointError):
+    """Training met too many steps in a row that could not be taken, or a validation that is no number."""
+
+
 class GuardState(NamedTuple):
     """What the guard remembers.
 
@@ -32,7 +36,7 @@ _GROWTH = 2.0
 
 def begin() -> GuardState:
     """A guard that has seen nothing."""
-    return GuardState(jnp.zeros(()), *(jnp.zeros((), jnp.int32) for _ in range(3)))
+    return GuardState(jnp.zeros((), jnp.float32), *(jnp.zeros((), jnp.int32) for _ in range(3)))
 
 
 def judge(
@@ -51,14 +55,14 @@ def judge(
     if guard.spike_factor:
         spike = finite & (state.seen >= guard.after) & (log_norm > state.log_norm + jnp.log(guard.spike_factor))
     # the plain mean at first, a moving average later; a spike counts as twice the reference and no more
-    rate = jnp.maximum(1 / (state.seen + 1.0), 1 - _MEMORY)
+    rate = jnp.maximum(1 / (state.seen.astype(jnp.float32) + 1.0), 1 - _MEMORY)
     moved = jnp.where(spike, state.log_norm + jnp.log(_GROWTH), state.log_norm + rate * (log_norm - state.log_norm))
     taken = finite & ~spike
     counts = finite & (norm > 0)  # a gradient of zero says nothing of the others
     skipped = (~taken).astype(jnp.int32)
     return taken, GuardState(
         log_norm=jnp.where(counts, moved, state.log_norm),
-        seen=state.seen + counts,
+        seen=state.seen + counts.astype(jnp.int32),
         in_a_row=(state.in_a_row + 1) * skipped,
         skipped=state.skipped + skipped,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -12,9 +13,13 @@ class Interruption:
     """Notes the first SIGINT or SIGTERM inside a block; a second one acts at once, as it would have before.
 
     Only Python's main thread can take signals: in another thread the block changes nothing.
+
+    Args:
+      saves: Whether the state is saved, for the words that a person reads.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, saves: bool = True) -> None:
+        self._what_follows = b"and saving" if saves else b"and returning what is trained"
         self.received: signal.Signals | None = None
         self._before: dict[int, Any] = {}
 
@@ -35,10 +40,14 @@ class Interruption:
     def _note(self, number: int, frame: Any) -> None:
         if self.received is None:
             self.received = signal.Signals(number)
-            os.write(2, b"\nlikejax: stopping after this step and saving; once more to stop at once\n")
+            self._tell(b"\nlikejax: stopping after this step " + self._what_follows + b"; once more to stop at once\n")
             return
         self._give_back()
         os.kill(os.getpid(), number)
+
+    def _tell(self, words: bytes) -> None:
+        with contextlib.suppress(OSError):  # standard error may be closed
+            os.write(2, words)
 
     def end(self) -> None:
         """Ends the program as the signal asks, after what had to be saved.

@@ -7,11 +7,15 @@ import math
 from pathlib import Path
 from typing import Any
 
+from likejax.train.side_products import SideProducts
+
 METRICS = "metrics.jsonl"
 
 
 class MetricsFile:
     """Appends one JSON object a line to ``metrics.jsonl``; without a directory it writes nothing.
+
+    A line that cannot be written is lost with a warning: a log ends no training.
 
     Args:
       workdir: The run's directory, or ``None``.
@@ -24,13 +28,23 @@ class MetricsFile:
 
     def __init__(self, workdir: Path | None, *, start: int, tensorboard: bool = False):
         self._path = None if workdir is None else workdir / METRICS
+        self._side = SideProducts()
+        self._events: Any = None
+        self._line_is_whole = True
         self.history: list[dict[str, Any]] = []
-        if self._path is not None and self._path.exists():
-            self.history = [record for record in read_metrics(self._path) if record["step"] <= start]
-            draft = self._path.with_suffix(".tmp")
-            draft.write_text("".join(json.dumps(record) + "\n" for record in self.history))
-            draft.replace(self._path)
-        self._events = _event_writer(workdir, start) if tensorboard and workdir is not None else None
+        with self._side.making(f"the log {self._path}"):
+            self._drop_what_comes_after(start)
+        if tensorboard and workdir is not None:
+            with self._side.making("writing TensorBoard events"):
+                self._events = _event_writer(workdir, start)
+
+    def _drop_what_comes_after(self, start: int) -> None:
+        if self._path is None or not self._path.exists():
+            return
+        self.history = [record for record in read_metrics(self._path) if record["step"] <= start]
+        draft = self._path.with_suffix(".tmp")
+        draft.write_text("".join(json.dumps(record) + "\n" for record in self.history))
+        draft.replace(self._path)
 
     def write(self, record: dict[str, Any]) -> None:
         """Appends a record; numbers that JSON lacks become ``null``."""
@@ -38,29 +52,46 @@ class MetricsFile:
         if self._path is None:
             return
         clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps(clean) + "\n")
+        with self._side.making(f"writing the log {self._path}"):
+            self._append(json.dumps(clean) + "\n")
         if self._events is not None:
-            for name, value in record.items():
-                if name != "step" and value is not None:
-                    self._events.add_scalar(name, value, record["step"])
+            with self._side.making("writing TensorBoard events"):
+                for name, value in record.items():
+                    if name != "step" and value is not None:
+                        self._events.add_scalar(name, value, record["step"])
+
+    def _append(self, line: str) -> None:
+        assert self._path is not None
+        begin = "" if self._line_is_whole else "\n"  # what a full disk cut off stays a line of its own
+        self._line_is_whole = False
+        with self._path.open("a") as file:
+            file.write(begin + line)
+        self._line_is_whole = True
 
     def picture(self, name: str, image: Any, step: int) -> None:
         """A picture ``(height, width, 3)`` for TensorBoard, if it is written."""
         if self._events is not None:
-            self._events.add_image(name, image, step, dataformats="HWC")
+            with self._side.making("writing TensorBoard events"):
+                self._events.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Writes out what is buffered."""
         if self._events is not None:
-            self._events.close()
+            with self._side.making("writing TensorBoard events"):
+                self._events.close()
+
+
+def check_tensorboard() -> None:
+    """Raises a ValueError if TensorBoard events cannot be written here."""
+    try:
+        import tensorboardX  # noqa: F401
+    except ImportError as error:
+        raise ValueError("tensorboard=True needs tensorboardX: pip install 'likejax[tensorboard]'") from error
 
 
 def _event_writer(workdir: Path, start: int) -> Any:
-    try:
-        from tensorboardX import SummaryWriter
-    except ImportError as error:
-        raise ValueError("tensorboard=True needs tensorboardX: pip install 'likejax[tensorboard]'") from error
+    from tensorboardX import SummaryWriter
+
     return SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1)
 
 

@@ -8,7 +8,6 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +18,9 @@ from jaxtyping import Array
 
 from likejax.data.batches import Batches, Position
 from likejax.data.dataset import Dataset
-from likejax.data.splits import check_disjoint
-from likejax.density import Density, KeyLike, as_key, bits_per_dim, log_prob_in_chunks
+from likejax.density import Density, KeyLike, as_key, bits_per_dim
 from likejax.evaluate import check_fit
-from likejax.experiment import Experiment, to_json
+from likejax.experiment import Experiment, Optimiser, to_json
 from likejax.models import build
 from likejax.nn.depth import for_backend, stack
 from likejax.train import guard, sharding
@@ -36,18 +34,18 @@ from likejax.train.checkpoint import (
     write_record,
 )
 from likejax.train.feed import Feed
+from likejax.train.guard import NonFiniteError
 from likejax.train.interrupt import Interruption
 from likejax.train.log import MetricsFile
-from likejax.train.optimiser import build_optimiser
-from likejax.train.progress import Progress, Silence, progress
+from likejax.train.optimiser import build_optimiser, rate_that_jumps
+from likejax.train.progress import Progress, Silence, Unfailing, progress
+from likejax.train.selection import Best, Validation, described
+from likejax.train.side_products import SideProducts, tell
 from likejax.train.source import Source
-from likejax.train.state import Arrays, Structure, TrainState, in_form, put_together, take_apart
+from likejax.train.start import check_experiment, check_model, validation_examples
+from likejax.train.state import Structure, TrainState, in_form, put_together, take_apart
 from likejax.train.step import StepFunction, compile_step
 from likejax.train.summary import count_parameters, summarise
-
-
-class NonFiniteError(FloatingPointError):
-    """Training met too many steps in a row that could not be taken."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -61,6 +59,8 @@ class Run:
       steps: Steps done; fewer than the experiment's if validation stopped the run.
       best_step: Step of ``density``.
       validation: Validation loss at ``best_step``, bits/dim or nats; ``None`` without a validation set.
+      validated_on: The rows that ``validation`` was measured on, in words; ``None`` without a validation set.
+      interrupted: Whether Ctrl-C ended the run before its last step.
       history: One record per logged step and validation.
       workdir: The run's directory, or ``None``.
     """
@@ -73,6 +73,8 @@ class Run:
     validation: float | None
     history: list[dict[str, Any]]
     workdir: Path | None
+    validated_on: str | None = None
+    interrupted: bool = False
 
     def summary(self) -> str:
         """What was trained on what, how long it took, how it ended: a few lines for a person."""
@@ -80,47 +82,44 @@ class Run:
         return summarise(experiment, self.history, parameters=count_parameters(self.density))
 
 
-@dataclasses.dataclass
-class _Best:
-    """The best validation so far, and how many came after it."""
-
-    step: int = 0
-    loss: float = math.inf
-    ema: Arrays | None = None
-    since: int = 0
-
-
 def fit(
     experiment: Experiment,
-    train: Dataset | Iterable[Any],
+    train: Any,
     *,
     key: KeyLike,
-    validation: Dataset | None = None,
+    validation: Any = None,
     workdir: str | os.PathLike[str] | None = None,
 ) -> Run:
     """Trains the experiment's model, on every device of every process (no ``pmap``: see ``train.sharding``).
 
     A model given as a config is built and initialised from data; a ready density is trained as it is. If ``workdir``
     holds a run of the same experiment, training goes on where its last checkpoint stands, and ends where an
-    uninterrupted run would: bitwise on CPU. Ctrl-C and SIGTERM save before they end the program. Steps that are not
-    finite or whose gradient explodes are skipped and counted (``experiment.guard``).
+    uninterrupted run would: bitwise on CPU. Ctrl-C and SIGTERM save before they end the program; without a ``workdir``
+    Ctrl-C returns the run as it stands. Steps that are not finite or whose gradient explodes are skipped and counted
+    (``experiment.guard``). What a run makes besides its weights (log lines, pictures) never ends it: what fails there
+    becomes a warning.
 
     Args:
       experiment: Model, objective, optimiser and schedule.
-      train: Training examples: a dataset, or any iterable of arrays or of pairs of examples and labels. An iterable
-        is drawn again from its beginning when a run is resumed.
+      train: Training examples: a dataset, an array ``(n, *event_shape)``, or any iterable of arrays, of pairs of
+        examples and labels, of triples with weights, or of mappings with the keys ``x``, ``labels`` and ``weights``.
+        The items of an iterable may have any number of rows; it is drawn again from its beginning when a run is
+        resumed.
       key: Of initialisation, shuffling and noise.
-      validation: Examples that select the best weights; disjoint from ``train``.
+      validation: Examples that select the best weights, a dataset or an array; disjoint from ``train``. If there are
+        more than ``experiment.validation_examples``, so many are drawn by ``key``, the same for the whole run.
       workdir: Where checkpoints, ``metrics.jsonl`` and ``experiment.json`` go; nothing is written without one.
 
     Returns:
       A ``Run``; its ``density`` is what one evaluates.
 
     Raises:
-      NonFiniteError: If ``guard.patience`` steps in a row could not be taken; the last good checkpoint stays.
+      NonFiniteError: If ``guard.patience`` steps in a row could not be taken, or the log-probability of a validation
+        example is NaN or infinite; the last good checkpoint stays.
       CheckpointError: If ``workdir`` holds another run, or cannot be written.
-      ValueError: If data and model do not fit.
-      KeyboardInterrupt, SystemExit: After saving, for Ctrl-C and SIGTERM.
+      ValueError: If data and model do not fit, or the experiment asks for what its model cannot do.
+      TypeError: If an argument is of another type.
+      KeyboardInterrupt, SystemExit: After saving, for Ctrl-C with a ``workdir`` and for SIGTERM.
 
     Example:
       >>> import dataclasses, likejax as lj
@@ -129,6 +128,7 @@ def fit(
       >>> lj.fit(experiment, lj.load("moons"), key=0).steps
       2
     """
+    check_experiment(experiment, validates=validation is not None)
     key = as_key(key)
     build_key, data_key, noise_key, validation_key, sample_key = jax.random.split(key, 5)
     path = None if workdir is None else Path(workdir).expanduser().absolute()
@@ -141,44 +141,49 @@ def fit(
             f"got {experiment.batch_size}"
         )
     source = Source(experiment, train)
+    check_model(experiment, source.examples)
+    selects_by = None
+    if validation is not None:
+        examples = validation_examples(experiment, validation, train)
+        check_model(experiment, examples)
+        selects_by = Validation(examples, experiment.validation_examples, validation_key)
+
     density = _begin(experiment, source.examples, build_key)
     check_fit(density, source.examples)
-    if validation is not None:
-        if isinstance(train, Dataset):
-            check_disjoint(train, validation)
-        if experiment.binarises:
-            validation = experiment.as_evaluated(validation)
-        check_fit(density, validation)
-        validation = validation.take(slice(0, experiment.validation_examples))
-    if experiment.samples_every and len(density.event_shape) != 3:
-        raise ValueError(f"expected images for sheets of samples, got {density.event_shape}: set samples_every to 0")
-
     structure, params, fixed = take_apart(density)
+    params, fixed = sharding.of_first_process((params, fixed))
     transformation = build_optimiser(experiment.optimiser, experiment.steps)
     optimiser = jax.jit(transformation.init)(params)
     state = TrainState(jnp.zeros((), jnp.int32), params, params, fixed, optimiser, guard.begin())
     origin = {
         "experiment": json.loads(to_json(experiment)),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
-        "data": source.fingerprint(),
+        "data": source.fingerprints()[0],
     }
     labels = source.examples.labels
     classes = np.unique(labels) if labels is not None else np.zeros(0, int)
-    loop = _Loop(experiment, structure, origin, path, validation, validation_key, sample_key, density, classes)
+    loop = _Loop(experiment, structure, origin, path, selects_by, sample_key, density, classes)
     position = Position(int(jax.random.randint(data_key, (), 0, 2**31 - 1)), 0, 0)
-    with Interruption() as interruption, Checkpoints(path, keep=experiment.keep_checkpoints) as checkpoints:
-        if path is not None and jax.process_index() == 0:
-            write_record(path, experiment)
+    with (
+        Interruption(saves=path is not None) as interruption,
+        Checkpoints(path, keep=experiment.keep_checkpoints) as checkpoints,
+    ):
         if checkpoints.has_last():
-            state, position = loop.resume(checkpoints, state)
-        checkpoints.drop_best_after(loop.best.step)
+            state, position = loop.resume(checkpoints, state, known_as=source.fingerprints())
+        checkpoints.drop_best_after(int(state.step))
+        if path is not None and jax.process_index() == 0 and int(state.step) <= experiment.steps:
+            write_record(path, experiment)
         shardings = sharding.divided(mesh, state)
         state = sharding.put_state(sharding.to_host(state), shardings)
         step = compile_step(experiment, structure, transformation, noise_key, mesh, shardings)
-        batches = source.batches(position, labelled=density.condition_shape is not None)
+        labelled = density.condition_shape is not None
+        batches = source.batches(position, labelled=labelled, num_classes=density.num_classes)
         state = loop.run(state, step, batches, mesh, checkpoints, interruption)
+        _all_written(checkpoints)
     host = sharding.to_host(state)  # in every process, before one may end
-    interruption.end()
+    interrupted = interruption.received == signal.SIGINT
+    if path is not None or not interrupted:
+        interruption.end()
     last = _on_device(put_together(structure, host.ema, host.fixed))
     best = loop.best
     return Run(
@@ -188,6 +193,8 @@ def fit(
         steps=int(host.step),
         best_step=best.step if best.ema is not None else int(host.step),
         validation=None if best.ema is None else best.loss,
+        validated_on=None if best.ema is None else described(best.measured_on),
+        interrupted=interrupted,
         history=loop.metrics.history,
         workdir=path,
     )
@@ -197,12 +204,26 @@ def _on_device(density: Density) -> Density:
     return jax.tree.map(jnp.asarray, density)
 
 
+def _all_written(checkpoints: Checkpoints) -> None:
+    """Waits until the last checkpoint is on disk, in every process: the first one writes for all.
+
+    Raises:
+      CheckpointError: In every process, if it could not be written.
+    """
+    failure = None
+    try:
+        checkpoints.wait()
+    except CheckpointError as error:
+        failure = error
+    if sharding.agreed(failure is not None):
+        raise failure or CheckpointError("another process could not write its checkpoint: see there")
+
+
 def _begin(experiment: Experiment, train: Dataset, key: Array) -> Density:
     if isinstance(experiment.model, Density):
         return for_backend(experiment.model)
     build_key, rows_key, initialise_key = jax.random.split(key, 3)
     density = build(experiment.model, key=build_key)
-    check_fit(density, train)
     count = min(experiment.initialise_with, len(train))
     rows = np.asarray(jax.random.permutation(rows_key, len(train)))[:count]
     return density.initialise(train.examples[np.sort(rows)], initialise_key)
@@ -217,8 +238,7 @@ class _Loop:
         structure: Structure,
         origin: dict[str, Any],
         workdir: Path | None,
-        validation: Dataset | None,
-        validation_key: Array,
+        validation: Validation | None,
         sample_key: Array,
         density: Density,
         classes: np.ndarray,
@@ -228,20 +248,27 @@ class _Loop:
         self.origin = origin
         self.workdir = workdir
         self.validation = validation
-        self.validation_key = validation_key
         self.sample_key = sample_key
         self.classes = classes
         self.event_shape = density.event_shape
         self.conditional = density.condition_shape is not None
         self.levels = density.levels
         self.unit = "nats" if density.levels is None else "bits/dim"
-        self.best = _Best()
+        self.best = Best()
         self.window: list[dict[str, float]] = []
+        self.side = SideProducts()
         self.speaks = jax.process_index() == 0
         self.metrics = MetricsFile(None, start=0)
 
-    def resume(self, checkpoints: Checkpoints, state: TrainState) -> tuple[TrainState, Position]:
+    def resume(
+        self, checkpoints: Checkpoints, state: TrainState, *, known_as: list[str | None]
+    ) -> tuple[TrainState, Position]:
         """The state and the position of the newest intact checkpoint; the best so far comes with it.
+
+        Args:
+          checkpoints: Of the run.
+          state: A state of the run's structure.
+          known_as: Hashes of the training data, in the form of this version and of older ones.
 
         Raises:
           CheckpointError: If the run was begun with another key or other data.
@@ -249,8 +276,11 @@ class _Loop:
         as_stored = in_form(stack, self.structure, state)
         density = density_items(as_stored.ema, as_stored.fixed)
         items, record = checkpoints.read_last(density | training_items(as_stored))
-        for name, what in (("key", "another key"), ("data", "other training data")):
-            if record[name] != self.origin[name]:
+        for name, what, known in (
+            ("key", "another key", [self.origin["key"]]),
+            ("data", "other training data", known_as),
+        ):
+            if record[name] not in known:
                 raise CheckpointError(
                     f"{self.workdir} holds a run that was begun with {what} ({record[name]}, now {self.origin[name]}): "
                     "resume it with those, or choose another workdir"
@@ -258,17 +288,55 @@ class _Loop:
         stored_structure = take_apart(stack(put_together(self.structure, state.params, state.fixed)))[0]
         state = in_form(for_backend, stored_structure, state_of(items, as_stored))
         self.window = record["window"]
-        best = _Best(record["best_step"], math.inf if record["best_loss"] is None else record["best_loss"])
-        best.since = record["validations_since_best"]
+        self._say_what_changed(int(state.step), record["experiment"]["steps"])
+        best = Best(
+            step=record["best_step"],
+            loss=math.inf if record["best_loss"] is None else record["best_loss"],
+            since=record["validations_since_best"],
+            measured_on=record.get("best_on"),
+        )
         if best.step:
             stored = checkpoints.read_best(best.step, density)
             if stored is None:  # begin to select anew rather than name weights that are lost
-                best = _Best()
+                best = Best()
             else:
                 arrays = stored["density"]
                 best.ema = take_apart(for_backend(put_together(stored_structure, arrays["params"], arrays["fixed"])))[1]
-        self.best = best
+        self.best = self._comparable(best, int(state.step))
         return state, Position(*record["position"])
+
+    def _say_what_changed(self, done: int, planned: int) -> None:
+        """Warns where a run is asked for fewer steps than it has done, or its learning rate jumps."""
+        steps, optimiser = self.experiment.steps, self.experiment.optimiser
+        if steps < done:
+            tell(
+                f"{self.workdir} holds a run that has done {done} steps, and {steps} are asked for: nothing is "
+                f"trained, the weights are those of step {done}, and the record of the run stays as it is"
+            )
+        if steps <= done or not isinstance(optimiser, Optimiser):  # of a schedule of the user's own nothing is known
+            return
+        jump = rate_that_jumps(optimiser, planned=planned, steps=steps, done=done)
+        if jump is not None:
+            tell(
+                f"the run was planned for {planned} steps and goes on to {steps}: the {optimiser.decay} decay of its "
+                f"learning rate stood at {jump[0]:.3g} after step {done}, goes on at {jump[1]:.3g} and falls from "
+                "there; a new run of all steps would end elsewhere"
+            )
+
+    def _comparable(self, best: Best, done: int) -> Best:
+        """The best so far, if what this call validates on compares with what it was measured on; else none."""
+        if best.step == 0 or self.validation is None or self.validation.compares_with(best.measured_on):
+            return best
+        change = (
+            f"the best validation of {self.workdir} so far, {best.loss:.4f} {self.unit} at step {best.step}, was "
+            f"measured on {described(best.measured_on)}; this call validates on {described(self.validation.identity)}, "
+            "and the two do not compare"
+        )
+        if done >= self.experiment.steps:
+            tell(f"{change}. No step is left to train, so the old best stays (Run.validated_on says so)")
+            return best
+        tell(f"{change}: selection and early stopping begin anew")
+        return Best()
 
     def run(
         self,
@@ -284,7 +352,7 @@ class _Loop:
         workdir = self.workdir if self.speaks else None
         self.metrics = MetricsFile(workdir, start=first, tensorboard=experiment.tensorboard)
         steps = experiment.steps
-        view = progress(first, steps) if self.speaks else Silence()
+        view = Unfailing(lambda: progress(first, steps)) if self.speaks else Silence()
         since, since_step, pending = time.monotonic(), first, None
         saved, position = first, batches.position
         try:
@@ -340,6 +408,11 @@ class _Loop:
         name = interruption.received.name if interruption.received is not None else "a signal to another process"
         kept = f"saved in {self.workdir}; the same call goes on from there" if self.workdir else "no workdir, not saved"
         view.say(f"stopped by {name} after step {number}: {kept}")
+        if not self.workdir and interruption.received == signal.SIGINT:
+            tell(
+                f"training was interrupted after step {number} of {self.experiment.steps}: fit returns the run as it "
+                "stands (Run.interrupted)"
+            )
 
     def _note(self, number: int, metrics: dict[str, Array]) -> None:
         """Reads a step's metrics into the window, and ends the run after too many rejected steps."""
@@ -370,12 +443,18 @@ class _Loop:
         record |= {"steps_per_second": steps_per_second, "seconds": seconds}
         self.window = []
         self.metrics.write(record)
-        words = f"{self.unit} {self._shown(record['log_prob']):.3f}" if taken else "no step taken"
+        words = self._in_words(record) if taken else "no step taken"
         if self.best.step:
             words += f", best validation {self.best.loss:.3f}"
         if record["skipped"]:
             words += f", {record['skipped']} skipped"
         view.report(number, words, steps_per_second)
+
+    def _in_words(self, record: dict[str, Any]) -> str:
+        """The likelihood of a record, or the loss where the objective reports none."""
+        if "log_prob" in record:
+            return f"{self.unit} {self._shown(record['log_prob']):.3f}"
+        return f"loss {record['loss']:.3f}"
 
     def _shown(self, log_prob: float) -> float:
         """A mean log-likelihood in the unit that is minimised: bits/dim, or nats of continuous data."""
@@ -388,23 +467,19 @@ class _Loop:
 
     def _validate(self, state: TrainState, number: int, view: Progress, checkpoints: Checkpoints) -> None:
         assert self.validation is not None
-        log_prob = log_prob_in_chunks(
-            self._density(state),
-            self.validation.examples,
-            key=self.validation_key,
-            condition=self.validation.labels if self.conditional else None,
-            batch_size=self.experiment.batch_size,
-        )
-        loss = self._shown(float(np.average(log_prob.astype(np.float64), weights=self.validation.weights)))
+        size = self.experiment.batch_size
+        log_prob = self.validation.log_prob(self._density(state), batch_size=size, step=number)
+        loss = self._shown(-self.validation.loss(log_prob))
         self.metrics.write({"step": number, "validation": loss})
         view.say(f"step {number}: validation {loss:.4f} {self.unit} of the moving average (n = {len(log_prob)})")
         if not loss < self.best.loss:
             self.best.since += 1
             return
         ema, fixed = sharding.to_host((state.ema, state.fixed))
-        self.best = _Best(number, loss, ema)
+        self.best = Best(number, loss, ema, measured_on=self.validation.identity)
         _, ema, fixed = take_apart(stack(put_together(self.structure, ema, fixed)))
         record = {"experiment": self.origin["experiment"], "best_step": number, "validation": loss}
+        record["best_on"] = self.validation.identity
         checkpoints.save_best(number, density_items(ema, fixed), record)
 
     def _save(self, state: TrainState, number: int, position: Position, checkpoints: Checkpoints) -> None:
@@ -417,6 +492,7 @@ class _Loop:
             "best_step": self.best.step,
             "best_loss": self.best.loss if math.isfinite(self.best.loss) else None,
             "validations_since_best": self.best.since,
+            "best_on": self.best.measured_on,
             "window": self.window,
         }
         checkpoints.save_last(number, density_items(stored.ema, stored.fixed) | training_items(stored), record)
@@ -426,8 +502,13 @@ class _Loop:
         density = self._density(state)  # in every process: it may gather parameters
         if self.workdir is None or not self.speaks:
             return
+        with self.side.making("drawing a sheet of samples"):
+            self._draw_sheet(density, number)
+
+    def _draw_sheet(self, density: Density, number: int) -> None:
         from likejax import plot
 
+        assert self.workdir is not None
         labels = np.resize(self.classes, 64) if self.conditional else None
         shape = () if self.conditional else 64
         samples = np.asarray(density.sample(self.sample_key, shape, labels))

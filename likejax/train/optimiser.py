@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 
-from likejax.experiment import Optimiser
+from likejax.experiment import Optimiser, Recorded
 from likejax.nn.depth import stacked_axes
 
 
@@ -27,12 +28,34 @@ def schedule(optimiser: Optimiser, steps: int) -> optax.Schedule:
     return optax.join_schedules([optax.linear_schedule(rate / warmup, rate, warmup), after], [warmup])
 
 
-def build_optimiser(optimiser: Optimiser, steps: int) -> optax.GradientTransformation:
-    """The update rule with its schedule, after clipping.
+def rate_that_jumps(optimiser: Optimiser, *, planned: int, steps: int, done: int) -> tuple[float, float] | None:
+    """Learning rates at a step under two plans, if a decaying schedule jumps between them.
+
+    Args:
+      optimiser: Its settings.
+      planned: Steps that the run was planned for.
+      steps: Steps that are asked for now.
+      done: Steps done.
+
+    Returns:
+      The rate of the old plan and of the new one, or ``None`` if they differ by less than a hundredth of the peak.
+    """
+    before, now = (float(np.asarray(schedule(optimiser, plan)(done))) for plan in (planned, steps))
+    return None if abs(now - before) < 0.01 * optimiser.learning_rate else (before, now)
+
+
+def build_optimiser(
+    optimiser: Optimiser | optax.GradientTransformation | Recorded, steps: int
+) -> optax.GradientTransformation:
+    """The update rule with its schedule, after clipping; a transformation of optax is taken as it is.
 
     ``adamax`` is the textbook rule; the official Glow code has a factor ``sqrt(1 - b2^t)`` more, which reaches 1
     within its warm-up.
     """
+    if isinstance(optimiser, optax.GradientTransformation):
+        return optimiser
+    if isinstance(optimiser, Recorded):
+        return optimiser()  # raises: only its name is known
     rate = schedule(optimiser, steps)
     b1, b2, eps, eps_root = optimiser.b1, optimiser.b2, optimiser.eps, optimiser.eps_root
     rule = {

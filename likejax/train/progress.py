@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import html
 import math
 import sys
+from collections.abc import Callable, Iterator
 from typing import Any, Protocol, runtime_checkable
+
+from likejax.train.side_products import tell
 
 
 @runtime_checkable
@@ -34,6 +38,8 @@ def progress(start: int, steps: int, *, stream: Any = None) -> Progress:
       stream: Where to write; standard error if not given.
     """
     stream = stream or sys.stderr
+    if stream is None:  # a program without a console
+        return Silence()
     if type(stream).__module__.startswith("ipykernel."):
         return NotebookBar(start, steps)
     return TerminalBar(start, steps, stream) if stream.isatty() else Lines(steps, stream)
@@ -53,6 +59,47 @@ class Silence:
 
     def close(self) -> None:
         """Nothing."""
+
+
+class Unfailing:
+    """A view whose failure ends no run: after the first error there is nothing to see.
+
+    Args:
+      open_view: Makes the view.
+    """
+
+    def __init__(self, open_view: Callable[[], Progress]):
+        self._view: Progress = Silence()
+        with self._failing_once():
+            self._view = open_view()
+
+    @contextlib.contextmanager
+    def _failing_once(self) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # a closed standard error, a terminal that went away, a broken display
+            self._view = Silence()
+            tell(f"progress is not shown any more, training goes on: {type(error).__name__}: {error}")
+
+    def advance(self, step: int) -> None:
+        """As the view does."""
+        with self._failing_once():
+            self._view.advance(step)
+
+    def report(self, step: int, text: str, steps_per_second: float) -> None:
+        """As the view does."""
+        with self._failing_once():
+            self._view.report(step, text, steps_per_second)
+
+    def say(self, text: str) -> None:
+        """As the view does."""
+        with self._failing_once():
+            self._view.say(text)
+
+    def close(self) -> None:
+        """As the view does."""
+        with self._failing_once():
+            self._view.close()
 
 
 class Lines:

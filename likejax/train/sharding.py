@@ -103,3 +103,12 @@ def agreed(flag: bool) -> bool:
     from jax.experimental.multihost_utils import process_allgather
 
     return bool(np.any(process_allgather(np.asarray(flag))))
+
+
+def of_first_process(tree: Any) -> Any:
+    """Arrays of the first process in every process: iterables and initializations may differ between them."""
+    if jax.process_count() == 1:
+        return tree
+    from jax.experimental.multihost_utils import broadcast_one_to_all
+
+    return broadcast_one_to_all(to_host(tree))

@@ -2,61 +2,122 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
 
-from likejax.data.batches import Batches, DatasetBatches, IterableBatches, Position
+from likejax.data.augment import augmentation
+from likejax.data.batches import Batches, DatasetBatches, IterableBatches, Position, as_examples, together
 from likejax.data.dataset import Dataset
+from likejax.density import Density
 from likejax.experiment import Experiment
 
 
 class Source:
-    """Where training examples come from: a dataset, or an iterable whose first item says what the others are."""
+    """Where training examples come from: a dataset, an array, or an iterable whose first items say what follows.
 
-    def __init__(self, experiment: Experiment, train: Dataset | Iterable[Any]):
+    Args:
+      experiment: What is trained, and how batches are augmented.
+      train: A dataset, an array or an iterable.
+
+    Attributes:
+      examples: The dataset; of an iterable its first rows, as many as initialization asks for.
+
+    Raises:
+      TypeError: If ``train`` is none of these.
+      ValueError: If there are no examples, or they cannot be augmented as asked.
+    """
+
+    def __init__(self, experiment: Experiment, train: Any):
         self._experiment = experiment
-        self._train = train
+        self._levels = levels_of(experiment.model)
+        if is_array(train):  # grey images that are yet to be binarised have other levels than the model
+            train = as_dataset(train, levels=None if experiment.binarises else self._levels, name="array")
         if isinstance(train, Dataset):
-            self.examples = train.binarise(0) if experiment.binarises and train.levels != 2 else train
+            self._train: Any = train
+            self._check_augmentation(train)
+            self.examples = train.binarise(0) if experiment.binarises else train
             return
         if experiment.binarises:
             raise ValueError("expected a Dataset to binarise: an iterable gives zeros and ones itself, without augment")
-        if not isinstance(train, Iterable):
-            raise TypeError(f"expected a Dataset or an iterable of arrays to train on, got {type(train).__name__}")
+        if isinstance(train, str | bytes) or not isinstance(train, Iterable):
+            raise TypeError(
+                f"expected a Dataset or an iterable of arrays to train on, got {type(train).__name__}; "
+                "lj.load(name) gives a dataset by its name"
+            )
         items = iter(train)
-        first = next(items, None)
-        if first is None:
+        taken = self._first_items(items)
+        # what an iterator was used up by looking goes back to its front; others are iterated anew
+        self._train = itertools.chain([item for item, _ in taken], items) if items is train else train
+        self.examples = together([examples for _, examples in taken])
+        self._check_augmentation(self.examples)
+
+    def _first_items(self, items: Iterator[Any]) -> list[tuple[Any, Dataset]]:
+        """Items with as many rows as initialization asks for, or all there are; a ready density needs but one."""
+        model = self._experiment.model
+        wanted = 1 if isinstance(model, Density) else self._experiment.initialise_with
+        shape = getattr(model, "event_shape", None)
+        taken: list[tuple[Any, Dataset]] = []
+        while sum(len(examples) for _, examples in taken) < wanted:
+            item = next(items, None)
+            if item is None:
+                break
+            taken.append((item, as_examples(item, levels=self._levels, event_shape=shape)))
+            shape = taken[0][1].event_shape
+        if not taken:
             raise ValueError("expected training examples, the iterable gives none")
-        if items is train:  # used up by looking: what was taken goes back to the front
-            self._train = _Again(first, items)
-        x, labels = first if isinstance(first, tuple | list) and len(first) == 2 else (first, None)
-        levels = getattr(experiment.model, "levels", None)
-        self.examples = Dataset.from_array(x, levels=levels, labels=labels, name="iterable")
+        return taken
 
-    def fingerprint(self) -> str | None:
-        """Of a dataset; an iterable has none."""
-        return self._train.fingerprint() if isinstance(self._train, Dataset) else None
+    def _check_augmentation(self, examples: Dataset) -> None:
+        """Refuses what cannot be done to these examples, before anything is built."""
+        for spec in self._experiment.augment:
+            augmentation(spec, levels=examples.levels)
+            name = spec.partition(":")[0]
+            if name in ("flip", "shift") and len(examples.event_shape) != 3:
+                raise ValueError(
+                    f"expected images (height, width, channels) to augment by {name}, got examples of shape "
+                    f"{examples.event_shape}: leave {name} out of Experiment.augment"
+                )
+            if name == "binarise" and examples.levels == 2:
+                raise ValueError(
+                    f"expected grey images to binarise, {examples.name!r} has 2 levels already: leave binarise out of "
+                    "Experiment.augment"
+                )
 
-    def batches(self, position: Position, *, labelled: bool) -> Batches:
+    def fingerprints(self) -> list[str | None]:
+        """Hashes of a dataset, that of this version first, then those of older versions; an iterable has none."""
+        if not isinstance(self._train, Dataset):
+            return [None]
+        return fingerprints(self._train)
+
+    def batches(self, position: Position, *, labelled: bool, num_classes: int | None) -> Batches:
         """The stream of this process's parts of batches."""
         size, augment = self._experiment.batch_size, self._experiment.augment
         part = jax.process_index(), jax.process_count()
         options: dict[str, Any] = {"position": position, "labelled": labelled, "augment": augment, "part": part}
         if isinstance(self._train, Dataset):
             return DatasetBatches(self._train, size, **options)
-        return IterableBatches(self._train, size, like=self.examples, **options)
+        return IterableBatches(self._train, size, like=self.examples, num_classes=num_classes, **options)
 
 
-class _Again:
-    """An iterator with its first item put back."""
+def as_dataset(data: Any, *, levels: int | None, name: str) -> Dataset:
+    """A dataset as it is, or one of an array."""
+    return data if isinstance(data, Dataset) else Dataset.from_array(data, levels=levels, name=name)
 
-    def __init__(self, first: Any, rest: Any):
-        self._first, self._rest = [first], rest
 
-    def __iter__(self) -> _Again:
-        return self
+def is_array(data: Any) -> bool:
+    """Whether the rows of ``data`` are examples, rather than items of many."""
+    return hasattr(data, "__array__")
 
-    def __next__(self) -> Any:
-        return self._first.pop() if self._first else next(self._rest)
+
+def fingerprints(dataset: Dataset) -> list[str | None]:
+    """Hashes of a dataset that records of runs may hold, that of this version first."""
+    older = getattr(dataset, "examples_fingerprint", dataset.fingerprint)
+    return list(dict.fromkeys([dataset.fingerprint(), older()]))
+
+
+def levels_of(model: Any) -> int | None:
+    """Integer values of an entry that a config or a density is over; ``None`` for continuous data."""
+    return getattr(model, "levels", None) or None

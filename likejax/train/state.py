@@ -69,7 +69,8 @@ def put_together(structure: Structure, params: Mapping[str, Any], fixed: Mapping
 
 def moving_average(ema: Arrays, params: Arrays, decay: float, step: Array) -> Arrays:
     """``ema + (1 - d) (params - ema)`` with ``d = min(decay, (1 + step) / (10 + step))``: quick at first."""
-    rate = 1 - jnp.minimum(decay, (1.0 + step) / (10.0 + step))
+    done = step.astype(jnp.float32)
+    rate = 1 - jnp.minimum(decay, (1.0 + done) / (10.0 + done))
     return jax.tree.map(lambda average, new: average + rate.astype(new.dtype) * (new - average), ema, params)
 
 
@@ -83,7 +84,9 @@ def in_form(form: Callable[[Any], Any], structure: Structure, state: TrainState)
         return take_apart(form(put_together(structure, params, state.fixed)))[1]
 
     def is_params(tree: Any) -> bool:
-        return isinstance(tree, dict) and tree.keys() == state.params.keys()
+        if not isinstance(tree, dict) or tree.keys() != state.params.keys():
+            return False
+        return all(hasattr(leaf, "shape") for leaf in tree.values())  # a masked optimiser has none for some
 
     return state._replace(
         params=convert(state.params),

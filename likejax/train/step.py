@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -40,10 +40,10 @@ def compile_step(
 
     def gradient_of(params: Arrays, fixed: Arrays, batch: Batch, keys: Array, step: Array) -> Any:
         def loss_of(params: Arrays) -> Any:
-            return experiment.objective(put_together(structure, params, fixed), batch, keys, step)
+            return _checked(experiment.objective(put_together(structure, params, fixed), batch, keys, step))
 
         (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
-        return {"loss": loss, **metrics}, gradient
+        return {**metrics, "loss": loss}, gradient
 
     def step(state: TrainState, batch: Batch) -> tuple[TrainState, dict[str, jax.Array]]:
         run_key = jax.random.wrap_key_data(jnp.asarray(key_data), impl=impl)
@@ -62,11 +62,12 @@ def compile_step(
             )
         squares = jnp.stack([jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in gradient.values()])
         norm = jnp.sqrt(jnp.sum(squares))
-        finite = jnp.isfinite(norm) & jnp.all(jnp.isfinite(jnp.stack(list(metrics.values()))))
+        finite = jnp.isfinite(norm) & jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
         taken, guard = judge(experiment.guard, state.guard, finite, norm)
 
-        updates, optimiser = transformation.update(gradient, state.optimiser, state.params)
-        new_params: Arrays = optax.apply_updates(state.params, updates)  # pyright: ignore
+        with jax.numpy_dtype_promotion("standard"):  # optax mixes floats with its counter
+            updates, optimiser = transformation.update(gradient, state.optimiser, state.params)
+            new_params: Arrays = optax.apply_updates(state.params, updates)  # pyright: ignore
         ema = moving_average(state.ema, new_params, experiment.ema_decay, state.step)
         old = state.params, state.ema, state.optimiser
         new_params, ema, optimiser = jax.tree.map(
@@ -85,6 +86,37 @@ def compile_step(
     )
 
 
+_WATCHED = ("gradient_norm", "taken", "in_a_row", "bad_array")
+"""Metrics that the step adds."""
+RESERVED = (*_WATCHED, "step", "skipped", "steps_per_second", "seconds", "validation")
+"""Names in the log that an objective's metrics must not take."""
+
+
+def _checked(result: Any) -> tuple[Array, dict[str, Array]]:
+    """What an objective returned, a scalar loss and scalar metrics by name.
+
+    Raises:
+      TypeError: If it is something else.
+      ValueError: If a loss or metric is no scalar, or a metric has a name that the log uses itself.
+    """
+    if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
+        raise TypeError(
+            f"expected the objective to return (loss, metrics), a scalar and a dictionary of scalars, got "
+            f"{type(result).__name__}: return loss, {{}} if there is nothing to log"
+        )
+    loss, metrics = jnp.asarray(result[0]), dict(result[1])
+    for name, value in {"loss": loss, **metrics}.items():
+        if name in RESERVED:
+            raise ValueError(f"expected another name than {name!r} for a metric of the objective: the log uses it")
+        if jnp.shape(value) != ():
+            raise ValueError(
+                f"expected the objective to return a scalar {name}, got shape {jnp.shape(value)}: take its mean"
+            )
+    if not jnp.issubdtype(loss.dtype, jnp.floating):
+        raise TypeError(f"expected the objective to return a floating-point loss, got {loss.dtype}")
+    return loss, {name: jnp.asarray(value) for name, value in metrics.items()}
+
+
 def _accumulated(gradient_of: Callable[[Batch, Array], Any], batch: Batch, keys: Array, parts: int) -> Any:
     """Means of metrics and gradient over ``parts`` parts of the batch, one after the other.
 
@@ -96,8 +128,8 @@ def _accumulated(gradient_of: Callable[[Batch, Array], Any], batch: Batch, keys:
         return jnp.swapaxes(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 0, 1)
 
     cut_batch, cut_keys = jax.tree.map(cut, batch), cut(keys)
-    first = jax.tree.map(lambda leaf: leaf[0], cut_batch)
-    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, first, cut_keys[0]))
+    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (cut_batch, cut_keys))
+    zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, *first))
 
     def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:
         return jax.tree.map(jnp.add, total, gradient_of(*part)), None

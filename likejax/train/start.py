@@ -1,0 +1,101 @@
+"""What is checked before a run builds or compiles anything: options that its model or data cannot use are refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from likejax.data.dataset import Dataset
+from likejax.data.splits import check_disjoint
+from likejax.density import Density
+from likejax.evaluate import check_fit
+from likejax.experiment import Experiment, Recorded
+from likejax.models import build
+from likejax.objectives import ELBO, NLL
+from likejax.train.log import check_tensorboard
+from likejax.train.source import as_dataset, levels_of
+from likejax.train.state import take_apart
+
+
+def check_experiment(experiment: Experiment, *, validates: bool) -> None:
+    """Refuses what is no experiment, and settings that have no meaning in this call.
+
+    Args:
+      experiment: What ``fit`` was given.
+      validates: Whether there is a validation set.
+
+    Raises:
+      TypeError: If it is no experiment, or its model is neither a config nor a density.
+      ValueError: If a setting cannot be used.
+    """
+    if not isinstance(experiment, Experiment):
+        hint = "lj.Experiment(model=...) makes one of a config or a density"
+        if isinstance(experiment, str):
+            hint = f"lj.preset({experiment!r}) gives that of a preset"
+        raise TypeError(f"expected an Experiment to fit, got {type(experiment).__name__}: {hint}")
+    model = experiment.model
+    if isinstance(model, type) or not (isinstance(model, Density) or hasattr(model, "build")):
+        raise TypeError(
+            f"expected Experiment.model to be a config such as lj.GlowConfig() or a Density, got {model!r:.100}"
+        )
+    for name in ("objective", "optimiser"):
+        value = getattr(experiment, name)
+        if isinstance(value, Recorded):
+            value()  # says that only its name is known
+    if experiment.early_stopping and not validates:
+        raise ValueError(
+            f"expected a validation set for early_stopping={experiment.early_stopping}: pass validation=, or set "
+            "early_stopping to 0"
+        )
+    if experiment.tensorboard:
+        check_tensorboard()
+
+
+def check_model(experiment: Experiment, examples: Dataset) -> None:
+    """Refuses a model that these examples do not fit, or that cannot be trained as the experiment says.
+
+    Args:
+      experiment: What will be trained; its model is looked at as a structure without arrays.
+      examples: Data that it will see.
+
+    Raises:
+      TypeError: If the density does not declare what every density does, or the objective needs another family.
+      ValueError: If model and data do not fit, nothing can be trained, or a setting cannot be used.
+    """
+    model = experiment.model
+    density = model if isinstance(model, Density) else jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
+    check_fit(density, examples)
+    if not take_apart(density)[1]:
+        raise ValueError(
+            f"expected a density with trainable parameters, {type(density).__name__} has none: training changes arrays "
+            "in nnx.Param, all others stay as they are"
+        )
+    if isinstance(experiment.objective, NLL | ELBO):
+        experiment.objective.check(density)
+    if experiment.samples_every and len(density.event_shape) != 3:
+        raise ValueError(f"expected images for sheets of samples, got {density.event_shape}: set samples_every to 0")
+
+
+def validation_examples(experiment: Experiment, validation: Any, train: Any) -> Dataset:
+    """The validation set as it is looked at.
+
+    Args:
+      experiment: Says whether images are binarised.
+      validation: A dataset or an array.
+      train: Training data, which must not share rows with it if it is a dataset.
+
+    Raises:
+      TypeError: If it is neither.
+      ValueError: If it shares rows with the training data.
+    """
+    if not isinstance(validation, Dataset) and not hasattr(validation, "__array__"):
+        raise TypeError(
+            f"expected validation to be a Dataset or an array, got {type(validation).__name__}: an iterable cannot "
+            "be looked at more than once in the same way"
+        )
+    levels = None if experiment.binarises else levels_of(experiment.model)
+    examples = as_dataset(validation, levels=levels, name="array")
+    if isinstance(train, Dataset):
+        check_disjoint(train, examples)
+    return experiment.as_evaluated(examples) if experiment.binarises else examples

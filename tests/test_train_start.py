@@ -1,0 +1,222 @@
+"""What ``fit`` refuses before it builds or compiles anything, and the forms of data that it takes."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+import likejax as lj
+from likejax.train.source import Source
+from tests.registry import Laplace
+
+RNG = np.random.default_rng(0)
+POINTS = RNG.laplace(scale=3, size=(240, 2)).astype(np.float32)
+IMAGES = RNG.integers(0, 4, (40, 4, 4, 1)).astype(np.uint8)
+GLOW = lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4)
+PLAIN = lj.Experiment(
+    model=Laplace(), optimiser=lj.Optimiser(learning_rate=0.05), batch_size=24, steps=10, log_every=1, ema_decay=0.0
+)
+STAGE = lj.StageConfig(channels=(4,), strides=(1,), latent=2)
+POINT_MODEL = lj.VectorGlowConfig(dimensions=2, depth=1, width=4)
+
+
+@pytest.fixture
+def nothing_is_built(monkeypatch):
+    """Refusals come before parameters are made and before the step is compiled."""
+
+    def built(*args: Any, **options: Any) -> Any:
+        raise AssertionError("something was built before the refusal")
+
+    monkeypatch.setattr("likejax.train.loop.build", built)
+    monkeypatch.setattr("likejax.train.loop.compile_step", built)
+
+
+def images(n: int = 40, **options: Any) -> lj.Dataset:
+    return lj.Dataset.from_array(IMAGES[:n], levels=4, **options)
+
+
+def scale(run: lj.Run) -> np.ndarray:
+    return np.asarray(run.last.log_scale[...])
+
+
+def fit(train: Any, **settings: Any) -> lj.Run:
+    return lj.fit(dataclasses.replace(PLAIN, **settings), train, key=0)
+
+
+# --- options that cannot be used
+
+
+LABELLED = images(labels=np.arange(40) % 5)
+CONDITIONAL = dataclasses.replace(GLOW, num_classes=3)
+REFUSED: list[tuple[dict[str, Any], Any, type[Exception], str]] = [
+    ({"model": GLOW, "objective": lj.NLL(class_weight=0.1)}, images(), ValueError, r"NLL.class_weight=0 for \w+.*0\.1"),
+    ({"model": GLOW, "objective": lj.NLL(kinetic_weight=0.1)}, images(), ValueError, r"continuous flows \(FFJORD\)"),
+    ({"model": GLOW, "objective": lj.NLL(jacobian_weight=1.0)}, images(), ValueError, "no part jacobian_norm"),
+    ({"model": GLOW, "objective": lj.ELBO()}, images(), TypeError, "expected a VAE for the ELBO objective.*use NLL"),
+    ({"model": POINT_MODEL, "augment": ("flip",)}, POINTS, ValueError, "integer images to augment by flip"),
+    ({"model": POINT_MODEL, "samples_every": 5}, POINTS, ValueError, "expected images for sheets of samples"),
+    ({"model": POINT_MODEL, "early_stopping": 3}, POINTS, ValueError, "validation set for early_stopping=3"),
+    ({"model": CONDITIONAL}, LABELLED, ValueError, r"dataset 'array', train: .*0\.\.2"),
+    ({"model": CONDITIONAL}, images(), ValueError, "expected a labelled dataset"),
+    ({"model": "glow"}, images(), TypeError, "expected Experiment.model to be a config .* or a Density, got 'glow'"),
+    ({"model": lj.GlowConfig}, images(), TypeError, "expected Experiment.model to be a config"),
+]
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+@pytest.mark.parametrize(("settings", "train", "kind", "text"), REFUSED, ids=lambda value: str(value)[:40])
+def test_what_a_model_cannot_use_is_refused_at_the_start(settings, train, kind, text):
+    with pytest.raises(kind, match=text):
+        lj.fit(dataclasses.replace(PLAIN, **settings), train, key=0)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_labels_of_the_validation_part_are_checked_too():
+    train = images(20, labels=np.arange(20) % 3)
+    valid = lj.Dataset.from_array(IMAGES[20:], levels=4, labels=np.arange(20) % 4, split="validation")
+    with pytest.raises(ValueError, match=r"dataset 'array', validation: .*0\.\.2"):
+        lj.fit(dataclasses.replace(PLAIN, model=CONDITIONAL), train, validation=valid, key=0)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_binary_images_are_not_binarised_again():
+    binary = lj.Dataset.from_array(IMAGES // 2, levels=2)
+    vae = lj.VAEConfig(event_shape=(4, 4, 1), stages=(STAGE,))
+    with pytest.raises(ValueError, match=r"2 levels already: leave binarise out of Experiment\.augment"):
+        lj.fit(dataclasses.replace(PLAIN, model=vae, augment=("binarise",)), binary, key=0)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_integer_tables_are_not_shifted():
+    table = lj.Dataset.from_array(IMAGES.reshape(40, 16), levels=4)
+    with pytest.raises(ValueError, match=r"images \(height, width, channels\) to augment by shift"):
+        lj.fit(dataclasses.replace(PLAIN, augment=("shift",)), table, key=0)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+@pytest.mark.parametrize("given", ["vector_glow/moons", POINT_MODEL, Laplace()], ids=lambda value: type(value).__name__)
+def test_what_is_no_experiment(given):
+    with pytest.raises(Exception, match=r"expected an Experiment to fit, got|Type-check error"):
+        lj.fit(given, POINTS, key=0)
+
+
+def test_densities_that_cannot_be_trained():
+    class Fixed(Laplace):
+        """Nothing in an ``nnx.Param``."""
+
+        def __init__(self):
+            self.log_scale = nnx.Variable(jnp.zeros(2))
+
+    with pytest.raises(ValueError, match=r"trainable parameters, Fixed has none: .*nnx\.Param"):
+        fit(POINTS, model=Fixed())
+
+    class Undeclared(Laplace):
+        event_shape = None  # type: ignore[assignment]
+
+    with pytest.raises((TypeError, ValueError), match="event_shape"):
+        fit(POINTS, model=Undeclared())
+
+
+# --- forms of data
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+def test_plain_arrays(kind):
+    dataset = lj.Dataset.from_array(POINTS)
+    valid = lj.Dataset.from_array(POINTS[:20] + 1, split="validation")
+    expected = lj.fit(dataclasses.replace(PLAIN, validate_every=5), dataset, validation=valid, key=0)
+    found = lj.fit(dataclasses.replace(PLAIN, validate_every=5), kind(POINTS), validation=kind(POINTS[:20] + 1), key=0)
+    np.testing.assert_array_equal(scale(found), scale(expected))
+    assert found.validation == expected.validation
+    with pytest.raises(TypeError, match=r"validation to be a Dataset or an array, got list|Type-check error"):
+        lj.fit(PLAIN, POINTS, validation=[POINTS], key=0)
+
+
+def test_items_of_any_size_give_batches_of_one_size():
+    """Rows one by one, in pairs and all at once: the same batches, so the same weights."""
+    whole = fit([POINTS])
+    for size in (1, 2, 77):
+        pieces = [POINTS[start : start + size] for start in range(0, 240, size)]
+        np.testing.assert_array_equal(scale(fit(pieces)), scale(whole))
+        np.testing.assert_array_equal(scale(fit(iter(pieces * 2))), scale(whole))
+
+
+def test_initialization_sees_as_many_rows_as_it_asks_for():
+    """Items of one row: a mean and a deviation of one row would be no start; iterators get their rows back."""
+    experiment = dataclasses.replace(PLAIN, model=POINT_MODEL, initialise_with=64)
+    rows = [row[None] for row in POINTS]
+    for train in (rows, iter(rows)):
+        source = Source(experiment, train)
+        np.testing.assert_array_equal(source.examples.examples, POINTS[:64])
+        batch = next(source.batches(lj.train.loop.Position(0, 0, 0), labelled=False, num_classes=None))
+        np.testing.assert_array_equal(batch.x, POINTS[:24])
+    assert len(Source(PLAIN, rows).examples) == 1  # a ready density needs none of them
+    assert len(Source(dataclasses.replace(experiment, initialise_with=999), rows).examples) == 240
+    few = lj.fit(dataclasses.replace(experiment, steps=2), rows, key=0)
+    assert np.isfinite(few.history[0]["loss"])
+
+
+def test_items_with_weights():
+    """Triples and mappings weigh examples as a dataset with weights of mean 1 does."""
+    weights = np.arange(240) % 3 + 1.0
+    weights /= weights.mean()
+    settings = {"batch_size": 240, "steps": 1}
+    pairs = [(POINTS[i : i + 60], weights[i : i + 60]) for i in range(0, 240, 60)]
+    triples = fit([(x, None, w) for x, w in pairs], **settings)
+    mappings = fit([{"x": x, "weights": w} for x, w in pairs], **settings)
+    unweighted = fit([x for x, _ in pairs], **settings)
+    np.testing.assert_array_equal(scale(triples), scale(mappings))
+    first = triples.history[0]["log_prob"]
+    by_hand = np.average(np.asarray(Laplace().log_prob(POINTS)), weights=weights)
+    np.testing.assert_allclose(first, by_hand, rtol=1e-5)
+    assert abs(first - unweighted.history[0]["log_prob"]) > 1e-3
+    with pytest.raises(ValueError, match=r"keys x, labels and weights .*got 'wieghts'; did you mean 'weights'"):
+        fit([{"x": POINTS, "wieghts": weights}])
+    with pytest.raises(ValueError, match="expected the key x in every item"):
+        fit([{"labels": np.zeros(3, int)}])
+    with pytest.raises(ValueError, match="weights with every item of the iterable, or with none"):
+        fit([(POINTS[:60], None, weights[:60]), POINTS[60:]])
+
+
+def test_labels_of_later_items_are_checked():
+    first = (IMAGES[:6], np.array([0, 1, 2, 0, 1, 2]))
+    later = (IMAGES[6:12], np.array([0, 1, 2, 3, 1, 2]))
+    experiment = dataclasses.replace(PLAIN, model=CONDITIONAL, batch_size=6, initialise_with=6, steps=3)
+    with pytest.raises(ValueError, match=r"labels 0\.\.2 for a model of 3 classes, got 0\.\.3 from the iterable"):
+        lj.fit(experiment, [first, later], key=0)
+
+
+def test_single_examples_as_items_are_explained():
+    with pytest.raises(ValueError, match=r"got one example of shape \(4, 4, 1\): give x\[None\] for each"):
+        fit(list(IMAGES), model=GLOW)
+
+
+def test_a_gaussian_vae_trains_from_an_iterable():
+    """Its ``levels=0`` means continuous data, not data of no level."""
+    model = lj.VAEConfig(event_shape=(4, 4, 1), levels=0, likelihood="gaussian", stages=(STAGE,))
+    x = RNG.normal(size=(12, 4, 4, 1)).astype(np.float32)
+    run = lj.fit(lj.Experiment(model=model, objective=lj.ELBO(), batch_size=6, steps=1, log_every=1), [x], key=0)
+    assert np.isfinite(run.history[0]["loss"])
+
+
+# --- strict modes of JAX
+
+
+def test_strict_modes_of_jax():
+    """No implicit promotion of types and no key that is used twice, in the step, the guard and the averages."""
+    before = jax.config.jax_numpy_dtype_promotion, jax.config.jax_debug_key_reuse
+    try:
+        jax.config.update("jax_numpy_dtype_promotion", "strict")
+        jax.config.update("jax_debug_key_reuse", True)
+        valid = lj.Dataset.from_array(POINTS[:20] + 1, split="validation")
+        experiment = dataclasses.replace(PLAIN, ema_decay=0.9, accumulate=2, validate_every=5)
+        assert lj.fit(experiment, POINTS, validation=valid, key=jax.random.key(0)).steps == 10
+    finally:
+        jax.config.update("jax_numpy_dtype_promotion", before[0])
+        jax.config.update("jax_debug_key_reuse", before[1])
