@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -47,7 +46,7 @@ class NLL(Settings):
         metrics |= {name: jnp.mean(weight * part) for name, part in terms.parts.items()}
         loss = bits_per_dim(metrics["log_prob"], density.event_shape)
         if self.class_weight:
-            loss = loss - self.class_weight * metrics["class_log_prob"] / math.log(2.0)
+            loss = loss + bits_per_dim(self.class_weight * metrics["class_log_prob"], ())  # of one label
         for name, factor in (("kinetic_energy", self.kinetic_weight), ("jacobian_norm", self.jacobian_weight)):
             if factor and name not in metrics:
                 raise ValueError(f"the weight of {name} is {factor}, but {type(density).__name__} has no such term")

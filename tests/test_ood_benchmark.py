@@ -100,13 +100,22 @@ def test_files(report, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fit": TEST}, "359 of the 359 of digits test are in digits test"),
+        ({"fit": TEST}, "359 of the 359 different examples of digits test are in digits test"),
         ({"fit": TRAIN}, "are in digits train"),
-        ({"outside": [dataclasses.replace(VALID, name="other")]}, "180 of the 180 of .* validation are in"),
-        ({"fit": TEST.take(slice(0, 40))}, "40 of the 40 of digits test are in digits test"),
-        ({"train": lj.Dataset.from_array(np.repeat(VALID.examples, 2, 0), levels=17)}, "180 of the 180 of"),
-        ({"confidence": 95.0}, "confidence between 0 and 1"),
-        ({"inside": TEST.take(slice(0, 100)), "fit": TEST.take(slice(95, 359))}, "5 of the 100 of digits test"),
+        (
+            {"outside": [dataclasses.replace(VALID, name="other")]},
+            "180 of the 180 different examples of .* validation are in",
+        ),
+        ({"fit": TEST.take(slice(0, 40))}, "40 of the 40 different examples of digits test"),
+        (
+            {"train": lj.Dataset.from_array(np.repeat(VALID.examples, 2, 0), levels=17)},
+            "180 of the 180 different examples",
+        ),
+        ({"confidence": 95.0}, "confidence to be a number above 0 and below 1"),
+        (
+            {"inside": TEST.take(slice(0, 100)), "fit": TEST.take(slice(95, 359))},
+            "5 of the 100 different examples",
+        ),
         ({"outside": [lj.load("photographs", split="test").grey().resize(8, 8)]}, "levels 17 and 256"),
         ({"outside": [TEST.invert().pad(10, 10)]}, r"event_shape \[8, 8, 1\] and \[10, 10, 1\]"),
         ({"outside": []}, "at least one outside set"),

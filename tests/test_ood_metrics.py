@@ -128,7 +128,7 @@ def test_one_example_of_a_class_says_nothing():
     assert math.isnan(found["auroc"].standard_error)
     separated = ood.evaluate_scores(np.zeros(30), np.ones(40), resamples=5)["fpr95"]
     assert (separated.value, separated.high) == (0, pytest.approx(1 - 0.025 ** (1 / 30)))
-    with pytest.raises(ValueError, match="confidence between 0 and 1"):
+    with pytest.raises(ValueError, match="confidence to be a number above 0 and below 1"):
         ood.auroc_interval([0.0, 1.0], [1.0, 2.0], confidence=95.0)
 
 
@@ -154,7 +154,7 @@ def test_ranks_of_thresholds():
         assert stats.beta.sf(0.05, k, n + 1 - k) <= 0.1 if k else True
         assert stats.beta.sf(0.05, k + 1, n - k) > 0.1
     for wrong in ({"fpr": 0.0}, {"fpr": 1.0}, {"fpr": 0.1, "delta": 0.0}):
-        with pytest.raises(ValueError, match="between 0 and 1"):
+        with pytest.raises(ValueError, match="above 0 and below 1"):
             ood.rank_of_threshold(100, **wrong)
 
 

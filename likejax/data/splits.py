@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import itertools
+import math
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -51,31 +53,74 @@ def row_hashes(dataset: Dataset) -> np.ndarray:
     return np.frombuffer(digests, np.uint64)
 
 
-def check_disjoint(*parts: Dataset) -> None:
-    """Raises a ValueError if two parts share examples, beyond what repetition in the data explains."""
-    check_disjoint_rows(*((f"{part.name} {part.split}", row_hashes(part)) for part in parts))
+class Overlap(NamedTuple):
+    """Different examples that two parts share.
 
-
-def check_disjoint_rows(*parts: tuple[str, np.ndarray]) -> None:
-    """``check_disjoint`` of names and ``row_hashes``.
-
-    Distinct rows are counted, and compared with the smaller part, so that neither a large part nor repetition hides
-    an overlap. Exact repetitions are common in some data (blank pages, coarse tables): allowed are two per cent and
-    twice the share of a part that repeats itself, at most half, and two rows between parts of at least twenty.
+    Attributes:
+      first: Title of a part.
+      second: Title of the other.
+      shared: Number of different examples that both have.
+      smaller: Number of different examples of the part that has fewer.
     """
-    for (name, first), (other, second) in itertools.combinations(parts, 2):
-        distinct = np.unique(first), np.unique(second)
-        shared = len(np.intersect1d(*distinct, assume_unique=True))
-        repeated = max(1 - len(d) / len(part) for d, part in zip(distinct, (first, second), strict=True))
-        smaller, larger = (name, other) if len(distinct[0]) < len(distinct[1]) else (other, name)
-        count = min(map(len, distinct))
-        chance = 2 if min(len(first), len(second)) >= 20 else 0
-        if shared > max(chance, min(0.5, 0.02 + 2 * repeated) * count):
+
+    first: str
+    second: str
+    shared: int
+    smaller: int
+
+    @property
+    def share(self) -> float:
+        """Share of the smaller part's different examples that are in the other too."""
+        return self.shared / self.smaller
+
+    def __str__(self) -> str:
+        return f"{self.shared} of the {self.smaller} different examples of {self.first} are in {self.second}"
+
+
+def check_disjoint(*parts: Dataset, tolerance: float = 0.0) -> tuple[Overlap, ...]:
+    """Raises a ValueError if two parts share more examples than is allowed.
+
+    Args:
+      parts: Datasets.
+      tolerance: Largest share of the different examples of the smaller part that may be in the other; 0 allows none,
+        1 allows any. Data of few different examples, such as 4x4 bars and stripes, need one.
+
+    Returns:
+      The overlaps that the tolerance allowed, to be reported; empty without any.
+    """
+    return check_disjoint_rows(
+        *((f"{part.name} {part.split}", row_hashes(part)) for part in parts), tolerance=tolerance
+    )
+
+
+def check_disjoint_rows(*parts: tuple[str, np.ndarray], tolerance: float = 0.0) -> tuple[Overlap, ...]:
+    """``check_disjoint`` of titles and ``row_hashes``.
+
+    Different rows are counted, and compared with the smaller part, so that neither a large part nor repetition hides
+    an overlap.
+    """
+    if not 0 <= tolerance <= 1:
+        raise ValueError(f"expected an overlap tolerance between 0 and 1, got {tolerance}")
+    distinct = [(title, np.unique(hashes)) for title, hashes in parts]
+    allowed = []
+    for one, other in itertools.combinations(distinct, 2):
+        smaller, larger = sorted((one, other), key=lambda part: len(part[1]))
+        shared = len(np.intersect1d(smaller[1], larger[1], assume_unique=True))
+        if not shared:
+            continue
+        overlap = Overlap(smaller[0], larger[0], shared, len(smaller[1]))
+        if overlap.share > tolerance:
             raise ValueError(
-                f"expected parts that share no examples: {shared} of the {count} of {smaller} are in {larger}; "
-                "rows that a model was trained, selected or fitted on say nothing about new ones. "
-                "load(name, split=...) gives parts that do not overlap"
+                f"expected parts that share no examples: {overlap}; rows that a model was trained, selected or fitted "
+                "on say nothing about new ones. load(name, split=...) gives parts that it carves without overlap; to "
+                f"allow this one, pass a tolerance of at least {_rounded_up(overlap.share)}"
             )
+        allowed.append(overlap)
+    return tuple(allowed)
+
+
+def _rounded_up(share: float) -> float:
+    return min(1.0, math.ceil(share * 1e4) / 1e4)
 
 
 def halves(dataset: Dataset, order: np.ndarray) -> tuple[Dataset, Dataset]:
@@ -91,6 +136,36 @@ def halves(dataset: Dataset, order: np.ndarray) -> tuple[Dataset, Dataset]:
     if not 0 < middle < len(order):
         raise ValueError(f"expected at least two different examples to cut in halves, got {dataset!r}")
     return dataset.take(np.sort(together[:middle])), dataset.take(np.sort(together[middle:]))
+
+
+def hold_out(dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """Cuts a part in two by a fixed permutation, all copies of a row in the same half.
+
+    Of a validation part: the first half selects weights, the second is held out from that, so that OOD scores may be
+    fitted and calibrated on it. The same rows give the same halves on every machine.
+
+    Args:
+      dataset: At least two different examples, usually a validation part.
+
+    Returns:
+      The selecting half and the held-out half.
+
+    Raises:
+      ValueError: If there are not two different examples.
+
+    Example:
+      >>> import likejax as lj
+      >>> selecting, held_out = lj.data.hold_out(lj.load("digits", split="validation"))
+      >>> len(selecting), len(held_out)
+      (90, 90)
+    """
+    selecting, held_out = halves(dataset, np.random.default_rng(_CARVING_SEED).permutation(len(dataset)))
+
+    def told(name: str, half: Dataset) -> Dataset:
+        step = f"the {name} half, {len(half)} of {len(dataset)} rows"
+        return dataclasses.replace(half, provenance=(*dataset.provenance, step))
+
+    return told("selecting", selecting), told("held-out", held_out)
 
 
 def pick(name: str, parts: Mapping[str, Dataset], split: str) -> Dataset:

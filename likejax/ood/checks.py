@@ -27,8 +27,8 @@ def checked_density(density: Any, name: str = "density") -> Density:
         raise TypeError(f"expected {type(density).__name__}.event_shape to be the shape of one example, a tuple")
     if not isinstance(getattr(density, "kind", None), Kind):
         raise TypeError(
-            f"expected {type(density).__name__}.kind to say what its log_prob is: likejax.Kind.EXACT, likejax.Kind.BOUND "
-            "or likejax.Kind.ESTIMATE"
+            f"expected {type(density).__name__}.kind to say what its log_prob is, one of likejax.Kind.EXACT, BOUND and "
+            "ESTIMATE"
         )
     return density
 

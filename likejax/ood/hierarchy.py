@@ -105,8 +105,8 @@ def choose_k(
     """How many of the lowest latents to leave out, by inside data alone.
 
     The largest ``k`` for which ``L^{>k}`` is below ``L`` by at most ``loss`` of its size on inside data: the latents
-    above still know what makes an inside image, so that a larger gap is a sign of an outside one. 1 if none is. A latent
-    that has collapsed knows nothing: a ``k`` with none but collapsed latents above it does not count.
+    above still know what makes an inside image, so that a larger gap is a sign of an outside one. 1 if none is. A
+    latent that has collapsed knows nothing: a ``k`` with none but collapsed latents above it does not count.
 
     Args:
       density: A VAE of at least two latents.
@@ -135,7 +135,9 @@ def choose_k(
     divergences = np.asarray(features(LatentKL())).mean(0)
     alive = [k for k in range(1, depth) if divergences[k:].max() >= COLLAPSED]
     if not alive:
-        raise ValueError(f"expected a VAE whose upper latents are alive, got divergences of {divergences.round(2)} nats")
+        raise ValueError(
+            f"expected a VAE whose upper latents are alive, got divergences from the priors of {divergences.round(2)} nats"
+        )
     bounds = np.asarray(features(LogProbAbove(replacement=replacement))).mean(0)
     return max((k for k in alive if bounds[0] - bounds[k] <= loss * abs(bounds[0])), default=1)
 

@@ -73,7 +73,8 @@ class SetResult:
     def of(cls, dataset: Dataset, name: str, log_prob: Float[np.ndarray, " n"], density: Density) -> SetResult:
         """From the log-probabilities of the examples of a set."""
         values = -log_prob if density.levels is None else bits_per_dim(log_prob, density.event_shape)
-        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+        known = len(values) > 1 and np.isfinite(values).all()  # of infinite values there is no deviation
+        deviation = float(np.std(values, ddof=1)) if known else float("nan")
         return cls(
             name=name,
             record=describe(dataset),
@@ -120,7 +121,9 @@ class Report:
       representation: What the density saw of every example, the same for all sets.
       sets: The inside set first, then the outside sets.
       scores: One record per score.
-      parts: Which rows scores were fitted on, calibrated with, and the density trained on.
+      parts: Which rows scores were fitted on and calibrated with, and which the density was selected and trained on.
+      overlap_tolerance: Largest share of a part that another was allowed to share.
+      notes: Sentences that belong to the numbers: what the parts share, and what is not known of them.
       fpr: False-positive rate that thresholds were calibrated to.
       confidence: Of intervals.
       resamples: Of the bootstrap.
@@ -133,6 +136,8 @@ class Report:
     sets: tuple[SetResult, ...]
     scores: tuple[ScoreResult, ...]
     parts: dict[str, dict[str, Any]]
+    overlap_tolerance: float
+    notes: tuple[str, ...]
     fpr: float
     confidence: float
     resamples: int
@@ -212,9 +217,11 @@ class Report:
             ),
             "Rows: "
             + "; ".join(f"{what} {p['n']:,} of {p['name']} {p['split']}" for what, p in self.parts.items())
-            + f". Bootstrap of {self.resamples}. Key {self.key}. "
+            + f". Parts may share a share of {self.overlap_tolerance:g} of their rows. Bootstrap of {self.resamples}. "
+            + f"Key {self.key}. "
             + ", ".join(f"{k} {v}" for k, v in self.versions.items())
             + ".",
+            *self.notes,
         ]
         return "\n\n".join(blocks) + "\n"
 

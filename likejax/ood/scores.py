@@ -133,8 +133,8 @@ class Score(Settings, abc.ABC):
         if len(bad):
             raise ValueError(
                 f"expected inside examples for which {self.label} is finite, it is {statistic[bad[0]]} for "
-                f"{rows_named(bad)} of the {len(dataset)} to fit on ({dataset.name} {dataset.split}): the density gives "
-                "an example that it should know no probability, or none that can be computed"
+                f"{rows_named(bad)} of the {len(dataset)} to fit on ({dataset.name} {dataset.split}): the density "
+                "gives examples that it should know no probability, or none that can be computed"
             )
         return FittedScore.of(self, densities, self._state(statistic), dataset)
 
