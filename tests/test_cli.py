@@ -70,7 +70,7 @@ def test_lists(capsys):
         (["trian"], 2, "did you mean train?"),
         (["train"], 2, "expected `likejax train PRESET`"),
         (["train", "--steps", "3"], 2, "right after `likejax train`"),
-        (["train", "glow/digit"], 1, "did you mean glow/digits"),
+        (["train", "glow/digit"], 2, "did you mean glow/digits"),
         (["train", "glow/imagenet32"], 1, "no dataset 'imagenet32'"),
         (["evaluate", "nowhere"], 1, "nowhere is no run"),
         (["sample", "nowhere"], 1, "is no run"),
@@ -107,7 +107,7 @@ def test_as_a_program():
     assert version.returncode == 0
     assert version.stdout[0].isdigit()
     mistake = subprocess.run([sys.executable, "-m", "likejax.cli", "train", "x"], capture_output=True, text=True)
-    assert mistake.returncode == 1
+    assert mistake.returncode == 2
     assert mistake.stderr.startswith("likejax: no preset 'x'")
 
 

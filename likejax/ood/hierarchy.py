@@ -136,7 +136,8 @@ def choose_k(
     alive = [k for k in range(1, depth) if divergences[k:].max() >= COLLAPSED]
     if not alive:
         raise ValueError(
-            f"expected a VAE whose upper latents are alive, got divergences from the priors of {divergences.round(2)} nats"
+            "expected a VAE whose upper latents are alive, got divergences from the priors of "
+            f"{divergences.round(2)} nats"
         )
     bounds = np.asarray(features(LogProbAbove(replacement=replacement))).mean(0)
     return max((k for k in alive if bounds[0] - bounds[k] <= loss * abs(bounds[0])), default=1)

@@ -40,6 +40,7 @@ from likejax.train.interrupt import Interruption
 from likejax.train.log import MetricsFile
 from likejax.train.optimiser import build_optimiser
 from likejax.train.progress import Progress, Silence, progress
+from likejax.train.selection import note_selection
 from likejax.train.source import Source
 from likejax.train.state import Arrays, Structure, TrainState, in_form, put_together, take_apart
 from likejax.train.step import StepFunction, compile_step
@@ -168,6 +169,7 @@ def fit(
     position = Position(int(jax.random.randint(data_key, (), 0, 2**31 - 1)), 0, 0)
     with Interruption() as interruption, Checkpoints(path, keep=experiment.keep_checkpoints) as checkpoints:
         if path is not None and jax.process_index() == 0:
+            note_selection(path, validation)  # before the record, by which runs of older versions are known
             write_record(path, experiment)
         if checkpoints.has_last():
             state, position = loop.resume(checkpoints, state)
