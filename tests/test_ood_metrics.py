@@ -100,18 +100,76 @@ def test_delong_at_500_and_10000():
 
 
 def test_intervals_cover():
-    """Of 300 repetitions about 95 % of the intervals hold the truth: binomial bounds at 4 standard errors."""
-    truth = stats.norm.cdf(1 / math.sqrt(2))
-    hits = {"auroc": 0, "fpr80": 0, "detection_error": 0}
-    fpr80 = stats.norm.sf(stats.norm.isf(0.8, loc=1))
-    error = stats.norm.sf(0.5)
+    """Of 300 repetitions about 95 % of the intervals hold the truth, of every metric: within 4 standard errors."""
+    rng = np.random.default_rng(0)
+    scores = np.linspace(-8, 9, 20_001)  # a fine grid of thresholds
+    found, alarms = stats.norm.sf(scores, loc=1), stats.norm.sf(scores)
+    average_precision = -np.trapezoid(found / (found + alarms), found)  # equal classes; the mirrored one is as large
+    truth = {
+        "auroc": stats.norm.cdf(1 / math.sqrt(2)),
+        "aupr_out": average_precision,
+        "aupr_in": average_precision,
+        "fpr95": stats.norm.sf(stats.norm.isf(0.95, loc=1)),
+        "fpr80": stats.norm.sf(stats.norm.isf(0.8, loc=1)),
+        "detection_error": stats.norm.sf(0.5),
+    }
+    assert set(truth) == set(ood.METRICS)
+    hits = dict.fromkeys(truth, 0)
     for i in range(300):
-        found = ood.evaluate_scores(RNG.normal(size=80), RNG.normal(1, size=80), resamples=100, seed=i)
-        hits["auroc"] += found["auroc"].low <= truth <= found["auroc"].high
-        hits["fpr80"] += found["fpr80"].low <= fpr80 <= found["fpr80"].high
-        hits["detection_error"] += found["detection_error"].low <= error <= found["detection_error"].high
-    assert abs(hits["auroc"] - 285) < 4 * math.sqrt(0.95 * 0.05 * 300)
-    assert hits["fpr80"] > 300 * 0.85  # percentiles of few resamples of a threshold are a little narrow
+        intervals = ood.evaluate_scores(rng.normal(size=80), rng.normal(1, size=80), resamples=100, seed=i)
+        for name, value in truth.items():
+            hits[name] += intervals[name].low <= value <= intervals[name].high
+    for name, count in hits.items():
+        assert abs(count - 285) < 4 * math.sqrt(0.95 * 0.05 * 300), (name, count)
+
+
+def test_intervals_stay_within_what_a_metric_can_be():
+    """Few examples, classes nearly or wholly apart: ends lie in range, in order, and around the value."""
+    rng = np.random.default_rng(1)
+    for inside, outside in (
+        (rng.normal(size=6), rng.normal(3, size=5)),
+        (rng.normal(size=6), rng.normal(size=4)),
+        (np.arange(20), np.arange(20) + 100),
+        (np.arange(20) + 100, np.arange(20)),
+        (np.zeros(5), np.zeros(5)),
+    ):
+        for name, interval in ood.evaluate_scores(inside, outside, resamples=30).items():
+            top = 0.5 if name == "detection_error" else 1.0
+            assert 0 <= interval.low <= interval.value <= interval.high <= top, (name, interval)
+    apart = ood.evaluate_scores(np.arange(20), np.arange(30) + 100, resamples=30)["detection_error"]
+    assert (apart.value, apart.low, apart.high) == (0, 0, pytest.approx(1 - 0.025 ** (1 / 20)))
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ood.aupr([0.0], [1.0], positive="outsde"), ValueError, "did you mean 'outside'"),
+        (lambda: ood.aupr([0.0], [1.0], estimator="average precision"), ValueError, "did you mean 'average_precision'"),
+        (lambda: ood.aupr([0.0], [1.0], positive="in", estimator="ap"), ValueError, "expected positive to be"),
+        (lambda: ood.fpr_at_tpr([0.0], [1.0], 95), ValueError, "expected tpr to be a number above 0 and at most 1"),
+        (lambda: ood.fpr_at_tpr([0.0], [1.0], 0), ValueError, "expected tpr to be"),
+        (lambda: ood.fpr_at_tpr([0.0], [1.0], "0.95"), TypeError, "expected tpr to be"),
+        (lambda: ood.evaluate_scores([0.0], [1.0], resamples=-1), ValueError, "resamples to be an integer of at least"),
+        (lambda: ood.evaluate_scores([0.0], [1.0], confidence=0), ValueError, "expected confidence to be"),
+        (lambda: ood.auroc_difference(([0.0], [1.0]), ([0.0], [1.0]), confidence=2), ValueError, "confidence to be"),
+        (lambda: ood.auroc(["a"], [1.0]), TypeError, "inside has dtype"),
+        (lambda: ood.auroc([0.0], [1j]), TypeError, "outside has dtype complex128"),
+        (lambda: ood.auroc([0.0], [True]), TypeError, "outside has dtype bool"),
+        (lambda: ood.threshold(np.zeros(3), -0.1), ValueError, "expected fpr to be a number above 0 and below 1"),
+        (lambda: ood.threshold(np.zeros(3), 0.1, delta=1.0), ValueError, "expected delta to be"),
+        (lambda: ood.threshold(np.zeros((3, 1)), 0.1), ValueError, r"calibration scores \(n,\) with n > 0"),
+        (lambda: ood.p_values(np.zeros(3), np.array(["a"])), TypeError, "expected real numbers as scores"),
+        (lambda: ood.rank_of_threshold(0, 0.1), ValueError, "expected n to be an integer of at least 1"),
+        (
+            lambda: ood.false_alarm_rates(np.zeros(9), calibration=0, test=2, fpr=0.1, repeats=1, seed=0),
+            ValueError,
+            "expected calibration to be an integer of at least 1",
+        ),
+    ],
+)
+def test_arguments_are_checked(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
 
 
 def test_classes_that_do_not_overlap_have_an_interval():

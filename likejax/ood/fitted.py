@@ -144,13 +144,22 @@ class FittedScore:
             raise ValueError(f"{self.recipe.label} is computed with random draws: pass key=jax.random.key(seed)")
         return keys_of(key, batch, self.recipe.group)
 
-    def calibrate(self, dataset: Dataset, *, key: KeyLike | None = None, batch_size: int = 128) -> FittedScore:
+    def calibrate(
+        self,
+        dataset: Dataset,
+        *,
+        key: KeyLike | None = None,
+        overlap_tolerance: float = 0.0,
+        batch_size: int = 128,
+    ) -> FittedScore:
         """The same score with ``threshold`` and ``p_value``, from inside examples that nothing was fitted on.
 
         Args:
           dataset: Held-out inside examples, exchangeable with those to be judged; disjoint from those of ``fit``.
-            Of groups, whole ones are formed in the order of the dataset.
-          key: Of the draws.
+            Of groups, whole ones are formed in the order of the dataset. Rows that chose the weights of the density
+            do not belong here either; ``data.hold_out`` keeps them apart.
+          key: Key of the draws; example ``i`` uses ``fold_in(key, i)``.
+          overlap_tolerance: Largest share of these different rows that may be among those of ``fit``; 0 allows none.
           batch_size: Examples at a time.
 
         Returns:
@@ -167,13 +176,17 @@ class FittedScore:
             raise ValueError(f"expected at least {self.recipe.group} examples to form a group, got {len(dataset)}")
         x = dataset.examples[: groups * self.recipe.group]
         keys = self._keys(key, (groups,))
-        return self.calibrate_features(features_of(self.densities, x, keys, batch_size=batch_size), dataset)
+        compute = features_of(self.densities, x, keys, batch_size=batch_size)
+        return self.calibrate_features(compute, dataset, overlap_tolerance=overlap_tolerance)
 
-    def calibrate_features(self, compute: Compute, dataset: Dataset) -> FittedScore:
+    def calibrate_features(
+        self, compute: Compute, dataset: Dataset, *, overlap_tolerance: float = 0.0
+    ) -> FittedScore:
         """``calibrate`` from features that are computed already."""
         rows = row_hashes(dataset)
         if "fit" in self.rows:
-            check_disjoint_rows(("the rows the score was fitted on", self.rows["fit"]), (_title(dataset), rows))
+            fitted_on = "the rows the score was fitted on", self.rows["fit"]
+            check_disjoint_rows(fitted_on, (_title(dataset), rows), tolerance=overlap_tolerance)
         scores = self.numbers_of(compute, f"{_title(dataset)}, which calibrates it")
         return dataclasses.replace(self, calibration=np.sort(scores), rows={**self.rows, "calibration": rows})
 

@@ -16,7 +16,7 @@ from likejax.ood.checks import checked_dataset, checked_density
 from likejax.ood.features import Compute, Feature, LatentKL, LogProb, LogProbAbove, Values, features_of, keys_of
 from likejax.ood.fitted import FittedScore
 from likejax.ood.scores import Score
-from likejax.settings import Count, Fraction, checked
+from likejax.settings import Count, checked
 
 COLLAPSED = 0.5
 """Nats of divergence below which a latent is taken to know nothing."""
@@ -112,7 +112,7 @@ def choose_k(
       density: A VAE of at least two latents.
       dataset: Inside examples; never outside ones.
       key: Key of the draws; example ``i`` uses ``fold_in(key, i)``.
-      loss: Part of the bound that may be lost, from 0 to below 1.
+      loss: Part of the bound that may be lost; below 0, part that must be gained.
       replacement: As in ``HierarchyRatio``.
       batch_size: Examples at a time.
 
@@ -123,7 +123,7 @@ def choose_k(
       TypeError: If there is no density or no dataset where one is due.
       ValueError: If the density is no VAE of at least two latents, or all but the lowest have collapsed.
     """
-    loss = checked("loss", loss, Fraction)
+    loss = checked("loss", loss, float)
     replacement = checked("replacement", replacement, Replacement)
     depth = _depth(checked_density(density))
     if depth < 2:
