@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import likejax as lj
 from likejax.cli import main
 from tests.paths import DATA
 
@@ -51,6 +52,71 @@ def test_sample(run, tmp_path, capsys):
     assert np.load(tmp_path / "s.npy").shape == (5, 8, 8, 1)
     assert main(["sample", str(run), "--count", "5", "--out", str(tmp_path / "s.png")]) == 0
     assert "5 samples" in capsys.readouterr().out
+
+
+def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
+    """A wrong option, a file that cannot be written and a missing label are said before any work, by their names."""
+
+    def work(*args, **options):
+        raise AssertionError("the work began")
+
+    for name in ("evaluate", "fit", "restore"):
+        monkeypatch.setattr(lj, name, work)
+    monkeypatch.setattr(lj.ood, "benchmark", work)
+    a_folder, a_file = tmp_path / "folder", tmp_path / "file"
+    a_folder.mkdir()
+    a_file.write_text("")
+    here = str(run)
+    for args, code, message in (
+        (["evaluate", here, "--draws", "0"], 2, "draws to be an integer of at least 1, got 0"),
+        (["evaluate", here, "--batch-size", "-1"], 2, "batch_size to be an integer of at least 1"),
+        (["evaluate", here, "--json", str(a_folder)], 1, "which --json names: "),
+        (["evaluate", here, "--json", str(a_file / "e.json")], 1, "which --json names: "),
+        (["sample", here, "--count", "0"], 2, "count to be an integer of at least 1"),
+        (["sample", here, "--temperature", "-1"], 2, "temperature to be a number of at least 0"),
+        (["sample", here, "--out", str(a_file / "s.png")], 1, "which --out names: "),
+        (["ood", here], 2, "expected outside datasets"),
+        (["ood", here, "--outside", "noise", "--fpr", "2"], 2, "fpr to be a number above 0 and below 1"),
+        (["ood", here, "--outside", "noise", "--groups", "0"], 2, "groups[0] to be an integer of at least 1"),
+        (["ood", here, "--outside", "noise", "--out", str(a_file / "ood")], 1, "which --out names: "),
+        (["train", "glow/digits", "--draws", "0"], 2, "draws to be an integer of at least 1"),
+        (["train", "glow/digits", "--steps", "0"], 2, "steps to be an integer of at least 1"),
+        (["train", "glow/digits", "--optimiser.learning-rate", "-1"], 2, "learning_rate to be a number above 0"),
+    ):
+        try:
+            found = main(args)
+        except SystemExit as exit:  # of the parser
+            found = exit.code
+        assert found == code, args
+        said = " ".join(capsys.readouterr().err.split())  # the parser breaks lines
+        assert message in said, args
+
+
+def test_samples_are_asked_for_in_the_words_of_the_command_line(run, tmp_path, capsys):
+    place = str(tmp_path / "s")
+    assert main(["sample", str(run), "--label", "3", "--out", place + ".png"]) == 2
+    assert "expected no --label" in capsys.readouterr().err
+    for name in (place, place + ".mp3"):
+        assert main(["sample", str(run), "--out", name]) == 2
+        assert "expected --out to end in .png, .npy" in capsys.readouterr().err
+    conditional = tmp_path / "conditional"
+    arguments = ["--workdir", str(conditional), "--model.num-classes", "10", "--draws", "1", *TINY]
+    assert main(["train", "glow/digits", *arguments]) == 0
+    capsys.readouterr()
+    assert main(["sample", str(conditional), "--out", place + ".png"]) == 2
+    assert "expected --label N, the class of the samples" in capsys.readouterr().err
+    assert main(["sample", str(conditional), "--label", "3", "--count", "2", "--out", place + ".png"]) == 0
+
+
+def test_a_reader_that_has_had_enough():
+    """As `likejax presets | head -1`: no traceback and no sentence about a pipe."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", "likejax.cli", "presets"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    program.stdout.close()
+    assert program.stderr.read() == b""
+    program.stderr.close()
+    assert program.wait() == 141
 
 
 def test_lists(capsys):

@@ -371,11 +371,16 @@ def test_impossible_examples():
     assert raw.p_value(impossible)[0] == 1 / 31
     typical = ood.Typicality().fit(density, POINTS)
     assert typical(impossible)[0] == np.inf
-    ratio = ood.LikelihoodRatio(Exclusive()).fit(density, POINTS.take(slice(0, 30))).calibrate(POINTS.take(slice(30, 60)))
+    ratio = (
+        ood.LikelihoodRatio(Exclusive()).fit(density, POINTS.take(slice(0, 30))).calibrate(POINTS.take(slice(30, 60)))
+    )
     np.testing.assert_array_equal(np.isnan(ratio(impossible)), [True, False])
     with pytest.raises(ValueError, match="likelihood ratio is NaN for row 0"):
         ratio.p_value(impossible)
-    options = {"inside": dataclasses.replace(POINTS.take(slice(0, 20)), split="test"), "fit": POINTS.take(slice(20, 60))}
+    options = {
+        "inside": dataclasses.replace(POINTS.take(slice(0, 20)), split="test"),
+        "fit": POINTS.take(slice(20, 60)),
+    }
     outside = lj.Dataset.from_array(impossible, name="left")
     scores = [ood.NegativeLogProb(), ood.LikelihoodRatio(Exclusive())]
     with pytest.raises(ValueError, match="likelihood ratio is NaN for row 0 of the set left"):
@@ -389,7 +394,9 @@ def test_impossible_examples():
 def test_infinities_are_not_fitted(score):
     """The error says which score, which rows and what; no numpy warning, no infinite entropy."""
     left = lj.Dataset.from_array(np.concatenate([POINTS.examples[:3], -POINTS.examples[:2]]), name="both sides")
-    with pytest.raises(ValueError, match=rf"{score.label} is finite, it is (inf|nan) for 2 rows \(3, 4\) of the 5 to fit"):
+    with pytest.raises(
+        ValueError, match=rf"{score.label} is finite, it is (inf|nan) for 2 rows \(3, 4\) of the 5 to fit"
+    ):
         score.fit(Exclusive(), left)
 
 
@@ -428,10 +435,18 @@ BACKGROUND_EXPERIMENT = lj.Experiment(model=lj.VectorGlowConfig(depth=1, width=4
         (lambda: ood.Typicality().fit(Exclusive(), POINTS, batch_size=0), ValueError, "batch_size to be an integer"),
         (lambda: ood.Typicality().fit(Exclusive(), POINTS)(POINTS), TypeError, r"pass its \.examples"),
         (lambda: ood.Typicality().fit(Exclusive(), POINTS)(POINTS.examples, batch_size=-1), ValueError, "batch_size"),
-        (lambda: ood.Typicality().fit(Exclusive(), POINTS).threshold(0.1), ValueError, r"call score = score\.calibrate"),
+        (
+            lambda: ood.Typicality().fit(Exclusive(), POINTS).threshold(0.1),
+            ValueError,
+            r"call score = score\.calibrate",
+        ),
         (lambda: ood.restore("nowhere", density="glow"), TypeError, "expected a likejax.Density as density, got str"),
         (lambda: ood.fit_background(BACKGROUND_EXPERIMENT, POINTS, key=0), ValueError, "integer images as train"),
-        (lambda: ood.fit_background("glow/digits", DIGITS["train"], key=0), TypeError, "expected experiment to be of type"),
+        (
+            lambda: ood.fit_background("glow/digits", DIGITS["train"], key=0),
+            TypeError,
+            "expected experiment to be of type",
+        ),
     ],
 )
 def test_mistakes_get_a_sentence(call, error, message):

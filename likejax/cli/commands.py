@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import inspect
 import json
 import os
-import re
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +32,14 @@ def train(args: Sequence[str]) -> int:
     from likejax.config import parse_with_experiment
 
     name, rest = _positional(args, "train", "PRESET")
-    with _usage():
+    try:
         experiment = presets.preset(name)
         card = inspect.cleandoc(presets.PRESETS[name].__doc__ or "")
         arguments, experiment = parse_with_experiment(
             TrainArguments, experiment, rest, prog=f"likejax train {name}", description=card
         )
+    except (ValueError, TypeError) as error:  # a name or a setting that there is not
+        raise UsageError(str(error)) from error
     if arguments.distributed:
         _join_processes()
     speaks = jax.process_index() == 0
@@ -89,10 +89,11 @@ def evaluate(args: Sequence[str]) -> int:
     import jax
 
     import likejax as lj
+    from likejax.config import parse
 
     run, rest = _positional(args, "evaluate", "RUN")
     description = "The log-likelihood of every example of a dataset under a trained run: mean, standard error, kind."
-    arguments = _parse(EvaluateArguments, rest, prog="likejax evaluate RUN", description=description)
+    arguments = parse(EvaluateArguments, rest, prog="likejax evaluate RUN", description=description)
     if arguments.json is not None:
         _check_writable(arguments.json, "--json")
     experiment = _record(run)
@@ -110,9 +111,10 @@ def evaluate(args: Sequence[str]) -> int:
 
 def sample(args: Sequence[str]) -> int:
     import likejax as lj
+    from likejax.config import parse
 
     run, rest = _positional(args, "sample", "RUN")
-    arguments = _parse(SampleArguments, rest, prog="likejax sample RUN", description="Samples of a trained run.")
+    arguments = parse(SampleArguments, rest, prog="likejax sample RUN", description="Samples of a trained run.")
     _check_writable(arguments.out, "--out")
     density = lj.restore(run, which=arguments.which)
     _check_label(density, arguments.label)
@@ -133,10 +135,11 @@ def ood(args: Sequence[str]) -> int:
     import jax
 
     import likejax as lj
+    from likejax.config import parse
 
     run, rest = _positional(args, "ood", "RUN")
     description = "How well scores of a trained run tell its own test data from outside data."
-    arguments = _parse(OodArguments, rest, prog="likejax ood RUN", description=description)
+    arguments = parse(OodArguments, rest, prog="likejax ood RUN", description=description)
     if not arguments.outside:
         raise UsageError("expected outside datasets: likejax ood RUN --outside mnist noise")
     out = arguments.out or Path(run) / "ood"
@@ -255,10 +258,11 @@ def presets(args: Sequence[str]) -> int:
 
 
 def datasets(args: Sequence[str]) -> int:
+    from likejax.config import parse
     from likejax.data.load import datasets
 
     description = "The datasets that can be loaded here by name."
-    arguments = _parse(DatasetsArguments, args, prog="likejax datasets", description=description)
+    arguments = parse(DatasetsArguments, args, prog="likejax datasets", description=description)
     found = datasets(arguments.data_dir)
     width = max(map(len, found))
     for name, source in found.items():
@@ -269,32 +273,16 @@ def datasets(args: Sequence[str]) -> int:
 
 
 def demo(args: Sequence[str]) -> int:
+    from likejax.config import parse
     from likejax.demo import run_demo
 
     description = (
         "Trains four small models on digits, compares them with baselines, scores outside images, writes a report; "
         "minutes on two cores."
     )
-    arguments = _parse(DemoArguments, args, prog="likejax demo", description=description)
+    arguments = parse(DemoArguments, args, prog="likejax demo", description=description)
     run_demo(arguments.out, seed=arguments.seed)
     return 0
-
-
-@contextlib.contextmanager
-def _usage() -> Iterator[None]:
-    """Settings that the command line gives and that are not allowed are its mistake, and named as it names them."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        message = re.sub(r"\b\w+Arguments\.(\w+)", lambda found: "--" + found[1].replace("_", "-"), str(error))
-        raise UsageError(message) from error
-
-
-def _parse(kind: type[Any], args: Sequence[str], *, prog: str, description: str) -> Any:
-    from likejax.config import parse
-
-    with _usage():
-        return parse(kind, args, prog=prog, description=description)
 
 
 def _check_writable(path: Path, option: str) -> None:

@@ -179,9 +179,7 @@ class FittedScore:
         compute = features_of(self.densities, x, keys, batch_size=batch_size)
         return self.calibrate_features(compute, dataset, overlap_tolerance=overlap_tolerance)
 
-    def calibrate_features(
-        self, compute: Compute, dataset: Dataset, *, overlap_tolerance: float = 0.0
-    ) -> FittedScore:
+    def calibrate_features(self, compute: Compute, dataset: Dataset, *, overlap_tolerance: float = 0.0) -> FittedScore:
         """``calibrate`` from features that are computed already."""
         rows = row_hashes(dataset)
         if "fit" in self.rows:
