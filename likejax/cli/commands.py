@@ -192,7 +192,7 @@ def _selected_on(validation: Any, run: str, arguments: OodArguments) -> tuple[An
     import numpy as np
 
     from likejax.data.splits import row_hashes
-    from likejax.train.selection import selection_of
+    from likejax.train.selecting_rows import selection_of
 
     noted = {str(place): selection_of(place) for place in (run, arguments.background) if place is not None}
     silent = [place for place, rows in noted.items() if rows is None]

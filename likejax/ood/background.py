@@ -16,7 +16,7 @@ from likejax.experiment import Experiment
 from likejax.settings import Probability, checked
 from likejax.train.checkpoint import check_record
 from likejax.train.loop import Run, fit
-from likejax.train.selection import note_selection
+from likejax.train.selecting_rows import note_selection
 
 
 def fit_background(

@@ -12,9 +12,9 @@ import numpy as np
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import Overlap, check_disjoint, halves, row_hashes
-from likejax.density import Density, KeyLike, as_key
+from likejax.density import Density, KeyLike, as_key, check_density
 from likejax.ood.calibrate import threshold
-from likejax.ood.checks import checked_dataset, checked_density
+from likejax.ood.checks import checked_dataset
 from likejax.ood.features import Compute, LogProb, features_of, keys_of
 from likejax.ood.fitted import FittedScore
 from likejax.ood.metrics import evaluate_scores
@@ -88,7 +88,7 @@ def benchmark(
       >>> report.metric("typicality", "digits (inverted)", "auroc").value > 0.99
       True
     """
-    checked_density(density)
+    check_density(density)
     fpr, confidence = checked("fpr", fpr, Probability), checked("confidence", confidence, Probability)
     resamples, batch_size = checked("resamples", resamples, CountOrZero), checked("batch_size", batch_size, Count)
     inside = checked_dataset(inside, density, "inside")

@@ -7,30 +7,7 @@ from typing import Any
 import numpy as np
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, Kind
-
-
-def checked_density(density: Any, name: str = "density") -> Density:
-    """A density that says what it is over and what its numbers are.
-
-    Args:
-      density: What was passed.
-      name: What it is called in an error message.
-
-    Raises:
-      TypeError: If it is no density, or lacks its shape or its kind.
-    """
-    if not isinstance(density, Density):
-        hint = ": pass its .density" if hasattr(density, "density") else ""
-        raise TypeError(f"expected a likejax.Density as {name}, got {_kind_of(density)}{hint}")
-    if not isinstance(getattr(density, "event_shape", None), tuple):
-        raise TypeError(f"expected {type(density).__name__}.event_shape to be the shape of one example, a tuple")
-    if not isinstance(getattr(density, "kind", None), Kind):
-        raise TypeError(
-            f"expected {type(density).__name__}.kind to say what its log_prob is, one of likejax.Kind.EXACT, BOUND and "
-            "ESTIMATE"
-        )
-    return density
+from likejax.density import Density
 
 
 def checked_dataset(data: Any, density: Density, name: str) -> Dataset:
@@ -47,7 +24,7 @@ def checked_dataset(data: Any, density: Density, name: str) -> Dataset:
     """
     if not isinstance(data, Dataset):
         raise TypeError(
-            f"expected a likejax.Dataset as {name}, got {_kind_of(data)}: likejax.Dataset.from_array(array, "
+            f"expected a likejax.Dataset as {name}, got {type(data).__name__}: likejax.Dataset.from_array(array, "
             f"levels={density.levels}) makes one"
         )
     if len(data) == 0:
@@ -63,7 +40,3 @@ def rows_named(rows: np.ndarray) -> str:
     """
     shown = ", ".join(map(str, rows[:3])) + (", ..." if len(rows) > 3 else "")
     return f"row {shown}" if len(rows) == 1 else f"{len(rows)} rows ({shown})"
-
-
-def _kind_of(value: Any) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__

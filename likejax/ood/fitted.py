@@ -16,10 +16,10 @@ from jaxtyping import Float
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint_rows, row_hashes
-from likejax.density import Density, KeyLike
+from likejax.density import Density, KeyLike, check_density
 from likejax.evaluate import check_fit
 from likejax.ood import calibrate
-from likejax.ood.checks import checked_dataset, checked_density, rows_named
+from likejax.ood.checks import checked_dataset, rows_named
 from likejax.ood.features import Compute, features_of, keys_of
 from likejax.train.checkpoint import checksum_of
 from likejax.train.checkpoint import restore as restore_density
@@ -269,8 +269,8 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
     """
     from likejax.ood.recipes import SCORES
 
-    for name, density in densities.items():
-        checked_density(density, name)
+    for density in densities.values():
+        check_density(density)
     place = Path(directory).expanduser().absolute()
     try:
         record = json.loads((place / _RECORD).read_text())

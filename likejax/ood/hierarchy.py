@@ -10,9 +10,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, KeyLike
+from likejax.density import Density, KeyLike, check_density
 from likejax.evaluate import check_fit
-from likejax.ood.checks import checked_dataset, checked_density
+from likejax.ood.checks import checked_dataset
 from likejax.ood.features import Compute, Feature, LatentKL, LogProb, LogProbAbove, Values, features_of, keys_of
 from likejax.ood.fitted import FittedScore
 from likejax.ood.scores import Score
@@ -125,7 +125,8 @@ def choose_k(
     """
     loss = checked("loss", loss, float)
     replacement = checked("replacement", replacement, Replacement)
-    depth = _depth(checked_density(density))
+    check_density(density)
+    depth = _depth(density)
     if depth < 2:
         raise ValueError(f"expected a VAE of at least two latents, got {depth}")
     dataset = checked_dataset(dataset, density, "the inside examples")

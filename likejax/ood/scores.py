@@ -16,9 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, KeyLike, bits_per_dim
+from likejax.density import Density, KeyLike, bits_per_dim, check_density
 from likejax.evaluate import check_fit
-from likejax.ood.checks import checked_dataset, checked_density, rows_named
+from likejax.ood.checks import checked_dataset, rows_named
 from likejax.ood.features import CodeLength, Compute, Feature, LogProb, Values, features_of, keys_of
 from likejax.ood.fitted import FittedScore
 from likejax.settings import Count, Settings
@@ -99,7 +99,8 @@ class Score(Settings, abc.ABC):
           TypeError: If there is no density or no dataset where one is due.
           ValueError: If density, companions and data do not fit, or the score of an example is not finite.
         """
-        dataset = checked_dataset(dataset, checked_density(density), "the examples to fit on")
+        check_density(density)
+        dataset = checked_dataset(dataset, density, "the examples to fit on")
         densities = self.densities_of(density, dataset)
         keys = keys_of(key, (len(dataset),)) if self._needs_key(densities) else None
         compute = features_of(densities, dataset.examples, keys, batch_size=batch_size)
@@ -113,7 +114,7 @@ class Score(Settings, abc.ABC):
         """
         densities = {"density": density, **self._companions()}
         for name, each in densities.items():
-            checked_density(each, name)
+            check_density(each)
             if each.condition_shape is not None:
                 raise ValueError(
                     f"expected an unconditional {name} to score with: the class of an outside example is not known"

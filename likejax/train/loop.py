@@ -40,7 +40,7 @@ from likejax.train.interrupt import Interruption
 from likejax.train.log import MetricsFile
 from likejax.train.optimiser import build_optimiser
 from likejax.train.progress import Progress, Silence, progress
-from likejax.train.selection import note_selection
+from likejax.train.selecting_rows import note_selection
 from likejax.train.source import Source
 from likejax.train.state import Arrays, Structure, TrainState, in_form, put_together, take_apart
 from likejax.train.step import StepFunction, compile_step
