@@ -390,6 +390,16 @@ def test_impossible_examples():
     assert "inf" in report.to_markdown()
 
 
+def test_an_evaluation_says_that_examples_are_impossible():
+    """Infinite bits and no error bar, without a numpy warning; two such evaluations have no mean difference."""
+    mixed = lj.Dataset.from_array(np.array([[-1.0, 1.0], [2.0, 1.0]], np.float32), name="mixed")
+    evaluation = lj.evaluate(Exclusive(), mixed)
+    assert (evaluation.mean, evaluation.impossible) == (-np.inf, 1)
+    assert str(evaluation) == "log p = -inf ± nan nats (exact, n = 2, 1 of probability 0, mixed train)"
+    with pytest.raises(ValueError, match="1 have probability 0 under the first and 1 under the second"):
+        lj.compare(evaluation, evaluation)
+
+
 @pytest.mark.parametrize("score", [ood.Typicality(), ood.NegativeLogProb(), ood.LikelihoodRatio(Exclusive())])
 def test_infinities_are_not_fitted(score):
     """The error says which score, which rows and what; no numpy warning, no infinite entropy."""
