@@ -209,7 +209,8 @@ def test_ranks_of_thresholds():
     assert [ood.rank_of_threshold(n, 0.05) for n in (19, 18, 200, 1000)] == [1, 0, 10, 50]
     for n in (50, 137, 1000):
         k = ood.rank_of_threshold(n, 0.05, 0.1)
-        assert stats.beta.sf(0.05, k, n + 1 - k) <= 0.1 if k else True
+        if k:
+            assert stats.beta.sf(0.05, k, n + 1 - k) <= 0.1
         assert stats.beta.sf(0.05, k + 1, n - k) > 0.1
     for wrong in ({"fpr": 0.0}, {"fpr": 1.0}, {"fpr": 0.1, "delta": 0.0}):
         with pytest.raises(ValueError, match="above 0 and below 1"):
@@ -251,6 +252,8 @@ def test_pac_thresholds_hold_their_promise():
     """With delta = .1 at most a tenth of calibration sets (within 4 standard errors) has a true rate above .05."""
     rates = [1 - stats.norm.cdf(ood.threshold(RNG.normal(size=500), 0.05, delta=0.1)) for _ in range(2000)]
     share = np.mean(np.array(rates) > 0.05)
-    assert share <= 0.1 + 4 * math.sqrt(0.09 / 2000)
+    exact = stats.beta.sf(0.05, k := ood.rank_of_threshold(500, 0.05, delta=0.1), 501 - k)
+    assert exact <= 0.1
+    assert abs(share - exact) < 4 * math.sqrt(0.09 / 2000)
     marginal = [1 - stats.norm.cdf(ood.threshold(RNG.normal(size=500), 0.05)) for _ in range(500)]
     assert np.mean(np.array(marginal) > 0.05) > 0.3

@@ -321,8 +321,6 @@ def test_code_lengths_are_bits_and_order_images():
     assert lengths[0] < 0.05 * lengths[1] < 0.05 * lengths[2]
     assert 8 * 3072 <= lengths[2] < 8 * 3072 * 1.03
     assert all(length % 8 == 0 for length in lengths)
-    inside, outside = RNG.normal(size=50), RNG.normal(size=50)
-    assert ood.auroc(inside + 16, outside + 16) == ood.auroc(inside, outside)  # a header changes no rank
     with pytest.raises(ValueError, match="unsigned integers"):
         encode(np.zeros((4, 4, 1), np.int32))
 
