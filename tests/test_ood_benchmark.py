@@ -149,6 +149,7 @@ class Nameless(lj.Density):
         return np.zeros((8, 8, 1))
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
@@ -174,6 +175,7 @@ def test_mistakes_get_a_sentence(changes, error, message):
         benchmark(**changes)
 
 
+@pytest.mark.untyped
 def test_a_density_must_say_what_it_is():
     options = {"inside": TEST, "outside": [TEST.invert()], "scores": SCORES, "fit": VALID, "key": 0}
     with pytest.raises(TypeError, match="Nameless sets no kind"):
@@ -206,7 +208,7 @@ def test_rows_that_chose_the_weights_calibrate_nothing():
     assert same.notes == ()
     text = same.to_markdown()
     assert "fitted on 45 of digits validation; calibrated with 45 of digits validation; selected on 90 of" in text
-    assert "Parts may share a share of 0 of their rows" in text
+    assert "Allowed overlap of parts: 0 of the smaller" in text
     unsaid = benchmark(fit=held_out, **options)
     assert unsaid.notes == (ood.NOT_SAID,)
     assert ood.NOT_SAID in unsaid.to_markdown()
@@ -240,7 +242,7 @@ def test_an_allowed_overlap_is_printed():
         benchmark(**options)
     report = benchmark(overlap_tolerance=0.03, **options)
     assert any(note.startswith("Allowed overlap: 4 of the 184 different examples") for note in report.notes)
-    assert "Parts may share a share of 0.03 of their rows" in report.to_markdown()
+    assert "Allowed overlap of parts: 0.03 of the smaller" in report.to_markdown()
 
 
 def test_a_run_notes_the_rows_that_chose_its_weights(tmp_path):

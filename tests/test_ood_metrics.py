@@ -140,6 +140,7 @@ def test_intervals_stay_within_what_a_metric_can_be():
     assert (apart.value, apart.low, apart.high) == (0, 0, pytest.approx(1 - 0.025 ** (1 / 20)))
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -423,6 +423,7 @@ class Nameless(lj.Density):
 BACKGROUND_EXPERIMENT = lj.Experiment(model=lj.VectorGlowConfig(depth=1, width=4), steps=1)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [

@@ -30,6 +30,7 @@ def train(args: Sequence[str]) -> int:
     import likejax as lj
     from likejax import presets
     from likejax.config import parse_with_experiment
+    from likejax.data.splits import hold_out
 
     name, rest = _positional(args, "train", "PRESET")
     try:
@@ -52,7 +53,7 @@ def train(args: Sequence[str]) -> int:
     train_key, evaluation_key = jax.random.split(jax.random.key(arguments.seed))
     selecting = parts["validation"]
     if arguments.select_on == "half":
-        selecting, _ = lj.data.hold_out(selecting)
+        selecting, _ = hold_out(selecting)
     options: dict[str, Any] = {"validation": selecting, "workdir": workdir, "key": train_key}
     if arguments.background:
         run = lj.ood.fit_background(experiment, parts["train"], mutation_rate=arguments.background, **options)

@@ -29,9 +29,9 @@ _TITLES = {
 CONVENTIONS = (
     "OOD is the positive class and higher scores are more OOD. AUROC counts ties half, with DeLong intervals; AUPR is "
     "average precision (In: inside positive, scores negated); FPR95 and FPR80 are read at the first of all thresholds "
-    "that reaches that TPR; detection error is the smallest mean of FNR and FPR. Their intervals are percentiles of a "
-    "bootstrap that resamples inside and outside separately (of the detection error, reflected, since a minimum is "
-    "biased); where scores do not overlap those of AUPR have no width. Intervals take examples as independent and say "
+    "that reaches that TPR; detection error is the smallest mean of FNR and FPR. Their intervals are those of a bootstrap "
+    "that resamples inside and outside separately: of FPR percentiles, of AUPR and detection error on the logit scale, "
+    "with the bias of resampling taken back; where scores do not overlap those of AUPR have no width. Intervals take examples as independent and say "
     "nothing of the variance between trainings."
 )
 
@@ -119,17 +119,17 @@ class Report:
 
     Attributes:
       representation: What the density saw of every example, the same for all sets.
-      sets: The inside set first, then the outside sets.
-      scores: One record per score.
+      sets: Records of the inside set and then of the outside sets.
+      scores: Records of the scores.
       parts: Which rows scores were fitted on and calibrated with, and which the density was selected and trained on.
       overlap_tolerance: Largest share of a part that another was allowed to share.
       notes: Sentences that belong to the numbers: what the parts share, and what is not known of them.
       fpr: False-positive rate that thresholds were calibrated to.
-      confidence: Of intervals.
-      resamples: Of the bootstrap.
-      draws: Per example, for the likelihoods of the sets.
+      confidence: Probability that an interval holds the true value.
+      resamples: Number of bootstrap resamples.
+      draws: Draws per example, for the likelihoods of the sets.
       key: Data of the key.
-      versions: Of the packages.
+      versions: Versions of the packages.
     """
 
     representation: dict[str, Any]
@@ -217,7 +217,7 @@ class Report:
             ),
             "Rows: "
             + "; ".join(f"{what} {p['n']:,} of {p['name']} {p['split']}" for what, p in self.parts.items())
-            + f". Parts may share a share of {self.overlap_tolerance:g} of their rows. Bootstrap of {self.resamples}. "
+            + f". Allowed overlap of parts: {self.overlap_tolerance:g} of the smaller. Bootstrap of {self.resamples}. "
             + f"Key {self.key}. "
             + ", ".join(f"{k} {v}" for k, v in self.versions.items())
             + ".",
