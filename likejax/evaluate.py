@@ -53,7 +53,7 @@ class Evaluation:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of ``mean`` in nats, over examples and draws together; NaN for one example or infinite ones."""
+        """Standard error of ``mean`` in nats, over examples and draws together; NaN for one or infinite examples."""
         known = self.n > 1 and bool(np.isfinite(self.log_prob).all())
         return float(np.std(self.log_prob, ddof=1) / math.sqrt(self.n)) if known else math.nan
 

@@ -29,10 +29,10 @@ _TITLES = {
 CONVENTIONS = (
     "OOD is the positive class and higher scores are more OOD. AUROC counts ties half, with DeLong intervals; AUPR is "
     "average precision (In: inside positive, scores negated); FPR95 and FPR80 are read at the first of all thresholds "
-    "that reaches that TPR; detection error is the smallest mean of FNR and FPR. Their intervals are those of a bootstrap "
-    "that resamples inside and outside separately: of FPR percentiles, of AUPR and detection error on the logit scale, "
-    "with the bias of resampling taken back; where scores do not overlap those of AUPR have no width. Intervals take examples as independent and say "
-    "nothing of the variance between trainings."
+    "that reaches that TPR; detection error is the smallest mean of FNR and FPR. Their intervals come from a bootstrap "
+    "that resamples inside and outside separately: percentiles for FPR; for AUPR and detection error standard errors "
+    "on the logit scale, with the bias of resampling taken back. Where scores do not overlap those of AUPR have no "
+    "width. Intervals take examples as independent and say nothing of the variance between trainings."
 )
 
 
