@@ -12,6 +12,8 @@ from PIL import Image
 
 import likejax as lj
 from likejax.cli import main
+from likejax.data.splits import row_hashes
+from likejax.train.selecting_rows import selection_of
 from tests.paths import DATA
 
 SIZES = {"steps": 4, "model.depth": 1, "model.width": 8}
@@ -22,20 +24,22 @@ TINY = [word for name, value in (SIZES | EVERY).items() for word in (f"--{name}"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("cli") / "run"
-    assert main(["train", "glow/digits", "--workdir", str(workdir), "--draws", "1", *TINY]) == 0
+    arguments = ["--workdir", str(workdir), "--draws", "1", "--select-on", "all", *TINY]
+    assert main(["train", "glow/digits", *arguments]) == 0
     return workdir
 
 
 def test_train_writes_everything(run, capsys):
     record = json.loads((run / "experiment.json").read_text())
     assert (record["model"]["depth"], record["steps"]) == (1, 4)
+    every_row = row_hashes(lj.load("digits", split="validation"))
+    assert set(selection_of(run)) == set(every_row)  # asked for: half of them otherwise
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert (evaluation["kind"], evaluation["n"]) == ("bound", 359)
     with Image.open(run / "samples.png") as picture:
         assert picture.size[0] > 200
-    assert (
-        main(["train", "glow/digits", "--workdir", str(run), "--draws", "1", *TINY]) == 0
-    )  # finished: goes on at once
+    arguments = ["--workdir", str(run), "--draws", "1", "--select-on", "all", *TINY]
+    assert main(["train", "glow/digits", *arguments]) == 0  # finished: goes on at once
     assert "bits/dim <=" in capsys.readouterr().out
 
 
@@ -100,9 +104,8 @@ def test_samples_are_asked_for_in_the_words_of_the_command_line(run, tmp_path, c
         assert main(["sample", str(run), "--out", name]) == 2
         assert "expected --out to end in .png, .npy" in capsys.readouterr().err
     conditional = tmp_path / "conditional"
-    arguments = ["--workdir", str(conditional), "--model.num-classes", "10", "--draws", "1", *TINY]
-    assert main(["train", "glow/digits", *arguments]) == 0
-    capsys.readouterr()
+    config = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4, num_classes=10)
+    lj.save(lj.build(config, key=0), conditional)
     assert main(["sample", str(conditional), "--out", place + ".png"]) == 2
     assert "expected --label N, the class of the samples" in capsys.readouterr().err
     assert main(["sample", str(conditional), "--label", "3", "--count", "2", "--out", place + ".png"]) == 0

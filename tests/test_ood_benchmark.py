@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -245,20 +247,24 @@ def test_an_allowed_overlap_is_printed():
     assert "Allowed overlap of parts: 0.03 of the smaller" in report.to_markdown()
 
 
-def test_a_run_notes_the_rows_that_chose_its_weights(tmp_path):
-    model = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4)
-    experiment = lj.Experiment(model=model, dataset="digits", batch_size=32, steps=1, log_every=1)
-    lj.fit(experiment, TRAIN, validation=VALID.take(slice(0, 60)), key=0, workdir=tmp_path)
-    assert set(selection_of(tmp_path)) == set(row_hashes(VALID.take(slice(0, 60))))
-    longer = dataclasses.replace(experiment, steps=2)
-    lj.fit(longer, TRAIN, validation=VALID.take(slice(40, 90)), key=0, workdir=tmp_path)
-    assert set(selection_of(tmp_path)) == set(row_hashes(VALID.take(slice(0, 90))))  # both had their say
-    (tmp_path / SELECTION).unlink()  # as if an older version had made the run
-    note_selection(tmp_path, VALID)
-    assert selection_of(tmp_path) is None
-    (tmp_path / SELECTION).write_bytes(b"damaged")
+def test_what_a_run_notes_of_the_rows_that_chose_its_weights(tmp_path):
+    run = tmp_path / "run"
+    assert selection_of(run) is None
+    note_selection(run, None)
+    assert len(selection_of(run)) == 0
+    note_selection(run, VALID.take(slice(0, 60)))
+    (run / "experiment.json").write_text("{}")
+    note_selection(run, VALID.take(slice(40, 90)))  # the run went on with other rows: both had their say
+    assert set(selection_of(run)) == set(row_hashes(VALID.take(slice(0, 90))))
+    (run / SELECTION).unlink()  # as if an older version had made the run
+    note_selection(run, VALID)
+    assert selection_of(run) is None
+    (run / SELECTION).write_bytes(b"damaged")
     with pytest.raises(lj.CheckpointError, match=r"selection\.npy is damaged"):
-        selection_of(tmp_path)
+        selection_of(run)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(lj.CheckpointError, match="cannot write"):
+        note_selection(tmp_path / "file" / "run", VALID)
 
 
 def test_the_representation_knows_binarisation_and_colour_order():
@@ -338,12 +344,20 @@ def test_steps_behind_a_name():
             lj.load(name)
 
 
-def test_the_command(tmp_path, capsys):
-    """train, train --background, ood: a report from the command line alone."""
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run and its background, from the command line."""
     tiny = ["--steps", "3", "--model.depth", "1", "--model.width", "8", "--validate-every", "3", "--draws", "1"]
-    run, background = tmp_path / "run", tmp_path / "background"
+    place = tmp_path_factory.mktemp("runs")
+    run, background = place / "run", place / "background"
     assert main(["train", "glow/digits", "--workdir", str(run), *tiny]) == 0
     assert main(["train", "glow/digits", "--workdir", str(background), "--background", "0.2", *tiny]) == 0
+    return run, background
+
+
+def test_the_command(runs, tmp_path, capsys):
+    """train, train --background, ood: a report from the command line alone."""
+    run, background = runs
     outside = ["photographs+grey+resize:8x8+levels:17", "noise", "constants"]
     arguments = ["--outside", *outside, "--background", str(background), "--limit", "60", "--resamples", "10"]
     assert main(["ood", str(run), *arguments, "--out", str(tmp_path / "out")]) == 0
@@ -377,11 +391,10 @@ def test_the_command(tmp_path, capsys):
     )
 
 
-def test_the_command_says_when_calibration_rows_chose_the_weights(tmp_path, capsys):
+def test_the_command_says_when_calibration_rows_chose_the_weights(runs, tmp_path, capsys):
     """A run that selected on all validation rows, and one of an older version without a note, still get a report."""
-    tiny = ["--steps", "1", "--model.depth", "1", "--model.width", "8", "--draws", "1", "--select-on", "all"]
-    run = tmp_path / "run"
-    assert main(["train", "glow/digits", "--workdir", str(run), *tiny]) == 0
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    note_selection(run, VALID)
     arguments = ["ood", str(run), "--outside", "noise", "--limit", "30", "--resamples", "2", "--groups", "2"]
     assert main(arguments) == 0
     found = capsys.readouterr()

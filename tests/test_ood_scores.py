@@ -449,6 +449,9 @@ BACKGROUND_EXPERIMENT = lj.Experiment(model=lj.VectorGlowConfig(depth=1, width=4
             ValueError,
             r"call score = score\.calibrate",
         ),
+        (lambda: ood.code_lengths(DIGITS["test"]), TypeError, "expected images to be an array of numbers, got Dataset"),
+        (lambda: ood.code_lengths(DIGITS["test"].examples[0]), ValueError, "expected images of shape"),
+        (lambda: ood.code_lengths(np.zeros((2, 4, 4, 1))), ValueError, "expected unsigned integers"),
         (lambda: ood.restore("nowhere", density="glow"), TypeError, "expected a density, got str"),
         (lambda: ood.fit_background(BACKGROUND_EXPERIMENT, POINTS, key=0), ValueError, "integer images as train"),
         (

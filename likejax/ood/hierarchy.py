@@ -110,7 +110,7 @@ def choose_k(
 
     Args:
       density: A VAE of at least two latents.
-      dataset: Inside examples; never outside ones.
+      dataset: Inside examples, never outside ones, and not those that the score will be calibrated with.
       key: Key of the draws; example ``i`` uses ``fold_in(key, i)``.
       loss: Part of the bound that may be lost; below 0, part that must be gained.
       replacement: As in ``HierarchyRatio``.

@@ -24,17 +24,23 @@ def note_selection(workdir: Path, validation: Dataset | None) -> None:
     Args:
       workdir: The run's directory, created if absent.
       validation: Examples as the density sees them; ``None`` if nothing selects.
+
+    Raises:
+      CheckpointError: If the note cannot be written, or the one that is there is damaged.
     """
     path = workdir / SELECTION
-    if (workdir / RECORD).exists() and not path.exists():
-        return
-    workdir.mkdir(parents=True, exist_ok=True)
     before = selection_of(workdir)
+    if (workdir / RECORD).exists() and before is None:
+        return
     rows = np.zeros(0, np.uint64) if validation is None else row_hashes(validation)
     draft = workdir / (SELECTION + ".tmp")
-    with draft.open("wb") as file:
-        np.save(file, rows if before is None else np.union1d(before, rows))
-    draft.replace(path)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+        with draft.open("wb") as file:
+            np.save(file, rows if before is None else np.union1d(before, rows))
+        draft.replace(path)
+    except OSError as error:
+        raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 def selection_of(directory: str | os.PathLike[str]) -> np.ndarray | None:
