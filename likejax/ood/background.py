@@ -65,7 +65,8 @@ def fit_background(
         if workdir is not None:
             path = Path(workdir).expanduser().absolute()
             check_record(path, mutated)
-            note_selection(path, experiment.as_evaluated(validation))
+            if jax.process_index() == 0:
+                note_selection(path, experiment.as_evaluated(validation))
         seed = int(jax.random.randint(mutation_key, (), 0, 2**31 - 1))
         validation = validation.mutate(mutation_rate, seed)
     return fit(mutated, train, key=fit_key, validation=validation, workdir=workdir)
