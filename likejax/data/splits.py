@@ -74,7 +74,7 @@ class Overlap(NamedTuple):
         return self.shared / self.smaller
 
     def __str__(self) -> str:
-        return f"{self.shared} of the {self.smaller} different examples of {self.first} are in {self.second}"
+        return f"{self.shared} of the {self.smaller} of {self.first} are in {self.second}"
 
 
 def check_disjoint(*parts: Dataset, tolerance: float = 0.0) -> tuple[Overlap, ...]:
