@@ -1,6 +1,7 @@
 """Likelihoods you can compare: one ``log_prob`` for generative density models in JAX, with its kind and its error."""
 
 from likejax import bijections as bijections
+from likejax import data as data
 from likejax.density import Density as Density
 from likejax.density import Kind as Kind
 from likejax.density import Terms as Terms

@@ -53,8 +53,14 @@ class Evaluation:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of ``mean`` in nats, over examples and draws together; NaN for one example."""
-        return float(np.std(self.log_prob, ddof=1) / math.sqrt(self.n)) if self.n > 1 else math.nan
+        """Standard error of ``mean`` in nats, over examples and draws together; NaN for one or infinite examples."""
+        known = self.n > 1 and bool(np.isfinite(self.log_prob).all())
+        return float(np.std(self.log_prob, ddof=1) / math.sqrt(self.n)) if known else math.nan
+
+    @property
+    def impossible(self) -> int:
+        """Number of examples whose log-likelihood is minus infinity: one of them makes the mean infinite."""
+        return int(np.isneginf(self.log_prob).sum())
 
     @property
     def standardised(self) -> float | None:
@@ -88,7 +94,8 @@ class Evaluation:
         else:
             sign = {Kind.EXACT: "=", Kind.BOUND: "<=", Kind.ESTIMATE: "~"}[self.kind]
             number = f"bits/dim {sign} {self.bits_per_dim:.4f} ± {self.bits_per_dim_error:.4f}"
-        return f"{number} ({self.kind.value}{draws}, n = {self.n}, {self.dataset})"
+        excluded = f", {self.impossible} of probability 0" if self.impossible else ""
+        return f"{number} ({self.kind.value}{draws}, n = {self.n}{excluded}, {self.dataset})"
 
 
 def _json_number(value: float | int | None) -> float | int | None:
@@ -182,7 +189,8 @@ def _combine(log_probs: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]
         return log_probs[0], np.zeros(n)
     if kind is Kind.ESTIMATE:
         combined = log_probs.mean(0)
-        return combined, log_probs.var(0, ddof=1) / draws if draws > 1 else np.full(n, np.nan)
+        with np.errstate(invalid="ignore"):  # of infinite draws there is no variance
+            return combined, log_probs.var(0, ddof=1) / draws if draws > 1 else np.full(n, np.nan)
     top = log_probs.max(0)
     safe = np.where(np.isfinite(top), top, 0.0)
     weights = np.exp(log_probs - safe)
@@ -211,13 +219,19 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
     """Paired comparison of two densities on the same examples, sharper than two separate errors.
 
     Raises:
-      ValueError: If the evaluations are of different data.
+      TypeError: If these are no evaluations.
+      ValueError: If the evaluations are of different data, or an example has probability 0 under one of them.
     """
     for each in (first, second):
         if not isinstance(each, Evaluation):
             raise TypeError(f"expected two evaluations from lj.evaluate, got {type(each).__name__}")
     if first.fingerprint != second.fingerprint:
         raise ValueError(f"expected evaluations of the same data, got {first.dataset} and {second.dataset}")
+    if first.impossible or second.impossible:
+        raise ValueError(
+            f"expected examples that both densities can have made, {first.impossible} have probability 0 under the "
+            f"first and {second.impossible} under the second: a mean difference with them is no number"
+        )
     difference = first.log_prob - second.log_prob
     error = float(np.std(difference, ddof=1) / math.sqrt(len(difference))) if len(difference) > 1 else math.nan
     return Comparison(float(difference.mean()), error, (first.kind, second.kind))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal
 
@@ -48,7 +47,7 @@ class NLL(Settings):
         self._check_parts(density, terms.parts)
         loss = bits_per_dim(metrics["log_prob"], density.event_shape)
         if self.class_weight:
-            loss = loss - self.class_weight * metrics["class_log_prob"] / math.log(2.0)
+            loss = loss + bits_per_dim(self.class_weight * metrics["class_log_prob"], ())  # of one label
         if self.kinetic_weight:
             loss = loss + self.kinetic_weight * metrics["kinetic_energy"]
         if self.jacobian_weight:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import math
 import pkgutil
 import typing
@@ -20,6 +21,7 @@ def modules() -> list[Any]:
 def config_classes() -> list[type]:
     found = {each for module in modules() for each in vars(module).values() if isinstance(each, type)}
     ours = [each for each in found if issubclass(each, Settings) and each is not Settings]
+    ours = [each for each in ours if not inspect.isabstract(each)]
     return sorted(ours, key=lambda each: each.__name__)
 
 

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import likejax as lj
 from likejax.cli import main
+from likejax.data.splits import row_hashes
+from likejax.train.selecting_rows import selection_of
 from tests.paths import DATA
 
 SIZES = {"steps": 4, "model.depth": 1, "model.width": 8}
@@ -21,20 +24,22 @@ TINY = [word for name, value in (SIZES | EVERY).items() for word in (f"--{name}"
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("cli") / "run"
-    assert main(["train", "glow/digits", "--workdir", str(workdir), "--draws", "1", *TINY]) == 0
+    arguments = ["--workdir", str(workdir), "--draws", "1", "--select-on", "all", *TINY]
+    assert main(["train", "glow/digits", *arguments]) == 0
     return workdir
 
 
 def test_train_writes_everything(run, capsys):
     record = json.loads((run / "experiment.json").read_text())
     assert (record["model"]["depth"], record["steps"]) == (1, 4)
+    every_row = row_hashes(lj.load("digits", split="validation"))
+    assert set(selection_of(run)) == set(every_row)  # asked for: half of them otherwise
     evaluation = json.loads((run / "evaluation.json").read_text())
     assert (evaluation["kind"], evaluation["n"]) == ("bound", 359)
     with Image.open(run / "samples.png") as picture:
         assert picture.size[0] > 200
-    assert (
-        main(["train", "glow/digits", "--workdir", str(run), "--draws", "1", *TINY]) == 0
-    )  # finished: goes on at once
+    arguments = ["--workdir", str(run), "--draws", "1", "--select-on", "all", *TINY]
+    assert main(["train", "glow/digits", *arguments]) == 0  # finished: goes on at once
     assert "bits/dim <=" in capsys.readouterr().out
 
 
@@ -51,6 +56,70 @@ def test_sample(run, tmp_path, capsys):
     assert np.load(tmp_path / "s.npy").shape == (5, 8, 8, 1)
     assert main(["sample", str(run), "--count", "5", "--out", str(tmp_path / "s.png")]) == 0
     assert "5 samples" in capsys.readouterr().out
+
+
+def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
+    """A wrong option, a file that cannot be written and a missing label are said before any work, by their names."""
+
+    def work(*args, **options):
+        raise AssertionError("the work began")
+
+    for name in ("evaluate", "fit", "restore"):
+        monkeypatch.setattr(lj, name, work)
+    monkeypatch.setattr(lj.ood, "benchmark", work)
+    a_folder, a_file = tmp_path / "folder", tmp_path / "file"
+    a_folder.mkdir()
+    a_file.write_text("")
+    here = str(run)
+    for args, code, message in (
+        (["evaluate", here, "--draws", "0"], 2, "draws to be an integer of at least 1, got 0"),
+        (["evaluate", here, "--batch-size", "-1"], 2, "batch_size to be an integer of at least 1"),
+        (["evaluate", here, "--json", str(a_folder)], 1, "which --json names: "),
+        (["evaluate", here, "--json", str(a_file / "e.json")], 1, "which --json names: "),
+        (["sample", here, "--count", "0"], 2, "count to be an integer of at least 1"),
+        (["sample", here, "--temperature", "-1"], 2, "temperature to be a number of at least 0"),
+        (["sample", here, "--out", str(a_file / "s.png")], 1, "which --out names: "),
+        (["ood", here], 2, "expected outside datasets"),
+        (["ood", here, "--outside", "noise", "--fpr", "2"], 2, "fpr to be a number above 0 and below 1"),
+        (["ood", here, "--outside", "noise", "--groups", "0"], 2, "groups[0] to be an integer of at least 1"),
+        (["ood", here, "--outside", "noise", "--out", str(a_file / "ood")], 1, "which --out names: "),
+        (["train", "glow/digits", "--draws", "0"], 2, "draws to be an integer of at least 1"),
+        (["train", "glow/digits", "--steps", "0"], 2, "steps to be an integer of at least 1"),
+        (["train", "glow/digits", "--optimiser.learning-rate", "-1"], 2, "learning_rate to be a number above 0"),
+    ):
+        try:
+            found = main(args)
+        except SystemExit as exit:  # of the parser
+            found = exit.code
+        assert found == code, args
+        said = " ".join(capsys.readouterr().err.split())  # the parser breaks lines
+        assert message in said, args
+
+
+def test_samples_are_asked_for_in_the_words_of_the_command_line(run, tmp_path, capsys):
+    place = str(tmp_path / "s")
+    assert main(["sample", str(run), "--label", "3", "--out", place + ".png"]) == 2
+    assert "expected no --label" in capsys.readouterr().err
+    for name in (place, place + ".mp3"):
+        assert main(["sample", str(run), "--out", name]) == 2
+        assert "expected --out to end in .png, .npy" in capsys.readouterr().err
+    conditional = tmp_path / "conditional"
+    config = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4, num_classes=10)
+    lj.save(lj.build(config, key=0), conditional)
+    assert main(["sample", str(conditional), "--out", place + ".png"]) == 2
+    assert "expected --label N, the class of the samples" in capsys.readouterr().err
+    assert main(["sample", str(conditional), "--label", "3", "--count", "2", "--out", place + ".png"]) == 0
+
+
+def test_a_reader_that_has_had_enough():
+    """As `likejax presets | head -1`: no traceback and no sentence about a pipe."""
+    program = subprocess.Popen(
+        [sys.executable, "-m", "likejax.cli", "presets"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    program.stdout.close()
+    assert program.stderr.read() == b""
+    program.stderr.close()
+    assert program.wait() == 141
 
 
 def test_lists(capsys):
@@ -70,7 +139,7 @@ def test_lists(capsys):
         (["trian"], 2, "did you mean train?"),
         (["train"], 2, "expected `likejax train PRESET`"),
         (["train", "--steps", "3"], 2, "right after `likejax train`"),
-        (["train", "glow/digit"], 1, "did you mean glow/digits"),
+        (["train", "glow/digit"], 2, "did you mean glow/digits"),
         (["train", "glow/imagenet32"], 1, "no dataset 'imagenet32'"),
         (["evaluate", "nowhere"], 1, "nowhere is no run"),
         (["sample", "nowhere"], 1, "is no run"),
@@ -107,7 +176,7 @@ def test_as_a_program():
     assert version.returncode == 0
     assert version.stdout[0].isdigit()
     mistake = subprocess.run([sys.executable, "-m", "likejax.cli", "train", "x"], capture_output=True, text=True)
-    assert mistake.returncode == 1
+    assert mistake.returncode == 2
     assert mistake.stderr.startswith("likejax: no preset 'x'")
 
 

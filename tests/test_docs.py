@@ -56,7 +56,36 @@ def test_readme_commands_exist():
     used = set(re.findall(r"^likejax (\w+)", text, re.M))
     assert used
     assert used <= set(COMMANDS)
-    assert set(re.findall(r"train ([\w/-]+)", text)) <= set(likejax.PRESETS)
+    trained = set(re.findall(r"likejax train\s([\w/-]+)", text))
+    assert len(trained) > 5
+    assert trained <= set(likejax.PRESETS)
+
+
+def test_cards_have_the_numbers_of_the_readme():
+    """A measured number stands in one record: what a preset's card says was measured is in the README."""
+    readme = (ROOT / "README.md").read_text()
+    stated = 0
+    for name, make in likejax.PRESETS.items():
+        _, _, measured = " ".join((make.__doc__ or "").split()).partition("Measured")
+        for value, error in re.findall(r"(\d+\.\d+) \+- (\d+\.\d+)", measured):
+            stated += 1
+            assert f"{value} ± {error}" in readme, f"the card of {name} says {value} +- {error}"
+    assert stated >= 10
+
+
+def test_the_readme_leans_on_nothing_that_is_gone():
+    """Scripts it names are in the tree, options of `likejax train` exist, and no number comes from a lost script."""
+    readme = (ROOT / "README.md").read_text()
+    assert "not kept" not in readme
+    assert "no\npreset" not in readme
+    for script in re.findall(r"(?:benchmarks|tests)/[\w*]+\.py", readme):
+        assert list(ROOT.glob(script)), script
+    from likejax.settings import Settings
+
+    for preset, option in re.findall(r"train ([\w/-]+) --(model\.[\w-]+)", readme):
+        model = likejax.preset(preset).model
+        assert isinstance(model, Settings)
+        assert hasattr(model, option.removeprefix("model.").replace("-", "_")), option
 
 
 @pytest.mark.slow

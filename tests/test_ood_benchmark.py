@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
+import shutil
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -14,7 +16,9 @@ from PIL import Image
 import likejax as lj
 from likejax import ood
 from likejax.cli import main
+from likejax.data.splits import row_hashes
 from likejax.data.synthetic import constants_like, noise_like
+from likejax.train.selecting_rows import SELECTION, note_selection, selection_of
 from tests.paths import DATA
 
 TRAIN, VALID, TEST = (lj.load("digits", split=split) for split in ("train", "validation", "test"))
@@ -88,7 +92,8 @@ def test_files(report, tmp_path):
     assert record["representation_hash"] == report.representation_hash()
     values = record["scores"][0]["values"]["noise"]
     np.testing.assert_array_equal(values, report.scores[0].values["noise"])
-    assert record["scores"][0]["metrics"]["noise"]["auroc"]["low"] <= 1
+    found = report.metric(report.scores[0].label, "noise", "auroc")
+    assert record["scores"][0]["metrics"]["noise"]["auroc"] == dataclasses.asdict(found)
     for name in ("histograms", "roc"):
         with Image.open(place / f"{name}.png") as picture:
             assert min(picture.size) > 400
@@ -102,11 +107,20 @@ def test_files(report, tmp_path):
     [
         ({"fit": TEST}, "359 of the 359 of digits test are in digits test"),
         ({"fit": TRAIN}, "are in digits train"),
-        ({"outside": [dataclasses.replace(VALID, name="other")]}, "180 of the 180 of .* validation are in"),
-        ({"fit": TEST.take(slice(0, 40))}, "40 of the 40 of digits test are in digits test"),
-        ({"train": lj.Dataset.from_array(np.repeat(VALID.examples, 2, 0), levels=17)}, "180 of the 180 of"),
-        ({"confidence": 95.0}, "confidence between 0 and 1"),
-        ({"inside": TEST.take(slice(0, 100)), "fit": TEST.take(slice(95, 359))}, "5 of the 100 of digits test"),
+        (
+            {"outside": [dataclasses.replace(VALID, name="other")]},
+            "180 of the 180 of .* validation are in",
+        ),
+        ({"fit": TEST.take(slice(0, 40))}, "40 of the 40 of digits test"),
+        (
+            {"train": lj.Dataset.from_array(np.repeat(VALID.examples, 2, 0), levels=17)},
+            "180 of the 180 of",
+        ),
+        ({"confidence": 95.0}, "confidence to be a number above 0 and below 1"),
+        (
+            {"inside": TEST.take(slice(0, 100)), "fit": TEST.take(slice(95, 359))},
+            "5 of the 100 of digits test",
+        ),
         ({"outside": [lj.load("photographs", split="test").grey().resize(8, 8)]}, "levels 17 and 256"),
         ({"outside": [TEST.invert().pad(10, 10)]}, r"event_shape \[8, 8, 1\] and \[10, 10, 1\]"),
         ({"outside": []}, "at least one outside set"),
@@ -123,6 +137,134 @@ def test_files(report, tmp_path):
 def test_what_does_not_compare_is_refused(changes, message):
     with pytest.raises(ValueError, match=message):
         benchmark(**changes)
+
+
+class Nameless(lj.Density):
+    """A density of a user who forgot to say what its number is."""
+
+    event_shape, levels = (8, 8, 1), 17
+
+    def _log_prob(self, x, key, condition):
+        return x.sum()
+
+    def _sample(self, key, condition, temperature):
+        return np.zeros((8, 8, 1))
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"scores": ood.Typicality()}, TypeError, "expected a list of scores"),
+        ({"scores": [ood.Typicality]}, TypeError, r"the class Typicality: call it, Typicality\(\)"),
+        ({"scores": ["typicality"]}, TypeError, "expected scores, such as .* got str"),
+        ({"scores": [ood.Typicality().fit(HISTOGRAM, VALID)]}, TypeError, r"a fitted 'typicality': pass its \.recipe"),
+        ({"outside": "digits"}, TypeError, "expected outside sets as a list"),
+        ({"outside": 3}, TypeError, "expected outside sets as a list"),
+        ({"outside": ["digits"]}, TypeError, "Dataset"),
+        ({"fit": "digits"}, TypeError, "Dataset"),
+        ({"inside": None}, TypeError, "Dataset"),
+        ({"train": VALID.examples[:, 0]}, (TypeError, ValueError), "expected"),
+        ({"fpr": -0.1}, ValueError, "expected fpr to be"),
+        ({"resamples": -1}, ValueError, "expected resamples to be an integer of at least 0"),
+        ({"batch_size": 0}, ValueError, "expected batch_size to be an integer of at least 1"),
+        ({"overlap_tolerance": 2}, ValueError, "tolerance between 0 and 1"),
+        ({"key": "seed"}, TypeError, "expected a key"),
+    ],
+)
+def test_mistakes_get_a_sentence(changes, error, message):
+    with pytest.raises(error, match=message):
+        benchmark(**changes)
+
+
+@pytest.mark.untyped
+def test_a_density_must_say_what_it_is():
+    options = {"inside": TEST, "outside": [TEST.invert()], "scores": SCORES, "fit": VALID, "key": 0}
+    with pytest.raises(TypeError, match="Nameless sets no kind"):
+        ood.benchmark(Nameless(), **options)
+    with pytest.raises(TypeError, match="expected a density, got str"):
+        ood.benchmark("runs/glow", **options)
+
+
+def test_outside_sets_by_name_or_alone():
+    options = {"scores": [ood.ComplexityOnly()], "resamples": 2}
+    by_name = benchmark(outside={"negatives": TEST.invert(), "static": noise_like(TEST, 20, seed=0)}, **options)
+    assert [each.name for each in by_name.sets] == ["digits", "negatives", "static"]
+    alone = benchmark(outside=noise_like(TEST, 20, seed=0), **options)
+    np.testing.assert_array_equal(alone.scores[0].values["noise"], by_name.scores[0].values["static"])
+
+
+# --- which rows were which
+
+
+def test_rows_that_chose_the_weights_calibrate_nothing():
+    """They are left out of fitting and calibration by their content, wherever they stand, and the report says so."""
+    selecting, held_out = lj.data.hold_out(VALID)
+    options = {"scores": [ood.Typicality()], "resamples": 2}
+    whole = benchmark(fit=VALID, selected_on=selecting, **options)
+    assert whole.parts["selected on"]["n"] == 90
+    assert whole.parts["fitted on"]["n"] + whole.parts["calibrated with"]["n"] == 90
+    assert whole.notes == ("90 rows that chose the weights were left out of fitting and calibration.",)
+    same = benchmark(fit=held_out, selected_on=selecting, **options)
+    assert same.scores[0].threshold == whole.scores[0].threshold
+    assert same.notes == ()
+    text = same.to_markdown()
+    assert "fitted on 45 of digits validation; calibrated with 45 of digits validation; selected on 90 of" in text
+    assert "Allowed overlap of parts: 0 of the smaller" in text
+    unsaid = benchmark(fit=held_out, **options)
+    assert unsaid.notes == (ood.NOT_SAID,)
+    assert ood.NOT_SAID in unsaid.to_markdown()
+    with pytest.raises(ValueError, match=r"90 of the 90 of digits validation did: likejax\.data\.hold_out"):
+        benchmark(fit=selecting, selected_on=VALID, **options)
+    with pytest.raises(ValueError, match="share no examples"):  # selection never touches the test set
+        benchmark(fit=held_out, selected_on=TEST.take(slice(0, 50)), **options)
+
+
+def test_halves_of_a_validation_part():
+    """Disjoint, whole, the same whatever ran before, and copies of a row on one side."""
+    selecting, held_out = lj.data.hold_out(VALID)
+    assert set(row_hashes(selecting)).isdisjoint(row_hashes(held_out))
+    assert {*row_hashes(selecting), *row_hashes(held_out)} == set(row_hashes(VALID))
+    np.testing.assert_array_equal(lj.data.hold_out(VALID)[0].examples, selecting.examples)
+    assert held_out.provenance[-1] == "the held-out half, 90 of 180 rows"
+    by_class = [np.bincount(part.labels, minlength=10) for part in (selecting, held_out)]
+    assert min(map(min, by_class)) > 0  # no cut along the order of a file
+    twins = lj.Dataset.from_array(np.repeat(VALID.examples[:20], 2, axis=0), levels=17)
+    first, second = lj.data.hold_out(twins)
+    assert set(row_hashes(first)).isdisjoint(row_hashes(second))
+    with pytest.raises(ValueError, match="at least two different examples"):
+        lj.data.hold_out(VALID.take(slice(0, 1)))
+
+
+def test_an_allowed_overlap_is_printed():
+    shared = lj.Dataset.from_array(np.concatenate([VALID.examples, TEST.examples[:4]]), levels=17, name="digits")
+    options = {"fit": shared, "scores": [ood.Typicality()], "resamples": 2, "selected_on": TRAIN.take(slice(0, 9))}
+    options |= {"train": None}
+    with pytest.raises(ValueError, match="4 of the 184 of digits"):
+        benchmark(**options)
+    report = benchmark(overlap_tolerance=0.03, **options)
+    assert any(note.startswith("Allowed overlap: 4 of the 184 of digits") for note in report.notes)
+    assert "Allowed overlap of parts: 0.03 of the smaller" in report.to_markdown()
+
+
+def test_what_a_run_notes_of_the_rows_that_chose_its_weights(tmp_path):
+    run = tmp_path / "run"
+    assert selection_of(run) is None
+    note_selection(run, None)
+    assert len(selection_of(run)) == 0
+    note_selection(run, VALID.take(slice(0, 60)))
+    (run / "experiment.json").write_text("{}")
+    note_selection(run, VALID.take(slice(40, 90)))  # the run went on with other rows: both had their say
+    assert set(selection_of(run)) == set(row_hashes(VALID.take(slice(0, 90))))
+    (run / SELECTION).unlink()  # as if an older version had made the run
+    note_selection(run, VALID)
+    assert selection_of(run) is None
+    (run / SELECTION).write_bytes(b"damaged")
+    with pytest.raises(lj.CheckpointError, match=r"selection\.npy is damaged"):
+        selection_of(run)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(lj.CheckpointError, match="cannot write"):
+        note_selection(tmp_path / "file" / "run", VALID)
 
 
 def test_the_representation_knows_binarisation_and_colour_order():
@@ -176,7 +318,7 @@ def test_the_background_recipe_trains_on_mutated_inputs(tmp_path):
     assert plain.validation == run.validation  # selected on mutated images too
     for a, b in zip(jax.tree.leaves(plain.last), jax.tree.leaves(run.last), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(ValueError, match="mutation_rate between 0 and 1"):
+    with pytest.raises(ValueError, match="mutation_rate to be a number above 0 and below 1"):
         ood.fit_background(experiment, TRAIN, key=0, mutation_rate=1.5)
     with pytest.raises(ValueError, match="share no examples"):
         ood.fit_background(experiment, TRAIN, validation=TRAIN, key=0)
@@ -202,12 +344,20 @@ def test_steps_behind_a_name():
             lj.load(name)
 
 
-def test_the_command(tmp_path, capsys):
-    """train, train --background, ood: a report from the command line alone."""
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A run and its background, from the command line."""
     tiny = ["--steps", "3", "--model.depth", "1", "--model.width", "8", "--validate-every", "3", "--draws", "1"]
-    run, background = tmp_path / "run", tmp_path / "background"
+    place = tmp_path_factory.mktemp("runs")
+    run, background = place / "run", place / "background"
     assert main(["train", "glow/digits", "--workdir", str(run), *tiny]) == 0
     assert main(["train", "glow/digits", "--workdir", str(background), "--background", "0.2", *tiny]) == 0
+    return run, background
+
+
+def test_the_command(runs, tmp_path, capsys):
+    """train, train --background, ood: a report from the command line alone."""
+    run, background = runs
     outside = ["photographs+grey+resize:8x8+levels:17", "noise", "constants"]
     arguments = ["--outside", *outside, "--background", str(background), "--limit", "60", "--resamples", "10"]
     assert main(["ood", str(run), *arguments, "--out", str(tmp_path / "out")]) == 0
@@ -221,6 +371,12 @@ def test_the_command(tmp_path, capsys):
         "complexity only",
     ):
         assert f"| {label} |" in printed
+    assert "fitted on 45 of digits validation; calibrated with 45 of digits validation; selected on 90 of" in printed
+    assert "90 rows that chose the weights were left out" in printed
+    for place in (run, background):
+        chose = selection_of(place)
+        assert set(row_hashes(lj.data.hold_out(VALID)[0])) <= set(chose)
+        assert not np.isin(row_hashes(lj.data.hold_out(VALID)[1]), chose).any()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "histograms.png",
         "report.json",
@@ -233,6 +389,27 @@ def test_the_command(tmp_path, capsys):
     assert (
         "expected sets in one representation, digits and photographs differ in event_shape" in capsys.readouterr().err
     )
+
+
+def test_the_command_says_when_calibration_rows_chose_the_weights(runs, tmp_path, capsys):
+    """A run that selected on all validation rows, and one of an older version without a note, still get a report."""
+    run = Path(shutil.copytree(runs[0], tmp_path / "run"))
+    note_selection(run, VALID)
+    arguments = ["ood", str(run), "--outside", "noise", "--limit", "30", "--resamples", "2", "--groups", "2"]
+    assert main(arguments) == 0
+    found = capsys.readouterr()
+    for text in (found.out, found.err):
+        assert "180 of the 180 validation rows chose the weights, and scores were fitted on and calibrated" in text
+    assert "warning" in found.err
+    (run / SELECTION).unlink()
+    assert main(arguments) == 0
+    found = capsys.readouterr()
+    for text in (found.out, found.err):
+        assert "Which rows chose its weights is not noted in" in text
+    assert "selected on" not in found.out
+    record = json.loads((run / "ood" / "report.json").read_text())
+    assert record["overlap_tolerance"] == 0
+    assert len(record["notes"]) == 1
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no folder of real data: set LIKEJAX_DATA")

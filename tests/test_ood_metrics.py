@@ -100,18 +100,77 @@ def test_delong_at_500_and_10000():
 
 
 def test_intervals_cover():
-    """Of 300 repetitions about 95 % of the intervals hold the truth: binomial bounds at 4 standard errors."""
-    truth = stats.norm.cdf(1 / math.sqrt(2))
-    hits = {"auroc": 0, "fpr80": 0, "detection_error": 0}
-    fpr80 = stats.norm.sf(stats.norm.isf(0.8, loc=1))
-    error = stats.norm.sf(0.5)
+    """Of 300 repetitions about 95 % of the intervals hold the truth, of every metric: within 4 standard errors."""
+    rng = np.random.default_rng(0)
+    scores = np.linspace(-8, 9, 20_001)  # a fine grid of thresholds
+    found, alarms = stats.norm.sf(scores, loc=1), stats.norm.sf(scores)
+    average_precision = -np.trapezoid(found / (found + alarms), found)  # equal classes; the mirrored one is as large
+    truth = {
+        "auroc": stats.norm.cdf(1 / math.sqrt(2)),
+        "aupr_out": average_precision,
+        "aupr_in": average_precision,
+        "fpr95": stats.norm.sf(stats.norm.isf(0.95, loc=1)),
+        "fpr80": stats.norm.sf(stats.norm.isf(0.8, loc=1)),
+        "detection_error": stats.norm.sf(0.5),
+    }
+    assert set(truth) == set(ood.METRICS)
+    hits = dict.fromkeys(truth, 0)
     for i in range(300):
-        found = ood.evaluate_scores(RNG.normal(size=80), RNG.normal(1, size=80), resamples=100, seed=i)
-        hits["auroc"] += found["auroc"].low <= truth <= found["auroc"].high
-        hits["fpr80"] += found["fpr80"].low <= fpr80 <= found["fpr80"].high
-        hits["detection_error"] += found["detection_error"].low <= error <= found["detection_error"].high
-    assert abs(hits["auroc"] - 285) < 4 * math.sqrt(0.95 * 0.05 * 300)
-    assert hits["fpr80"] > 300 * 0.85  # percentiles of few resamples of a threshold are a little narrow
+        intervals = ood.evaluate_scores(rng.normal(size=80), rng.normal(1, size=80), resamples=100, seed=i)
+        for name, value in truth.items():
+            hits[name] += intervals[name].low <= value <= intervals[name].high
+    for name, count in hits.items():
+        assert abs(count - 285) < 4 * math.sqrt(0.95 * 0.05 * 300), (name, count)
+
+
+def test_intervals_stay_within_what_a_metric_can_be():
+    """Few examples, classes nearly or wholly apart: ends lie in range, in order, and around the value."""
+    rng = np.random.default_rng(1)
+    for inside, outside in (
+        (rng.normal(size=6), rng.normal(3, size=5)),
+        (rng.normal(size=6), rng.normal(size=4)),
+        (np.arange(20), np.arange(20) + 100),
+        (np.arange(20) + 100, np.arange(20)),
+        (np.zeros(5), np.zeros(5)),
+    ):
+        for name, interval in ood.evaluate_scores(inside, outside, resamples=30).items():
+            top = 0.5 if name == "detection_error" else 1.0
+            assert 0 <= interval.low <= interval.value <= interval.high <= top, (name, interval)
+    apart = ood.evaluate_scores(np.arange(20), np.arange(30) + 100, resamples=30)["detection_error"]
+    assert (apart.value, apart.low, apart.high) == (0, 0, pytest.approx(1 - 0.025 ** (1 / 20)))
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: ood.aupr([0.0], [1.0], positive="outsde"), ValueError, "did you mean 'outside'"),
+        (lambda: ood.aupr([0.0], [1.0], estimator="average precision"), ValueError, "did you mean 'average_precision'"),
+        (lambda: ood.aupr([0.0], [1.0], positive="in", estimator="ap"), ValueError, "expected positive to be"),
+        (lambda: ood.fpr_at_tpr([0.0], [1.0], 95), ValueError, "expected tpr to be a number above 0 and at most 1"),
+        (lambda: ood.fpr_at_tpr([0.0], [1.0], 0), ValueError, "expected tpr to be"),
+        (lambda: ood.fpr_at_tpr([0.0], [1.0], "0.95"), TypeError, "expected tpr to be"),
+        (lambda: ood.evaluate_scores([0.0], [1.0], resamples=-1), ValueError, "resamples to be an integer of at least"),
+        (lambda: ood.evaluate_scores([0.0], [1.0], confidence=0), ValueError, "expected confidence to be"),
+        (lambda: ood.auroc_difference(([0.0], [1.0]), ([0.0], [1.0]), confidence=2), ValueError, "confidence to be"),
+        (lambda: ood.auroc(["a"], [1.0]), TypeError, "inside has dtype"),
+        (lambda: ood.auroc([0.0], [1j]), TypeError, "outside has dtype complex128"),
+        (lambda: ood.auroc([0.0], [True]), TypeError, "outside has dtype bool"),
+        (lambda: ood.threshold(np.zeros(3), -0.1), ValueError, "expected fpr to be a number above 0 and below 1"),
+        (lambda: ood.threshold(np.zeros(3), 0.1, delta=1.0), ValueError, "expected delta to be"),
+        (lambda: ood.threshold(np.zeros((3, 1)), 0.1), ValueError, r"calibration scores \(n,\) with n > 0"),
+        (lambda: ood.p_values(np.zeros(3), np.array(["a"])), TypeError, "expected real numbers as scores"),
+        (lambda: ood.rank_of_threshold(0, 0.1), ValueError, "expected n to be an integer of at least 1"),
+        (
+            lambda: ood.false_alarm_rates(np.zeros(9), calibration=0, test=2, fpr=0.1, repeats=1, seed=0),
+            ValueError,
+            "expected calibration to be an integer of at least 1",
+        ),
+    ],
+)
+def test_arguments_are_checked(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
 
 
 def test_classes_that_do_not_overlap_have_an_interval():
@@ -128,7 +187,7 @@ def test_one_example_of_a_class_says_nothing():
     assert math.isnan(found["auroc"].standard_error)
     separated = ood.evaluate_scores(np.zeros(30), np.ones(40), resamples=5)["fpr95"]
     assert (separated.value, separated.high) == (0, pytest.approx(1 - 0.025 ** (1 / 30)))
-    with pytest.raises(ValueError, match="confidence between 0 and 1"):
+    with pytest.raises(ValueError, match="confidence to be a number above 0 and below 1"):
         ood.auroc_interval([0.0, 1.0], [1.0, 2.0], confidence=95.0)
 
 
@@ -151,10 +210,11 @@ def test_ranks_of_thresholds():
     assert [ood.rank_of_threshold(n, 0.05) for n in (19, 18, 200, 1000)] == [1, 0, 10, 50]
     for n in (50, 137, 1000):
         k = ood.rank_of_threshold(n, 0.05, 0.1)
-        assert stats.beta.sf(0.05, k, n + 1 - k) <= 0.1 if k else True
+        if k:
+            assert stats.beta.sf(0.05, k, n + 1 - k) <= 0.1
         assert stats.beta.sf(0.05, k + 1, n - k) > 0.1
     for wrong in ({"fpr": 0.0}, {"fpr": 1.0}, {"fpr": 0.1, "delta": 0.0}):
-        with pytest.raises(ValueError, match="between 0 and 1"):
+        with pytest.raises(ValueError, match="above 0 and below 1"):
             ood.rank_of_threshold(100, **wrong)
 
 
@@ -193,6 +253,8 @@ def test_pac_thresholds_hold_their_promise():
     """With delta = .1 at most a tenth of calibration sets (within 4 standard errors) has a true rate above .05."""
     rates = [1 - stats.norm.cdf(ood.threshold(RNG.normal(size=500), 0.05, delta=0.1)) for _ in range(2000)]
     share = np.mean(np.array(rates) > 0.05)
-    assert share <= 0.1 + 4 * math.sqrt(0.09 / 2000)
+    exact = stats.beta.sf(0.05, k := ood.rank_of_threshold(500, 0.05, delta=0.1), 501 - k)
+    assert exact <= 0.1
+    assert abs(share - exact) < 4 * math.sqrt(0.09 / 2000)
     marginal = [1 - stats.norm.cdf(ood.threshold(RNG.normal(size=500), 0.05)) for _ in range(500)]
     assert np.mean(np.array(marginal) > 0.05) > 0.3

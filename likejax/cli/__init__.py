@@ -46,7 +46,15 @@ def _without_closed_loops(kind: type[BaseException], error: BaseException, trace
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code: 0, 1 for a failure, 2 for a wrong command line."""
+    """Entry point.
+
+    Args:
+      argv: The command line without the program's name; that of the process if not given.
+
+    Returns:
+      The exit code: 0; 2 if the command line is wrong by itself; 1 if what it names is not there or the work fails; 130
+      after Ctrl-C; 141 if whoever read the output closed it.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     if not args or args[0] in ("-h", "--help", "help"):
         print(USAGE)
@@ -63,7 +71,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _use_compilation_cache()
         _quiet_storage()
-        return COMMANDS[args[0]](args[1:])
+        code = COMMANDS[args[0]](args[1:])
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # the reader, such as head, has had enough: nobody is there to be told
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     except KeyboardInterrupt:
         print("likejax: interrupted", file=sys.stderr)
         return 130

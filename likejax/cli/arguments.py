@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from likejax.settings import Count, CountOrZero, Fraction, NonNegative, Probability, Settings
+from likejax.settings import Count, CountOrZero, Fraction, NonNegative, Probability, Range, Settings
 
 Which = Literal["best", "last"]
+Share = Annotated[float, Range(at_least=0, at_most=1)]
 
 USAGE = """usage: likejax COMMAND ...
 
@@ -24,7 +25,7 @@ commands:
   summary RUN         what a run was, and where it stands
   presets             the presets, a line each
   datasets [NAME]     the datasets found here, or all that was understood of one
-  demo                train a small Glow, compare it with baselines, write a report
+  demo                train four small models, compare them with baselines, write a report
 
 `likejax COMMAND --help` shows a command's arguments, `likejax train PRESET --help` every setting of a preset.
 """
@@ -44,6 +45,8 @@ class TrainArguments(Settings):
     """Draws per example in the final evaluation."""
     background: Fraction = 0.0
     """Train a background model for likelihood ratios: chance that a training pixel is replaced, 0.2 say."""
+    select_on: Literal["half", "all"] = "half"
+    """Validation rows that choose the weights: half of them, so that `likejax ood` can use the others, or all."""
     distributed: bool = False
     """Join the other processes of a cluster, or those of LIKEJAX_PROCESSES=ADDRESS,COUNT,INDEX."""
 
@@ -54,8 +57,8 @@ class EvaluateArguments(Settings):
 
     dataset: str = ""
     """Name of the dataset; the one the run was trained on if not given."""
-    split: str = "test"
-    """train, validation or test."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Part of the dataset."""
     draws: Count = 1
     """Draws per example: more tighten a bound."""
     data_dir: Path | None = None
@@ -107,11 +110,13 @@ class OodArguments(Settings):
     draws: Count = 1
     """Draws per example."""
     fpr: Probability = 0.05
-    """False-positive rate that thresholds are calibrated to, on the validation part."""
+    """False-positive rate that thresholds are calibrated to, on validation rows that did not choose the weights."""
+    overlap_tolerance: Share = 0.0
+    """Largest share of a part's different rows that another part may share; 0 allows none."""
     resamples: Count = 1000
-    """Of the bootstrap."""
+    """Number of bootstrap resamples."""
     seed: CountOrZero = 0
-    """Of everything random."""
+    """Random seed of the cut, the draws and the bootstrap."""
     batch_size: Count = 128
     """Examples at a time; the result does not depend on it."""
     which: Which = "best"

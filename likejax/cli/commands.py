@@ -6,6 +6,8 @@ import dataclasses
 import inspect
 import json
 import os
+import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,17 @@ def train(args: Sequence[str]) -> int:
     import likejax as lj
     from likejax import presets
     from likejax.config import parse_with_experiment
+    from likejax.data.splits import hold_out
 
     name, rest = _positional(args, "train", "PRESET")
-    experiment = presets.preset(name)
-    card = inspect.cleandoc(presets.PRESETS[name].__doc__ or "")
-    arguments, experiment = parse_with_experiment(
-        TrainArguments, experiment, rest, prog=f"likejax train {name}", description=card
-    )
+    try:
+        experiment = presets.preset(name)
+        card = inspect.cleandoc(presets.PRESETS[name].__doc__ or "")
+        arguments, experiment = parse_with_experiment(
+            TrainArguments, experiment, rest, prog=f"likejax train {name}", description=card
+        )
+    except (ValueError, TypeError) as error:  # a name or a setting that there is not
+        raise UsageError(str(error)) from error
     if arguments.distributed:
         _join_processes()
     speaks = jax.process_index() == 0
@@ -45,7 +51,10 @@ def train(args: Sequence[str]) -> int:
     if speaks:
         print(f"{name} on {parts['train']!r}, writing to {workdir}", flush=True)
     train_key, evaluation_key = jax.random.split(jax.random.key(arguments.seed))
-    options: dict[str, Any] = {"validation": parts["validation"], "workdir": workdir, "key": train_key}
+    selecting = parts["validation"]
+    if arguments.select_on == "half":
+        selecting, _ = hold_out(selecting)
+    options: dict[str, Any] = {"validation": selecting, "workdir": workdir, "key": train_key}
     if arguments.background:
         run = lj.ood.fit_background(experiment, parts["train"], mutation_rate=arguments.background, **options)
     else:
@@ -86,6 +95,8 @@ def evaluate(args: Sequence[str]) -> int:
     run, rest = _positional(args, "evaluate", "RUN")
     description = "The log-likelihood of every example of a dataset under a trained run: mean, standard error, kind."
     arguments = parse(EvaluateArguments, rest, prog="likejax evaluate RUN", description=description)
+    if arguments.json is not None:
+        _check_writable(arguments.json, "--json")
     experiment = _record(run)
     name = arguments.dataset or experiment.dataset
     data = _data(experiment, name, arguments.split, arguments.data_dir)
@@ -105,7 +116,10 @@ def sample(args: Sequence[str]) -> int:
 
     run, rest = _positional(args, "sample", "RUN")
     arguments = parse(SampleArguments, rest, prog="likejax sample RUN", description="Samples of a trained run.")
+    _check_writable(arguments.out, "--out")
     density = lj.restore(run, which=arguments.which)
+    _check_label(density, arguments.label)
+    _check_picture(density, arguments.out)
     _save_samples(
         density,
         arguments.out,
@@ -129,7 +143,9 @@ def ood(args: Sequence[str]) -> int:
     arguments = parse(OodArguments, rest, prog="likejax ood RUN", description=description)
     if not arguments.outside:
         raise UsageError("expected outside datasets: likejax ood RUN --outside mnist noise")
+    out = arguments.out or Path(run) / "ood"
     experiment = _record(run)
+    _check_writable(out / "report.md", "--out")
     parts = {s: _data(experiment, experiment.dataset, s, arguments.data_dir) for s in ("train", "validation", "test")}
     inside = _limited(parts["test"], arguments)
     outside = [_limited(_outside(experiment, inside, name, arguments), arguments) for name in arguments.outside]
@@ -147,6 +163,7 @@ def ood(args: Sequence[str]) -> int:
         scores += [lj.ood.HierarchyRatio(k=k, draws=draws) for k in range(1, density.depth)]
     if inside.levels is not None and len(inside.event_shape) == 3:
         scores += [lj.ood.InputComplexity(draws=draws), lj.ood.ComplexityOnly()]
+    selected_on, notes = _selected_on(parts["validation"], run, arguments)
     report = lj.ood.benchmark(
         density,
         inside=inside,
@@ -154,14 +171,53 @@ def ood(args: Sequence[str]) -> int:
         scores=scores,
         fit=parts["validation"],
         train=parts["train"],
+        selected_on=selected_on,
+        overlap_tolerance=arguments.overlap_tolerance,
         key=jax.random.key(arguments.seed),
         fpr=arguments.fpr,
         resamples=arguments.resamples,
         batch_size=arguments.batch_size,
     )
+    said = tuple(note for note in report.notes if note != lj.ood.NOT_SAID)
+    report = dataclasses.replace(report, notes=(*notes, *said))
     print(report.to_markdown())
-    print(f"report: {report.write(arguments.out or Path(run) / 'ood') / 'report.md'}")
+    print(f"report: {report.write(out) / 'report.md'}")
     return 0
+
+
+def _selected_on(validation: Any, run: str, arguments: OodArguments) -> tuple[Any, tuple[str, ...]]:
+    """The validation rows that chose the weights, if enough others are left, and what the report must say of them.
+
+    They are those that the run and its background noted; `likejax train` leaves half of the validation rows out.
+    """
+    import numpy as np
+
+    from likejax.data.splits import row_hashes
+    from likejax.train.selecting_rows import selection_of
+
+    noted = {str(place): selection_of(place) for place in (run, arguments.background) if place is not None}
+    silent = [place for place, rows in noted.items() if rows is None]
+    known = [rows for rows in noted.values() if rows is not None]
+    chose = np.isin(row_hashes(validation), np.concatenate([*known, np.zeros(0, np.uint64)]))
+    are_left = (~chose).sum() >= 2 * max((1, *arguments.groups))
+    notes = []
+    if silent:
+        notes.append(
+            f"Which rows chose its weights is not noted in {' and '.join(silent)}, as in runs of likejax 0.5 and "
+            "earlier: if they are among those that scores were fitted on and calibrated with, thresholds and p-values "
+            "promise too much."
+        )
+    if not are_left:
+        notes.append(
+            f"{int(chose.sum()):,} of the {len(validation):,} validation rows chose the weights, and scores were "
+            "fitted on and calibrated with all of them, since too few others are left: thresholds and p-values promise "
+            "too much. Training with --select-on half leaves others."
+        )
+    for note in notes:
+        print(f"likejax: warning: {note}", file=sys.stderr)
+    if chose.any() and are_left:
+        return validation.take(chose), tuple(notes)
+    return None, tuple(notes) or ("None of the validation rows chose the weights, by the notes of the run.",)
 
 
 def _limited(data: Any, arguments: OodArguments) -> Any:
@@ -229,11 +285,49 @@ def demo(args: Sequence[str]) -> int:
     from likejax.demo import run_demo
 
     description = (
-        "Trains glow/digits, compares it with baselines, scores outside images, writes a report; minutes on two cores."
+        "Trains four small models on digits, compares them with baselines, scores outside images, writes a report; "
+        "minutes on two cores."
     )
     arguments = parse(DemoArguments, args, prog="likejax demo", description=description)
     run_demo(arguments.out, seed=arguments.seed)
     return 0
+
+
+def _check_writable(path: Path, option: str) -> None:
+    """Raises an OSError, before any work, where a file could not be written after it."""
+    folder = path.expanduser().absolute().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder")
+        handle, draft = tempfile.mkstemp(dir=folder, prefix=".likejax-")
+        os.close(handle)
+        os.unlink(draft)
+        if path.exists() and not os.access(path, os.W_OK):
+            raise PermissionError(f"{path} is write-protected")
+    except OSError as error:
+        raise OSError(f"cannot write {path}, which {option} names: {error.strerror or error}") from error
+
+
+def _check_label(density: Any, label: int | None) -> None:
+    """Raises a UsageError where a label is missing, or given to a density that has no classes."""
+    if density.condition_shape is None and label is not None:
+        raise UsageError("expected no --label: the model of this run has no classes")
+    if density.condition_shape is not None and label is None:
+        raise UsageError("expected --label N, the class of the samples: the model of this run has classes")
+
+
+def _check_picture(density: Any, out: Path) -> None:
+    """Raises a UsageError unless samples can be written under this name."""
+    from matplotlib.backend_bases import FigureCanvasBase
+
+    known = FigureCanvasBase.get_supported_filetypes()
+    if out.suffix == ".npy":
+        return
+    if len(density.event_shape) != 3:
+        raise UsageError(f"samples of shape {density.event_shape} are no images: give --out a name ending in .npy")
+    if out.suffix.removeprefix(".") not in known:
+        raise UsageError(f"expected --out to end in .png, .npy or another format for pictures, got {out}")
 
 
 def _positional(args: Sequence[str], command: str, what: str) -> tuple[str, list[str]]:
@@ -280,7 +374,5 @@ def _save_samples(density: Any, out: Path, *, count: int, temperature: float, la
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
         np.save(out, samples)
-    elif samples.ndim == 4:
-        sheet(samples, levels=density.levels).savefig(out, dpi=150)
     else:
-        raise UsageError(f"samples of shape {samples.shape[1:]} are no images: give --out a name ending in .npy")
+        sheet(samples, levels=density.levels).savefig(out, dpi=150)

@@ -7,3 +7,4 @@ from likejax.data.load import datasets as datasets
 from likejax.data.load import load as load
 from likejax.data.load import load_parts as load_parts
 from likejax.data.splits import check_disjoint as check_disjoint
+from likejax.data.splits import hold_out as hold_out

@@ -190,6 +190,36 @@ def halves(dataset: Dataset, order: np.ndarray) -> tuple[Dataset, Dataset]:
     return dataset.take(np.sort(together[:middle])), dataset.take(np.sort(together[middle:]))
 
 
+def hold_out(dataset: Dataset) -> tuple[Dataset, Dataset]:
+    """Cuts a part in two by a fixed permutation, all copies of a row in the same half.
+
+    Of a validation part: the first half selects weights, the second is held out from that, so that OOD scores may be
+    fitted and calibrated on it. The same rows give the same halves on every machine.
+
+    Args:
+      dataset: At least two different examples, usually a validation part.
+
+    Returns:
+      The selecting half and the held-out half.
+
+    Raises:
+      ValueError: If there are not two different examples.
+
+    Example:
+      >>> import likejax as lj
+      >>> selecting, held_out = lj.data.hold_out(lj.load("digits", split="validation"))
+      >>> len(selecting), len(held_out)
+      (90, 90)
+    """
+    selecting, held_out = halves(dataset, np.random.default_rng(_CARVING_SEED).permutation(len(dataset)))
+
+    def told(name: str, half: Dataset) -> Dataset:
+        step = f"the {name} half, {len(half)} of {len(dataset)} rows"
+        return dataclasses.replace(half, provenance=(*dataset.provenance, step))
+
+    return told("selecting", selecting), told("held-out", held_out)
+
+
 def pick(name: str, parts: Mapping[str, Dataset], split: str) -> Dataset:
     """The part called ``split``.
 

@@ -1,6 +1,7 @@
 """Out-of-distribution scores on any density: fit, calibrate, compare. Higher is more OOD."""
 
 from likejax.ood.background import fit_background as fit_background
+from likejax.ood.benchmark import NOT_SAID as NOT_SAID
 from likejax.ood.benchmark import benchmark as benchmark
 from likejax.ood.calibrate import false_alarm_rates as false_alarm_rates
 from likejax.ood.calibrate import p_values as p_values

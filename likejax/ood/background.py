@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -11,7 +13,10 @@ from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint
 from likejax.density import KeyLike, as_key
 from likejax.experiment import Experiment
+from likejax.settings import Probability, checked
+from likejax.train.checkpoint import check_record
 from likejax.train.loop import Run, fit
+from likejax.train.selecting_rows import note_selection
 
 
 def fit_background(
@@ -30,27 +35,48 @@ def fit_background(
     or 0.3 and a weight decay by AUROC on a validation set of outside examples; 0.2 without one needs no such set.
 
     Args:
-      experiment: That of the density, or any other over the same examples.
+      experiment: Experiment of the density, or any other over the same examples.
       train: Inside examples, integers.
-      key: Of initialisation, shuffling, noise and the validation's mutation.
+      key: Key of initialisation, shuffling, noise and the validation's mutation.
       validation: Examples that select the best weights.
-      workdir: As in ``fit``.
-      mutation_rate: Chance that an entry is drawn anew.
+      workdir: Directory of the run, as in ``fit``.
+      mutation_rate: Probability that an entry is drawn anew, between 0 and 1.
 
     Returns:
       The run; its ``density`` is the background.
 
+    Raises:
+      TypeError: If there is no experiment or no dataset where one is due.
+      ValueError: If the data are no integer images, or share rows; otherwise as ``fit``.
+
     References:
       Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845, section 3.2.
     """
-    if not 0 < mutation_rate < 1:
-        raise ValueError(f"expected a mutation_rate between 0 and 1, got {mutation_rate}")
+    mutation_rate = checked("mutation_rate", mutation_rate, Probability)
+    experiment = checked("experiment", experiment, Experiment)
+    for name, data in (("train", train), ("validation", validation)):
+        _check_images(name, data)
     fit_key, mutation_key = jax.random.split(as_key(key))
     before = tuple(name for name in experiment.augment if name != "binarise")
     after = ("binarise",) if experiment.binarises else ()
     mutated = dataclasses.replace(experiment, augment=(*before, f"mutate:{mutation_rate}", *after))
     if validation is not None:
-        check_disjoint(train, validation)  # mutated rows would not be recognised
+        check_disjoint(train, validation)  # mutated rows would not be recognised, here and below
+        if workdir is not None:
+            path = Path(workdir).expanduser().absolute()
+            check_record(path, mutated)
+            if jax.process_index() == 0:
+                note_selection(path, experiment.as_evaluated(validation))
         seed = int(jax.random.randint(mutation_key, (), 0, 2**31 - 1))
         validation = validation.mutate(mutation_rate, seed)
     return fit(mutated, train, key=fit_key, validation=validation, workdir=workdir)
+
+
+def _check_images(name: str, data: Any) -> None:
+    """Raises unless these are integer images, or there are none where none are needed."""
+    if data is None and name == "validation":
+        return
+    if not isinstance(data, Dataset):
+        raise TypeError(f"expected a likejax.Dataset as {name}, got {type(data).__name__}")
+    if data.levels is None or data.examples.ndim != 4:
+        raise ValueError(f"expected integer images as {name}, whose entries can be mutated, got {data!r}")

@@ -12,6 +12,9 @@ import math
 import numpy as np
 from jaxtyping import Float
 
+from likejax.ood.metrics import as_scores
+from likejax.settings import Count, CountOrZero, Probability, checked
+
 
 def p_values(calibration: Float[np.ndarray, " n"], scores: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
     """``p = (1 + #{i: s_i >= s}) / (n + 1)``: for a new inside example, ``P(p <= alpha) <= alpha``.
@@ -22,8 +25,12 @@ def p_values(calibration: Float[np.ndarray, " n"], scores: Float[np.ndarray, "*b
     Args:
       calibration: Scores of ``n`` inside examples that nothing was fitted on.
       scores: Scores of new examples, higher = more OOD.
+
+    Returns:
+      A p-value of every score, from ``1 / (n + 1)`` to 1.
     """
     ordered = np.sort(_without_nan(calibration))
+    scores = as_scores(scores, "scores")
     if np.isnan(scores).any():
         raise ValueError(f"expected scores without NaN, got {int(np.isnan(scores).sum())}")
     at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
@@ -50,11 +57,9 @@ def rank_of_threshold(n: int, fpr: float, delta: float | None = None) -> int:
     """
     from scipy.stats import beta
 
-    for name, value in (("fpr", fpr), ("delta", 0.5 if delta is None else delta)):
-        if not 0 < value < 1:
-            raise ValueError(f"expected {name} between 0 and 1, got {value}")
-    if n < 1:
-        raise ValueError(f"expected at least one calibration score, got {n}")
+    n = checked("n", n, Count)
+    fpr = checked("fpr", fpr, Probability)
+    delta = checked("delta", delta, Probability | None)
     k = math.floor(fpr * (n + 1) + 1e-9)
     if delta is None:
         return min(k, n)
@@ -90,8 +95,14 @@ def false_alarm_rates(
       test: Scores to count false alarms in, disjoint from them.
       fpr: Wanted rate.
       repeats: Number of cuts.
-      seed: Of the cuts.
+      seed: Seed of the cuts.
+
+    Returns:
+      The rate of every cut.
     """
+    scores = _without_nan(scores, "inside")
+    calibration, test = checked("calibration", calibration, Count), checked("test", test, Count)
+    repeats = checked("repeats", repeats, CountOrZero)
     if calibration + test > len(scores):
         raise ValueError(f"expected at least {calibration + test} scores to cut, got {len(scores)}")
     rng = np.random.default_rng(seed)
@@ -102,8 +113,10 @@ def false_alarm_rates(
     return np.array(rates)
 
 
-def _without_nan(calibration: np.ndarray) -> np.ndarray:
-    calibration = np.asarray(calibration, np.float64)
-    if calibration.ndim != 1 or len(calibration) == 0 or np.isnan(calibration).any():
-        raise ValueError(f"expected calibration scores (n,) without NaN, got shape {calibration.shape}")
-    return calibration
+def _without_nan(scores: np.ndarray, name: str = "calibration") -> np.ndarray:
+    scores = as_scores(scores, name)
+    if scores.ndim != 1 or len(scores) == 0:
+        raise ValueError(f"expected {name} scores (n,) with n > 0, got shape {scores.shape}")
+    if np.isnan(scores).any():
+        raise ValueError(f"expected {name} scores without NaN, got {int(np.isnan(scores).sum())}")
+    return scores

@@ -11,6 +11,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Float, Integer
 
+from likejax.inputs import as_array
+
 Image = Integer[np.ndarray, "height width channels"]
 
 _LZMA: list[dict[str, Any]] = [
@@ -83,7 +85,21 @@ def _predicted(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> list[np.
 
 
 def code_lengths(images: Integer[Any, "n height width channels"]) -> Float[Any, " n"]:
-    """Length of the code of each image, in bits; inside compiled functions by a call back to the host."""
+    """Length of the code of each image, in bits; inside compiled functions by a call back to the host.
+
+    Args:
+      images: Unsigned integers ``(n, height, width, channels)``.
+
+    Returns:
+      ``(n,)`` in bits.
+
+    Raises:
+      TypeError: If these are no numbers.
+      ValueError: If these are no unsigned integers of that shape.
+    """
+    images = as_array("images", images)
+    if images.ndim != 4:
+        raise ValueError(f"expected images of shape (n, height, width, channels), got {tuple(images.shape)}")
     if isinstance(images, Tracer):
         shape = jax.ShapeDtypeStruct(images.shape[:1], jnp.float32)
         lengths = lambda x: code_lengths(np.asarray(x)).astype(np.float32)  # noqa: E731

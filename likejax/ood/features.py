@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from jaxtyping import Array, Float, Key
 
 from likejax.density import Density, KeyLike, Kind, as_key, example_keys
 from likejax.ood.complexity import code_lengths
+from likejax.settings import Count, CountOrZero, Settings, checked
 
 Densities = Mapping[str, Density]
 Values = Float[Any, " n"]
@@ -24,7 +25,7 @@ Numbers = Float[Any, "n ..."]
 
 
 @dataclasses.dataclass(frozen=True)
-class Feature(abc.ABC):
+class Feature(Settings, abc.ABC):
     """One number per example, or several; equal ones are computed once and shared by all scores that need them."""
 
     @abc.abstractmethod
@@ -42,9 +43,9 @@ class LogProb(Feature):
 
     density: str = "density"
     """Which: the density that is scored, or one that a score compares it with."""
-    draws: int = 1
+    draws: Count = 1
     """Draws per example, combined as the kind allows."""
-    stream: int = 0
+    stream: CountOrZero = 0
     """Above 0, draws that are independent of those of the stream 0."""
 
     def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
@@ -60,11 +61,11 @@ class LogProb(Feature):
 
 @dataclasses.dataclass(frozen=True)
 class LogProbAbove(Feature):
-    """``VAE.log_prob_above`` for every number of lowest latents, ``(n, L)`` in nats: one pass gives all."""
+    """``VAE.log_prob_above`` for every number of lowest latents, ``(n, L)`` in nats: one call gives all."""
 
-    draws: int = 1
+    draws: Count = 1
     """Draws per example, combined by the log of their mean."""
-    replacement: str = "mean"
+    replacement: Literal["sample", "mean"] = "mean"
     """What stands for the latents that are not inferred: ``sample`` or ``mean``."""
 
     def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
@@ -111,6 +112,7 @@ def features_of(densities: Densities, x: Any, keys: Key[Array, " n"] | None, *, 
       keys: One key per example, or ``None`` if no feature needs one.
       batch_size: Examples at a time; the last chunk is padded to the shape of the others.
     """
+    batch_size = checked("batch_size", batch_size, Count)
     known: dict[Feature, Numbers] = {}
 
     def compute(feature: Feature) -> Numbers:
@@ -126,7 +128,7 @@ def features_of(densities: Densities, x: Any, keys: Key[Array, " n"] | None, *, 
 
 def _in_chunks(feature: Feature, densities: Densities, x: Any, keys: Any, batch_size: int) -> np.ndarray:
     n = len(x)
-    size = max(1, min(batch_size, n))
+    size = min(batch_size, n)
     values = []
     for start in range(0, n, size):
         rows = np.minimum(np.arange(start, start + size), n - 1)

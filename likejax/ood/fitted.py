@@ -16,9 +16,10 @@ from jaxtyping import Float
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint_rows, row_hashes
-from likejax.density import Density, KeyLike
+from likejax.density import Density, KeyLike, check_density
 from likejax.evaluate import check_fit
 from likejax.ood import calibrate
+from likejax.ood.checks import checked_dataset, rows_named
 from likejax.ood.features import Compute, features_of, keys_of
 from likejax.train.checkpoint import checksum_of
 from likejax.train.checkpoint import restore as restore_density
@@ -88,6 +89,8 @@ class FittedScore:
         Raises:
           ValueError: For a wrong shape, or a missing key.
         """
+        if isinstance(x, Dataset):
+            raise TypeError(f"expected an array of examples, got {x!r}: pass its .examples")
         x = x if hasattr(x, "dtype") else np.asarray(x)
         batch = self._batch_of(x)
         flat = x.reshape(-1, *self.densities["density"].event_shape)
@@ -99,8 +102,32 @@ class FittedScore:
 
     def of_features(self, compute: Compute) -> Float[Any, " n"]:
         """Scores from features of examples in a row, of whole groups if the recipe judges groups."""
-        statistic = self.recipe._statistic(compute, self.densities["density"].event_shape)
+        statistic = self.recipe.statistic_of(compute, self.densities["density"].event_shape)
         return self.recipe._judge(self.state, statistic.reshape(-1, self.recipe.group))
+
+    def numbers_of(self, compute: Compute, what: str) -> Float[np.ndarray, " n"]:
+        """``of_features`` where every example needs a number: in calibration and in tables.
+
+        Args:
+          compute: Features of examples in a row, of whole groups if the recipe judges groups.
+          what: What the examples are called in an error message.
+
+        Returns:
+          Scores in float64; infinite ones have their rank.
+
+        Raises:
+          ValueError: If a score is NaN; the message says of which score and which row.
+        """
+        scores = np.asarray(self.of_features(compute), np.float64)
+        bad = np.flatnonzero(np.isnan(scores))
+        if len(bad):
+            unit = "example" if self.recipe.group == 1 else f"group of {self.recipe.group}"
+            raise ValueError(
+                f"expected a number for every {unit}, {self.recipe.label} is NaN for {rows_named(bad)} of {what}. A "
+                "difference of two infinities is NaN: then both numbers that the score compares exclude the example. "
+                "Leave these examples out, or use a score that does not compare"
+            )
+        return scores
 
     def _batch_of(self, x: Any) -> tuple[int, ...]:
         wanted = self.densities["density"].event_shape
@@ -117,34 +144,48 @@ class FittedScore:
             raise ValueError(f"{self.recipe.label} is computed with random draws: pass key=jax.random.key(seed)")
         return keys_of(key, batch, self.recipe.group)
 
-    def calibrate(self, dataset: Dataset, *, key: KeyLike | None = None, batch_size: int = 128) -> FittedScore:
+    def calibrate(
+        self,
+        dataset: Dataset,
+        *,
+        key: KeyLike | None = None,
+        overlap_tolerance: float = 0.0,
+        batch_size: int = 128,
+    ) -> FittedScore:
         """The same score with ``threshold`` and ``p_value``, from inside examples that nothing was fitted on.
 
         Args:
           dataset: Held-out inside examples, exchangeable with those to be judged; disjoint from those of ``fit``.
-            Of groups, whole ones are formed in the order of the dataset.
-          key: Of the draws.
+            Of groups, whole ones are formed in the order of the dataset. Rows that chose the weights of the density
+            do not belong here either; ``data.hold_out`` keeps them apart.
+          key: Key of the draws; example ``i`` uses ``fold_in(key, i)``.
+          overlap_tolerance: Largest share of these different rows that may be among those of ``fit``; 0 allows none.
           batch_size: Examples at a time.
 
+        Returns:
+          The calibrated score; this one is left as it is.
+
         Raises:
+          TypeError: If there is no dataset.
           ValueError: If rows were used in ``fit``, or a score is NaN.
         """
+        dataset = checked_dataset(dataset, self.densities["density"], "the examples to calibrate with")
         check_fit(self.densities["density"], dataset)
         groups = len(dataset) // self.recipe.group
         if groups == 0:
             raise ValueError(f"expected at least {self.recipe.group} examples to form a group, got {len(dataset)}")
         x = dataset.examples[: groups * self.recipe.group]
         keys = self._keys(key, (groups,))
-        return self.calibrate_features(features_of(self.densities, x, keys, batch_size=batch_size), dataset)
+        compute = features_of(self.densities, x, keys, batch_size=batch_size)
+        return self.calibrate_features(compute, dataset, overlap_tolerance=overlap_tolerance)
 
-    def calibrate_features(self, compute: Compute, dataset: Dataset) -> FittedScore:
+    def calibrate_features(self, compute: Compute, dataset: Dataset, *, overlap_tolerance: float = 0.0) -> FittedScore:
         """``calibrate`` from features that are computed already."""
         rows = row_hashes(dataset)
         if "fit" in self.rows:
-            check_disjoint_rows(("the rows the score was fitted on", self.rows["fit"]), (_title(dataset), rows))
-        scores = np.asarray(self.of_features(compute), np.float64)
-        if np.isnan(scores).any():
-            raise ValueError(f"{self.recipe.label} is NaN for {int(np.isnan(scores).sum())} calibration examples")
+            fitted_on = "the rows the score was fitted on", self.rows["fit"]
+            check_disjoint_rows(fitted_on, (_title(dataset), rows), tolerance=overlap_tolerance)
+        scores = self.numbers_of(compute, f"{_title(dataset)}, which calibrates it")
         return dataclasses.replace(self, calibration=np.sort(scores), rows={**self.rows, "calibration": rows})
 
     def threshold(self, fpr: float, delta: float | None = None) -> float:
@@ -167,9 +208,14 @@ class FittedScore:
           key: As in a call.
 
         Raises:
-          ValueError: If the score is not calibrated.
+          ValueError: If the score is not calibrated, or NaN for an example.
         """
-        return calibrate.p_values(self._calibrated(), np.asarray(self(x, key=key)))
+        calibration = self._calibrated()
+        scores = np.asarray(self(x, key=key))
+        if np.isnan(scores).any():
+            bad = np.flatnonzero(np.isnan(scores))
+            raise ValueError(f"expected examples that have a score, {self.recipe.label} is NaN for {rows_named(bad)}")
+        return calibrate.p_values(calibration, scores)
 
     def _calibrated(self) -> np.ndarray:
         if self.calibration is None:
@@ -214,11 +260,17 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
       **densities: ``density=``, ``background=`` (by the name of its folder): densities of the same structure, where
         they were put together by hand and so have no config.
 
+    Returns:
+      The score, calibrated if it was.
+
     Raises:
+      TypeError: If what is passed for a density is none.
       CheckpointError: If there is none, or it is damaged.
     """
     from likejax.ood.recipes import SCORES
 
+    for density in densities.values():
+        check_density(density)
     place = Path(directory).expanduser().absolute()
     try:
         record = json.loads((place / _RECORD).read_text())

@@ -10,14 +10,19 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, KeyLike
+from likejax.density import Density, KeyLike, check_density
 from likejax.evaluate import check_fit
+from likejax.ood.checks import checked_dataset
 from likejax.ood.features import Compute, Feature, LatentKL, LogProb, LogProbAbove, Values, features_of, keys_of
 from likejax.ood.fitted import FittedScore
 from likejax.ood.scores import Score
+from likejax.settings import Count, checked
 
 COLLAPSED = 0.5
 """Nats of divergence below which a latent is taken to know nothing."""
+
+Replacement = Literal["sample", "mean"]
+"""What stands for latents that are not inferred: draws from their conditional priors, or the means of these."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,18 +42,14 @@ class HierarchyRatio(Score):
 
     name: ClassVar[str] = "hierarchy ratio"
 
-    k: int = 1
+    k: Count = 1
     """How many of the lowest latents come from their conditional priors; ``choose_k`` chooses by inside data."""
-    draws: int = 1
+    draws: Count = 1
     """Draws per example of both bounds, each combined by the log of their mean."""
-    replacement: Literal["sample", "mean"] = "mean"
+    replacement: Replacement = "mean"
     """What stands for those latents."""
     shared_noise: bool = True
     """Whether both bounds see the same noise; otherwise independent draws, as in the released code."""
-
-    def __post_init__(self):
-        if self.k < 1 or self.draws < 1:
-            raise ValueError(f"expected k >= 1 and draws >= 1, got k={self.k} and draws={self.draws}")
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -76,13 +77,17 @@ class HierarchyRatio(Score):
         return super().densities_of(density, dataset)
 
     def fit_features(self, densities: Mapping[str, Density], compute: Compute, dataset: Dataset) -> FittedScore:
-        """As ``Score.fit_features``; warns if the latents above ``k`` have collapsed."""
-        kl = np.asarray(compute(LatentKL())).mean(0)
-        if kl[self.k :].sum() < COLLAPSED:
+        """As ``Score.fit_features``; warns of every latent above ``k`` that has collapsed."""
+        divergences = np.asarray(compute(LatentKL())).mean(0)
+        above = range(self.k, len(divergences))
+        dead = [i for i in above if divergences[i] < COLLAPSED]
+        if dead:
+            names = ", ".join(f"latent {i + 1} ({divergences[i]:.2f} nats)" for i in dead)
+            rest = "the other latents above k" if len(dead) < len(above) else "no latent at all"
             warnings.warn(
-                f"the latents above k={self.k} have collapsed: their divergences from the priors are "
-                f"{', '.join(f'{each:.2f}' for each in kl[self.k :])} nats on average, so {self.label} is hardly more "
-                "than the bound. Keep them alive in training: free nats, a longer warm-up",
+                f"above k={self.k} of {len(divergences)} latents these have collapsed, by their mean divergence from "
+                f"the prior: {names}. So {self.label} rests on {rest}. Free nats or a longer warm-up in training keep "
+                "latents alive",
                 stacklevel=2,
             )
         return super().fit_features(densities, compute, dataset)
@@ -94,36 +99,47 @@ def choose_k(
     *,
     key: KeyLike,
     loss: float = 0.05,
-    replacement: Literal["sample", "mean"] = "mean",
+    replacement: Replacement = "mean",
     batch_size: int = 128,
 ) -> int:
     """How many of the lowest latents to leave out, by inside data alone.
 
     The largest ``k`` for which ``L^{>k}`` is below ``L`` by at most ``loss`` of its size on inside data: the latents
-    above still know what makes an inside image, so that a larger gap is a sign of an outside one. 1 if none is. Latents
-    above ``k`` that have collapsed know nothing and do not count.
+    above still know what makes an inside image, so that a larger gap is a sign of an outside one. 1 if none is. A
+    latent that has collapsed knows nothing: a ``k`` with none but collapsed latents above it does not count.
 
     Args:
       density: A VAE of at least two latents.
-      dataset: Inside examples; never outside ones.
-      key: Of the draws.
-      loss: Part of the bound that may be lost.
+      dataset: Inside examples, never outside ones, and not those that the score will be calibrated with.
+      key: Key of the draws; example ``i`` uses ``fold_in(key, i)``.
+      loss: Part of the bound that may be lost; below 0, part that must be gained.
       replacement: As in ``HierarchyRatio``.
       batch_size: Examples at a time.
 
+    Returns:
+      The number of lowest latents, for ``HierarchyRatio(k=...)``.
+
     Raises:
+      TypeError: If there is no density or no dataset where one is due.
       ValueError: If the density is no VAE of at least two latents, or all but the lowest have collapsed.
     """
+    loss = checked("loss", loss, float)
+    replacement = checked("replacement", replacement, Replacement)
+    check_density(density)
     depth = _depth(density)
     if depth < 2:
         raise ValueError(f"expected a VAE of at least two latents, got {depth}")
+    dataset = checked_dataset(dataset, density, "the inside examples")
     check_fit(density, dataset)
     keys = keys_of(key, (len(dataset),))
     features = features_of({"density": density}, dataset.examples, keys, batch_size=batch_size)
-    kl = np.asarray(features(LatentKL())).mean(0)
-    alive = [k for k in range(1, depth) if kl[k:].sum() >= COLLAPSED]
+    divergences = np.asarray(features(LatentKL())).mean(0)
+    alive = [k for k in range(1, depth) if divergences[k:].max() >= COLLAPSED]
     if not alive:
-        raise ValueError(f"expected a VAE whose upper latents are alive, got divergences of {kl.round(2)} nats")
+        raise ValueError(
+            "expected a VAE whose upper latents are alive, got divergences from the priors of "
+            f"{divergences.round(2)} nats"
+        )
     bounds = np.asarray(features(LogProbAbove(replacement=replacement))).mean(0)
     return max((k for k in alive if bounds[0] - bounds[k] <= loss * abs(bounds[0])), default=1)
 

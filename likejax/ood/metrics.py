@@ -8,31 +8,53 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from jaxtyping import Float
 
+from likejax.settings import CountOrZero, Probability, Range, checked
+
 Scores = Float[np.ndarray, " n"]
 METRICS = ("auroc", "aupr_out", "aupr_in", "fpr95", "fpr80", "detection_error")
 """What ``evaluate_scores`` computes, in the order of its tables."""
+Positive = Literal["outside", "inside"]
+Estimator = Literal["average_precision", "trapezoid"]
+Rate = Annotated[float, Range(above=0, at_most=1)]
 
 
 def _checked(inside: Any, outside: Any) -> tuple[np.ndarray, np.ndarray]:
     """Both classes in float64.
 
     Raises:
+      TypeError: If one holds no numbers.
       ValueError: If one is empty or holds NaN.
     """
     pair = []
     for name, scores in (("inside", inside), ("outside", outside)):
-        scores = np.asarray(scores, np.float64)
+        scores = as_scores(scores, name)
         if scores.ndim != 1 or len(scores) == 0:
             raise ValueError(f"expected scores (n,) with n > 0 of both classes, {name} has shape {scores.shape}")
         if np.isnan(scores).any():
             raise ValueError(f"expected scores without NaN, {name} has {int(np.isnan(scores).sum())}")
         pair.append(scores)
     return pair[0], pair[1]
+
+
+def as_scores(scores: Any, name: str) -> np.ndarray:
+    """Real numbers in float64, of any shape; infinite ones have their rank.
+
+    Args:
+      scores: An array, or what ``numpy.asarray`` turns into one.
+      name: What the scores are called in an error message.
+
+    Raises:
+      TypeError: If these are no real numbers.
+    """
+    array = np.asarray(scores)
+    if array.size and array.dtype.kind not in "uif":
+        raise TypeError(f"expected real numbers as scores, {name} has dtype {array.dtype}")
+    return array.astype(np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +114,8 @@ def aupr(
     inside: Any,
     outside: Any,
     *,
-    positive: Literal["outside", "inside"] = "outside",
-    estimator: Literal["average_precision", "trapezoid"] = "average_precision",
+    positive: Positive = "outside",
+    estimator: Estimator = "average_precision",
 ) -> float:
     """Area under the precision-recall curve; it depends on how many of each class there are.
 
@@ -104,6 +126,8 @@ def aupr(
       estimator: The step-wise sum ``sum (R_i - R_{i-1}) P_i`` (scikit-learn's ``average_precision_score``), or
         trapezoids from the point ``(0, 1)`` on (pytorch-ood, OpenOOD). They differ.
     """
+    positive = checked("positive", positive, Positive)
+    estimator = checked("estimator", estimator, Estimator)
     inside, outside = _checked(inside, outside)
     true, false = _Ordered.of(inside, outside).counts()
     return _aupr(*(_swapped(true, false) if positive == "inside" else (true, false)), estimator)
@@ -118,8 +142,7 @@ def fpr_at_tpr(inside: Any, outside: Any, tpr: float, *, drop_collinear: bool = 
       tpr: Wanted true-positive rate, such as 0.95 or 0.80.
       drop_collinear: As in ``roc_curve``; ``True`` reproduces code that reads scikit-learn's curve.
     """
-    if not 0 < tpr <= 1:
-        raise ValueError(f"expected tpr in (0, 1], got {tpr}")
+    tpr = checked("tpr", tpr, Rate)
     false_rate, true_rate = roc_curve(inside, outside, drop_collinear=drop_collinear)
     return float(false_rate[np.argmax(true_rate >= tpr)])
 
@@ -144,8 +167,6 @@ def _aupr(true: np.ndarray, false: np.ndarray, estimator: str) -> float:
     np.divide(true, true + false, out=precision, where=true + false > 0)
     if estimator == "trapezoid":
         return float(np.sum(np.diff(recall) * (precision[1:] + precision[:-1])) / 2)
-    if estimator != "average_precision":
-        raise ValueError(f"expected the estimator average_precision or trapezoid, got {estimator!r}")
     return float(np.sum(np.diff(recall) * precision[1:]))
 
 
@@ -215,7 +236,7 @@ def auroc_interval(inside: Any, outside: Any, *, confidence: float = 0.95) -> In
     from scipy.stats import norm
 
     inside, outside = _checked(inside, outside)
-    _check_confidence(confidence)
+    confidence = checked("confidence", confidence, Probability)
     value = auroc(inside, outside)
     if min(len(inside), len(outside)) < 2:  # one example says nothing of its variance
         return Interval(value, 0.0, 1.0, math.nan)
@@ -239,7 +260,7 @@ def auroc_difference(first: tuple[Any, Any], second: tuple[Any, Any], *, confide
     """
     from scipy.stats import norm
 
-    _check_confidence(confidence)
+    confidence = checked("confidence", confidence, Probability)
     pairs = [_checked(*pair) for pair in (first, second)]
     if pairs[0][0].shape != pairs[1][0].shape or pairs[0][1].shape != pairs[1][1].shape:
         raise ValueError("expected the same examples under both scores, the numbers of scores differ")
@@ -251,11 +272,6 @@ def auroc_difference(first: tuple[Any, Any], second: tuple[Any, Any], *, confide
     return Interval(value, value - spread, value + spread, error)
 
 
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise ValueError(f"expected a confidence between 0 and 1, got {confidence}")
-
-
 def _variance_of_mean(*samples: np.ndarray) -> float:
     return sum(float(np.var(sample, ddof=1)) / len(sample) if len(sample) > 1 else 0.0 for sample in samples)
 
@@ -265,19 +281,25 @@ def evaluate_scores(
 ) -> dict[str, Interval]:
     """Every metric of ``METRICS`` with its interval.
 
-    AUROC has DeLong's interval, the others percentiles of a bootstrap that resamples inside and outside examples
-    separately; those of the detection error are reflected at its value, since a minimum is biased in every resample
-    once more. At 0 and 1 FPR has the exact binomial bound; with one example of a class every interval is 0 to 1. AUPR
-    is average precision, FPR uses all thresholds, detection error is the minimum.
+    AUROC has DeLong's interval, the others those of a bootstrap that resamples inside and outside examples separately:
+    for FPR percentiles; for AUPR and the detection error, on the logit scale, as many standard errors as the confidence
+    says around the value less the bias of resampling, since a minimum is biased in every resample once more. At its
+    ends, 0 and 1, FPR has the exact binomial bound, and the detection error at 0 that of the smaller class; with one
+    example of a class every interval is 0 to 1. AUPR is average precision, FPR uses all thresholds, detection error is
+    the minimum.
 
     Args:
       inside: Scores of inside examples.
       outside: Scores of outside examples.
-      confidence: Of the intervals.
-      resamples: Of the bootstrap.
-      seed: Of the bootstrap.
+      confidence: Probability that an interval holds the true value, such as 0.95.
+      resamples: Number of bootstrap resamples; without any, intervals but AUROC's are NaN.
+      seed: Seed of the resamples.
+
+    Returns:
+      Name of the metric to its value, interval and standard error.
 
     Raises:
+      TypeError: If scores are no real numbers.
       ValueError: If a class is empty or a score is NaN.
 
     Example:
@@ -286,9 +308,24 @@ def evaluate_scores(
       0.917 [0.348, 0.996]
     """
     inside, outside = _checked(inside, outside)
-    _check_confidence(confidence)
+    confidence = checked("confidence", confidence, Probability)
+    resamples = checked("resamples", resamples, CountOrZero)
     ordered = _Ordered.of(inside, outside)
     values = _all_metrics(*ordered.counts())
+    draws = _bootstrap(ordered, resamples, seed)
+    errors = draws.std(0, ddof=1) if resamples > 1 else np.full(len(METRICS), np.nan)
+    low, high = _bootstrap_intervals(values, draws, confidence, len(inside), len(outside))
+    if min(len(inside), len(outside)) < 2:
+        low[:], high[:], errors[:] = 0.0, 1.0, np.nan
+    found = {
+        name: Interval(float(values[i]), float(low[i]), float(high[i]), float(errors[i]))
+        for i, name in enumerate(METRICS)
+    }
+    return found | {"auroc": auroc_interval(inside, outside, confidence=confidence)}
+
+
+def _bootstrap(ordered: _Ordered, resamples: int, seed: int) -> np.ndarray:
+    """Every metric of every resample, ``(resamples, metrics)``."""
     rng = np.random.default_rng(seed)
     places = np.flatnonzero(~ordered.is_outside), np.flatnonzero(ordered.is_outside)
     draws = np.empty((resamples, len(METRICS)))
@@ -297,21 +334,47 @@ def evaluate_scores(
         for place in places:
             weights[place] = np.bincount(rng.integers(0, len(place), len(place)), minlength=len(place))
         draws[i] = _all_metrics(*ordered.counts(weights))
+    return draws
+
+
+def _bootstrap_intervals(
+    values: np.ndarray, draws: np.ndarray, confidence: float, n_inside: int, n_outside: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper ends for every metric; see ``evaluate_scores``."""
+    if len(draws) == 0:
+        return np.full(len(METRICS), np.nan), np.full(len(METRICS), np.nan)
     tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail], axis=0) if resamples else np.full((2, len(METRICS)), np.nan)
-    errors = draws.std(0, ddof=1) if resamples > 1 else np.full(len(METRICS), np.nan)
-    low, high = low.copy(), high.copy()
+    low, high = np.quantile(draws, [tail, 1 - tail], axis=0)
+    smaller = min(n_inside, n_outside)
+    for i in map(METRICS.index, ("aupr_out", "aupr_in", "detection_error")):
+        low[i], high[i] = _logit_interval(values[i], draws[:, i], confidence, smaller)
     least = METRICS.index("detection_error")
-    low[least], high[least] = 2 * values[least] - high[least], 2 * values[least] - low[least]
-    low[least], high[least] = max(0.0, min(low[least], values[least])), min(0.5, max(high[least], values[least]))
-    edge = tail ** (1 / len(inside))
+    if values[least] == 0:
+        high[least] = max(high[least], 1 - tail ** (1 / smaller))
+    high[least] = min(0.5, high[least])  # chance
+    edge = tail ** (1 / n_inside)
     for i in (METRICS.index("fpr95"), METRICS.index("fpr80")):
         low[i] = min(low[i], edge) if values[i] == 1 else low[i]
         high[i] = max(high[i], 1 - edge) if values[i] == 0 else high[i]
-    if min(len(inside), len(outside)) < 2:
-        low[:], high[:], errors[:] = 0.0, 1.0, np.nan
-    found = {
-        name: Interval(float(values[i]), float(low[i]), float(high[i]), float(errors[i]))
-        for i, name in enumerate(METRICS)
-    }
-    return found | {"auroc": auroc_interval(inside, outside, confidence=confidence)}
+    return low, high
+
+
+def _logit_interval(value: float, draws: np.ndarray, confidence: float, n: int) -> tuple[float, float]:
+    """Ends of the interval of a share on the logit scale, with the bias of the resamples taken back.
+
+    Args:
+      value: The share, from 0 to 1.
+      draws: The shares of the resamples.
+      confidence: Probability that the interval holds the true share.
+      n: Number of examples of the smaller class; half an example is added on both sides, so that 0 and 1 have logits.
+    """
+    from scipy.special import expit, logit
+    from scipy.stats import norm
+
+    with_half = logit((np.append(draws, value) * n + 0.5) / (n + 1))
+    resampled, middle = with_half[:-1], with_half[-1]
+    bias = resampled.mean() - middle
+    spread = norm.ppf((1 + confidence) / 2) * resampled.std(ddof=1) if len(resampled) > 1 else np.nan
+    ends = expit(middle - bias + np.array([-spread, spread]))
+    low, high = np.clip((ends * (n + 1) - 0.5) / n, 0, 1)
+    return min(low, value), max(high, value)

@@ -29,10 +29,10 @@ _TITLES = {
 CONVENTIONS = (
     "OOD is the positive class and higher scores are more OOD. AUROC counts ties half, with DeLong intervals; AUPR is "
     "average precision (In: inside positive, scores negated); FPR95 and FPR80 are read at the first of all thresholds "
-    "that reaches that TPR; detection error is the smallest mean of FNR and FPR. Their intervals are percentiles of a "
-    "bootstrap that resamples inside and outside separately (of the detection error, reflected, since a minimum is "
-    "biased); where scores do not overlap those of AUPR have no width. Intervals take examples as independent and say "
-    "nothing of the variance between trainings."
+    "that reaches that TPR; detection error is the smallest mean of FNR and FPR. Their intervals come from a bootstrap "
+    "that resamples inside and outside separately: percentiles for FPR; for AUPR and detection error standard errors "
+    "on the logit scale, with the bias of resampling taken back. Where scores do not overlap those of AUPR have no "
+    "width. Intervals take examples as independent and say nothing of the variance between trainings."
 )
 
 
@@ -73,7 +73,8 @@ class SetResult:
     def of(cls, dataset: Dataset, name: str, log_prob: Float[np.ndarray, " n"], density: Density) -> SetResult:
         """From the log-probabilities of the examples of a set."""
         values = -log_prob if density.levels is None else bits_per_dim(log_prob, density.event_shape)
-        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+        known = len(values) > 1 and np.isfinite(values).all()  # of infinite values there is no deviation
+        deviation = float(np.std(values, ddof=1)) if known else float("nan")
         return cls(
             name=name,
             record=describe(dataset),
@@ -118,21 +119,25 @@ class Report:
 
     Attributes:
       representation: What the density saw of every example, the same for all sets.
-      sets: The inside set first, then the outside sets.
-      scores: One record per score.
-      parts: Which rows scores were fitted on, calibrated with, and the density trained on.
+      sets: Records of the inside set and then of the outside sets.
+      scores: Records of the scores.
+      parts: Which rows scores were fitted on and calibrated with, and which the density was selected and trained on.
+      overlap_tolerance: Largest share of a part that another was allowed to share.
+      notes: Sentences that belong to the numbers: what the parts share, and what is not known of them.
       fpr: False-positive rate that thresholds were calibrated to.
-      confidence: Of intervals.
-      resamples: Of the bootstrap.
-      draws: Per example, for the likelihoods of the sets.
+      confidence: Probability that an interval holds the true value.
+      resamples: Number of bootstrap resamples.
+      draws: Draws per example, for the likelihoods of the sets.
       key: Data of the key.
-      versions: Of the packages.
+      versions: Versions of the packages.
     """
 
     representation: dict[str, Any]
     sets: tuple[SetResult, ...]
     scores: tuple[ScoreResult, ...]
     parts: dict[str, dict[str, Any]]
+    overlap_tolerance: float
+    notes: tuple[str, ...]
     fpr: float
     confidence: float
     resamples: int
@@ -212,9 +217,11 @@ class Report:
             ),
             "Rows: "
             + "; ".join(f"{what} {p['n']:,} of {p['name']} {p['split']}" for what, p in self.parts.items())
-            + f". Bootstrap of {self.resamples}. Key {self.key}. "
+            + f". Allowed overlap of parts: {self.overlap_tolerance:g} of the smaller. Bootstrap of {self.resamples}. "
+            + f"Key {self.key}. "
             + ", ".join(f"{k} {v}" for k, v in self.versions.items())
             + ".",
+            *self.notes,
         ]
         return "\n\n".join(blocks) + "\n"
 

@@ -16,19 +16,21 @@ import numpy as np
 from jaxtyping import Float
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, KeyLike, bits_per_dim
+from likejax.density import Density, KeyLike, bits_per_dim, check_density
 from likejax.evaluate import check_fit
+from likejax.ood.checks import checked_dataset, rows_named
 from likejax.ood.features import CodeLength, Compute, Feature, LogProb, Values, features_of, keys_of
 from likejax.ood.fitted import FittedScore
+from likejax.settings import Count, Settings
 
 State = Mapping[str, Any]
 
 
-class Score(abc.ABC):
+class Score(Settings, abc.ABC):
     """A recipe for a score.
 
-    A subclass is a frozen dataclass of settings. It names its ``features`` and implements ``_statistic``, one number
-    per example; one that learns from inside data also implements ``_state``.
+    A subclass is a frozen dataclass of settings, which check themselves. It names its ``features`` and implements
+    ``_statistic``, one number per example; one that learns from inside data also implements ``_state``.
 
     Attributes:
       group: Examples that are judged together; 1 for one at a time.
@@ -90,9 +92,15 @@ class Score(abc.ABC):
           key: Of the draws, unless the densities are exact; example ``i`` uses ``fold_in(key, i)``.
           batch_size: Examples at a time.
 
+        Returns:
+          The fitted score; ``calibrate`` it on other rows for p-values and thresholds.
+
         Raises:
-          ValueError: If density, companions and data do not fit.
+          TypeError: If there is no density or no dataset where one is due.
+          ValueError: If density, companions and data do not fit, or the score of an example is not finite.
         """
+        check_density(density)
+        dataset = checked_dataset(dataset, density, "the examples to fit on")
         densities = self.densities_of(density, dataset)
         keys = keys_of(key, (len(dataset),)) if self._needs_key(densities) else None
         compute = features_of(densities, dataset.examples, keys, batch_size=batch_size)
@@ -106,6 +114,7 @@ class Score(abc.ABC):
         """
         densities = {"density": density, **self._companions()}
         for name, each in densities.items():
+            check_density(each)
             if each.condition_shape is not None:
                 raise ValueError(
                     f"expected an unconditional {name} to score with: the class of an outside example is not known"
@@ -115,11 +124,29 @@ class Score(abc.ABC):
 
     def fit_features(self, densities: Mapping[str, Density], compute: Compute, dataset: Dataset) -> FittedScore:
         """``fit`` from features that are computed already."""
-        statistic = np.asarray(self._statistic(compute, dataset.event_shape), np.float64)
-        if not np.isfinite(statistic).all():
-            bad = int((~np.isfinite(statistic)).sum())
-            raise ValueError(f"{self.label} is not finite for {bad} of the {len(dataset)} examples to fit")
+        statistic = np.asarray(self.statistic_of(compute, dataset.event_shape), np.float64)
+        if statistic.shape != (len(dataset),):
+            raise ValueError(
+                f"expected {type(self).__name__}._statistic to give one number for each of the {len(dataset)} "
+                f"examples, got shape {statistic.shape}"
+            )
+        bad = np.flatnonzero(~np.isfinite(statistic))
+        if len(bad):
+            raise ValueError(
+                f"expected inside examples for which {self.label} is finite, it is {statistic[bad[0]]} for "
+                f"{rows_named(bad)} of the {len(dataset)} to fit on ({dataset.name} {dataset.split}): the density "
+                "gives examples that it should know no probability, or none that can be computed"
+            )
         return FittedScore.of(self, densities, self._state(statistic), dataset)
+
+    def statistic_of(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
+        """One number per example; of features on the host without numpy's warnings, NaN where there is no number.
+
+        A difference of two infinities is NaN: a ratio of two densities that both exclude an example says nothing of
+        it. Whoever needs a number refuses it with the row.
+        """
+        with np.errstate(invalid="ignore"):
+            return self._statistic(compute, event_shape)
 
     def _needs_key(self, densities: Mapping[str, Density]) -> bool:
         return any(feature.needs_key(densities) for feature in self.features)
@@ -139,7 +166,7 @@ class NegativeLogProb(Score):
 
     name: ClassVar[str] = "negative log-likelihood"
 
-    draws: int = 1
+    draws: Count = 1
     """Draws per example."""
 
     @property
@@ -164,14 +191,10 @@ class Typicality(Score):
 
     name: ClassVar[str] = "typicality"
 
-    group: int = 1
+    group: Count = 1
     """Examples judged together."""
-    draws: int = 1
+    draws: Count = 1
     """Draws per example."""
-
-    def __post_init__(self):
-        if self.group < 1:
-            raise ValueError(f"expected group >= 1, got {self.group}")
 
     @property
     def features(self) -> tuple[Feature, ...]:
@@ -208,7 +231,7 @@ class LikelihoodRatio(Score):
 
     background: Density
     """The density to divide by."""
-    draws: int = 1
+    draws: Count = 1
     """Draws per example of both."""
     title: str = ""
     """Tells several ratios in one table apart."""
@@ -254,7 +277,7 @@ class InputComplexity(Score):
 
     name: ClassVar[str] = "input complexity"
 
-    draws: int = 1
+    draws: Count = 1
     """Draws per example."""
 
     @property

@@ -1,6 +1,7 @@
 """Named experiments, a file for each family. Paper-scale first, then small ones of the same code for two CPU cores.
 
-Numbers printed here were measured by the command beside them; the papers' own are in the papers.
+A card is a preset's docstring. What it says was measured is what the README has, with the command; a number of a paper
+is called so.
 """
 
 from __future__ import annotations

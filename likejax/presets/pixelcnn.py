@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 
+from likejax.density import bits_per_dim
 from likejax.experiment import Experiment, Optimiser
 from likejax.models.pixelcnn import PixelCNNConfig
 from likejax.presets.optimisers import SMALL
 
+_BATCH_NATS = -1 / bits_per_dim(1.0, (128, 32, 32, 3))
+"""Summed loss of a batch of the reference, in nats, per bit of ours."""
 _PIXELCNN = Optimiser(
     name="adam",
     learning_rate=1e-3,
@@ -17,7 +19,7 @@ _PIXELCNN = Optimiser(
     b2=0.9995,
     eps=0.0,
     # the official 1e-8 goes with the summed loss of a batch in nats; ours is bits per dimension
-    eps_root=1e-8 / (128 * 32 * 32 * 3 * math.log(2)) ** 2,
+    eps_root=1e-8 / _BATCH_NATS**2,
     decay="exponential",
     decay_rate=0.999995,
 )

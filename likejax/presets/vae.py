@@ -244,7 +244,7 @@ def hvae_fashion_mnist_small() -> Experiment[VAEConfig]:
 def hvae_digits() -> Experiment[VAEConfig]:
     """Hierarchical VAE of two latents on scikit-learn's 8x8 digits, minutes on two CPU cores; part of ``make demo``.
 
-    Command: ``likejax demo``. Measured on one core with other work on it, seed 0, in 2 minutes: test bits/dim <= 1.929
+    Command: ``likejax demo``. Measured on one core with other work on it, seed 0, in 2 minutes: test bits/dim <= 1.922
     +- 0.014 (bound, 16 draws, n = 359).
     """
     return Experiment(

@@ -39,6 +39,7 @@ from likejax.train.interrupt import Interruption
 from likejax.train.log import MetricsFile
 from likejax.train.optimiser import build_optimiser, rate_that_jumps
 from likejax.train.progress import Progress, Silence, Unfailing, progress
+from likejax.train.selecting_rows import note_selection
 from likejax.train.selection import Best, Validation, described
 from likejax.train.side_products import SideProducts, tell
 from likejax.train.source import Source
@@ -168,6 +169,8 @@ def fit(
         Interruption(saves=path is not None) as interruption,
         Checkpoints(path, keep=experiment.keep_checkpoints) as checkpoints,
     ):
+        if path is not None and jax.process_index() == 0:  # before the record, by which older runs are known
+            note_selection(path, None if selects_by is None else selects_by.examples)
         if checkpoints.has_last():
             state, position = loop.resume(checkpoints, state, known_as=source.fingerprints())
         checkpoints.drop_best_after(int(state.step))
