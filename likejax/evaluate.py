@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from likejax.data.dataset import Dataset
+from likejax.data.dataset import Dataset, as_dataset
 from likejax.density import Density, KeyLike, Kind, bits_per_dim, check_density, log_prob_draws_in_chunks
 from likejax.inputs import check_labels
 from likejax.settings import Count, checked
@@ -26,7 +26,7 @@ class Evaluation:
       levels: Of the data; ``None`` for continuous data, which have no bits per dimension.
       event_shape: Of one example.
       dataset: Name and part of the data.
-      fingerprint: Hash of the data.
+      fingerprint: Hash of the examples.
       monte_carlo_error: Standard error of ``mean`` from the random draws alone; 0 if exact, NaN for one draw.
       sum_log_std: ``sum(log std)`` of the training data in nats, if the density standardises them inside.
     """
@@ -103,13 +103,14 @@ def _json_number(value: float | int | None) -> float | int | None:
 
 
 def evaluate(
-    density: Density, dataset: Dataset, *, key: KeyLike | None = None, draws: int = 1, batch_size: int = 128
+    density: Density, dataset: Any, *, key: KeyLike | None = None, draws: int = 1, batch_size: int = 128
 ) -> Evaluation:
     """Log-likelihood of every example of a dataset; keys come from the position in it, none is dropped.
 
     Args:
       density: Any density; a conditional one gets the labels.
-      dataset: Examples of the density's shape and levels. Their weights, which are for training, do not count.
+      dataset: Examples of the density's shape and levels: a ``Dataset``, or an array ``(n, *event_shape)``. Weights,
+        which are for training, do not count.
       key: Needed unless the density is exact.
       draws: Draws per example, combined as the kind allows; more draws tighten a bound.
       batch_size: Examples at a time; the result does not depend on it (to 5e-6 relative).
@@ -127,6 +128,8 @@ def evaluate(
       bits/dim = 2.4386 ± 0.0109 (exact, n = 359, digits test)
     """
     draws, batch_size = checked("draws", draws, Count), checked("batch_size", batch_size, Count)
+    check_density(density)
+    dataset = as_dataset(dataset, levels=density.levels, event_shape=density.event_shape)
     check_fit(density, dataset)
     if key is None and density.kind is not Kind.EXACT:
         raise ValueError(f"{type(density).__name__} draws at random to be evaluated: pass key=jax.random.key(seed)")
@@ -150,7 +153,7 @@ def evaluate(
         levels=density.levels,
         event_shape=density.event_shape,
         dataset=f"{dataset.name} {dataset.split}",
-        fingerprint=dataset.fingerprint(),
+        fingerprint=dataset.examples_fingerprint(),
         monte_carlo_error=float(np.sqrt(variance.sum()) / len(dataset)),
         sum_log_std=density.sum_log_std,
     )
