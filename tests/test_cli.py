@@ -107,7 +107,7 @@ def test_samples_are_asked_for_in_the_words_of_the_command_line(run, tmp_path, c
     config = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4, num_classes=10)
     lj.save(lj.build(config, key=0), conditional)
     assert main(["sample", str(conditional), "--out", place + ".png"]) == 2
-    assert "expected --label N, the class of the samples" in capsys.readouterr().err
+    assert "give the class of its samples with --label" in capsys.readouterr().err
     assert main(["sample", str(conditional), "--label", "3", "--count", "2", "--out", place + ".png"]) == 0
 
 

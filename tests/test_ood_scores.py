@@ -436,7 +436,7 @@ BACKGROUND_EXPERIMENT = lj.Experiment(model=lj.VectorGlowConfig(depth=1, width=4
         (lambda: ood.LikelihoodRatio(Nameless()).fit(Exclusive(), POINTS), TypeError, "Nameless sets no kind"),
         (lambda: ood.choose_k(VAE, DIGITS["validation"], key=0, replacement="mode"), ValueError, "replacement to be"),
         (lambda: ood.choose_k(VAE, DIGITS["validation"], key=0, loss=math.nan), ValueError, "expected loss to be"),
-        (lambda: ood.choose_k(VAE, np.zeros((4, 8, 8, 1)), key=0), TypeError, "Dataset"),
+        (lambda: ood.choose_k(VAE, "digits", key=0), TypeError, "Dataset"),
         (lambda: ood.choose_k(HISTOGRAM, DIGITS["validation"], key=0), ValueError, "expected a VAE"),
         (lambda: ood.Typicality().fit(Nameless(), POINTS), TypeError, "Nameless sets no kind"),
         (lambda: ood.Typicality().fit(Exclusive, POINTS), TypeError, "expected a density"),

@@ -314,7 +314,7 @@ def _check_label(density: Any, label: int | None) -> None:
     if density.condition_shape is None and label is not None:
         raise UsageError("expected no --label: the model of this run has no classes")
     if density.condition_shape is not None and label is None:
-        raise UsageError("expected --label N, the class of the samples: the model of this run has classes")
+        raise UsageError("the model is conditional: give the class of its samples with --label")
 
 
 def _check_picture(density: Any, out: Path) -> None:
@@ -324,8 +324,11 @@ def _check_picture(density: Any, out: Path) -> None:
     known = FigureCanvasBase.get_supported_filetypes()
     if out.suffix == ".npy":
         return
-    if len(density.event_shape) != 3:
-        raise UsageError(f"samples of shape {density.event_shape} are no images: give --out a name ending in .npy")
+    if density.levels is None or len(density.event_shape) != 3:
+        kind = "continuous values" if density.levels is None else "integers"
+        raise UsageError(
+            f"samples of shape {density.event_shape} and {kind} are no images: give --out a name ending in .npy"
+        )
     if out.suffix.removeprefix(".") not in known:
         raise UsageError(f"expected --out to end in .png, .npy or another format for pictures, got {out}")
 
