@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from likejax.data.dataset import Dataset
+from likejax.data.dataset import Dataset, as_dataset
 from likejax.density import Density
 
 
@@ -14,22 +14,21 @@ def checked_dataset(data: Any, density: Density, name: str) -> Dataset:
     """A dataset of what a density is over.
 
     Args:
-      data: What was passed.
-      density: Gives the levels that plain arrays have.
-      name: What the data are called in an error message.
+      data: A dataset, or an array, a data frame or nested lists of examples.
+      density: Gives the shape and the levels that plain arrays have.
+      name: What the data are called in an error message; an array has this name.
 
     Raises:
-      TypeError: If it is no dataset.
-      ValueError: If it has no examples.
+      TypeError: If these are no examples.
+      ValueError: If there are none, or they make no dataset.
     """
-    if not isinstance(data, Dataset):
-        raise TypeError(
-            f"expected a likejax.Dataset as {name}, got {type(data).__name__}: likejax.Dataset.from_array(array, "
-            f"levels={density.levels}) makes one"
-        )
-    if len(data) == 0:
-        raise ValueError(f"expected examples as {name}, {data!r} has none")
-    return data
+    try:
+        dataset = as_dataset(data, levels=density.levels, name=name, event_shape=density.event_shape)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{name}: {error}") from error
+    if len(dataset) == 0:
+        raise ValueError(f"expected examples as {name}, {dataset!r} has none")
+    return dataset
 
 
 def rows_named(rows: np.ndarray) -> str:
