@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import gzip
 import warnings
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, NamedTuple
@@ -23,6 +24,7 @@ from likejax.data.parts import Raw
 
 SUFFIXES = tuple(f"{form}{packed}" for form in (".csv", ".tsv", ".txt", ".data", ".dat") for packed in ("", ".gz"))
 """What files with such tables are called."""
+_UNREADABLE = (OSError, UnicodeDecodeError, EOFError, zlib.error, csv.Error)
 _CLASSES = ("label", "labels", "class", "y")
 
 
@@ -52,7 +54,7 @@ def layout(path: Path) -> Layout | None:
     try:
         with _open(path) as file:
             lines = [line for _, line in zip(range(2), _lines(file), strict=False)]
-    except (OSError, UnicodeDecodeError, EOFError):
+    except _UNREADABLE:
         return None
     if not lines:
         return None
@@ -87,6 +89,13 @@ def read_delimited(path: Path) -> Raw:
             path,
             f"column {how.columns.index('')} has no name; if it numbers the rows, leave it out (pandas: index=False)",
         )
+    try:
+        return _read(path, how)
+    except _UNREADABLE as error:
+        raise FileError(path, f"damaged, or not text in UTF-8: {error}") from error
+
+
+def _read(path: Path, how: Layout) -> Raw:
     classes = how.classes
     taken = [i for i in range(how.count) if i != classes]
     if not taken:
