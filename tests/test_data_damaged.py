@@ -31,7 +31,7 @@ def _answer(folder) -> str:
 def test_damaged_datasets_are_refused_with_their_file(tmp_path):
     rng = random.Random(0)
     answers = {"read": 0, "refused": 0}
-    for number in range(400):
+    for _ in range(400):
         form = rng.choice(list(FORMS))
         whole = FORMS[form]
         data = mutated(rng.choice(whole), whole, rng)

@@ -14,8 +14,9 @@ import gzip
 import warnings
 import zlib
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -152,17 +153,17 @@ def _what_is_wrong(path: Path, how: Layout, taken: list[int]) -> str:
     return ""
 
 
-def _open(path: Path) -> IO[str]:
+def _open(path: Path) -> TextIOWrapper:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig")
     return path.open(encoding="utf-8-sig")
 
 
-def _lines(file: IO[str]) -> Iterator[str]:
+def _lines(file: TextIOWrapper) -> Iterator[str]:
     return (line for line in file if line.strip() and not line.startswith("#"))
 
 
-def _body(file: IO[str], how: Layout) -> Iterator[str]:
+def _body(file: TextIOWrapper, how: Layout) -> Iterator[str]:
     lines = _lines(file)
     if how.columns is not None:
         next(lines, None)
