@@ -12,9 +12,11 @@ from __future__ import annotations
 import csv
 import gzip
 import warnings
+import zlib
 from collections.abc import Iterator
+from io import TextIOWrapper
 from pathlib import Path
-from typing import IO, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -23,6 +25,7 @@ from likejax.data.parts import Raw
 
 SUFFIXES = tuple(f"{form}{packed}" for form in (".csv", ".tsv", ".txt", ".data", ".dat") for packed in ("", ".gz"))
 """What files with such tables are called."""
+_UNREADABLE = (OSError, UnicodeDecodeError, EOFError, zlib.error, csv.Error)
 _CLASSES = ("label", "labels", "class", "y")
 
 
@@ -52,7 +55,7 @@ def layout(path: Path) -> Layout | None:
     try:
         with _open(path) as file:
             lines = [line for _, line in zip(range(2), _lines(file), strict=False)]
-    except (OSError, UnicodeDecodeError, EOFError):
+    except _UNREADABLE:
         return None
     if not lines:
         return None
@@ -87,6 +90,13 @@ def read_delimited(path: Path) -> Raw:
             path,
             f"column {how.columns.index('')} has no name; if it numbers the rows, leave it out (pandas: index=False)",
         )
+    try:
+        return _read(path, how)
+    except _UNREADABLE as error:
+        raise FileError(path, f"damaged, or not text in UTF-8: {error}") from error
+
+
+def _read(path: Path, how: Layout) -> Raw:
     classes = how.classes
     taken = [i for i in range(how.count) if i != classes]
     if not taken:
@@ -143,17 +153,17 @@ def _what_is_wrong(path: Path, how: Layout, taken: list[int]) -> str:
     return ""
 
 
-def _open(path: Path) -> IO[str]:
+def _open(path: Path) -> TextIOWrapper:
     if path.suffix == ".gz":
         return gzip.open(path, "rt", encoding="utf-8-sig")
     return path.open(encoding="utf-8-sig")
 
 
-def _lines(file: IO[str]) -> Iterator[str]:
+def _lines(file: TextIOWrapper) -> Iterator[str]:
     return (line for line in file if line.strip() and not line.startswith("#"))
 
 
-def _body(file: IO[str], how: Layout) -> Iterator[str]:
+def _body(file: TextIOWrapper, how: Layout) -> Iterator[str]:
     lines = _lines(file)
     if how.columns is not None:
         next(lines, None)

@@ -75,6 +75,8 @@ def array_headers(file: BinaryIO) -> dict[str, tuple[tuple[int, ...], np.dtype]]
                 content = zlib.decompressobj().decompress(content, _PEEK)
             except zlib.error as error:
                 raise MatError(f"damaged compressed variable ({error})") from error
+            if len(content) < 8:
+                raise MatError("a compressed variable that is empty")
             kind, content = struct.unpack_from(order + "I", content)[0], content[8:]
         if kind == _MATRIX and (matrix := _matrix_header(content, order)) is not None:
             found[matrix[0]] = matrix[1:]

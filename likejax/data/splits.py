@@ -156,7 +156,7 @@ def check_disjoint_rows(*parts: tuple[str, np.ndarray], tolerance: float = 0.0) 
     distinct = [(title, np.unique(hashes)) for title, hashes in parts]
     allowed = []
     for one, other in itertools.combinations(distinct, 2):
-        smaller, larger = sorted((one, other), key=lambda part: len(part[1]))
+        smaller, larger = sorted((other, one), key=lambda part: len(part[1]))
         shared = len(np.intersect1d(smaller[1], larger[1], assume_unique=True))
         if not shared:
             continue
