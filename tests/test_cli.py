@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import likejax as lj
 from likejax.cli import main
 from tests.paths import DATA
 
@@ -51,6 +52,20 @@ def test_sample(run, tmp_path, capsys):
     assert np.load(tmp_path / "s.npy").shape == (5, 8, 8, 1)
     assert main(["sample", str(run), "--count", "5", "--out", str(tmp_path / "s.png")]) == 0
     assert "5 samples" in capsys.readouterr().out
+
+
+def test_what_is_no_picture_is_said_before_sampling(tmp_path, capsys):
+    """Points have no sheet, and a conditional model needs a class; arrays are written all the same."""
+    experiment = lj.Experiment(model=lj.VectorGlowConfig(dimensions=2, depth=1, width=4), batch_size=20, steps=1)
+    lj.fit(experiment, lj.load("moons"), key=0, workdir=tmp_path / "points")
+    assert main(["sample", str(tmp_path / "points")]) == 2
+    assert "(2,) and continuous values are no images: give --out a name ending in .npy" in capsys.readouterr().err
+    assert main(["sample", str(tmp_path / "points"), "--count", "3", "--out", str(tmp_path / "points.npy")]) == 0
+    assert np.load(tmp_path / "points.npy").shape == (3, 2)
+    config = lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4, num_classes=3)
+    lj.save(lj.build(config, key=0), tmp_path / "classes")
+    assert main(["sample", str(tmp_path / "classes"), "--out", str(tmp_path / "classes.png")]) == 2
+    assert "give the class of its samples with --label" in capsys.readouterr().err
 
 
 def test_lists(capsys):

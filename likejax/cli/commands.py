@@ -28,6 +28,7 @@ def train(args: Sequence[str]) -> int:
     import likejax as lj
     from likejax import presets
     from likejax.config import parse_with_experiment
+    from likejax.train.side_products import SideProducts
 
     name, rest = _positional(args, "train", "PRESET")
     experiment = presets.preset(name)
@@ -56,9 +57,11 @@ def train(args: Sequence[str]) -> int:
     evaluation = lj.evaluate(run.density, parts["test"], key=evaluation_key, draws=arguments.draws)
     print(evaluation)
     (workdir / "evaluation.json").write_text(json.dumps(evaluation.to_dict(), indent=2))
-    if len(run.density.event_shape) == 3 and run.density.condition_shape is None:
-        _save_samples(run.density, workdir / "samples.png", count=64, temperature=1.0, label=None, seed=arguments.seed)
-        print(f"samples: {workdir / 'samples.png'}")
+    if _is_pictured(run.density) and run.density.condition_shape is None:
+        with SideProducts().making("drawing samples"):  # the run and its numbers are on disk
+            picture = workdir / "samples.png"
+            _save_samples(run.density, picture, count=64, temperature=1.0, label=None, seed=arguments.seed)
+            print(f"samples: {picture}")
     return 0
 
 
@@ -269,11 +272,21 @@ def _save_samples(density: Any, out: Path, *, count: int, temperature: float, la
 
     from likejax.plot import sheet
 
+    if out.suffix != ".npy" and not _is_pictured(density):
+        kind = "continuous values" if density.levels is None else "integers"
+        raise UsageError(
+            f"samples of shape {density.event_shape} and {kind} are no images: give --out a name ending in .npy"
+        )
+    if density.condition_shape is not None and label is None:
+        raise UsageError("the model is conditional: give the class of its samples with --label")
     samples = np.asarray(density.sample(jax.random.key(seed), count, label, temperature))
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
         np.save(out, samples)
-    elif samples.ndim == 4:
-        sheet(samples, levels=density.levels).savefig(out, dpi=150)
     else:
-        raise UsageError(f"samples of shape {samples.shape[1:]} are no images: give --out a name ending in .npy")
+        sheet(samples, levels=density.levels).savefig(out, dpi=150)
+
+
+def _is_pictured(density: Any) -> bool:
+    """Whether its samples are integer images, which a sheet shows."""
+    return density.levels is not None and len(density.event_shape) == 3
