@@ -31,6 +31,7 @@ def train(args: Sequence[str]) -> int:
     from likejax import presets
     from likejax.config import parse_with_experiment
     from likejax.data.splits import hold_out
+    from likejax.train.side_products import SideProducts
 
     name, rest = _positional(args, "train", "PRESET")
     try:
@@ -65,9 +66,11 @@ def train(args: Sequence[str]) -> int:
     evaluation = lj.evaluate(run.density, parts["test"], key=evaluation_key, draws=arguments.draws)
     print(evaluation)
     (workdir / "evaluation.json").write_text(json.dumps(evaluation.to_dict(), indent=2))
-    if len(run.density.event_shape) == 3 and run.density.condition_shape is None:
-        _save_samples(run.density, workdir / "samples.png", count=64, temperature=1.0, label=None, seed=arguments.seed)
-        print(f"samples: {workdir / 'samples.png'}")
+    if _is_pictured(run.density) and run.density.condition_shape is None:
+        with SideProducts().making("drawing samples"):  # the run and its numbers are on disk
+            picture = workdir / "samples.png"
+            _save_samples(run.density, picture, count=64, temperature=1.0, label=None, seed=arguments.seed)
+            print(f"samples: {picture}")
     return 0
 
 
@@ -324,7 +327,7 @@ def _check_picture(density: Any, out: Path) -> None:
     known = FigureCanvasBase.get_supported_filetypes()
     if out.suffix == ".npy":
         return
-    if density.levels is None or len(density.event_shape) != 3:
+    if not _is_pictured(density):
         kind = "continuous values" if density.levels is None else "integers"
         raise UsageError(
             f"samples of shape {density.event_shape} and {kind} are no images: give --out a name ending in .npy"
@@ -379,3 +382,8 @@ def _save_samples(density: Any, out: Path, *, count: int, temperature: float, la
         np.save(out, samples)
     else:
         sheet(samples, levels=density.levels).savefig(out, dpi=150)
+
+
+def _is_pictured(density: Any) -> bool:
+    """Whether its samples are integer images, which a sheet shows."""
+    return density.levels is not None and len(density.event_shape) == 3

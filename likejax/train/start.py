@@ -73,8 +73,11 @@ def check_model(experiment: Experiment, examples: Dataset) -> None:
         )
     if isinstance(experiment.objective, NLL | ELBO):
         experiment.objective.check(density)
-    if experiment.samples_every and len(density.event_shape) != 3:
-        raise ValueError(f"expected images for sheets of samples, got {density.event_shape}: set samples_every to 0")
+    if experiment.samples_every and (len(density.event_shape) != 3 or density.levels is None):
+        raise ValueError(
+            f"expected images for sheets of samples, integers of shape (height, width, channels), got a density over "
+            f"{density.event_shape} with levels={density.levels}: set samples_every to 0"
+        )
 
 
 def validation_examples(experiment: Experiment, validation: Any, train: Any) -> Dataset:
