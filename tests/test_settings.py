@@ -8,11 +8,14 @@ import inspect
 import pickle
 import typing
 
+import jax
 import numpy as np
 import pytest
 
 import likejax as lj
+import likejax.reference
 from likejax.settings import Count, Fraction, Positive, Range, Settings, checked
+from tests.registry import DENSITIES
 from tests.settings_values import config_classes, example_of, modules, senseless
 
 pytestmark = pytest.mark.untyped
@@ -78,3 +81,65 @@ def test_arguments_are_checked_the_same_way():
     for value, hint, error in ((0, Count, ValueError), (1.0, Fraction, ValueError), ("a", Positive, TypeError)):
         with pytest.raises(error, match="expected name to be"):
             checked("name", value, hint)
+
+
+def _takes_words(hint: typing.Any) -> bool:
+    if typing.get_origin(hint) is typing.Literal:
+        return True
+    return any(_takes_words(inner) for inner in typing.get_args(hint) if inner is not ...)
+
+
+def _evaluated(annotation: typing.Any, function: typing.Any) -> typing.Any:
+    """An annotation as an object; a shape, which is no Python expression, takes no words."""
+    if not isinstance(annotation, str):
+        return annotation
+    try:
+        return eval(annotation, function.__globals__)
+    except (NameError, SyntaxError, TypeError, AttributeError, ValueError):
+        return None
+
+
+def functions_that_take_words() -> set[tuple[str, str]]:
+    """Public functions and methods with an argument of a fixed set of words, and the name of that argument."""
+    rooms = (lj, lj.ood, lj.bijections, lj.data, likejax.reference)
+    things = [(name, value) for room in rooms for name, value in vars(room).items() if name[0] != "_"]
+    functions = [(name, value) for name, value in things if inspect.isfunction(value)]
+    for name, value in things:
+        if isinstance(value, type) and not issubclass(value, Settings):
+            methods = [(key, getattr(each, "__func__", each)) for key, each in vars(value).items()]
+            functions += [(f"{name}.{key}", each) for key, each in methods if key == "__init__" or key[0] != "_"]
+    found = set()
+    for name, function in functions:
+        for argument, annotation in getattr(function, "__annotations__", {}).items():
+            if argument != "return" and _takes_words(_evaluated(annotation, function)):
+                found.add((name, argument))
+    return found
+
+
+VAE = DENSITIES["vae"].make()
+IMAGES = np.zeros((2, 4, 4, 1), np.uint8)
+DATA = lj.Dataset.from_array(IMAGES, levels=17)
+WRONG_WORDS = {
+    ("PixelCNN.__init__", "form"): lambda: lj.PixelCNN(None, (4, 4, 1), levels=4, mixtures=1, form="exakt"),
+    ("PixelCNN.with_sampler", "sampler"): lambda: DENSITIES["pixelcnn"].make().with_sampler("cache"),
+    ("VAE.run", "replacement"): lambda: VAE.run(IMAGES[0], VAE.draw_noise(jax.random.key(0)), replacement="mode"),
+    ("VAE.log_prob_above", "replacement"): lambda: VAE.log_prob_above(IMAGES, key=0, replacement="mode"),
+    ("VAE.reconstruct", "replacement"): lambda: VAE.reconstruct(IMAGES, key=0, replacement="mode"),
+    ("choose_k", "replacement"): lambda: lj.ood.choose_k(VAE, DATA, key=0, replacement="mode"),
+    ("aupr", "positive"): lambda: lj.ood.aupr([0.0], [1.0], positive="in"),
+    ("aupr", "estimator"): lambda: lj.ood.aupr([0.0], [1.0], estimator="average"),
+    ("restore", "which"): lambda: lj.restore(".", which="beast"),
+    ("glow_arrays", "weights"): lambda: likejax.reference.glow_arrays({}, weights="averages"),
+    ("pixelcnn_arrays", "weights"): lambda: likejax.reference.pixelcnn_arrays(
+        {}, lj.PixelCNNConfig(), weights="averages"
+    ),
+}
+"""A misspelt word for every argument that takes words."""
+
+
+def test_every_function_refuses_misspelt_words():
+    assert functions_that_take_words() == set(WRONG_WORDS)
+    for (name, argument), call in WRONG_WORDS.items():
+        with pytest.raises(ValueError, match=rf"expected .*{argument}.* to be '.*got"):
+            call()
+        assert name
