@@ -10,8 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from likejax.data.dataset import Dataset, as_dataset
-from likejax.density import Density, KeyLike, Kind, bits_per_dim, check_density, log_prob_draws_in_chunks
+from likejax.density import Density, Kind, bits_per_dim, check_density, log_prob_draws_in_chunks
 from likejax.inputs import check_labels
+from likejax.keys import KeyLike
 from likejax.settings import Count, checked
 
 

@@ -11,8 +11,8 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Array
 
-from likejax.density import Density, Kind, as_key, check_density, combine_draws, example_keys, integer_dtype
-from likejax.keys import fold_in_each
+from likejax.density import Density, Kind, check_density, combine_draws, integer_dtype
+from likejax.keys import as_key, example_keys, fold_in_each
 from likejax.nn.depth import stack
 from likejax.settings import Count, checked
 

@@ -9,7 +9,8 @@ import jax
 from flax import nnx
 from jax.core import Tracer
 
-from likejax.density import Density, KeyLike, as_key
+from likejax.density import Density
+from likejax.keys import KeyLike, as_key
 from likejax.nn.depth import for_backend
 from likejax.nn.modules import replace
 

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 from likejax.bijections.bijection import Latent
-from likejax.density import Density, KeyLike, Kind, Terms, as_key, check_density, integer_dtype, tell_of_lost
+from likejax.density import Density, Kind, Terms, check_density, integer_dtype, tell_of_lost
+from likejax.keys import KeyLike, as_key
 from likejax.models.flow import Flow
 from likejax.nn.modules import replace
 from likejax.settings import Levels, checked

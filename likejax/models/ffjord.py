@@ -18,7 +18,8 @@ from likejax.bijections.ode import ODE, Solver, Trace, check_continuous
 from likejax.bijections.split import FactorOut
 from likejax.bijections.squeeze import Squeeze
 from likejax.bijections.standardise import Standardise
-from likejax.density import Density, KeyLike, check_density
+from likejax.density import Density, check_density
+from likejax.keys import KeyLike
 from likejax.models.dequantise import Dequantised
 from likejax.models.flow import Flow
 from likejax.nn.depth import repeat

@@ -11,9 +11,10 @@ from jaxtyping import Array, ArrayLike, Float
 from likejax.bijections.bijection import Bijection, Latent, check_bijection
 from likejax.bijections.chain import Chain
 from likejax.bijections.standardise import Standardise
-from likejax.density import Density, KeyLike, Kind, Terms, as_key
+from likejax.density import Density, Kind, Terms
 from likejax.distributions import standard_normal_log_prob
 from likejax.inputs import as_array
+from likejax.keys import KeyLike, as_key
 from likejax.nn.modules import replace
 from likejax.settings import Count, checked
 

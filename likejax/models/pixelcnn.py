@@ -12,8 +12,9 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
-from likejax.density import Density, KeyLike, Kind, Terms, as_key, checked_temperature, integer_dtype, tell_of_lost
+from likejax.density import Density, Kind, Terms, checked_temperature, integer_dtype, tell_of_lost
 from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_probs, to_unit_scale
+from likejax.keys import KeyLike, as_key
 from likejax.models import pixelcnn_sampling as sampling
 from likejax.models.pixelcnn_network import PixelCNNNetwork
 from likejax.nn.modules import replace

@@ -13,9 +13,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
-from likejax.density import Density, KeyLike, Kind, LatentTerms, Terms, combine_draws, integer_dtype
+from likejax.density import Density, Kind, LatentTerms, Terms, combine_draws, integer_dtype
 from likejax.distributions import Form, normal_kl, standard_normal_log_prob
 from likejax.inputs import as_array
+from likejax.keys import KeyLike
 from likejax.models.vae_likelihood import Likelihood, LikelihoodName, likelihood
 from likejax.models.vae_network import (
     Activation,

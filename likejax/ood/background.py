@@ -11,8 +11,8 @@ import jax
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint
-from likejax.density import KeyLike, as_key
 from likejax.experiment import Experiment
+from likejax.keys import KeyLike, as_key
 from likejax.settings import Probability, checked
 from likejax.train.checkpoint import check_record
 from likejax.train.loop import Run, fit

@@ -12,7 +12,8 @@ import numpy as np
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import Overlap, check_disjoint, halves, row_hashes
-from likejax.density import Density, KeyLike, as_key, check_density
+from likejax.density import Density, check_density
+from likejax.keys import KeyLike, as_key
 from likejax.ood.calibrate import threshold
 from likejax.ood.checks import checked_dataset
 from likejax.ood.features import Compute, LogProb, features_of, keys_of

@@ -13,7 +13,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
-from likejax.density import Density, KeyLike, Kind, as_key, example_keys
+from likejax.density import Density, Kind
+from likejax.keys import KeyLike, as_key, example_keys
 from likejax.ood.complexity import code_lengths
 from likejax.settings import Count, CountOrZero, Settings, checked
 

@@ -16,8 +16,9 @@ from jaxtyping import Float
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint_rows, row_hashes
-from likejax.density import Density, KeyLike, check_density
+from likejax.density import Density, check_density
 from likejax.evaluate import check_fit
+from likejax.keys import KeyLike
 from likejax.ood import calibrate
 from likejax.ood.checks import checked_dataset, rows_named
 from likejax.ood.features import Compute, features_of, keys_of

@@ -10,8 +10,9 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, KeyLike, check_density
+from likejax.density import Density, check_density
 from likejax.evaluate import check_fit
+from likejax.keys import KeyLike
 from likejax.ood.checks import checked_dataset
 from likejax.ood.features import Compute, Feature, LatentKL, LogProb, LogProbAbove, Values, features_of, keys_of
 from likejax.ood.fitted import FittedScore

@@ -16,8 +16,9 @@ import numpy as np
 from jaxtyping import Float
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, KeyLike, bits_per_dim, check_density
+from likejax.density import Density, bits_per_dim, check_density
 from likejax.evaluate import check_fit
+from likejax.keys import KeyLike
 from likejax.ood.checks import checked_dataset, rows_named
 from likejax.ood.features import CodeLength, Compute, Feature, LogProb, Values, features_of, keys_of
 from likejax.ood.fitted import FittedScore
