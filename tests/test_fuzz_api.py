@@ -412,12 +412,19 @@ def test_datasets():
             forms: list[Any] = (
                 [table, table.astype("f4"), table.tolist(), jnp.asarray(table, "f4"), table.astype(">f8")]
                 if continuous
-                else [images, images.astype(np.uint8), images.tolist(), jnp.asarray(images), images.astype(">i4")]
+                else [
+                    images,
+                    images.astype(np.uint8),
+                    images.tolist(),
+                    jnp.asarray(images),
+                    images.astype(">i4"),
+                    images.astype(object),
+                ]
             )
             wrong = (
                 [bad_table, table[:0], table.astype(complex), table.astype(str), "table", None, 3.0, table[:, 0]]
                 if continuous
-                else [images + 1, images - 1, images / 4.0, images[:0], None, "images", 3, images.astype(object)]
+                else [images + 1, images - 1, images / 4.0, images[:0], None, "images", 3]
             )
             levels = None if continuous else 4
             values = {
