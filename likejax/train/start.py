@@ -15,6 +15,7 @@ from likejax.experiment import Experiment, Recorded
 from likejax.models import build
 from likejax.objectives import ELBO, NLL
 from likejax.train.log import check_tensorboard
+from likejax.train.side_products import tell
 from likejax.train.source import array_dataset, is_array
 from likejax.train.state import take_apart
 
@@ -102,5 +103,15 @@ def validation_examples(experiment: Experiment, validation: Any, train: Any) -> 
     if examples is not validation:
         examples = dataclasses.replace(examples, split="validation")
     if isinstance(train, Dataset):
-        check_disjoint(train, examples)
+        _check_overlap(train, examples, tolerance=experiment.overlap_tolerance)
     return experiment.as_evaluated(examples) if experiment.binarises else examples
+
+
+def _check_overlap(train: Dataset, validation: Dataset, *, tolerance: float) -> None:
+    """Refuses a validation set that shares more rows with the training data than is allowed, and says what is."""
+    try:
+        allowed = check_disjoint(train, validation, tolerance=tolerance)
+    except ValueError as error:
+        raise ValueError(f"{error} (Experiment.overlap_tolerance)") from error
+    for overlap in allowed:
+        tell(f"selection sees rows that are trained on: {overlap}, as overlap_tolerance={tolerance} allows")
