@@ -108,6 +108,8 @@ class Experiment(Settings, Generic[Model]):
     """Steps between validations."""
     validation_examples: Count = 1_000
     """Validation examples used to select the best checkpoint."""
+    overlap_tolerance: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
+    """Largest share of the different validation examples that may be among the training examples; 0 allows none."""
     early_stopping: CountOrZero = 0
     """Validations without a new best that end the run; 0 to go on to the last step."""
     checkpoint_every: Count = 1_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import math
 import warnings
 
@@ -204,21 +203,16 @@ def test_a_setting_that_differs_is_named(tmp_path):
 
 
 def test_a_run_begun_with_a_hash_of_the_examples_alone_is_resumed(tmp_path, monkeypatch):
-    """Versions before 0.6 did not hash labels and weights: either hash is accepted, and no third."""
-    from likejax.train import selection, source
-
-    def both(dataset):
-        return [dataset.fingerprint(), "0123456789ab"]
-
-    weighted = lj.Dataset.from_array(TRAIN.examples, weights=np.ones(240))
-    lj.fit(PLAIN, weighted, key=0, workdir=tmp_path)
-    (record,) = (tmp_path / "last" / "10" / "record").glob("metadata")
-    assert json.loads(record.read_text())["data"] == weighted.fingerprint()
+    """Versions before 0.6 did not hash labels and weights: their hash is accepted too, and no other."""
+    weighted, unweighted, otherwise = (
+        lj.Dataset.from_array(TRAIN.examples, weights=weights) for weights in (np.ones(240), None, np.arange(240) + 1.0)
+    )
+    assert weighted.fingerprint() != weighted.examples_fingerprint() == unweighted.fingerprint()
+    with monkeypatch.context() as older:
+        older.setattr(lj.Dataset, "fingerprint", lj.Dataset.examples_fingerprint)
+        lj.fit(PLAIN, weighted, key=0, workdir=tmp_path / "older")
     longer = dataclasses.replace(PLAIN, steps=12)
-    for module in (source, selection):
-        monkeypatch.setattr(module, "fingerprints", both)
-    monkeypatch.setattr(lj.Dataset, "fingerprint", lambda self: "another hash")
+    assert lj.fit(longer, weighted, key=0, workdir=tmp_path / "older").steps == 12
+    lj.fit(PLAIN, weighted, key=0, workdir=tmp_path / "newer")
     with pytest.raises(lj.CheckpointError, match="begun with other training data"):
-        lj.fit(longer, weighted, key=0, workdir=tmp_path)
-    monkeypatch.setattr(lj.Dataset, "fingerprint", lambda self: json.loads(record.read_text())["data"])
-    assert lj.fit(longer, weighted, key=0, workdir=tmp_path).steps == 12
+        lj.fit(longer, otherwise, key=0, workdir=tmp_path / "newer")

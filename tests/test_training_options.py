@@ -220,11 +220,14 @@ def test_early_stopping_ends_after_so_many_validations(tmp_path):
     assert fit(**(settings | {"early_stopping": 0})).steps == 100
 
 
-def test_shared_rows_are_refused_and_repetitions_are_not():
+def test_shared_rows_are_refused_unless_a_tolerance_allows_them():
     with pytest.raises(ValueError, match="24 of the 48 of array train are in array train"):
         lj.fit(PLAIN, dataset(POINTS[:200]), validation=dataset(POINTS[176:224]), key=0)
     coarse = np.round(POINTS)  # many points are equal
-    assert fit(dataset(coarse[:120]), validation=dataset(coarse[120:])).steps == 10
+    with pytest.raises(ValueError, match=r"share no examples: 31 of the 89 .*\(Experiment\.overlap_tolerance\)"):
+        fit(dataset(coarse[:120]), validation=dataset(coarse[120:]))
+    with pytest.warns(UserWarning, match="rows that are trained on: 31 of the 89 .* overlap_tolerance=0.5 allows"):
+        assert fit(dataset(coarse[:120]), validation=dataset(coarse[120:]), overlap_tolerance=0.5).steps == 10
 
 
 # --- what a person sees

@@ -61,7 +61,8 @@ def fit_background(
     after = ("binarise",) if experiment.binarises else ()
     mutated = dataclasses.replace(experiment, augment=(*before, f"mutate:{mutation_rate}", *after))
     if validation is not None:
-        check_disjoint(train, validation)  # mutated rows would not be recognised, here and below
+        # before the mutation: mutated rows would not be recognised, here and below
+        check_disjoint(train, validation, tolerance=experiment.overlap_tolerance)
         if workdir is not None:
             path = Path(workdir).expanduser().absolute()
             check_record(path, mutated)

@@ -33,6 +33,7 @@ _FREE = {
     "samples_every",
     "tensorboard",
     "validation_examples",
+    "overlap_tolerance",
     "early_stopping",
     "parameter_shards",
     "model.sampler",

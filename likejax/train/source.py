@@ -10,7 +10,7 @@ import jax
 
 from likejax.data.augment import augmentation
 from likejax.data.batches import Batches, DatasetBatches, IterableBatches, Position, as_examples, together
-from likejax.data.dataset import Dataset
+from likejax.data.dataset import Dataset, as_dataset
 from likejax.density import Density
 from likejax.experiment import Experiment
 
@@ -33,8 +33,8 @@ class Source:
     def __init__(self, experiment: Experiment, train: Any):
         self._experiment = experiment
         self._levels = levels_of(experiment.model)
-        if is_array(train):  # grey images that are yet to be binarised have other levels than the model
-            train = as_dataset(train, levels=None if experiment.binarises else self._levels, name="array")
+        if is_array(train):
+            train = array_dataset(experiment, train)
         if isinstance(train, Dataset):
             self._train: Any = train
             self._check_augmentation(train)
@@ -102,9 +102,12 @@ class Source:
         return IterableBatches(self._train, size, like=self.examples, num_classes=num_classes, **options)
 
 
-def as_dataset(data: Any, *, levels: int | None, name: str) -> Dataset:
-    """A dataset as it is, or one of an array."""
-    return data if isinstance(data, Dataset) else Dataset.from_array(data, levels=levels, name=name)
+def array_dataset(experiment: Experiment, data: Any) -> Dataset:
+    """A dataset as it is, or one of an array for the experiment's model."""
+    if experiment.binarises and not isinstance(data, Dataset):
+        return Dataset.from_array(data)  # grey: the model has other levels
+    shape = getattr(experiment.model, "event_shape", None)
+    return as_dataset(data, levels=levels_of(experiment.model), event_shape=shape)
 
 
 def is_array(data: Any) -> bool:
@@ -114,8 +117,7 @@ def is_array(data: Any) -> bool:
 
 def fingerprints(dataset: Dataset) -> list[str | None]:
     """Hashes of a dataset that records of runs may hold, that of this version first."""
-    older = getattr(dataset, "examples_fingerprint", dataset.fingerprint)
-    return list(dict.fromkeys([dataset.fingerprint(), older()]))
+    return list(dict.fromkeys([dataset.fingerprint(), dataset.examples_fingerprint()]))
 
 
 def levels_of(model: Any) -> int | None:

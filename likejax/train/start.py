@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -14,7 +15,8 @@ from likejax.experiment import Experiment, Recorded
 from likejax.models import build
 from likejax.objectives import ELBO, NLL
 from likejax.train.log import check_tensorboard
-from likejax.train.source import as_dataset, levels_of
+from likejax.train.side_products import tell
+from likejax.train.source import array_dataset, is_array
 from likejax.train.state import take_apart
 
 
@@ -92,13 +94,24 @@ def validation_examples(experiment: Experiment, validation: Any, train: Any) -> 
       TypeError: If it is neither.
       ValueError: If it shares rows with the training data.
     """
-    if not isinstance(validation, Dataset) and not hasattr(validation, "__array__"):
+    if not isinstance(validation, Dataset) and not is_array(validation):
         raise TypeError(
             f"expected validation to be a Dataset or an array, got {type(validation).__name__}: an iterable cannot "
             "be looked at more than once in the same way"
         )
-    levels = None if experiment.binarises else levels_of(experiment.model)
-    examples = as_dataset(validation, levels=levels, name="array")
+    examples = array_dataset(experiment, validation)
+    if examples is not validation:
+        examples = dataclasses.replace(examples, split="validation")
     if isinstance(train, Dataset):
-        check_disjoint(train, examples)
+        _check_overlap(train, examples, tolerance=experiment.overlap_tolerance)
     return experiment.as_evaluated(examples) if experiment.binarises else examples
+
+
+def _check_overlap(train: Dataset, validation: Dataset, *, tolerance: float) -> None:
+    """Refuses a validation set that shares more rows with the training data than is allowed, and says what is."""
+    try:
+        allowed = check_disjoint(train, validation, tolerance=tolerance)
+    except ValueError as error:
+        raise ValueError(f"{error} (Experiment.overlap_tolerance)") from error
+    for overlap in allowed:
+        tell(f"selection sees rows that are trained on: {overlap}, as overlap_tolerance={tolerance} allows")
