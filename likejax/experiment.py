@@ -100,8 +100,9 @@ class Experiment(Settings, Generic[Model]):
     """Parts that a batch is cut into, one after the other in memory; their gradients are averaged."""
     steps: Count = 10_000
     """Steps in all."""
-    initialise_with: Count = 256
-    """Training examples for data-dependent initialisation."""
+    initialise_with: Count | None = None
+    """Training examples for data-dependent initialization; if None, 256 images, or all rows of a table up to 100,000:
+    a column may be constant in a few rows."""
     ema_decay: Fraction = 0.999
     """Decay of the moving average of the parameters, which evaluation uses."""
     validate_every: Count = 1_000
@@ -134,6 +135,12 @@ class Experiment(Settings, Generic[Model]):
             check_augmentation(spec)
         if "binarise" in self.augment[:-1]:
             raise ValueError(f"expected binarise as the last augmentation, got {', '.join(self.augment)}")
+
+    def rows_to_initialise(self, event_shape: tuple[int, ...]) -> int:
+        """How many training examples of a shape data-dependent initialization looks at, at most."""
+        if self.initialise_with is not None:
+            return self.initialise_with
+        return 100_000 if len(event_shape) == 1 else 256
 
     @property
     def binarises(self) -> bool:

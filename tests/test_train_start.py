@@ -60,7 +60,8 @@ REFUSED: list[tuple[dict[str, Any], Any, type[Exception], str]] = [
     ({"model": GLOW, "objective": lj.NLL(jacobian_weight=1.0)}, images(), ValueError, "no part jacobian_norm"),
     ({"model": GLOW, "objective": lj.ELBO()}, images(), TypeError, "expected a VAE for the ELBO objective.*use NLL"),
     ({"model": POINT_MODEL, "augment": ("flip",)}, POINTS, ValueError, "integer images to augment by flip"),
-    ({"model": POINT_MODEL, "samples_every": 5}, POINTS, ValueError, "expected images for sheets of samples"),
+    ({"model": GLOW, "samples_every": 5}, images(), ValueError, "expected a workdir for samples_every=5"),
+    ({"model": GLOW, "tensorboard": True}, images(), ValueError, "expected a workdir for tensorboard=True"),
     ({"model": POINT_MODEL, "early_stopping": 3}, POINTS, ValueError, "validation set for early_stopping=3"),
     ({"model": CONDITIONAL}, LABELLED, ValueError, r"dataset 'array', train: .*0\.\.2"),
     ({"model": CONDITIONAL}, images(), ValueError, "expected a labelled dataset"),
@@ -74,6 +75,25 @@ REFUSED: list[tuple[dict[str, Any], Any, type[Exception], str]] = [
 def test_what_a_model_cannot_use_is_refused_at_the_start(settings, train, kind, text):
     with pytest.raises(kind, match=text):
         lj.fit(dataclasses.replace(PLAIN, **settings), train, key=0)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_points_have_no_sheets(tmp_path):
+    with pytest.raises(ValueError, match="expected images for sheets of samples"):
+        lj.fit(dataclasses.replace(PLAIN, model=POINT_MODEL, samples_every=5), POINTS, key=0, workdir=tmp_path)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_arrays_are_compared_with_the_validation_rows():
+    with pytest.raises(ValueError, match="expected parts that share no examples"):
+        lj.fit(dataclasses.replace(PLAIN, model=GLOW), IMAGES, validation=IMAGES[:5], key=0)
+
+
+def test_initialization_sees_the_whole_table():
+    """A column may be constant in a few hundred rows; images are taken by the hundred."""
+    assert PLAIN.rows_to_initialise((3,)) == 100_000
+    assert PLAIN.rows_to_initialise((8, 8, 1)) == 256
+    assert dataclasses.replace(PLAIN, initialise_with=7).rows_to_initialise((3,)) == 7
 
 
 @pytest.mark.usefixtures("nothing_is_built")

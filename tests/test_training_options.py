@@ -301,7 +301,7 @@ def test_sheets_of_samples(pictured):
     assert [sheet.name for sheet in sheets] == ["00000002.png", "00000004.png"]
     with Image.open(sheets[0]) as picture:
         assert min(picture.size) > 300
-    with pytest.raises(ValueError, match="expected images for sheets of samples"):
+    with pytest.raises(ValueError, match="expected a workdir for samples_every=1"):
         fit(samples_every=1)
 
 

@@ -186,7 +186,6 @@ def _small_table(name: str, dimensions: int) -> Experiment[FFJORDConfig]:
         ),
         batch_size=128,
         steps=3_000,
-        initialise_with=100_000,
         ema_decay=0.99,
         validate_every=100,
         checkpoint_every=500,

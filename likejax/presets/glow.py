@@ -172,6 +172,7 @@ def vector_glow_moons() -> Experiment[VectorGlowConfig]:
         optimiser=replace(SMALL, learning_rate=1e-3),
         batch_size=256,
         steps=4_000,
+        initialise_with=256,  # as it was measured; the default takes all rows
         validate_every=500,
         checkpoint_every=1_000,
     )

@@ -36,6 +36,7 @@ _FREE = {
     "overlap_tolerance",
     "early_stopping",
     "parameter_shards",
+    "initialise_with",
     "model.sampler",
 }
 """Settings that may change when a run goes on."""

@@ -18,9 +18,10 @@ from jaxtyping import Array
 
 from likejax.data.batches import Batches, Position
 from likejax.data.dataset import Dataset
-from likejax.density import Density, KeyLike, as_key, bits_per_dim
+from likejax.density import Density, bits_per_dim
 from likejax.evaluate import check_fit
 from likejax.experiment import Experiment, Optimiser, to_json
+from likejax.keys import KeyLike, as_key
 from likejax.models import build
 from likejax.nn.depth import for_backend, stack
 from likejax.train import guard, sharding
@@ -129,7 +130,7 @@ def fit(
       >>> lj.fit(experiment, lj.load("moons"), key=0).steps
       2
     """
-    check_experiment(experiment, validates=validation is not None)
+    check_experiment(experiment, validates=validation is not None, writes=workdir is not None)
     key = as_key(key)
     build_key, data_key, noise_key, validation_key, sample_key = jax.random.split(key, 5)
     path = None if workdir is None else Path(workdir).expanduser().absolute()
@@ -145,7 +146,7 @@ def fit(
     check_model(experiment, source.examples)
     selects_by = None
     if validation is not None:
-        examples = validation_examples(experiment, validation, train)
+        examples = validation_examples(experiment, validation, source.dataset)
         check_model(experiment, examples)
         selects_by = Validation(examples, experiment.validation_examples, validation_key)
 
@@ -227,7 +228,7 @@ def _begin(experiment: Experiment, train: Dataset, key: Array) -> Density:
         return for_backend(experiment.model)
     build_key, rows_key, initialise_key = jax.random.split(key, 3)
     density = build(experiment.model, key=build_key)
-    count = min(experiment.initialise_with, len(train))
+    count = min(experiment.rows_to_initialise(train.event_shape), len(train))
     rows = np.asarray(jax.random.permutation(rows_key, len(train)))[:count]
     return density.initialise(train.examples[np.sort(rows)], initialise_key)
 

@@ -54,10 +54,15 @@ class Source:
         self.examples = together([examples for _, examples in taken])
         self._check_augmentation(self.examples)
 
+    @property
+    def dataset(self) -> Dataset | None:
+        """The training data as a dataset; ``None`` for an iterable."""
+        return self._train if isinstance(self._train, Dataset) else None
+
     def _first_items(self, items: Iterator[Any]) -> list[tuple[Any, Dataset]]:
         """Items with as many rows as initialization asks for, or all there are; a ready density needs but one."""
         model = self._experiment.model
-        wanted = 1 if isinstance(model, Density) else self._experiment.initialise_with
+        wanted = 1 if isinstance(model, Density) else self._experiment.initialise_with or 256
         shape = getattr(model, "event_shape", None)
         taken: list[tuple[Any, Dataset]] = []
         while sum(len(examples) for _, examples in taken) < wanted:

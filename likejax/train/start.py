@@ -20,12 +20,13 @@ from likejax.train.source import array_dataset, is_array
 from likejax.train.state import take_apart
 
 
-def check_experiment(experiment: Experiment, *, validates: bool) -> None:
+def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -> None:
     """Refuses what is no experiment, and settings that have no meaning in this call.
 
     Args:
       experiment: What ``fit`` was given.
       validates: Whether there is a validation set.
+      writes: Whether there is a directory to write to.
 
     Raises:
       TypeError: If it is no experiment, or its model is neither a config nor a density.
@@ -50,6 +51,9 @@ def check_experiment(experiment: Experiment, *, validates: bool) -> None:
             f"expected a validation set for early_stopping={experiment.early_stopping}: pass validation=, or set "
             "early_stopping to 0"
         )
+    for name in ("samples_every", "tensorboard"):
+        if getattr(experiment, name) and not writes:
+            raise ValueError(f"expected a workdir for {name}={getattr(experiment, name)}, whose files go there")
     if experiment.tensorboard:
         check_tensorboard()
 
@@ -82,13 +86,13 @@ def check_model(experiment: Experiment, examples: Dataset) -> None:
         )
 
 
-def validation_examples(experiment: Experiment, validation: Any, train: Any) -> Dataset:
+def validation_examples(experiment: Experiment, validation: Any, train: Dataset | None) -> Dataset:
     """The validation set as it is looked at.
 
     Args:
       experiment: Says whether images are binarised.
       validation: A dataset or an array.
-      train: Training data, which must not share rows with it if it is a dataset.
+      train: Training data, which must not share rows with it; ``None`` for an iterable.
 
     Raises:
       TypeError: If it is neither.
@@ -102,7 +106,7 @@ def validation_examples(experiment: Experiment, validation: Any, train: Any) -> 
     examples = array_dataset(experiment, validation)
     if examples is not validation:
         examples = dataclasses.replace(examples, split="validation")
-    if isinstance(train, Dataset):
+    if train is not None:
         _check_overlap(train, examples, tolerance=experiment.overlap_tolerance)
     return experiment.as_evaluated(examples) if experiment.binarises else examples
 

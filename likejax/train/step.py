@@ -12,8 +12,8 @@ import optax
 from jaxtyping import Array
 
 from likejax.data.batches import Batch
-from likejax.density import example_keys
 from likejax.experiment import Experiment
+from likejax.keys import example_keys
 from likejax.train import sharding
 from likejax.train.guard import judge
 from likejax.train.state import Arrays, Structure, TrainState, moving_average, put_together
