@@ -195,8 +195,8 @@ def _small_table(name: str, dimensions: int) -> Experiment[FFJORDConfig]:
 def ffjord_redwine() -> Experiment[FFJORDConfig]:
     """FFJORD on the UCI red wine table (1,599 x 11), raw-unit nats, standardised inside.
 
-    Command: ``likejax train ffjord/redwine --data-dir DATA``. Measured on one CPU core, seed 0: test
-    log p = 0.132 +- 0.393 nats, -9.357 standardised (exact, n = 160).
+    Command: ``likejax train ffjord/redwine --data-dir DATA``. Measured by ``python benchmarks/tables.py`` on one CPU
+    core, seed 0: test log p = -0.333 +- 0.405 nats, -9.793 standardised (exact, n = 163).
     """
     return _small_table("redwine", 11)
 
@@ -204,8 +204,8 @@ def ffjord_redwine() -> Experiment[FFJORDConfig]:
 def ffjord_whitewine() -> Experiment[FFJORDConfig]:
     """FFJORD on the UCI white wine table (4,898 x 11), raw-unit nats, standardised inside.
 
-    Command: ``likejax train ffjord/whitewine --data-dir DATA``. Measured on one CPU core, seed 0: test
-    log p = -1.163 +- 0.478 nats, -11.106 standardised (exact, n = 490).
+    Command: ``likejax train ffjord/whitewine --data-dir DATA``. Measured by ``python benchmarks/tables.py`` on one CPU
+    core, seed 0: test log p = -1.294 +- 0.476 nats, -11.248 standardised (exact, n = 505).
     """
     return _small_table("whitewine", 11)
 
@@ -213,8 +213,8 @@ def ffjord_whitewine() -> Experiment[FFJORDConfig]:
 def ffjord_parkinsons() -> Experiment[FFJORDConfig]:
     """FFJORD on the UCI parkinsons table (5,875 x 15), raw-unit nats, standardised inside.
 
-    Command: ``likejax train ffjord/parkinsons --data-dir DATA``. Measured on one CPU core, seed 0: test
-    log p = 31.731 +- 0.250 nats, -1.753 standardised (exact, n = 588).
+    Command: ``likejax train ffjord/parkinsons --data-dir DATA``. Measured by ``python benchmarks/tables.py`` on one CPU
+    core, seed 0: test log p = 31.731 +- 0.250 nats, -1.753 standardised (exact, n = 588).
     """
     return _small_table("parkinsons", 15)
 
