@@ -21,6 +21,7 @@ from likejax.keys import KeyLike as KeyLike
 from likejax.keys import as_key as as_key
 from likejax.keys import example_keys as example_keys
 from likejax.keys import fold_in_each
+from likejax.precision import check_representable
 from likejax.settings import Count, CountOrZero, NonNegative, checked
 
 
@@ -345,6 +346,9 @@ class Density(nnx.Module, abc.ABC):
 
     def _checked_batch(self, batch: Any) -> Array:
         """Examples ``(n, *event_shape)`` to take statistics of, at least one."""
+        is_wide = isinstance(batch, np.ndarray) and batch.dtype == np.float64
+        if is_wide and batch.shape[1:] == self.event_shape and len(batch):
+            check_representable(batch, jnp.zeros(()).dtype)
         flat, shape = self._checked(batch)
         if math.prod(shape) == 0:
             raise ValueError(f"expected at least one example to initialize with, got shape {np.shape(batch)}")

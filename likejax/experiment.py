@@ -52,6 +52,16 @@ class Optimiser(Settings):
     clip_adaptive: NonNegative = 0.0
     """Largest norm of each unit's gradient relative to its weights' (Brock et al., 2021); 0 for no clipping."""
 
+    def _check_together(self):
+        if self.eps_root and self.name == "adamax":
+            raise ValueError(f"expected Optimiser.eps_root=0 for adamax, which has no such term, got {self.eps_root}")
+        default = type(self).decay_rate
+        if self.decay != "exponential" and self.decay_rate != default:
+            raise ValueError(
+                f"expected Optimiser.decay='exponential' for a decay_rate of {self.decay_rate}, got {self.decay!r}, "
+                "which does not use it"
+            )
+
 
 @dataclasses.dataclass(frozen=True)
 class Guard(Settings):
@@ -102,7 +112,7 @@ class Experiment(Settings, Generic[Model]):
     """Steps in all."""
     initialise_with: Count | None = None
     """Training examples for data-dependent initialization; if None, 256 images, or all rows of a table up to 100,000:
-    a column may be constant in a few rows."""
+    a column may be constant in a few rows. Of an iterable the first 256 rows, if None."""
     ema_decay: Fraction = 0.999
     """Decay of the moving average of the parameters, which evaluation uses."""
     validate_every: Count = 1_000

@@ -10,6 +10,23 @@ import numpy as np
 from jax.core import Tracer
 
 
+def refuse_masked(name: str, value: Any) -> None:
+    """Raises a ValueError if an array, or a sequence of arrays, has masked entries: numpy would drop the mask.
+
+    Args:
+      name: What the value is called in the message.
+      value: Anything.
+    """
+    parts = value if isinstance(value, list | tuple) else [value]
+    masked = sum(int(np.ma.count_masked(part)) for part in parts if isinstance(part, np.ma.MaskedArray))
+    masked += sum(part is np.ma.masked for part in parts)
+    if masked:
+        raise ValueError(
+            f"expected {name} without masked entries, got {masked} of them; fill them (x.filled(value)) or leave out "
+            "their rows"
+        )
+
+
 def as_array(name: str, value: Any) -> Any:
     """A numpy or JAX array of numbers from anything array-like.
 
@@ -21,8 +38,7 @@ def as_array(name: str, value: Any) -> Any:
       TypeError: If it holds anything but numbers.
       ValueError: If it is ragged, or has masked entries.
     """
-    if isinstance(value, np.ma.MaskedArray) and np.ma.is_masked(value):
-        raise ValueError(f"expected {name} without masked entries, got {np.ma.count_masked(value)} of them")
+    refuse_masked(name, value)
     if isinstance(value, jax.Array):
         return value
     try:

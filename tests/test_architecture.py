@@ -14,7 +14,7 @@ import likejax
 
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
-    {"settings", "keys", "inputs"},
+    {"settings", "keys", "inputs", "precision"},
     {"density"},
     {"data", "nn", "distributions", "plot"},
     {"bijections"},

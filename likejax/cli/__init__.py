@@ -72,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         _use_compilation_cache()
         _quiet_storage()
         code = COMMANDS[args[0]](args[1:])
-        sys.stdout.flush()
+        if sys.stdout is not None:  # it is None where the shell closed it
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # the reader, such as head, has had enough: nobody is there to be told
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

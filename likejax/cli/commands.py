@@ -64,8 +64,8 @@ def train(args: Sequence[str]) -> int:
         return 0
     print(f"best on validation at step {run.best_step} of {run.steps}")
     evaluation = lj.evaluate(run.density, parts["test"], key=evaluation_key, draws=arguments.draws)
-    print(evaluation)
     (workdir / "evaluation.json").write_text(json.dumps(evaluation.to_dict(), indent=2))
+    print(evaluation)
     if _is_pictured(run.density) and run.density.condition_shape is None:
         with SideProducts().making("drawing samples"):  # the run and its numbers are on disk
             picture = workdir / "samples.png"
@@ -107,9 +107,9 @@ def evaluate(args: Sequence[str]) -> int:
     evaluation = lj.evaluate(
         density, data, key=jax.random.key(arguments.seed), draws=arguments.draws, batch_size=arguments.batch_size
     )
-    print(evaluation)
-    if arguments.json is not None:
+    if arguments.json is not None:  # before the print, which fails where the output goes to a full disk
         arguments.json.write_text(json.dumps(evaluation.to_dict(), indent=2))
+    print(evaluation)
     return 0
 
 

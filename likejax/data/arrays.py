@@ -9,6 +9,8 @@ import numpy as np
 from jaxtyping import Integer, Num
 
 from likejax.density import integer_dtype
+from likejax.inputs import refuse_masked
+from likejax.precision import entry_name
 
 _EXACT_IN_FLOAT32 = 2**24
 _EXACT_IN_FLOAT64 = 2**53
@@ -106,26 +108,11 @@ def whole_numbers(labels: np.ndarray) -> Integer[np.ndarray, "..."]:
     return labels.astype(np.int64)
 
 
-def entry_name(entry: Sequence[int], columns: Sequence[str] | None) -> str:
-    """How messages call an entry of an example: the column of a table, the place in an image."""
-    if len(entry) > 1:
-        return f"entry {tuple(entry)}"
-    named = f" ({columns[entry[0]]!r})" if columns is not None else ""
-    return f"column {entry[0]}{named}"
-
-
 def _array(values: Any, what: str = "examples") -> tuple[np.ndarray, tuple[str, ...] | None]:
     """An array of whatever came, and the names of columns that it has."""
     if hasattr(values, "columns") and hasattr(values, "__getitem__"):
         return _frame(values)
-    if isinstance(values, np.ma.MaskedArray):
-        masked = np.argwhere(np.ma.getmaskarray(values))
-        if len(masked):
-            raise ValueError(
-                f"expected {what} without a mask, got {len(masked)} masked entries, the first at "
-                f"{tuple(int(i) for i in masked[0])}; fill them (x.filled(value)) or leave out their rows"
-            )
-        return values.data, None
+    refuse_masked(what, values)
     if hasattr(values, "toarray"):
         raise TypeError(f"expected a dense array of {what}, got {type(values).__name__}; pass x.toarray()")
     try:
@@ -142,6 +129,7 @@ def _frame(frame: Any) -> tuple[np.ndarray, tuple[str, ...]]:
     names = tuple(str(name) for name in frame.columns)
     arrays = []
     for name, key in zip(names, frame.columns, strict=True):
+        refuse_masked(f"column {name!r}", frame[key])
         column = np.asarray(frame[key])
         if column.dtype.kind == "O":
             column = _from_objects(column, f"column {name!r}")

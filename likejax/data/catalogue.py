@@ -130,8 +130,8 @@ def _are_parts(names: list[str]) -> bool:
 
 def _loose_files(folder: Path) -> list[Path]:
     """Files of a folder that are datasets of their own."""
-    found = [path for path in _files(folder) if path.name.endswith(FILES)]
-    return [path for path in found if not path.name.endswith(TEXT) or layout(path) is not None]
+    found = [path for path in _files(folder) if path.name.lower().endswith(FILES)]
+    return [path for path in found if not path.name.lower().endswith(TEXT) or layout(path) is not None]
 
 
 def _is_pictures(place: Path) -> bool:

@@ -15,7 +15,8 @@ from jaxtyping import Float, Integer, Num
 from likejax.data.arrays import as_labels, as_numbers
 from likejax.data.augment import mutate
 from likejax.data.names import meant
-from likejax.data.precision import check_representable
+from likejax.inputs import refuse_masked
+from likejax.precision import check_representable
 
 SPLITS = ("train", "validation", "test")
 """What the parts of a dataset are called."""
@@ -416,6 +417,7 @@ def _check_channels_last(shape: tuple[int, ...]) -> None:
 
 
 def _weights(weights: Any, count: int) -> Float[np.ndarray, " n"]:
+    refuse_masked("weights", weights)
     weights = np.asarray(weights, np.float64)
     if weights.shape != (count,):
         raise ValueError(f"expected {count} positive finite weights, got shape {weights.shape}")

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from likejax.data.arrays import entry_name
 from likejax.data.dataset import Dataset
 from likejax.data.load import load_parts
-from likejax.data.precision import check_representable, never_varies
 from likejax.data.splits import check_disjoint
+from likejax.precision import check_representable, entry_name, never_varies
 
 _MOST = 12
 """Most names that are listed."""

@@ -26,7 +26,7 @@ FILES = (".npz", ".npy", ".mat", *TEXT)
 """What single files that are datasets are called."""
 _PART = "|".join(sorted(PART_NAMES, key=len, reverse=True))
 _IMAGENET = re.compile(r"(?P<part>train|val)_data(_batch_(?P<number>\d+))?(\.npz)?")
-_IDX = re.compile(rf"(?P<before>.*?)(?P<part>{_PART})-images[-.]idx3-ubyte(\.gz)?")
+_IDX = re.compile(rf"(?P<before>.*?)(?P<part>{_PART})-images[-.]idx3-ubyte(\.gz)?", re.IGNORECASE)
 
 
 def load_folder(folder: Path, name: str) -> dict[str, Dataset]:
@@ -58,11 +58,12 @@ def load_file(path: Path, name: str) -> dict[str, Dataset]:
     Raises:
       FileError: If it is damaged or of another form.
     """
-    if path.suffix == ".npz":
+    suffix = path.suffix.lower()
+    if suffix == ".npz":
         parts = parts_of_arrays(path, formats.read_npz(path))
-    elif path.suffix == ".npy":
+    elif suffix == ".npy":
         parts = {WHOLE: Raw(formats.read_npy(path))}
-    elif path.suffix == ".mat":
+    elif suffix == ".mat":
         parts = _mat_parts(path, WHOLE)
     else:
         parts = {WHOLE: read_delimited(path)}
@@ -199,7 +200,7 @@ _KNOWN = {
 
 
 def _known(name: str) -> _Known:
-    return _KNOWN.get(name.rsplit("/", 1)[-1], _Known())
+    return _KNOWN.get(name.rsplit("/", 1)[-1].lower(), _Known())
 
 
 # --- forms
@@ -216,7 +217,7 @@ def _idx(folder: Path) -> Parts:
         match = _IDX.fullmatch(path.name)
         if match is None:
             continue
-        split = PART_NAMES[match["part"]]
+        split = PART_NAMES[match["part"].lower()]
         if split in parts:
             raise FileError(folder, f"more than one IDX file of images for the part {split!r}")
         images = formats.read_idx(path)
@@ -224,16 +225,16 @@ def _idx(folder: Path) -> Parts:
             raise FileError(path, f"expected images, got {images.dtype} of shape {images.shape}; mislabelled?")
         labels = _idx_labels(path, len(images))
         notes: tuple[str, ...] = ()
-        if match["before"].startswith("emnist-"):  # EMNIST is published lying on its side
+        if match["before"].lower().startswith("emnist-"):  # EMNIST is published lying on its side
             images, notes = np.ascontiguousarray(images.transpose(0, 2, 1)), ("rows and columns exchanged",)
         parts[split] = Raw(images, labels, notes)
     return parts
 
 
 def _idx_labels(images: Path, count: int) -> np.ndarray | None:
-    stem = images.name.removesuffix(".gz").replace("-images", "-labels").replace("idx3", "idx1")
-    for path in (images.with_name(stem), images.with_name(stem + ".gz")):
-        if path.exists():
+    stem = images.name.lower().removesuffix(".gz").replace("-images", "-labels").replace("idx3", "idx1")
+    for path in visible_files(images.parent):
+        if path.name.lower() in (stem, stem + ".gz"):
             labels = formats.read_idx(path)
             if labels.shape != (count,):
                 raise FileError(path, f"expected {count} labels for {images.name}, got shape {labels.shape}")

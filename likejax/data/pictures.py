@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -33,7 +34,8 @@ def parts_in_folder(folder: Path) -> dict[str, Raw]:
 
 def parts_in_zips(folder: Path, pattern: str) -> dict[str, Raw]:
     """Images in zip archives, each distinct picture of a class once: archives that overlap are common."""
-    archives = sorted(path for path in folder.glob(pattern) if not is_hidden([path.name]))
+    named = (path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name.lower(), pattern))
+    archives = sorted(path for path in named if path.is_file() and not is_hidden([path.name]))
     if not archives:
         return {}
     spoken = [split_name(path.stem) for path in archives]

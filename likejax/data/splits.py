@@ -99,8 +99,12 @@ def _completed(parts: dict[str, Dataset]) -> dict[str, Dataset]:
 
 
 def row_hashes(dataset: Dataset) -> np.ndarray:
-    """A stable 64-bit hash of every example, ``uint64`` of shape ``(n,)``."""
-    rows = np.ascontiguousarray(dataset.examples).reshape(len(dataset), -1).view(np.uint8)
+    """A stable 64-bit hash of every example, ``uint64`` of shape ``(n,)``; of floats in single precision."""
+    examples = dataset.examples
+    if dataset.levels is None:
+        with np.errstate(over="ignore"):
+            examples = examples.astype(np.float32) + np.float32(0)  # the zeros of both signs are one
+    rows = np.ascontiguousarray(examples).reshape(len(dataset), -1).view(np.uint8)
     digests = b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows)
     return np.frombuffer(digests, np.uint64)
 

@@ -105,7 +105,9 @@ class FullGaussian(Density):
         rows = dataset.examples.reshape(len(dataset), -1).astype(np.float64)
         if dataset.levels is not None:
             rows = (rows + 0.5) / dataset.levels
-        covariance = np.cov(rows, rowvar=False, bias=True).reshape(rows.shape[1], -1)
+        dataset.check_precision()
+        # shifted first, which changes no covariance: the mean of a large constant column is rounded
+        covariance = np.cov(rows - rows[0], rowvar=False, bias=True).reshape(rows.shape[1], -1)
         extra = (
             1 / (12 * dataset.levels**2)
             if dataset.levels is not None

@@ -8,6 +8,7 @@ import math
 import os
 import signal
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -55,12 +56,13 @@ class Run:
     """What a call of ``fit`` leaves.
 
     Attributes:
-      density: Moving-average weights, those best on validation, or the last without a validation set.
+      density: Moving-average weights, those best on validation, of this call or of the ones before it that the run
+        goes on from; the last if there never was a validation set.
       last: Moving-average weights after the last step.
       experiment: What was run.
       steps: Steps done; fewer than the experiment's if validation stopped the run.
       best_step: Step of ``density``.
-      validation: Validation loss at ``best_step``, bits/dim or nats; ``None`` without a validation set.
+      validation: Validation loss at ``best_step``, bits/dim or nats; ``None`` if there never was a validation set.
       validated_on: The rows that ``validation`` was measured on, in words; ``None`` without a validation set.
       interrupted: Whether Ctrl-C ended the run before its last step.
       history: One record per logged step and validation.
@@ -223,6 +225,12 @@ def _all_written(checkpoints: Checkpoints) -> None:
         raise failure or CheckpointError("another process could not write its checkpoint: see there")
 
 
+def _is_older(record: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint is of a version whose hashes of data left out labels and weights."""
+    major, minor = str(record.get("likejax", "0.0")).split(".")[:2]
+    return (int(major), int(minor)) < (0, 6)
+
+
 def _begin(experiment: Experiment, train: Dataset, key: Array) -> Density:
     if isinstance(experiment.model, Density):
         return for_backend(experiment.model)
@@ -282,7 +290,7 @@ class _Loop:
         items, record = checkpoints.read_last(density | training_items(as_stored))
         for name, what, known in (
             ("key", "another key", [self.origin["key"]]),
-            ("data", "other training data", known_as),
+            ("data", "other training data", known_as if _is_older(record) else known_as[:1]),
         ):
             if record[name] not in known:
                 raise CheckpointError(
@@ -329,7 +337,15 @@ class _Loop:
 
     def _comparable(self, best: Best, done: int) -> Best:
         """The best so far, if what this call validates on compares with what it was measured on; else none."""
-        if best.step == 0 or self.validation is None or self.validation.compares_with(best.measured_on):
+        if best.step == 0:
+            return best
+        if self.validation is None:
+            tell(
+                f"this call has no validation set: the best weights of {self.workdir} stay those of step {best.step}, "
+                f"measured on {described(best.measured_on)}; run.last has the newest"
+            )
+            return best
+        if self.validation.compares_with(best.measured_on):
             return best
         change = (
             f"the best validation of {self.workdir} so far, {best.loss:.4f} {self.unit} at step {best.step}, was "

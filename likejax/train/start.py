@@ -71,6 +71,11 @@ def check_model(experiment: Experiment, examples: Dataset) -> None:
     """
     model = experiment.model
     density = model if isinstance(model, Density) else jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
+    if experiment.levels and experiment.levels != density.levels:
+        raise ValueError(
+            f"expected a model of Experiment.levels={experiment.levels} levels, got one of levels={density.levels}: "
+            "set the two alike, and reduce the data with dataset.reduce_levels (the command line does)"
+        )
     check_fit(density, examples)
     if not take_apart(density)[1]:
         raise ValueError(

@@ -9,8 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float
 
-from likejax.data.arrays import entry_name
-
 LARGEST_LOSS = 1e-3
 """Rounding error of a column, root mean square, as a share of its standard deviation, up to which a type holds it."""
 
@@ -47,6 +45,14 @@ def check_representable(
             f"{rows[:, entry].mean():.10g} and the standard deviation {std[entry]:.3g}, and rounding changes its "
             f"values by {lost[entry]:.3g}{others}. {_mend(rows[:, entry])}"
         )
+
+
+def entry_name(entry: Sequence[int], columns: Sequence[str] | None) -> str:
+    """How messages call an entry of an example: the column of a table, the place in an image."""
+    if len(entry) > 1:
+        return f"entry {tuple(entry)}"
+    named = f" ({columns[entry[0]]!r})" if columns is not None else ""
+    return f"column {entry[0]}{named}"
 
 
 def never_varies(rows: Float[np.ndarray, "n ..."]) -> Bool[np.ndarray, "..."]:
