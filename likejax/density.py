@@ -120,7 +120,7 @@ def bits_per_dim(log_prob: Any, event_shape: int | Sequence[int]) -> Any:
     """
     sizes = event_shape if isinstance(event_shape, Sequence | np.ndarray) else (event_shape,)
     dimensions = math.prod(checked("event_shape", sizes, tuple[Count, ...]))
-    values = log_prob if hasattr(log_prob, "dtype") or isinstance(log_prob, float | int) else np.asarray(log_prob)
+    values = log_prob if isinstance(log_prob, float | int) else as_array("log_prob", log_prob)
     return -values / (dimensions * math.log(2.0))
 
 
@@ -263,7 +263,8 @@ class Density(nnx.Module, abc.ABC):
 
         Integers have no NaN: where the numbers behind a sample of integers are not finite, as when decoding overflows,
         a warning counts these samples and says how to draw them again. If all are lost, as with weights that are NaN,
-        there is an error instead. Continuous samples hold the numbers that are not finite.
+        there is an error instead; in a function that is traced (``jax.jit``) a warning while it runs is all there can
+        be. Continuous samples hold the numbers that are not finite.
 
         Args:
           key: One key, of which sample ``i`` uses ``fold_in(key, i)``; or keys of the shape of the samples, used as

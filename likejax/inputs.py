@@ -94,6 +94,22 @@ def checked_integers(x: Any, levels: int) -> Any:
     return x.astype(x.dtype.newbyteorder("=")) if isinstance(x, np.ndarray) else x
 
 
+def inside_levels(x: Any, levels: int) -> Any:
+    """Which integers are in ``0..levels-1``, elementwise; for traced values, which cannot be refused.
+
+    Args:
+      x: Integers.
+      levels: Number of integer values.
+
+    Returns:
+      Booleans of the shape of ``x``; a single true one where the type of ``x`` holds no others.
+    """
+    limits = jnp.iinfo(x.dtype)
+    if limits.min >= 0 and limits.max < levels:
+        return jnp.ones((), bool)
+    return (x >= 0) & (x < levels)
+
+
 def check_labels(labels: Any, num_classes: int) -> None:
     """Raises unless all labels are integers of ``0..num_classes-1``; labels that are traced cannot be looked at.
 

@@ -323,3 +323,74 @@ def test_the_hardware_generator_keeps_examples_apart(impl):
 def test_parts_of_flows(call, error, message):
     with pytest.raises(error, match=message):
         call()
+
+
+@pytest.mark.parametrize("name", ["vae", "glow", "pixelcnn", "pixel histogram"])
+def test_integers_outside_the_levels_have_no_mass_where_they_cannot_be_refused(name):
+    """A compiled function cannot look at its values, so an impossible image is impossible and no other image."""
+    density = DENSITIES[name].make()
+    x = examples_of(density, 2)
+    bad = x.copy()
+    bad[1, 0, 0, 0] = density.levels
+    values = jax.jit(lambda x: density.log_prob(x, key=KEY))(bad)
+    np.testing.assert_array_equal(np.isinf(values), [False, True])
+    np.testing.assert_allclose(values[0], density.log_prob(x, key=KEY)[0], rtol=5e-6)
+
+
+@pytest.mark.parametrize("offset", [1.7e9, 1e8])
+def test_offsets_that_float32_cannot_hold_are_refused_before_they_are_cast(offset):
+    rows = np.random.default_rng(0).normal(size=(100, 3))
+    rows[:, 1] += offset
+    with pytest.raises(ValueError, match=r"variation float32 holds: column 1.*Subtract an offset"):
+        lj.FullGaussian.fit(lj.Dataset.from_array(rows))
+    with pytest.raises(ValueError, match=r"variation float32 holds: column 1"):
+        VECTOR.initialise(rows, 0)
+
+
+def test_a_large_constant_column_adds_no_noise():
+    """Against the same rows with zeros there: the Gaussian of the other columns is the same."""
+    rows = np.random.default_rng(0).normal(size=(500, 3))
+    values = []
+    for constant in (0.0, 1.7e18):
+        rows[:, 1] = constant
+        gaussian = lj.FullGaussian.fit(rows)
+        values.append(np.asarray(gaussian.log_prob(rows[:20].astype(np.float32))))
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: lj.Flow(lj.bijections.ActNorm(1), (3,)).log_prob(np.zeros((1, 3), np.float32)),
+            ValueError,
+            "1 channels",
+        ),
+        (lambda: lj.Flow(lj.bijections.Standardise(1), (3,)).sample(0), ValueError, "input of 1 channels"),
+        (lambda: lj.bijections.Permutation(np.array([0, 0, 1])), ValueError, r"each of 0\.\.2 once"),
+        (lambda: lj.bijections.ActNorm(0), ValueError, "channels to be an integer of at least 1"),
+        (lambda: lj.bijections.ODE(None), TypeError, "expected dynamics"),
+        (lambda: lj.bijections.ODE(lambda t, z: z, solver="rk4"), TypeError, "expected solver"),
+        (lambda: lj.save(lj.VectorGlowConfig(), "x"), TypeError, "expected a density"),
+        (lambda: lj.save(VECTOR, 3), TypeError, "expected the path of a directory"),
+        (lambda: lj.restore(3), TypeError, "expected the path of a directory"),
+        (lambda: lj.data.hold_out(np.zeros((4, 2))), TypeError, "expected a lj.Dataset"),
+        (lambda: lj.data.check_disjoint(np.zeros((4, 2)), np.zeros((4, 2))), TypeError, "expected a lj.Dataset"),
+        (lambda: lj.load(3), TypeError, "expected the name of a dataset"),
+        (lambda: lj.preset(None), TypeError, "expected the name of a preset"),
+        (lambda: lj.load("digits").take([9999]), ValueError, "expected rows of 0"),
+        (lambda: lj.load("digits").reduce_levels(2.5), TypeError, "levels to be an integer"),
+        (lambda: lj.load("digits").mutate(-1, 0), ValueError, "rate to be a number above 0"),
+        (lambda: lj.Dataset.from_array(np.zeros((2, 2), int), levels=2.5), TypeError, "levels to be an integer"),
+        (lambda: lj.Dataset.from_array([np.ma.array([1.0, 2.0], mask=[0, 1])] * 2), ValueError, "masked entries"),
+        (lambda: lj.bits_per_dim("a", 4), TypeError, "array of numbers"),
+        (lambda: lj.build(lj.GlowConfig, key=0), TypeError, "expected the config of a model"),
+        (lambda: DENSITIES["vae"].make().decode(3), ValueError, "latents in a tuple"),
+        (lambda: lj.FullGaussian(jnp.zeros(3), jnp.eye(2), (3,)), ValueError, "expected a mean of shape"),
+        (lambda: lj.Optimiser(name="adamax", eps_root=1e-8), ValueError, "eps_root=0 for adamax"),
+        (lambda: lj.Optimiser(decay="cosine", decay_rate=0.9), ValueError, "does not use it"),
+    ],
+)
+def test_what_gave_a_raw_exception_or_a_wrong_number(call, error, message):
+    with pytest.raises(error, match=message):
+        call()

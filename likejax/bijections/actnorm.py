@@ -7,9 +7,10 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from likejax.bijections.bijection import Bijection
+from likejax.bijections.bijection import Bijection, check_last_axis
 from likejax.nn.modules import replace
 from likejax.nn.normalisation import ChannelAffine
+from likejax.settings import Count, checked
 
 
 class ActNorm(Bijection):
@@ -23,11 +24,12 @@ class ActNorm(Bijection):
     """
 
     def __init__(self, channels: int):
-        self.affine = ChannelAffine(channels)
+        self.affine = ChannelAffine(checked("channels", channels, Count))
 
     def forward(
         self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
     ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
+        check_last_axis(x, len(self.affine.bias[...]), "ActNorm")
         positions = math.prod(x.shape[:-1])
         shape = (1,) * (x.ndim - 1) + (-1,)
         z = (x + self.affine.bias[...].reshape(shape)) * self.affine.scale().reshape(shape)

@@ -62,6 +62,12 @@ class Bijection(nnx.Module, abc.ABC):
         return self
 
 
+def check_last_axis(x: Array, channels: int, name: str) -> None:
+    """Raises a ValueError unless the last axis is as long as a map has parameters: a shorter one would be broadcast."""
+    if x.ndim == 0 or x.shape[-1] != channels:
+        raise ValueError(f"expected an input of {channels} channels on the last axis for {name}, got shape {x.shape}")
+
+
 def check_bijection(bijection: Any) -> None:
     """Raises a TypeError unless ``bijection`` is one."""
     if not isinstance(bijection, Bijection):

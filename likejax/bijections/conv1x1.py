@@ -6,16 +6,20 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from likejax.bijections.bijection import Bijection
 from likejax.nn.modules import Buffer
+from likejax.settings import Count, checked
 
 _EXACT = jax.lax.Precision.HIGHEST  # an invertible map in reduced precision is no longer inverted by its inverse
 
 
 def _rotation(channels: int, rngs: nnx.Rngs) -> Float[Array, "channels channels"]:
+    channels = checked("channels", channels, Count)
     return jnp.linalg.qr(jax.random.normal(rngs.params(), (channels, channels)))[0]
 
 
@@ -99,6 +103,8 @@ class Permutation(Bijection):
     """
 
     def __init__(self, order: Int[Array, " channels"]):
+        if not isinstance(order, Tracer) and sorted(np.asarray(order).tolist()) != list(range(len(order))):
+            raise ValueError(f"expected each of 0..{len(order) - 1} once in a permutation, got {order}")
         self.order = Buffer(order)
 
     def forward(

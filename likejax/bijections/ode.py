@@ -135,6 +135,10 @@ class ODE(Bijection):
         training_solver: Solver | None = None,
     ):
         end_time = checked("end_time", end_time, Positive)
+        if not callable(dynamics):
+            raise TypeError(f"expected dynamics f(t, z), got {type(dynamics).__name__}")
+        trace, training_trace = (checked("trace", each, Trace | None) for each in (trace, training_trace))
+        solver, training_solver = (checked("solver", each, Solver | None) for each in (solver, training_solver))
         self.dynamics = dynamics
         root = jnp.asarray(math.sqrt(end_time))
         self.sqrt_end_time = nnx.data(nnx.Param(root) if learn_end_time else Buffer(root))

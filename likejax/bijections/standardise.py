@@ -6,9 +6,10 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from likejax.bijections.bijection import Bijection
+from likejax.bijections.bijection import Bijection, check_last_axis
 from likejax.nn.modules import Buffer, replace
 from likejax.nn.normalisation import channel_statistics
+from likejax.settings import Count, checked
 
 
 class Standardise(Bijection):
@@ -22,12 +23,14 @@ class Standardise(Bijection):
     """
 
     def __init__(self, dimensions: int):
+        dimensions = checked("dimensions", dimensions, Count)
         self.mean = Buffer(jnp.zeros(dimensions))
         self.std = Buffer(jnp.ones(dimensions))
 
     def forward(
         self, x: Float[Array, " d"], key: Array | None = None, condition: Array | None = None
     ) -> tuple[Float[Array, " d"], Float[Array, ""]]:
+        check_last_axis(x, len(self.mean[...]), "Standardise")
         return (x - self.mean[...]) / self.std[...], -self.sum_log_std()
 
     def inverse(self, z: Float[Array, " d"], condition: Array | None = None) -> Float[Array, " d"]:

@@ -17,6 +17,7 @@ from likejax.data.augment import mutate
 from likejax.data.names import meant
 from likejax.inputs import refuse_masked
 from likejax.precision import check_representable
+from likejax.settings import Count, CountOrZero, Levels, Probability, checked
 
 SPLITS = ("train", "validation", "test")
 """What the parts of a dataset are called."""
@@ -94,6 +95,7 @@ class Dataset:
           (28, 28, 1)
         """
         check_split(split)
+        levels = None if levels is None else checked("levels", levels, Levels)
         (array, columns, notes), levels = as_numbers(examples, levels=levels)
         names = None if class_names is None else tuple(str(each) for each in class_names)
         if labels is not None:
@@ -220,8 +222,11 @@ class Dataset:
 
     def take(self, rows: Any, *, step: str | None = None) -> Dataset:
         """The examples at ``rows`` (an index array or a slice), noted in the provenance."""
+        try:
+            examples = _frozen(self.examples[rows])
+        except (IndexError, TypeError) as error:
+            raise ValueError(f"expected rows of 0..{len(self) - 1}, a mask of them or a slice: {error}") from error
         labels, weights = (None if each is None else _frozen(each[rows]) for each in (self.labels, self.weights))
-        examples = _frozen(self.examples[rows])
         step = step or f"{len(examples)} of {len(self)} rows"
         return dataclasses.replace(
             self, examples=examples, labels=labels, weights=weights, provenance=(*self.provenance, step)
@@ -229,7 +234,7 @@ class Dataset:
 
     def shuffled(self, seed: int) -> Dataset:
         """The same examples in the order of a permutation by ``seed``."""
-        order = np.random.default_rng(seed).permutation(len(self))
+        order = np.random.default_rng(checked("seed", seed, CountOrZero)).permutation(len(self))
         return self.take(order, step=f"permuted with seed {seed}")
 
     def continuous(self) -> Dataset:
@@ -309,7 +314,7 @@ class Dataset:
         Bits per dimension of data with different levels do not compare. A number that is no divisor of the old one
         makes levels of unequal width, by one old level.
         """
-        old = self._levels()
+        old, levels = self._levels(), checked("levels", levels, Count)
         if not 2 <= levels <= old:
             raise ValueError(f"expected 2 to {old} as the new number of levels, got {levels}")
         self._check_not_binary("reduce")
@@ -325,6 +330,7 @@ class Dataset:
         """
         levels = self._levels()
         self._check_not_binary("binarise")
+        seed = checked("seed", seed, CountOrZero)
         draws = np.random.default_rng([seed, 2]).random(self.examples.shape)
         binary = (draws < self.examples / (levels - 1)).astype(np.uint8)
         made = f"drawn from the grey values with seed {seed}"
@@ -332,7 +338,8 @@ class Dataset:
 
     def mutate(self, rate: float, seed: int) -> Dataset:
         """One fixed draw of the mutation that background models are trained on; see ``data.augment.mutate``."""
-        levels = self._levels()
+        levels, seed = self._levels(), checked("seed", seed, CountOrZero)
+        rate = checked("rate", rate, Probability)
         examples = mutate(self.examples, np.random.default_rng([seed, 3]), levels=levels, rate=rate)
         return self._step(examples, f"mutated at rate {rate} with seed {seed}")
 

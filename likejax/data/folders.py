@@ -78,6 +78,11 @@ def assembled(place: Path, name: str, parts: Mapping[str, Raw]) -> dict[str, Dat
     """
     known = _known(name)
     _check_shapes(place, parts)
+    kinds = {part: raw.examples.dtype.kind == "f" for part, raw in parts.items()}
+    are_images = any(raw.examples.ndim > 2 for raw in parts.values())
+    if are_images and len(set(kinds.values())) > 1:
+        found = ", ".join(f"{part}: {raw.examples.dtype}" for part, raw in parts.items())
+        raise FileError(place, f"expected parts of one type, got floats beside integers ({found}): is one part scaled?")
     dtype = np.result_type(*(raw.examples.dtype for raw in parts.values()))
     examples = {part: raw.examples.astype(dtype, copy=False) for part, raw in parts.items()}
     examples, turned = _channels_last(examples)

@@ -97,6 +97,8 @@ def outline(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> str
 def _found(name: str, folder: Path | None, split: str) -> tuple[dict[str, Dataset], list[str]]:
     """All parts of a dataset, and the steps that stand behind its name."""
     check_split(split)
+    if not isinstance(name, str):
+        raise TypeError(f"expected the name of a dataset, got {type(name).__name__}: lj.datasets() lists them")
     dataset, steps = _without_steps(name, folder)
     return _parts(dataset, folder, _stamp(folder, dataset)), steps
 

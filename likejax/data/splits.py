@@ -7,11 +7,12 @@ import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import numpy as np
 
 from likejax.data.dataset import SPLITS, Dataset, check_split
+from likejax.settings import Range, checked
 
 _CARVING_SEED = 20180709  # any fixed number: the carved rows must be the same on every machine for ever
 
@@ -98,6 +99,11 @@ def _completed(parts: dict[str, Dataset]) -> dict[str, Dataset]:
     return {**carved, **parts}
 
 
+def _check_dataset(dataset: object) -> None:
+    if not isinstance(dataset, Dataset):
+        raise TypeError(f"expected a lj.Dataset, got {type(dataset).__name__}: lj.Dataset.from_array(x) makes one")
+
+
 def row_hashes(dataset: Dataset) -> np.ndarray:
     """A stable 64-bit hash of every example, ``uint64`` of shape ``(n,)``; of floats in single precision."""
     examples = dataset.examples
@@ -144,6 +150,8 @@ def check_disjoint(*parts: Dataset, tolerance: float = 0.0) -> tuple[Overlap, ..
     Returns:
       The overlaps that the tolerance allowed, to be reported; empty without any.
     """
+    for part in parts:
+        _check_dataset(part)
     return check_disjoint_rows(
         *((f"{part.name} {part.split}", row_hashes(part)) for part in parts), tolerance=tolerance
     )
@@ -155,8 +163,7 @@ def check_disjoint_rows(*parts: tuple[str, np.ndarray], tolerance: float = 0.0) 
     Different rows are counted, and compared with the smaller part, so that neither a large part nor repetition hides
     an overlap.
     """
-    if not 0 <= tolerance <= 1:
-        raise ValueError(f"expected an overlap tolerance between 0 and 1, got {tolerance}")
+    tolerance = checked("the overlap tolerance", tolerance, Annotated[float, Range(at_least=0, at_most=1)])
     distinct = [(title, np.unique(hashes)) for title, hashes in parts]
     allowed = []
     for one, other in itertools.combinations(distinct, 2):
@@ -215,6 +222,7 @@ def hold_out(dataset: Dataset) -> tuple[Dataset, Dataset]:
       >>> len(selecting), len(held_out)
       (90, 90)
     """
+    _check_dataset(dataset)
     selecting, held_out = halves(dataset, np.random.default_rng(_CARVING_SEED).permutation(len(dataset)))
 
     def told(name: str, half: Dataset) -> Dataset:

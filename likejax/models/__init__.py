@@ -56,7 +56,7 @@ def build(config: Any, *, key: KeyLike) -> Density:
       >>> lj.build(lj.preset("glow/digits").model, key=jax.random.key(0)).kind
       <Kind.BOUND: 'bound'>
     """
-    if not hasattr(config, "build"):
+    if not hasattr(config, "build") or isinstance(config, type):
         advice = " (lj.preset(name).model is a config)" if isinstance(config, str) else ""
         raise TypeError(f"expected the config of a model, such as lj.GlowConfig(), got {type(config).__name__}{advice}")
     # operation by operation: compiled as one, every config would cost seconds, and a second time just as many

@@ -13,14 +13,10 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from likejax.data.dataset import Dataset
 from likejax.density import Density, Kind, integer_dtype
 from likejax.distributions import standard_normal_log_prob
+from likejax.inputs import inside_levels
 from likejax.models.dequantise import Dequantised
 from likejax.nn.modules import Buffer
 from likejax.settings import Count, NonNegative, checked
-
-
-def _check_dataset(dataset: Any) -> None:
-    if not isinstance(dataset, Dataset):
-        raise TypeError(f"expected a lj.Dataset, got {type(dataset).__name__}: lj.Dataset.from_array(x) makes one")
 
 
 class PixelHistogram(Density):
@@ -41,15 +37,15 @@ class PixelHistogram(Density):
         self.levels = log_probs.shape[-1]
 
     @classmethod
-    def fit(cls, dataset: Dataset) -> PixelHistogram:
-        """The histogram of a dataset of integers.
+    def fit(cls, dataset: Any) -> PixelHistogram:
+        """The histogram of a dataset, or of an array, of integers.
 
         Example:
           >>> import likejax as lj
           >>> lj.PixelHistogram.fit(lj.load("digits")).event_shape
           (8, 8, 1)
         """
-        _check_dataset(dataset)
+        dataset = dataset if isinstance(dataset, Dataset) else Dataset.from_array(dataset)
         if dataset.levels is None:
             raise ValueError(f"expected integer data, {dataset.name!r} is continuous")
         pixels = dataset.examples.reshape(len(dataset), -1).astype(np.int64)
@@ -59,7 +55,8 @@ class PixelHistogram(Density):
         return cls(jnp.asarray(np.log((counts + 1.0) / (len(dataset) + dataset.levels))))
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
-        return jnp.take_along_axis(self.log_probs[...], x[..., None].astype(jnp.int32), axis=-1).sum()
+        log_probs = jnp.take_along_axis(self.log_probs[...], x[..., None].astype(jnp.int32), axis=-1, mode="clip")
+        return jnp.where(inside_levels(x, self.levels).all(), log_probs.sum(), -jnp.inf)
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         gumbel = jax.random.gumbel(key, self.log_probs[...].shape)  # by temperature 0 the most frequent value
@@ -83,13 +80,19 @@ class FullGaussian(Density):
     kind = Kind.EXACT
 
     def __init__(self, mean: Float[Array, " d"], cholesky: Float[Array, "d d"], event_shape: tuple[int, ...]):
+        dimensions = math.prod(event_shape)
+        if jnp.shape(mean) != (dimensions,) or jnp.shape(cholesky) != (dimensions, dimensions):
+            raise ValueError(
+                f"expected a mean of shape ({dimensions},) and a root of shape ({dimensions}, {dimensions}) for events "
+                f"of shape {event_shape}, got {jnp.shape(mean)} and {jnp.shape(cholesky)}"
+            )
         self.mean = Buffer(mean)
         self.cholesky = Buffer(cholesky)
         self.event_shape = tuple(event_shape)
 
     @classmethod
-    def fit(cls, dataset: Dataset, *, ridge: float = 1e-6) -> Density:
-        """The Gaussian of a dataset; of integers, its dequantised form.
+    def fit(cls, dataset: Any, *, ridge: float = 1e-6) -> Density:
+        """The Gaussian of a dataset or an array; of integers, its dequantised form.
 
         For integers the moments are those of ``(x + u) / levels`` with ``u`` uniform, whose variance
         ``1 / (12 levels^2)`` keeps the covariance regular; for continuous data ``ridge`` times the mean variance
@@ -101,7 +104,7 @@ class FullGaussian(Density):
           <Kind.BOUND: 'bound'>
         """
         ridge = checked("ridge", ridge, NonNegative)
-        _check_dataset(dataset)
+        dataset = dataset if isinstance(dataset, Dataset) else Dataset.from_array(dataset)
         rows = dataset.examples.reshape(len(dataset), -1).astype(np.float64)
         if dataset.levels is not None:
             rows = (rows + 0.5) / dataset.levels

@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 from likejax.bijections.bijection import Latent
 from likejax.density import Density, Kind, Terms, check_density, integer_dtype, tell_of_lost
+from likejax.inputs import inside_levels
 from likejax.keys import KeyLike, as_key
 from likejax.models.flow import Flow
 from likejax.nn.modules import replace
@@ -82,9 +83,7 @@ class Dequantised(Density):
     def _mass(self, x: Integer[Array, "*shape"], log_prob: Float[Array, ""]) -> Float[Array, ""]:
         """From the density at a point of a cell to the mass that it stands for; none outside the levels."""
         mass = log_prob - x.size * math.log(self.levels)
-        if jnp.iinfo(x.dtype).min < 0 or jnp.iinfo(x.dtype).max >= self.levels:
-            mass = jnp.where(jnp.all((x >= 0) & (x < self.levels)), mass, -jnp.inf)
-        return mass
+        return jnp.where(inside_levels(x, self.levels).all(), mass, -jnp.inf)
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         return self._draw(key, condition, temperature)[0]

@@ -14,6 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 from likejax.density import Density, Kind, Terms, checked_temperature, integer_dtype, tell_of_lost
 from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_probs, to_unit_scale
+from likejax.inputs import inside_levels
 from likejax.keys import KeyLike, as_key
 from likejax.models import pixelcnn_sampling as sampling
 from likejax.models.pixelcnn_network import PixelCNNNetwork
@@ -139,9 +140,7 @@ class PixelCNN(Density):
 
     def _log_probs(self, x: Array, label: Array | None, key: Array | None) -> Array:
         values = logistic_mixture_log_probs(x, self.mixture(x, label, key), self.levels, self.form)
-        if jnp.iinfo(x.dtype).min < 0 or jnp.iinfo(x.dtype).max >= self.levels:
-            values = jnp.where((x >= 0) & (x < self.levels), values, -jnp.inf)
-        return values
+        return jnp.where(inside_levels(x, self.levels), values, -jnp.inf)
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         return self._log_probs(x, condition, None).sum()

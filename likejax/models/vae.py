@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from likejax.density import Density, Kind, LatentTerms, Terms, combine_draws, integer_dtype
 from likejax.distributions import Form, normal_kl, standard_normal_log_prob
-from likejax.inputs import as_array
+from likejax.inputs import as_array, inside_levels
 from likejax.keys import KeyLike
 from likejax.models.vae_likelihood import Likelihood, LikelihoodName, likelihood
 from likejax.models.vae_network import (
@@ -419,7 +419,12 @@ class VAE(Density):
 
     def _reconstruction(self, outputs: Array, x: Array) -> Float[Array, "*batch"]:
         """``log p(x | z)``, summed over the event."""
-        return self.likelihood.log_prob(outputs, self._as_map(x)).sum((-3, -2, -1))
+        log_prob = self.likelihood.log_prob(outputs, self._as_map(x)).sum((-3, -2, -1))
+        if self.levels is None or not jnp.issubdtype(x.dtype, jnp.integer):
+            return log_prob
+        inside = jnp.broadcast_to(inside_levels(x, self.levels), x.shape)
+        event_axes = tuple(range(-len(self.event_shape), 0))
+        return jnp.where(inside.all(event_axes), log_prob, -jnp.inf)
 
     def weights(self, passed: Pass, x: Num[Array, "..."]) -> Float[Array, "*batch"]:
         """``log p(x | z)`` minus the sampled divergences of the latents that were inferred, nats."""
@@ -556,8 +561,9 @@ class VAE(Density):
         Raises:
           ValueError: If the latents are of other shapes than ``latent_shapes``, or of several batch shapes.
         """
-        if len(latents) != self.depth:
-            raise ValueError(f"expected {self.depth} latents, got {len(latents)}")
+        if not isinstance(latents, tuple | list) or len(latents) != self.depth:
+            given = f"{len(latents)}" if isinstance(latents, tuple | list) else type(latents).__name__
+            raise ValueError(f"expected {self.depth} latents in a tuple, got {given}")
         parts = [as_array("a latent", z) for z in latents]
         batches = set()
         for z, wanted in zip(parts, self.latent_shapes, strict=True):

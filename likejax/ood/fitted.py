@@ -7,7 +7,6 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -22,7 +21,7 @@ from likejax.keys import KeyLike
 from likejax.ood import calibrate
 from likejax.ood.checks import checked_dataset, rows_named
 from likejax.ood.features import Compute, features_of, keys_of
-from likejax.train.checkpoint import checksum_of
+from likejax.train.checkpoint import checksum_of, place_of
 from likejax.train.checkpoint import restore as restore_density
 from likejax.train.checkpoint import save as save_density
 from likejax.train.store import CheckpointError
@@ -231,7 +230,7 @@ class FittedScore:
         Args:
           directory: Where to; created if absent.
         """
-        place = Path(directory).expanduser().absolute()
+        place = place_of(directory)
         place.mkdir(parents=True, exist_ok=True)
         for name, density in self.densities.items():
             save_density(density, place / name)
@@ -272,7 +271,7 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
 
     for density in densities.values():
         check_density(density)
-    place = Path(directory).expanduser().absolute()
+    place = place_of(directory)
     try:
         record = json.loads((place / _RECORD).read_text())
         if record["digest"] != _digest(record):

@@ -20,6 +20,7 @@ def preset(name: str) -> Experiment:
     """The experiment of that name.
 
     Raises:
+      TypeError: If it is no text.
       ValueError: If there is none; the message names those that come near.
 
     Example:
@@ -27,6 +28,8 @@ def preset(name: str) -> Experiment:
       >>> lj.preset("glow/cifar10").model.depth
       32
     """
+    if not isinstance(name, str):
+        raise TypeError(f"expected the name of a preset, got {type(name).__name__}")
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""

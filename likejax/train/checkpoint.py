@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from likejax.density import Density
+from likejax.density import Density, check_density
 from likejax.experiment import Experiment, config_of, from_json, model_record, to_json, with_defaults
 from likejax.models import build
 from likejax.nn.depth import for_backend, stack
@@ -247,7 +247,12 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     names = [name for name in names if were.get(name, _ABSENT) != are.get(name, _ABSENT)]
     # another objective or family has other settings altogether: its name says it
     other_kind = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in ("name", "family", "density")}
-    names = [name for name in names if name.rpartition(".")[0] not in other_kind or (name in were and name in are)]
+    says_it = ("name", "family", "density")
+    names = [
+        name
+        for name in names
+        if name.rpartition(".")[0] not in other_kind or name in were.keys() & are.keys() or name.endswith(says_it)
+    ]
     return [f"{name}: {_shown(were, name)} in the run, {_shown(are, name)} now" for name in names]
 
 
@@ -264,6 +269,17 @@ _ABSENT = object()
 
 def _shown(record: Mapping[str, Any], name: str) -> str:
     return repr(record[name]) if name in record else "not there"
+
+
+def place_of(directory: Any) -> Path:
+    """A folder of the user's as an absolute path.
+
+    Raises:
+      TypeError: If it is no path.
+    """
+    if not isinstance(directory, str | os.PathLike):
+        raise TypeError(f"expected the path of a directory, got {type(directory).__name__}")
+    return Path(directory).expanduser().absolute()
 
 
 def json_of(path: Path) -> dict[str, Any]:
@@ -301,7 +317,8 @@ def save(density: Density, directory: str | os.PathLike[str]) -> None:
       ...     bool(lj.restore(directory).sample(0).shape == density.sample(0).shape)
       True
     """
-    place = Path(directory).expanduser().absolute()
+    check_density(density)
+    place = place_of(directory)
     if (place / RECORD).exists():
         raise CheckpointError(f"{place} holds a run: save the density to a directory of its own")
     _, params, fixed = take_apart(stack(density))
@@ -329,7 +346,7 @@ def restore(directory: str | os.PathLike[str], *, which: Which = "best", density
     Raises:
       CheckpointError: If there is nothing to restore, or no intact checkpoint.
     """
-    place = Path(directory).expanduser().absolute()
+    place = place_of(directory)
     if which not in ("best", "last"):
         raise ValueError(f"expected which to be 'best' or 'last', got {which!r}")
     run = (place / RECORD).exists()

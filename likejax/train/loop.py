@@ -31,6 +31,7 @@ from likejax.train.checkpoint import (
     Checkpoints,
     check_record,
     density_items,
+    place_of,
     state_of,
     training_items,
     write_record,
@@ -135,7 +136,7 @@ def fit(
     check_experiment(experiment, validates=validation is not None, writes=workdir is not None)
     key = as_key(key)
     build_key, data_key, noise_key, validation_key, sample_key = jax.random.split(key, 5)
-    path = None if workdir is None else Path(workdir).expanduser().absolute()
+    path = None if workdir is None else place_of(workdir)
     if path is not None:
         check_record(path, experiment)
     mesh = sharding.device_mesh(experiment.parameter_shards)
