@@ -40,7 +40,7 @@ def idx(array: np.ndarray) -> bytes:
 
 @pytest.mark.parametrize("levels", [1, 65537])
 def test_numbers_of_levels_that_cannot_be(levels):
-    with pytest.raises(ValueError, match="expected 2 to 65536 levels"):
+    with pytest.raises(ValueError, match="levels to be an integer of at least 2 and at most 65536"):
         lj.Dataset.from_array(np.zeros((3, 2, 2), np.int64), levels=levels)
 
 

@@ -76,7 +76,7 @@ def test_integer_tables_say_what_they_are_taken_for():
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        (np.ma.masked_array(np.ones((3, 2)), [[0, 0], [0, 1], [0, 0]]), ValueError, r"1 masked entries.*\(1, 1\)"),
+        (np.ma.masked_array(np.ones((3, 2)), [[0, 0], [0, 1], [0, 0]]), ValueError, "without masked entries, got 1"),
         (np.array([[1.0, 2.0], [3.0, np.inf]]), ValueError, "1 NaN or infinite entries, the first at row 1, column 1"),
         (np.full((3, 2), 2**53 + 1), ValueError, r"up to 2\*\*53.*at row 0, column 0; subtract an offset"),
         (np.full((3, 2, 2), 300), ValueError, "pass levels=N"),
@@ -163,7 +163,7 @@ def test_labels(labels):
         ({"labels": [0.0, np.nan, 1.0]}, "got nan at row 1"),
         ({"labels": ["a", "b", "a"]}, "return_inverse"),
         ({"labels": np.eye(3)}, r"argmax\(1\)"),
-        ({"labels": np.ma.masked_array([0, 1, 2], [0, 1, 0])}, "labels without a mask"),
+        ({"labels": np.ma.masked_array([0, 1, 2], [0, 1, 0])}, "labels without masked entries, got 1"),
         ({"weights": [1, 2]}, r"shape \(2,\)"),
         ({"weights": [1, 0, 2]}, "got 0.0 at row 1"),
     ],

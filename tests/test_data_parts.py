@@ -138,7 +138,7 @@ def test_data_of_few_different_rows_have_a_switch():
 
 def test_tolerance_is_checked():
     for tolerance in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match="tolerance between 0 and 1"):
+        with pytest.raises(ValueError, match="overlap tolerance to be a number of at least 0 and at most 1"):
             check_disjoint_rows(("a", row_hashes(table(numbers(3)))), tolerance=tolerance)
 
 

@@ -168,7 +168,7 @@ class Nameless(lj.Density):
         ({"fpr": -0.1}, ValueError, "expected fpr to be"),
         ({"resamples": -1}, ValueError, "expected resamples to be an integer of at least 0"),
         ({"batch_size": 0}, ValueError, "expected batch_size to be an integer of at least 1"),
-        ({"overlap_tolerance": 2}, ValueError, "tolerance between 0 and 1"),
+        ({"overlap_tolerance": 2}, ValueError, "tolerance to be a number of at least 0 and at most 1"),
         ({"key": "seed"}, TypeError, "expected a key"),
     ],
 )

@@ -156,10 +156,10 @@ def test_tensorboard_that_fails_ends_no_training(tmp_path, monkeypatch):
     assert len(told) == 1
 
 
-def test_without_tensorboard_it_is_said_before_training(monkeypatch):
+def test_without_tensorboard_it_is_said_before_training(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "tensorboardX", None)
     with pytest.raises(ValueError, match=r"pip install 'likejax\[tensorboard\]'"):
-        fit(tensorboard=True)
+        fit(tensorboard=True, workdir=tmp_path)
 
 
 def test_progress_on_a_closed_stream_ends_no_training(monkeypatch):

@@ -123,7 +123,8 @@ def test_another_number_of_rows_does_not_compare(tmp_path):
 
 def test_without_validation_the_stored_best_stays_and_says_what_it_was_measured_on(tmp_path):
     first = fit(EASY, workdir=tmp_path)
-    second = fit(None, workdir=tmp_path, steps=15)
+    with pytest.warns(UserWarning, match=f"no validation set: the best weights .* those of step {first.best_step}"):
+        second = fit(None, workdir=tmp_path, steps=15)
     assert (second.best_step, second.validation) == (first.best_step, first.validation)
     assert second.validated_on == first.validated_on
     assert np.array_equal(second.density.log_scale[...], first.density.log_scale[...])
@@ -210,6 +211,7 @@ def test_a_run_begun_with_a_hash_of_the_examples_alone_is_resumed(tmp_path, monk
     assert weighted.fingerprint() != weighted.examples_fingerprint() == unweighted.fingerprint()
     with monkeypatch.context() as older:
         older.setattr(lj.Dataset, "fingerprint", lj.Dataset.examples_fingerprint)
+        older.setattr("importlib.metadata.version", lambda name: "0.5.0")
         lj.fit(PLAIN, weighted, key=0, workdir=tmp_path / "older")
     longer = dataclasses.replace(PLAIN, steps=12)
     assert lj.fit(longer, weighted, key=0, workdir=tmp_path / "older").steps == 12

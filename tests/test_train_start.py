@@ -240,3 +240,35 @@ def test_strict_modes_of_jax():
     finally:
         jax.config.update("jax_numpy_dtype_promotion", before[0])
         jax.config.update("jax_debug_key_reuse", before[1])
+
+
+def test_weights_or_labels_that_are_added_are_other_data(tmp_path):
+    """A run of this version knows the labels and weights that it was begun with, also that there were none."""
+    experiment = dataclasses.replace(PLAIN, model=POINT_MODEL, steps=2, checkpoint_every=2)
+    rows = POINTS
+    lj.fit(experiment, lj.Dataset.from_array(rows), key=0, workdir=tmp_path)
+    weighted = lj.Dataset.from_array(rows, weights=np.linspace(0.1, 1, len(rows)))
+    with pytest.raises(lj.CheckpointError, match="other training data"):
+        lj.fit(dataclasses.replace(experiment, steps=4), weighted, key=0, workdir=tmp_path)
+
+
+def test_a_ready_density_is_another_model(tmp_path):
+    experiment = dataclasses.replace(PLAIN, model=POINT_MODEL, steps=2, checkpoint_every=2)
+    lj.fit(experiment, POINTS, key=0, workdir=tmp_path)
+    ready = dataclasses.replace(experiment, model=lj.build(POINT_MODEL, key=1))
+    with pytest.raises(lj.CheckpointError, match=r"model\.(density|family)"):
+        lj.fit(ready, POINTS, key=0, workdir=tmp_path)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+@pytest.mark.parametrize("levels", [2, 8])
+def test_levels_of_an_experiment_are_those_of_its_model(levels):
+    with pytest.raises(ValueError, match=rf"Experiment\.levels={levels} levels, got one of levels=4"):
+        lj.fit(dataclasses.replace(PLAIN, model=GLOW, levels=levels), images(), key=0)
+
+
+@pytest.mark.usefixtures("nothing_is_built")
+def test_copies_of_another_type_are_copies():
+    rows = POINTS
+    with pytest.raises(ValueError, match="share no examples"):
+        lj.fit(dataclasses.replace(PLAIN, model=POINT_MODEL), rows, validation=rows[:9].astype(np.float64), key=0)
