@@ -138,7 +138,7 @@ def test_calibration(name, fitted):
     raw = SCORES[name].fit(density_of(name), DIGITS["validation"].take(slice(0, 60)), key=1)
     with pytest.raises(ValueError, match=r"call score = score\.calibrate"):
         raw.threshold(0.1)
-    with pytest.raises(ValueError, match="60 of the 60 of .* the rows the score was fitted on"):
+    with pytest.raises(ValueError, match=r"60 of the 60 of .* the rows the score was fitted on"):
         raw.calibrate(DIGITS["validation"].take(slice(0, 60)), key=2)
 
 
