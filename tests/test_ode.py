@@ -373,7 +373,7 @@ def test_energies_enter_the_loss():
     assert added > 0
     np.testing.assert_allclose(weighted, plain + added, rtol=1e-5)
     glow = lj.build(lj.VectorGlowConfig(depth=1, width=4), key=0)
-    with pytest.raises(ValueError, match="has no such term"):
+    with pytest.raises(ValueError, match="its terms have no part kinetic_energy"):
         lj.NLL(kinetic_weight=1.0)(glow, batch, jax.random.key(0), jnp.zeros((), int))
 
 

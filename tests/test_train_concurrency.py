@@ -159,3 +159,18 @@ def test_a_forked_process_has_a_thread_of_its_own():
         finally:
             os._exit(code)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_a_record_is_written_as_it_was_when_it_was_given(tmp_path):
+    """The training goes on while the storage thread is busy, and what it appends belongs to the next checkpoint."""
+    answers = threading.Event()
+    store = Store(tmp_path, writes=True)
+    try:
+        ask("a disk that is busy", lambda: answers.wait(60))
+        window = [1.0]
+        store.save(3, {"x": {"a": np.zeros(2, np.float32)}}, {"window": window})
+        window.append(2.0)
+    finally:
+        answers.set()
+    store.wait()
+    assert store.record(3)["window"] == [1.0]

@@ -97,7 +97,8 @@ class Store:
         if jax.process_index() != 0:
             return
         what = f"the checkpoint of step {step} in {self.directory} to be written"
-        self._writing = step, ask(what, lambda: self._write(step, items, record))
+        as_it_is_now = json.loads(json.dumps(record))  # the training goes on, and changes what the record holds
+        self._writing = step, ask(what, lambda: self._write(step, items, as_it_is_now))
 
     def replace(self, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Writes a checkpoint that takes the place of all others, which go once it is complete; waits for it.
