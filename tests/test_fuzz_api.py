@@ -442,7 +442,7 @@ def test_datasets():
             result = outcome(lambda e=examples, given=given: lj.Dataset.from_array(e, **given), tally)
             if not judged(values, result):
                 continue
-            expected = np.asarray(examples)
+            expected = np.asarray(examples).astype(np.float64)
             expected = expected if continuous else expected[..., None]
             np.testing.assert_allclose(result.examples, expected, rtol=1e-6)
             assert result.levels == levels
