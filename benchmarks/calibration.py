@@ -21,7 +21,9 @@ from likejax import ood
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("report", type=Path)
     parser.add_argument("--calibration", type=int, default=1000)
     parser.add_argument("--test", type=int, default=1000)
@@ -36,7 +38,9 @@ def main() -> None:
         n, m = a.calibration, a.test
         if n + m > len(values):  # groups are fewer
             n = m = len(values) // 2
-        rates = ood.false_alarm_rates(values, calibration=n, test=m, fpr=a.fpr, repeats=a.repeats, seed=a.seed)
+        rates = ood.false_alarm_rates(
+            values, calibration=n, test=m, fpr=a.fpr, repeats=a.repeats, seed=a.seed
+        )
         k = ood.rank_of_threshold(n, a.fpr)
         law = stats.betabinom(m, k, n + 1 - k)
         low, high = law.ppf([0.05, 0.95]) / m

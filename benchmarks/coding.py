@@ -26,7 +26,9 @@ from likejax.distributions import LogisticMixture, logistic_mixture_log_probs
 
 
 @jax.jit
-def _mixture_at(density: lj.PixelCNN, x: jax.Array, pixel: jax.Array, condition: jax.Array | None) -> LogisticMixture:
+def _mixture_at(
+    density: lj.PixelCNN, x: jax.Array, pixel: jax.Array, condition: jax.Array | None
+) -> LogisticMixture:
     """The distribution of one pixel of every image, ``(n, ...)``."""
     mixture = density.mixture(x, condition)
     width = x.shape[2]
@@ -34,11 +36,15 @@ def _mixture_at(density: lj.PixelCNN, x: jax.Array, pixel: jax.Array, condition:
 
 
 @partial(jax.jit, static_argnames=("channel", "levels", "form"))
-def _probabilities(mixture: LogisticMixture, k: jax.Array, channel: int, levels: int, form: str) -> jax.Array:
+def _probabilities(
+    mixture: LogisticMixture, k: jax.Array, channel: int, levels: int, form: str
+) -> jax.Array:
     """Of all values of a channel given those before it in the pixels ``k``: ``(n, levels)``."""
 
     def of(value: jax.Array) -> jax.Array:
-        return logistic_mixture_log_probs(k.at[:, channel].set(value), mixture, levels, form)[:, channel]  # type: ignore[arg-type]
+        return logistic_mixture_log_probs(k.at[:, channel].set(value), mixture, levels, form)[
+            :, channel
+        ]  # type: ignore[arg-type]
 
     return jnp.exp(jax.vmap(of, out_axes=1)(jnp.arange(levels)))
 
@@ -51,7 +57,11 @@ def _each_probability(density: lj.PixelCNN, x: np.ndarray, condition: np.ndarray
         mixture = _mixture_at(density, jnp.asarray(x), pixel, condition)
         for channel in range(channels):
             probabilities = _probabilities(
-                mixture, jnp.asarray(x[:, i, j].astype(np.int32)), channel, density.levels, density.form
+                mixture,
+                jnp.asarray(x[:, i, j].astype(np.int32)),
+                channel,
+                density.levels,
+                density.form,
             )
             yield (slice(None), i, j, channel), np.asarray(probabilities, np.float32)
 
@@ -67,7 +77,9 @@ def encode(density: lj.PixelCNN, x: np.ndarray, condition: np.ndarray | None = N
     return coder.get_compressed().astype("<u4").tobytes()
 
 
-def decode(density: lj.PixelCNN, text: bytes, n: int, condition: np.ndarray | None = None) -> np.ndarray:
+def decode(
+    density: lj.PixelCNN, text: bytes, n: int, condition: np.ndarray | None = None
+) -> np.ndarray:
     """The ``n`` images of ``encode``, with the same density on the same kind of machine."""
     coder = constriction.stream.queue.RangeDecoder(np.frombuffer(text, "<u4").astype(np.uint32))
     x = np.zeros((n, *density.event_shape), integer_dtype(density.levels))
@@ -85,10 +97,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("images.bin"))
     arguments = parser.parse_args()
     density = lj.restore(arguments.run)
-    assert isinstance(density, lj.PixelCNN), f"expected a PixelCNN to code with, got {type(density).__name__}"
-    test = lj.load(arguments.dataset, split="test", data_dir=arguments.data_dir).take(slice(0, arguments.count))
+    assert isinstance(density, lj.PixelCNN), (
+        f"expected a PixelCNN to code with, got {type(density).__name__}"
+    )
+    test = lj.load(arguments.dataset, split="test", data_dir=arguments.data_dir).take(
+        slice(0, arguments.count)
+    )
     condition = test.labels if density.condition_shape is not None else None
-    stated = float(-np.asarray(density.log_prob(test.examples, condition=condition), np.float64).sum() / math.log(2))
+    stated = float(
+        -np.asarray(density.log_prob(test.examples, condition=condition), np.float64).sum()
+        / math.log(2)
+    )
     start = time.perf_counter()
     arguments.out.write_bytes(encode(density, test.examples, condition))
     wrote = time.perf_counter()
@@ -96,7 +115,9 @@ def main() -> None:
     read = time.perf_counter()
     bits = 8 * arguments.out.stat().st_size
     same = "identical" if (back == test.examples).all() else "NOT identical"
-    print(f"{len(test)} images of {test.name}: stated {stated:.0f} bits, file {bits} bits ({bits / stated - 1:+.3%}),")
+    print(
+        f"{len(test)} images of {test.name}: stated {stated:.0f} bits, file {bits} bits ({bits / stated - 1:+.3%}),"
+    )
     print(
         f"read back {same}; {wrote - start:.1f} s to write, {read - wrote:.1f} s to read; raw {test.examples.nbytes} B"
     )

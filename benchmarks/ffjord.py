@@ -27,7 +27,7 @@ from torch import nn
 from torchdiffeq import odeint_adjoint
 
 import likejax as lj
-from likejax.train.state import put_together, take_apart
+from likejax.nn.state import merge, split
 
 
 class ConcatSquash(nn.Module):
@@ -49,7 +49,9 @@ class Field(nn.Module):
         super().__init__()
         sizes = (config.dimensions, *config.hidden, config.dimensions)
         self.layers = nn.ModuleList(ConcatSquash(a, b) for a, b in itertools.pairwise(sizes))
-        self.activation = {"tanh": torch.tanh, "softplus": nn.functional.softplus}[config.activation]
+        self.activation = {"tanh": torch.tanh, "softplus": nn.functional.softplus}[
+            config.activation
+        ]
         self.noise: torch.Tensor | None = None
 
     def velocity(self, t: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -57,15 +59,22 @@ class Field(nn.Module):
             x = self.activation(layer(t, x))
         return self.layers[-1](t, x)
 
-    def forward(self, t: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, t: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         with torch.enable_grad():
             x = state[0].requires_grad_(True)
             f = self.velocity(t, x)
             if self.noise is None:
-                columns = [torch.autograd.grad(f[:, i].sum(), x, create_graph=True)[0][:, i] for i in range(f.shape[1])]
+                columns = [
+                    torch.autograd.grad(f[:, i].sum(), x, create_graph=True)[0][:, i]
+                    for i in range(f.shape[1])
+                ]
                 trace = sum(columns)
             else:
-                trace = (torch.autograd.grad(f, x, self.noise, create_graph=True)[0] * self.noise).sum(1)
+                trace = (
+                    torch.autograd.grad(f, x, self.noise, create_graph=True)[0] * self.noise
+                ).sum(1)
         return f, trace
 
 
@@ -81,7 +90,9 @@ class FFJORD(nn.Module):
         self.field.noise = torch.randn_like(x) if config.training_trace.probes else None
         times = torch.stack([torch.zeros(()), self.sqrt_end_time**2])
         tolerance = {"rtol": config.training_solver.rtol, "atol": config.training_solver.atol}
-        z, log_det = odeint_adjoint(self.field, (x, torch.zeros(len(x))), times, method="dopri5", **tolerance)
+        z, log_det = odeint_adjoint(
+            self.field, (x, torch.zeros(len(x))), times, method="dopri5", **tolerance
+        )
         return (-0.5 * (z[-1] ** 2 + math.log(2 * math.pi))).sum(1) + log_det[-1]
 
 
@@ -90,7 +101,7 @@ Step = Callable[[np.ndarray], float]
 
 def ours(config: lj.FFJORDConfig, rate: float) -> tuple[Step, Callable[[np.ndarray], float], int]:
     density = lj.build(config, key=0)
-    structure, params, fixed = take_apart(density)
+    structure, params, fixed = split(density)
     rule = optax.adam(rate)
     state = params, rule.init(params), jax.random.key(2)
 
@@ -100,7 +111,7 @@ def ours(config: lj.FFJORDConfig, rate: float) -> tuple[Step, Callable[[np.ndarr
         key, own = jax.random.split(key)
 
         def loss(params):
-            return -put_together(structure, params, fixed).terms(x, key=own).log_prob.mean()
+            return -merge(structure, params, fixed).terms(x, key=own).log_prob.mean()
 
         value, gradient = jax.value_and_grad(loss)(params)
         updates, moments = rule.update(gradient, moments)
@@ -112,7 +123,9 @@ def ours(config: lj.FFJORDConfig, rate: float) -> tuple[Step, Callable[[np.ndarr
         return float(value)
 
     def score(x: np.ndarray) -> float:
-        return -float(np.mean(lj.log_prob_in_chunks(put_together(structure, state[0], fixed), x, batch_size=1000)))
+        return -float(
+            np.mean(lj.log_prob_in_chunks(merge(structure, state[0], fixed), x, batch_size=1000))
+        )
 
     return train, score, sum(leaf.size for leaf in params.values())
 
@@ -150,22 +163,38 @@ def race(config: lj.FFJORDConfig, name: str, rate: float, batch_size: int, steps
             seconds += time.perf_counter() - start
             if number in marks:
                 reached[side].append((seconds, score(test)))
-                print(f"{side:8} step {number:5}  {seconds:7.1f} s  {reached[side][-1][1]:.4f} nats", flush=True)
+                print(
+                    f"{side:8} step {number:5}  {seconds:7.1f} s  {reached[side][-1][1]:.4f} nats",
+                    flush=True,
+                )
     target = max(reached[side][-1][1] for side in reached) + 1e-9
-    times = {side: next(seconds for seconds, nats in marks if nats <= target) for side, marks in reached.items()}
-    print(f"to {target:.4f} nats: " + ", ".join(f"{side} {seconds:.1f} s" for side, seconds in times.items()), end="")
+    times = {
+        side: next(seconds for seconds, nats in marks if nats <= target)
+        for side, marks in reached.items()
+    }
+    print(
+        f"to {target:.4f} nats: "
+        + ", ".join(f"{side} {seconds:.1f} s" for side, seconds in times.items()),
+        end="",
+    )
     print(f", ratio {times['PyTorch'] / times['likejax']:.2f}")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--dimensions", type=int, default=2)
     parser.add_argument("--hidden", type=int, nargs="+", default=[64, 64, 64])
     parser.add_argument("--batch-size", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--in-a-row", type=int, default=5, help="steps of a round")
-    parser.add_argument("--steps", type=int, default=0, help="also train so many steps on the two moons")
-    parser.add_argument("--products", action="store_true", help="compare products with the Jacobian by JVP and VJP")
+    parser.add_argument(
+        "--steps", type=int, default=0, help="also train so many steps on the two moons"
+    )
+    parser.add_argument(
+        "--products", action="store_true", help="compare products with the Jacobian by JVP and VJP"
+    )
     arguments = parser.parse_args()
     torch.manual_seed(0)
     points = arguments.dimensions == 2
@@ -179,16 +208,25 @@ def main() -> None:
         training_solver=solver,
     )
     rng = np.random.default_rng(0)
-    x = lj.load("moons").examples if points else rng.normal(size=(2_000, arguments.dimensions)).astype(np.float32)
+    x = (
+        lj.load("moons").examples
+        if points
+        else rng.normal(size=(2_000, arguments.dimensions)).astype(np.float32)
+    )
     batch = x[: arguments.batch_size]
     if arguments.products:
         reverse = dataclasses.replace(config.training_trace, product="vjp")
-        sides = {"jvp": ours(config, 1e-3), "vjp": ours(dataclasses.replace(config, training_trace=reverse), 1e-3)}
+        sides = {
+            "jvp": ours(config, 1e-3),
+            "vjp": ours(dataclasses.replace(config, training_trace=reverse), 1e-3),
+        }
     else:
         sides = {"likejax": ours(config, 1e-3), "PyTorch": theirs(config, 1e-3)}
     (size,) = {side[2] for side in sides.values()}  # both have the same
     trace = "exact trace" if points else "one Gaussian probe"
-    print(f"{size:,} parameters, batch {len(batch)}, {trace}, rtol {solver.rtol:g}, atol {solver.atol:g};")
+    print(
+        f"{size:,} parameters, batch {len(batch)}, {trace}, rtol {solver.rtol:g}, atol {solver.atol:g};"
+    )
     print(
         f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__},"
     )

@@ -2,7 +2,7 @@
 
     python benchmarks/glow.py [--preset glow/fashion_mnist-small] [--batch-size 16] [--rounds 10]
 
-Both sides get the same architecture, batch size, optimiser (Adam) and thread count. Times are medians over the
+Both sides get the same architecture, batch size, optimizer (Adam) and thread count. Times are medians over the
 rounds; the ratio is PyTorch's time over likejax's, above 1 where likejax is faster. Needs `pip install torch`.
 """
 
@@ -21,7 +21,7 @@ from torch import nn
 from torch.nn import functional
 
 import likejax as lj
-from likejax.train.state import put_together, take_apart
+from likejax.nn.state import merge, split
 
 
 class EdgeConv(nn.Module):
@@ -79,7 +79,9 @@ class Step(nn.Module):
 
 
 def log_normal(x: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
-    return (-0.5 * (math.log(2 * math.pi) + ((x - mean) * torch.exp(-log_std)) ** 2) - log_std).sum((1, 2, 3))
+    return (-0.5 * (math.log(2 * math.pi) + ((x - mean) * torch.exp(-log_std)) ** 2) - log_std).sum(
+        (1, 2, 3)
+    )
 
 
 class Glow(nn.Module):
@@ -92,7 +94,9 @@ class Glow(nn.Module):
         channels = config.event_shape[2]
         for scale in range(config.scales):
             channels *= 4
-            self.steps.append(nn.ModuleList(Step(channels, config.width) for _ in range(config.depth)))
+            self.steps.append(
+                nn.ModuleList(Step(channels, config.width) for _ in range(config.depth))
+            )
             if scale < config.scales - 1:
                 self.priors.append(EdgeConv(channels // 2, channels, 3, zero=True))
                 channels //= 2
@@ -115,8 +119,8 @@ class Glow(nn.Module):
 
 
 def ours(config: lj.GlowConfig, x: np.ndarray):
-    density = lj.build(config, key=0).initialise(x, 1)
-    structure, params, fixed = take_apart(density)
+    density = lj.build(config, key=0).initialize(x, 1)
+    structure, params, fixed = split(density)
     rule = optax.adam(1e-3)
     state = params, rule.init(params)
     keys = lj.example_keys(2, range(len(x)))
@@ -124,7 +128,7 @@ def ours(config: lj.GlowConfig, x: np.ndarray):
     @jax.jit
     def step(state, x):
         def loss(params):
-            return -put_together(structure, params, fixed).terms(x, key=keys).log_prob.mean() / x[0].size
+            return -merge(structure, params, fixed).terms(x, key=keys).log_prob.mean() / x[0].size
 
         params, moments = state
         gradient = jax.grad(loss)(params)
@@ -170,7 +174,9 @@ def main() -> None:
     x = rng.integers(0, config.levels, (arguments.batch_size, *config.event_shape)).astype(np.uint8)
     sides = {"likejax": ours(config, x), "PyTorch": theirs(config, x)}
     assert len({side[2] for side in sides.values()}) == 1, "the two networks differ in size"
-    print(f"{arguments.preset}, batch {len(x)}, {sides['likejax'][2]:,} parameters; {platform.processor() or 'cpu'},")
+    print(
+        f"{arguments.preset}, batch {len(x)}, {sides['likejax'][2]:,} parameters; {platform.processor() or 'cpu'},"
+    )
     print(
         f"jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, {torch.get_num_threads()} threads"
     )

@@ -29,7 +29,9 @@ def errors(expected: np.ndarray, x: np.ndarray, known: np.ndarray) -> tuple[floa
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("run", type=Path)
     parser.add_argument("--data-dir", type=Path, default=None)
     parser.add_argument("--images", type=int, default=1_000)
@@ -39,26 +41,41 @@ def main() -> None:
     density = lj.restore(arguments.run)
     assert isinstance(density, lj.VAE)
     experiment = lj.experiment.from_json((arguments.run / "experiment.json").read_text())
-    parts = {s: lj.load(experiment.dataset, split=s, data_dir=arguments.data_dir) for s in ("train", "test")}
+    parts = {
+        s: lj.load(experiment.dataset, split=s, data_dir=arguments.data_dir)
+        for s in ("train", "test")
+    }
     train, test = (experiment.as_evaluated(parts[s]) for s in ("train", "test"))
     x = test.examples[: arguments.images]
     mean = np.broadcast_to(train.examples.mean(0), x.shape)
     height = x.shape[1]
     rng = np.random.default_rng(0)
-    masks = {f"{share:.0%} of the pixels": rng.random(x.shape) >= share for share in (0.2, 0.5, 0.8)}
-    masks["the lower half"] = np.broadcast_to(np.arange(height)[:, None, None] < height // 2, x.shape)
+    masks = {
+        f"{share:.0%} of the pixels": rng.random(x.shape) >= share for share in (0.2, 0.5, 0.8)
+    }
+    masks["the lower half"] = np.broadcast_to(
+        np.arange(height)[:, None, None] < height // 2, x.shape
+    )
     rows = []
     for name, known in masks.items():
         filled = np.concatenate(
             [
                 np.asarray(
-                    density.impute(x[i : i + 250], known[i : i + 250], key=jax.random.key(i), sweeps=arguments.sweeps)
+                    density.impute(
+                        x[i : i + 250],
+                        known[i : i + 250],
+                        key=jax.random.key(i),
+                        sweeps=arguments.sweeps,
+                    )
                 )
                 for i in range(0, len(x), 250)
             ]
         )
         ours, theirs = errors(filled, x, known), errors(mean, x, known)
-        print(f"{name:20} {ours[0]:.4f} ± {ours[1]:.4f}   pixel mean {theirs[0]:.4f} ± {theirs[1]:.4f}", flush=True)
+        print(
+            f"{name:20} {ours[0]:.4f} ± {ours[1]:.4f}   pixel mean {theirs[0]:.4f} ± {theirs[1]:.4f}",
+            flush=True,
+        )
         rows += [np.where(known, x, 0.5)[:16], filled[:16]]
     if arguments.out is not None:
         images = np.rint(255 * np.concatenate([x[:16], *rows])).astype(np.uint8)

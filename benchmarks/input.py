@@ -51,7 +51,9 @@ def waiting_share(preset: str, steps: int, batch_size: int) -> tuple[float, floa
 def drawing_speed(augment: tuple[str, ...], *, batch_size: int = 512, batches: int = 40) -> float:
     """Examples a second that one thread draws, augments and puts on the device."""
     images = np.random.default_rng(0).integers(0, 256, (50_000, 32, 32, 3), np.uint8)
-    stream = DatasetBatches(lj.Dataset.from_array(images), batch_size, position=Position(0, 0, 0), augment=augment)
+    stream = DatasetBatches(
+        lj.Dataset.from_array(images), batch_size, position=Position(0, 0, 0), augment=augment
+    )
     mesh = sharding.device_mesh()
     began = time.perf_counter()
     for _ in range(batches):
@@ -60,17 +62,23 @@ def drawing_speed(augment: tuple[str, ...], *, batch_size: int = 512, batches: i
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="glow/digits")
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--batch-size", type=int, default=0, help="the preset's if 0")
     arguments = parser.parse_args()
     print(f"{platform.processor() or platform.machine()}, jax {jax.__version__}, {jax.devices()}")
     wait, step = waiting_share(arguments.preset, arguments.steps, arguments.batch_size)
-    print(f"{arguments.preset}: waits {1e3 * wait:.3f} ms of {1e3 * step:.1f} ms a step, {wait / step:.2%}")
+    print(
+        f"{arguments.preset}: waits {1e3 * wait:.3f} ms of {1e3 * step:.1f} ms a step, {wait / step:.2%}"
+    )
     for augment in ((), ("flip",), ("flip", "shift"), ("mutate:0.2",)):
         rate = drawing_speed(augment)
-        print(f"32x32x3, batches of 512, augment {', '.join(augment) or 'nothing'}: {rate:,.0f} examples/s")
+        print(
+            f"32x32x3, batches of 512, augment {', '.join(augment) or 'nothing'}: {rate:,.0f} examples/s"
+        )
 
 
 if __name__ == "__main__":

@@ -27,10 +27,10 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import likejax as lj
 from likejax.distributions import LogisticMixture
-from likejax.models import pixelcnn_sampling as sampling
+from likejax.models.pixelcnn import sampling
 from likejax.nn.modules import replace
+from likejax.nn.state import merge, split
 from likejax.nn.weight_norm import fold_weights
-from likejax.train.state import put_together, take_apart
 
 # PyTorch, written plainly after the official code
 
@@ -42,7 +42,9 @@ def concat_elu(x: torch.Tensor) -> torch.Tensor:
 class Down(nn.Module):
     """A convolution that sees its row and those above."""
 
-    def __init__(self, channels: int, features: int, size: tuple[int, int] = (2, 3), stride: int = 1):
+    def __init__(
+        self, channels: int, features: int, size: tuple[int, int] = (2, 3), stride: int = 1
+    ):
         super().__init__()
         side = (size[1] - 1) // 2
         self.padding = (side, side, size[0] - 1, 0)
@@ -55,7 +57,9 @@ class Down(nn.Module):
 class Right(nn.Module):
     """A convolution that sees its pixel and those to the left and above."""
 
-    def __init__(self, channels: int, features: int, size: tuple[int, int] = (2, 2), stride: int = 1):
+    def __init__(
+        self, channels: int, features: int, size: tuple[int, int] = (2, 2), stride: int = 1
+    ):
         super().__init__()
         self.padding = (size[1] - 1, 0, size[0] - 1, 0)
         self.convolution = weight_norm(nn.Conv2d(channels, features, size, stride))
@@ -99,11 +103,16 @@ class PixelCNN(nn.Module):
         self.config = config
         channels, filters, dropout = config.event_shape[2], config.filters, config.dropout
         self.u_first = Down(channels + 1, filters)
-        self.ul_row, self.ul_left = Down(channels + 1, filters, (1, 3)), Right(channels + 1, filters, (2, 1))
+        self.ul_row, self.ul_left = (
+            Down(channels + 1, filters, (1, 3)),
+            Right(channels + 1, filters, (2, 1)),
+        )
         r, last = config.blocks, config.resolutions - 1
 
         def blocks(kind: type, sides: int, count: int) -> nn.ModuleList:
-            return nn.ModuleList(Block(kind, filters, sides * filters, dropout) for _ in range(count))
+            return nn.ModuleList(
+                Block(kind, filters, sides * filters, dropout) for _ in range(count)
+            )
 
         self.up_u = nn.ModuleList(blocks(Down, 0, r) for _ in range(last + 1))
         self.up_ul = nn.ModuleList(blocks(Right, 1, r) for _ in range(last + 1))
@@ -113,7 +122,9 @@ class PixelCNN(nn.Module):
         self.down_ul = nn.ModuleList(blocks(Right, 2, r + (s > 0)) for s in range(last + 1))
         self.grow_u = nn.ModuleList(Up(filters, (2, 3)) for _ in range(last))
         self.grow_ul = nn.ModuleList(Up(filters, (2, 2)) for _ in range(last))
-        self.out = weight_norm(nn.Conv2d(filters, LogisticMixture.size(channels, config.mixtures), 1))
+        self.out = weight_norm(
+            nn.Conv2d(filters, LogisticMixture.size(channels, config.mixtures), 1)
+        )
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         x = torch.cat([image, torch.ones_like(image[:, :1])], 1)
@@ -157,13 +168,17 @@ class PixelCNN(nn.Module):
             for d in range(c):
                 mean = mean + coefficients[:, pair] * x[:, d, :, :, None]
                 pair += 1
-            centred, inverse = x[:, c, :, :, None] - mean, torch.exp(-log_scales[:, c])
-            upper, lower = inverse * (centred + 0.5 / half), inverse * (centred - 0.5 / half)
-            difference, middle = torch.sigmoid(upper) - torch.sigmoid(lower), inverse * centred
+            centered, inverse = x[:, c, :, :, None] - mean, torch.exp(-log_scales[:, c])
+            upper, lower = inverse * (centered + 0.5 / half), inverse * (centered - 0.5 / half)
+            difference, middle = torch.sigmoid(upper) - torch.sigmoid(lower), inverse * centered
             density = middle - log_scales[:, c] - 2 * functional.softplus(middle) - np.log(half)
             inner = torch.where(difference > 1e-5, torch.log(difference.clamp(min=1e-12)), density)
-            ends = torch.where(k[:, c, :, :, None] > 2 * half - 0.5, -functional.softplus(lower), inner)
-            total = total + torch.where(k[:, c, :, :, None] < 0.5, -functional.softplus(-upper), ends)
+            ends = torch.where(
+                k[:, c, :, :, None] > 2 * half - 0.5, -functional.softplus(lower), inner
+            )
+            total = total + torch.where(
+                k[:, c, :, :, None] < 0.5, -functional.softplus(-upper), ends
+            )
         return torch.logsumexp(total, -1).sum((1, 2))
 
     def draw(self, outputs: torch.Tensor) -> torch.Tensor:
@@ -178,7 +193,9 @@ class PixelCNN(nn.Module):
                 mean = mean + coefficients[:, pair].gather(-1, best)[..., 0] * value
                 pair += 1
             u = torch.rand_like(mean).clamp(1e-5, 1 - 1e-5)
-            value = mean + torch.exp(log_scales[:, c].gather(-1, best)[..., 0]) * (torch.log(u) - torch.log1p(-u))
+            value = mean + torch.exp(log_scales[:, c].gather(-1, best)[..., 0]) * (
+                torch.log(u) - torch.log1p(-u)
+            )
             values.append((torch.round((value.clamp(-1, 1) + 1) * half)) / half - 1)
         return torch.stack(values, 1)
 
@@ -189,16 +206,20 @@ class PixelCNN(nn.Module):
 def training(preset: str, batch_size: int, rounds: int) -> None:
     """A step of Adam and a ``log_prob`` of the same network on both sides."""
     config = lj.preset(preset).model
-    x = np.random.default_rng(0).integers(0, config.levels, (batch_size, *config.event_shape)).astype(np.uint8)
+    x = (
+        np.random.default_rng(0)
+        .integers(0, config.levels, (batch_size, *config.event_shape))
+        .astype(np.uint8)
+    )
     density = lj.build(config, key=0)
-    structure, params, fixed = take_apart(density)
+    structure, params, fixed = split(density)
     rule, keys = optax.adam(1e-3), lj.example_keys(2, range(batch_size))
     state = params, rule.init(params)
 
     @jax.jit
     def step(state, x):
         def loss(params):
-            return -put_together(structure, params, fixed).terms(x, key=keys).log_prob.mean() / x[0].size
+            return -merge(structure, params, fixed).terms(x, key=keys).log_prob.mean() / x[0].size
 
         params, moments = state
         updates, moments = rule.update(jax.grad(loss)(params), moments)
@@ -209,7 +230,10 @@ def training(preset: str, batch_size: int, rounds: int) -> None:
         state = jax.block_until_ready(step(state, x))
 
     model = PixelCNN(config)
-    theirs, data = torch.optim.Adam(model.parameters(), 1e-3), torch.as_tensor(x.transpose(0, 3, 1, 2).copy()).float()
+    theirs, data = (
+        torch.optim.Adam(model.parameters(), 1e-3),
+        torch.as_tensor(x.transpose(0, 3, 1, 2).copy()).float(),
+    )
 
     def train_torch():
         theirs.zero_grad()
@@ -281,8 +305,12 @@ def torch_naive_seconds(config: lj.PixelCNNConfig, batch: int, count: int) -> fl
 
 def samplers(config: lj.PixelCNNConfig, batches: list[int], count: int) -> None:
     density = lj.build(config, key=0)
-    noise = np.random.default_rng(0).integers(0, config.levels, (16, *config.event_shape)).astype(np.uint8)
-    density = density.initialise(noise, 1)
+    noise = (
+        np.random.default_rng(0)
+        .integers(0, config.levels, (16, *config.event_shape))
+        .astype(np.uint8)
+    )
+    density = density.initialize(noise, 1)
     print(f"sampling {config.event_shape}, {config.filters} filters, {config.blocks} blocks")
     for batch in batches:
         cached = sampler_seconds(density, batch)
@@ -301,7 +329,9 @@ def main() -> None:
     parser.add_argument("--preset", default="pixelcnn/fashion_mnist-small")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--sampling", action="store_true", help="time the samplers at 32x32x3 instead")
+    parser.add_argument(
+        "--sampling", action="store_true", help="time the samplers at 32x32x3 instead"
+    )
     parser.add_argument("--filters", type=int, default=32)
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--naive-pixels", type=int, default=16)

@@ -16,7 +16,9 @@ def timed(work: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
-def compare(what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 1) -> None:
+def compare(
+    what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 1
+) -> None:
     """Prints medians, and the ratio of the second side's time to the first's, after two rounds to warm up.
 
     In a round each side works ``in_a_row`` times, of which the mean counts.
@@ -29,6 +31,8 @@ def compare(what: str, sides: dict[str, Callable[[], object]], rounds: int, *, i
             if number >= 2:
                 times[name].append(elapsed)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    low, middle, high = np.quantile([b / a for a, b in zip(*times.values(), strict=True)], [0.25, 0.5, 0.75])
+    low, middle, high = np.quantile(
+        [b / a for a, b in zip(*times.values(), strict=True)], [0.25, 0.5, 0.75]
+    )
     shown = "   ".join(f"{name} {1e3 * value:8.1f} ms" for name, value in medians.items())
     print(f"{what:14} {shown}   ratio {middle:.2f} (quartiles {low:.2f}-{high:.2f})", flush=True)

@@ -20,21 +20,25 @@ import jax
 from flax import nnx
 
 import likejax as lj
-from likejax.train.state import take_apart
+from likejax.nn.state import split
 
 
 def parameters(config: Any) -> int:
     density = nnx.eval_shape(lambda: lj.build(config, key=jax.random.key(0)))
-    return sum(math.prod(leaf.shape) for leaf in take_apart(density)[1].values())
+    return sum(math.prod(leaf.shape) for leaf in split(density)[1].values())
 
 
 def real_nvp_of_size(dimensions: int, size: int) -> lj.VectorGlowConfig:
-    configs = [lj.VectorGlowConfig(dimensions=dimensions, depth=8, width=width) for width in range(4, 129)]
+    configs = [
+        lj.VectorGlowConfig(dimensions=dimensions, depth=8, width=width) for width in range(4, 129)
+    ]
     return min(configs, key=lambda config: abs(parameters(config) - size))
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("--out", type=Path, default=Path("tables"))
     parser.add_argument("--names", nargs="+", default=["redwine", "whitewine", "parkinsons"])
@@ -42,16 +46,22 @@ def main() -> None:
     record = {}
     for name in arguments.names:
         parts = {
-            s: lj.load(f"uci/{name}", split=s, data_dir=arguments.data_dir) for s in ("train", "validation", "test")
+            s: lj.load(f"uci/{name}", split=s, data_dir=arguments.data_dir)
+            for s in ("train", "validation", "test")
         }
         experiment = lj.preset(f"ffjord/{name}")
         runs, sizes = {}, {}
 
         def fit(
-            label: str, experiment: lj.Experiment, parts: dict[str, lj.Dataset] = parts, name: str = name
+            label: str,
+            experiment: lj.Experiment,
+            parts: dict[str, lj.Dataset] = parts,
+            name: str = name,
         ) -> lj.Run:
             workdir = arguments.out / name / label
-            return lj.fit(experiment, parts["train"], validation=parts["validation"], workdir=workdir, key=0)
+            return lj.fit(
+                experiment, parts["train"], validation=parts["validation"], workdir=workdir, key=0
+            )
 
         size = parameters(experiment.model)
         runs["FFJORD"], sizes["FFJORD"] = fit("ffjord", experiment).density, size
@@ -62,7 +72,7 @@ def main() -> None:
                 dataclasses.replace(
                     experiment,
                     model=real_nvp,
-                    optimiser=dataclasses.replace(experiment.optimiser, learning_rate=rate),
+                    optimizer=dataclasses.replace(experiment.optimizer, learning_rate=rate),
                 ),
             )
             for rate in (5e-4, 2e-3)
@@ -78,7 +88,9 @@ def main() -> None:
                 if label == "FFJORD"
                 else f"   FFJORD is better by {against.difference:.3f} ± {against.standard_error:.3f}"
             )
-            print(f"{name:10} {label:8} {sizes[label]:7,} parameters   {result}{better}", flush=True)
+            print(
+                f"{name:10} {label:8} {sizes[label]:7,} parameters   {result}{better}", flush=True
+            )
         record[name] = {label: result.to_dict() for label, result in results.items()}
     (arguments.out / "tables.json").write_text(json.dumps(record, indent=2))
 

@@ -18,7 +18,7 @@ import numpy as np
 
 import likejax as lj
 from likejax import plot
-from likejax.data.toys import TOYS, toy
+from likejax.data.sources.toys import TOYS, toy
 
 SIDE, CELLS = 6.0, 240
 
@@ -32,7 +32,9 @@ def true_log_probs(name: str, points: np.ndarray) -> np.ndarray:
     if name == "checkerboard":
         return np.full(len(points), -np.log(32))
     edges = np.linspace(-8, 8, 534)
-    counts = sum(np.histogram2d(*toy(name, 4_000_000, seed=seed).T, bins=edges)[0] for seed in range(77, 93))
+    counts = sum(
+        np.histogram2d(*toy(name, 4_000_000, seed=seed).T, bins=edges)[0] for seed in range(77, 93)
+    )
     counts = counts + 0.1
     density = counts / counts.sum() / (edges[1] - edges[0]) ** 2
     cells = np.clip(np.digitize(points, edges) - 1, 0, len(edges) - 2)
@@ -40,7 +42,7 @@ def true_log_probs(name: str, points: np.ndarray) -> np.ndarray:
 
 
 def grid(side: float, cells: int) -> np.ndarray:
-    """Centres of square cells, ``(cells, cells, 2)``, first axis upwards."""
+    """Centers of square cells, ``(cells, cells, 2)``, first axis upwards."""
     ticks = (np.arange(cells) + 0.5) / cells * 2 * side - side
     return np.stack(np.meshgrid(ticks, ticks), -1).astype(np.float32)
 
@@ -48,13 +50,17 @@ def grid(side: float, cells: int) -> np.ndarray:
 def study(name: str, out: Path) -> tuple[dict[str, Any], lj.Density]:
     """Trains one and measures it."""
     train, validation, test = (lj.load(name, split=s) for s in ("train", "validation", "test"))
-    run = lj.fit(lj.preset(f"ffjord/{name}"), train, validation=validation, workdir=out / name, key=0)
+    run = lj.fit(
+        lj.preset(f"ffjord/{name}"), train, validation=validation, workdir=out / name, key=0
+    )
     density = run.density
     evaluation = lj.evaluate(density, test, batch_size=1_000)
     points = grid(SIDE, CELLS)
     log_probs = lj.log_prob_in_chunks(density, points.reshape(-1, 2), batch_size=2_400)
     true = true_log_probs(name, test.examples)
-    excess = true - evaluation.log_prob  # its mean is the divergence of the model from the distribution
+    excess = (
+        true - evaluation.log_prob
+    )  # its mean is the divergence of the model from the distribution
     row = {
         "nats": -evaluation.mean,
         "error": evaluation.standard_error,
@@ -62,7 +68,9 @@ def study(name: str, out: Path) -> tuple[dict[str, Any], lj.Density]:
         "above": excess.mean(),
         "above error": excess.std(ddof=1) / np.sqrt(len(excess)),
         "mass": float(np.exp(log_probs).sum() * (2 * SIDE / CELLS) ** 2),
-        "evaluations": lj.function_evaluations(density, train.examples[:100], key=jax.random.key(1))._asdict(),
+        "evaluations": lj.function_evaluations(
+            density, train.examples[:100], key=jax.random.key(1)
+        )._asdict(),
     }
     print(
         f"{name:13} -log p {row['nats']:.4f} ± {row['error']:.4f}   entropy (same points) {row['entropy']:.4f}   "
@@ -81,21 +89,30 @@ def flow_picture(name: str, density: lj.Density) -> Any:
     (repeated,) = density.bijection.bijections
     ode = repeated.blocks.blocks[0]
     points = grid(SIDE / 1.2, 21)
-    velocities = {f"t = {part:g} T": np.asarray(ode.velocity(part, points)) for part in (0.0, 0.5, 1.0)}
+    velocities = {
+        f"t = {part:g} T": np.asarray(ode.velocity(part, points)) for part in (0.0, 0.5, 1.0)
+    }
     data = lj.load(name, split="test").examples[:150]
     paths = jax.jit(jax.vmap(lambda x: ode.path(x, np.linspace(0, 1, 11)), out_axes=1))(data)
-    return plot.field(velocities, np.asarray(paths), side=SIDE / 1.2, title=f"The vector field of ffjord/{name}")
+    return plot.field(
+        velocities, np.asarray(paths), side=SIDE / 1.2, title=f"The vector field of ffjord/{name}"
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--out", type=Path, default=Path("toys"))
     parser.add_argument("--names", nargs="+", default=list(TOYS), choices=list(TOYS))
     arguments = parser.parse_args()
     rows, densities = {}, {}
     for name in arguments.names:
         rows[name], densities[name] = study(name, arguments.out)
-    pictures = {name: {part: row.pop(part) for part in ("density", "samples", "data")} for name, row in rows.items()}
+    pictures = {
+        name: {part: row.pop(part) for part in ("density", "samples", "data")}
+        for name, row in rows.items()
+    }
     title = "Model densities, samples of the models, data"
     plot.plane(pictures, side=4.5, title=title).savefig(arguments.out / "plane.png", dpi=130)
     first = arguments.names[0]

@@ -27,15 +27,15 @@ from torch.nn.utils.parametrizations import weight_norm
 
 import likejax as lj
 from likejax.models.vae import VAE
-from likejax.models.vae_network import ResidualBlock
+from likejax.models.vae.network import ResidualBlock
+from likejax.nn.state import merge, split
 from likejax.nn.weight_norm import WeightNormConvolution
-from likejax.train.state import put_together, take_apart
 
 # PyTorch, written plainly after the official code
 
 
 class Convolution(nn.Module):
-    """A weight-normalised convolution with the geometry of a likejax layer, whose weights it starts with."""
+    """A weight-normalized convolution with the geometry of a likejax layer, whose weights it starts with."""
 
     def __init__(self, layer: WeightNormConvolution):
         super().__init__()
@@ -68,7 +68,7 @@ class Convolution(nn.Module):
 
 
 class Dense(nn.Module):
-    """A weight-normalised dense layer of a likejax layer; maps are flattened with the channels last."""
+    """A weight-normalized dense layer of a likejax layer; maps are flattened with the channels last."""
 
     def __init__(self, layer: WeightNormConvolution):
         super().__init__()
@@ -136,8 +136,12 @@ class TorchVAE(nn.Module):
         self.down = nn.ModuleList(nn.ModuleList(Block(b) for b in stage.blocks) for stage in down)
         self.posteriors = nn.ModuleList(Gaussian(stage.posterior) for stage in up)
         self.priors = nn.ModuleList(Gaussian(stage.prior_layer) for stage in down[:-1])
-        self.to_next = nn.ModuleList(nn.Identity() if s.to_map is None else Dense(s.to_map) for s in up)
-        self.to_map = nn.ModuleList(nn.Identity() if s.to_map is None else Dense(s.to_map) for s in down)
+        self.to_next = nn.ModuleList(
+            nn.Identity() if s.to_map is None else Dense(s.to_map) for s in up
+        )
+        self.to_map = nn.ModuleList(
+            nn.Identity() if s.to_map is None else Dense(s.to_map) for s in down
+        )
         self.dense = [s.to_map is not None for s in down]
         self.shapes = [s.shape for s in up]
         self.likelihood = Convolution(density.likelihood.layer)
@@ -163,19 +167,27 @@ class TorchVAE(nn.Module):
                 mean, prior_std = torch.zeros_like(z), torch.ones_like(z)
             else:
                 mean, prior_std = self.priors[i](d)
-            log_ratio = 0.5 * (((z - mean) / prior_std) ** 2 - noise[i] ** 2) + prior_std.log() - std.log()
+            log_ratio = (
+                0.5 * (((z - mean) / prior_std) ** 2 - noise[i] ** 2) + prior_std.log() - std.log()
+            )
             kl = kl + log_ratio.flatten(1).sum(1)
             d = self.spread(self.to_map[i](z), i) if self.dense[i] else z
             for block in self.down[i]:
                 d = block(d, queue.pop(0) if queue and i < depth - 1 else None)
                 queue.append(d)
         logits = self.likelihood(functional.relu(d))
-        reconstruction = -functional.binary_cross_entropy_with_logits(logits, x, reduction="none").flatten(1).sum(1)
+        reconstruction = (
+            -functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
+            .flatten(1)
+            .sum(1)
+        )
         return reconstruction - kl
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--preset", default="hvae/fashion_mnist-small")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=8)
@@ -183,31 +195,40 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     versions = f"jax {jax.__version__}, torch {torch.__version__}"
-    print(f"{platform.processor() or platform.machine()}, {versions}; {arguments.preset}, batch {arguments.batch}")
+    print(
+        f"{platform.processor() or platform.machine()}, {versions}; {arguments.preset}, batch {arguments.batch}"
+    )
     config = lj.preset(arguments.preset).model
-    x = np.random.default_rng(0).integers(0, 2, (arguments.batch, *config.event_shape)).astype(np.uint8)
-    density = lj.build(config, key=0).initialise(x, 1)
+    x = (
+        np.random.default_rng(0)
+        .integers(0, 2, (arguments.batch, *config.event_shape))
+        .astype(np.uint8)
+    )
+    density = lj.build(config, key=0).initialize(x, 1)
     assert isinstance(density, VAE)
     keys = lj.example_keys(2, range(arguments.batch))
     noise = jax.vmap(density.draw_noise)(keys)
     peer = TorchVAE(density)
     their_x = torch.from_numpy(x.astype(np.float32).transpose(0, 3, 1, 2).copy())
     their_noise = [
-        torch.from_numpy(np.array(np.moveaxis(eps, -1, 1) if eps.ndim == 4 else eps).copy()) for eps in noise.posterior
+        torch.from_numpy(np.array(np.moveaxis(eps, -1, 1) if eps.ndim == 4 else eps).copy())
+        for eps in noise.posterior
     ]
     bound = jax.jit(lambda density, x, noise: density.weights(density.run(x, noise), x))
     ours = np.asarray(bound(density, jnp.asarray(x), noise))
     with torch.no_grad():
         theirs = peer(their_x, their_noise).numpy()
-    print(f"bounds of one noise agree to {np.max(np.abs(ours - theirs) / np.abs(theirs)):.1e} of their size")
+    print(
+        f"bounds of one noise agree to {np.max(np.abs(ours - theirs) / np.abs(theirs)):.1e} of their size"
+    )
 
-    structure, params, fixed = take_apart(density)
+    structure, params, fixed = split(density)
     rule = optax.adam(3e-4)
 
     @jax.jit
     def step(params, state, x, key):
         def loss(params):
-            density = put_together(structure, params, fixed)
+            density = merge(structure, params, fixed)
             return -density.latent_terms(x, key=key).log_prob.mean()
 
         gradient = jax.grad(loss)(params)
@@ -221,13 +242,13 @@ def main() -> None:
         ours_now[:] = step(*ours_now, x, key)
         jax.block_until_ready(ours_now)
 
-    optimiser = torch.optim.Adam(peer.parameters(), 3e-4)
+    optimizer = torch.optim.Adam(peer.parameters(), 3e-4)
 
     def their_step() -> None:
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         drawn = [torch.randn_like(eps) for eps in their_noise]
         (-peer(their_x, drawn).mean()).backward()
-        optimiser.step()
+        optimizer.step()
 
     def their_bound() -> None:
         with torch.no_grad():

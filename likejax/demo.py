@@ -19,9 +19,9 @@ from likejax.data.dataset import Dataset
 from likejax.data.load import load
 from likejax.data.splits import hold_out
 from likejax.density import bits_per_dim
-from likejax.evaluate import Evaluation, evaluate
+from likejax.evaluation import Evaluation, evaluate
 from likejax.models.baselines import FullGaussian, PixelHistogram
-from likejax.models.dequantise import Dequantised
+from likejax.models.dequantize import Dequantized
 from likejax.models.pixelcnn import PixelCNN
 from likejax.models.vae import VAE
 from likejax.presets import preset
@@ -31,7 +31,7 @@ GLOW, PIXELCNN, FFJORD, HVAE = "glow/digits", "pixelcnn/digits", "ffjord/digits"
 DRAWS = 16
 SCORE_DRAWS = 4
 BACKGROUND_STEPS = 250
-PHOTOGRAPHS = "photographs+grey+resize:8x8+levels:17"
+PHOTOGRAPHS = "photographs+gray+resize:8x8+levels:17"
 
 
 def run_demo(out: Path, *, seed: int = 0) -> Path:
@@ -41,19 +41,34 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
 
     Args:
       out: Directory of the runs, the pictures and the page; finished runs there are reused.
-      seed: Of initialisation, shuffling, noise, evaluation and samples.
+      seed: Of initialization, shuffling, noise, evaluation and samples.
 
     Returns:
       Path of the page.
     """
     keys = jax.random.split(jax.random.key(seed), 8)
-    glow_key, evaluation_key, sample_key, latent_key, background_key, ood_key, pixelcnn_key, ffjord_key = keys
+    (
+        glow_key,
+        evaluation_key,
+        sample_key,
+        latent_key,
+        background_key,
+        ood_key,
+        pixelcnn_key,
+        ffjord_key,
+    ) = keys
     hvae_key, levels_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 8))
     parts = {split: load("digits", split=split) for split in ("train", "validation", "test")}
     # rows that choose weights calibrate nothing
     parts["validation"], parts["held out"] = hold_out(parts["validation"])
     runs = {
-        name: fit(preset(name), parts["train"], validation=parts["validation"], workdir=out / place, key=key)
+        name: fit(
+            preset(name),
+            parts["train"],
+            validation=parts["validation"],
+            workdir=out / place,
+            key=key,
+        )
         for name, place, key in (
             (GLOW, "glow", glow_key),
             (PIXELCNN, "pixelcnn", pixelcnn_key),
@@ -62,7 +77,7 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
         )
     }
     glow, pixelcnn = runs[GLOW].density, runs[PIXELCNN].density
-    assert isinstance(glow, Dequantised)
+    assert isinstance(glow, Dequantized)
     assert isinstance(pixelcnn, PixelCNN)
     hvae = runs[HVAE].density
     assert isinstance(hvae, VAE)
@@ -75,14 +90,21 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
         "full-covariance Gaussian": FullGaussian.fit(parts["train"]),
     }
     table = {
-        name: [evaluate(model, parts[s], key=evaluation_key, draws=DRAWS) for s in ("validation", "test")]
+        name: [
+            evaluate(model, parts[s], key=evaluation_key, draws=DRAWS)
+            for s in ("validation", "test")
+        ]
         for name, model in models.items()
     }
     for name, evaluations in table.items():
         for evaluation in evaluations:
             print(f"{name:26} {evaluation}")
     shifts = _shifts(runs[GLOW], parts, out, background_key, ood_key)
-    print("\nAUROC of digits against two real shifts of them, scores of the Glow\n" + shifts.auroc_table() + "\n")
+    print(
+        "\nAUROC of digits against two real shifts of them, scores of the Glow\n"
+        + shifts.auroc_table()
+        + "\n"
+    )
     pictures = {
         "samples.png": _samples(models, parts["test"], sample_key),
         "completions.png": _completions(pixelcnn, parts["test"], sample_key),
@@ -104,7 +126,9 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
     return page
 
 
-def _shifts(run: Run, parts: dict[str, Dataset], out: Path, background_key: jax.Array, key: jax.Array) -> ood.Report:
+def _shifts(
+    run: Run, parts: dict[str, Dataset], out: Path, background_key: jax.Array, key: jax.Array
+) -> ood.Report:
     """Digits against patches of photographs, and against digits that lie on their side."""
     background = ood.fit_background(
         dataclasses.replace(run.experiment, steps=BACKGROUND_STEPS),
@@ -147,8 +171,12 @@ def _completions(density: PixelCNN, test: Dataset, key: jax.Array) -> Any:
     known = height // 2 * width
     rows = [np.where(np.arange(height)[:, None, None] < height // 2, images, 0)]
     rows += [np.asarray(density.inpaint(images, known, key=k)) for k in jax.random.split(key, 3)]
-    title = "Upper halves of test images; three completions of each by the PixelCNN++; the test images"
-    return plot.sheet(np.concatenate([*rows, images]), levels=density.levels, columns=16, title=title)
+    title = (
+        "Upper halves of test images; three completions of each by the PixelCNN++; the test images"
+    )
+    return plot.sheet(
+        np.concatenate([*rows, images]), levels=density.levels, columns=16, title=title
+    )
 
 
 def _bits(density: PixelCNN, test: Dataset) -> Any:
@@ -158,29 +186,34 @@ def _bits(density: PixelCNN, test: Dataset) -> Any:
     return plot.maps(bits, label="bits", columns=16, title=title)
 
 
-def _reconstructions(density: Dequantised, test: Dataset, key: jax.Array) -> Any:
+def _reconstructions(density: Dequantized, test: Dataset, key: jax.Array) -> Any:
     """Test images, their exact decoding, and what the coarse latents alone determine."""
     images = test.examples[:16]
     top, *fine = density.encode(images, key=key)
     exact = density.decode((top, *fine))
     coarse = density.decode((top, *(jnp.zeros_like(part) for part in fine)))
     rows = np.concatenate([images, np.asarray(exact), np.asarray(coarse)])
-    title = "Test images; decoded from all latents; from the top latents alone, the rest at their mean"
+    title = (
+        "Test images; decoded from all latents; from the top latents alone, the rest at their mean"
+    )
     return plot.sheet(rows, levels=density.levels or 256, columns=16, title=title)
 
 
 def _levels(density: VAE, test: Dataset, key: jax.Array) -> Any:
     """Test images, and what the hierarchical VAE expects when it infers all latents, the upper ones, none."""
     images = test.examples[:16]
-    rows = [np.asarray(density.reconstruct(images, key=key, from_level=k)) for k in range(density.depth + 1)]
+    rows = [
+        np.asarray(density.reconstruct(images, key=key, from_level=k))
+        for k in range(density.depth + 1)
+    ]
     title = "Test images; expected by the hierarchical VAE from all its latents; from the upper ones; from none"
     expected = np.rint(np.concatenate([images, *rows])).astype(images.dtype)
     return plot.sheet(expected, levels=density.levels or 256, columns=16, title=title)
 
 
-def round_trip_error(density: Dequantised, test: Dataset, key: jax.Array) -> float:
+def round_trip_error(density: Dequantized, test: Dataset, key: jax.Array) -> float:
     """Largest change of a pixel in ``decode(encode(x))``, in units of the unit interval."""
-    y = density.dequantise(jnp.asarray(test.examples[:64]), key)
+    y = density.dequantize(jnp.asarray(test.examples[:64]), key)
     flow = density.flow
     return float(jnp.abs(flow.decode(flow.encode(y)) - y).max())
 
@@ -189,7 +222,9 @@ def _curves(runs: dict[str, Run]) -> Any:
     lines = {}
     for name, run in runs.items():
         shape = run.density.event_shape
-        steps = [(r["step"], bits_per_dim(r["log_prob"], shape)) for r in run.history if "loss" in r]
+        steps = [
+            (r["step"], bits_per_dim(r["log_prob"], shape)) for r in run.history if "loss" in r
+        ]
         checks = [(r["step"], r["validation"]) for r in run.history if "validation" in r]
         lines[f"{name}, training batches"] = tuple(zip(*steps, strict=True))
         lines[f"{name}, validation"] = tuple(zip(*checks, strict=True))
@@ -226,7 +261,8 @@ def _page(
         for r in shifts.scores
     )
     sources = "".join(
-        f"<li>{html.escape(s.name)}: {html.escape('; '.join(s.record['provenance']))}</li>" for s in outside
+        f"<li>{html.escape(s.name)}: {html.escape('; '.join(s.record['provenance']))}</li>"
+        for s in outside
     )
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>likejax demo</title><style>
@@ -235,7 +271,7 @@ table {{ border-collapse: collapse }} td, th {{ padding: .3rem .9rem; border-bot
 img {{ max-width: 100% }} figure {{ margin: 1.5rem 0 }}
 </style></head><body>
 <h1>A Glow, a PixelCNN++, an FFJORD and a hierarchical VAE on handwritten digits</h1>
-<p>1,797 images of 8x8 pixels with 17 grey levels, cut into parts that do not overlap. The weights are the best on
+<p>1,797 images of 8x8 pixels with 17 gray levels, cut into parts that do not overlap. The weights are the best on
 validation ({best}); seed {seed}; {DRAWS} draws an image where the number is a bound or the estimate of one (~).
 Errors are standard errors over the {table[GLOW][0].n} validation and {test.n} test images. A uniform density scores
 log2 17 = 4.087.</p>

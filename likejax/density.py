@@ -134,8 +134,8 @@ class Density(nnx.Module, abc.ABC):
 
     A subclass sets ``event_shape``, says its ``kind`` and implements two methods for *one* example,
     ``_log_prob(x, key, condition)`` and ``_sample(key, condition, temperature)``; everything public is
-    built on them, vectorised over any leading batch shape and compiled. Modules are frozen: no method
-    changes one, and ``initialise`` returns a new one.
+    built on them, vectorized over any leading batch shape and compiled. Modules are frozen: no method
+    changes one, and ``initialize`` returns a new one.
 
     Attributes:
       event_shape: Shape of one example.
@@ -143,7 +143,7 @@ class Density(nnx.Module, abc.ABC):
       condition_shape: Shape of one example's condition (``()`` for a class label); ``None`` if unconditional.
       num_classes: Number of class labels, which are then ``0..num_classes-1``; ``None`` if the condition is no label.
       kind: What ``log_prob`` returns; see ``Kind``.
-      sum_log_std: ``sum(log std)`` of the data that the density standardises inside, nats; ``None`` if it does not.
+      sum_log_std: ``sum(log std)`` of the data that the density standardizes inside, nats; ``None`` if it does not.
       config: What ``build`` made the density from; ``None`` for one put together by hand.
 
     Example:
@@ -175,7 +175,9 @@ class Density(nnx.Module, abc.ABC):
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         """One example; ``temperature`` multiplies the standard deviations of the model's Gaussians."""
 
-    def _draw(self, key: Array, condition: Array | None, temperature: ArrayLike) -> tuple[Array, Bool[Array, ""]]:
+    def _draw(
+        self, key: Array, condition: Array | None, temperature: ArrayLike
+    ) -> tuple[Array, Bool[Array, ""]]:
         """One example, and whether all numbers that it was made from are finite.
 
         Integers have no NaN: a model that rounds what it computes to integers says here what rounding would hide.
@@ -192,7 +194,7 @@ class Density(nnx.Module, abc.ABC):
         """The training terms of a batch; a model whose training couples examples implements them here."""
         return jax.vmap(self._terms)(x, keys, condition)
 
-    def initialise(self, batch: ArrayLike, key: KeyLike) -> Density:
+    def initialize(self, batch: ArrayLike, key: KeyLike) -> Density:
         """A new density whose data-dependent parameters fit ``batch``; without such parameters, itself.
 
         Args:
@@ -203,7 +205,12 @@ class Density(nnx.Module, abc.ABC):
         return self
 
     def log_prob(
-        self, x: ArrayLike, *, key: KeyLike | None = None, condition: ArrayLike | None = None, draws: int = 1
+        self,
+        x: ArrayLike,
+        *,
+        key: KeyLike | None = None,
+        condition: ArrayLike | None = None,
+        draws: int = 1,
     ) -> Float[Array, "*batch"]:
         """Log-probability in nats, summed over the dimensions of the event.
 
@@ -224,10 +231,17 @@ class Density(nnx.Module, abc.ABC):
           TypeError: For floats where integers are due, or the reverse.
           ValueError: For a wrong shape, values outside ``0..levels-1``, or a missing key or condition.
         """
-        return combine_draws(self.log_prob_draws(x, key=key, condition=condition, draws=draws), self.kind)
+        return combine_draws(
+            self.log_prob_draws(x, key=key, condition=condition, draws=draws), self.kind
+        )
 
     def log_prob_draws(
-        self, x: ArrayLike, *, key: KeyLike | None = None, condition: ArrayLike | None = None, draws: int = 1
+        self,
+        x: ArrayLike,
+        *,
+        key: KeyLike | None = None,
+        condition: ArrayLike | None = None,
+        draws: int = 1,
     ) -> Float[Array, "draws ..."]:
         """All draws that ``log_prob`` would combine, ``(draws, *batch)`` in nats; arguments as there."""
         draws = checked("draws", draws, Count)
@@ -238,13 +252,17 @@ class Density(nnx.Module, abc.ABC):
             return jnp.broadcast_to(exact, (draws, *batch))
         keys = self._keys(key, batch)
         if _is_traced((self, x, keys, condition)):
-            values = jax.lax.map(lambda draw: _batched_log_prob(self, x, keys, condition, draw), jnp.arange(draws))
+            values = jax.lax.map(
+                lambda draw: _batched_log_prob(self, x, keys, condition, draw), jnp.arange(draws)
+            )
         else:  # one compiled call a draw: memory of one draw, and no loop for the compiler to slow down
             each = [_batched_log_prob(self, x, keys, condition, draw) for draw in range(draws)]
             values = jnp.asarray(np.stack(jax.device_get(each)))
         return values.reshape(draws, *batch)
 
-    def terms(self, x: ArrayLike, *, key: KeyLike | None = None, condition: ArrayLike | None = None) -> Terms:
+    def terms(
+        self, x: ArrayLike, *, key: KeyLike | None = None, condition: ArrayLike | None = None
+    ) -> Terms:
         """Training terms of each example; ``log_prob`` in them is the one-draw value. Arguments as there."""
         x, batch = self._checked(x)
         condition = self._checked_condition(condition, batch)
@@ -281,10 +299,16 @@ class Density(nnx.Module, abc.ABC):
           ValueError: For negative sizes, a temperature below 0, labels out of range, or if no sample is finite.
         """
         shape, condition = self._shape_and_condition(sample_shape, condition)
-        keys = self._keys(key, shape) if as_key(key).shape else _keys_by_position(as_key(key), shape)
+        keys = (
+            self._keys(key, shape) if as_key(key).shape else _keys_by_position(as_key(key), shape)
+        )
         x, finite = _batched_sample(self, keys, condition, checked_temperature(temperature))
         if self.levels is not None:
-            tell_of_lost(finite, "sample", "density.sample(lj.example_keys(key, {rows}), {count}) draws them again")
+            tell_of_lost(
+                finite,
+                "sample",
+                "density.sample(lj.example_keys(key, {rows}), {count}) draws them again",
+            )
         return x.reshape(shape + self.event_shape)
 
     def _shape_and_condition(
@@ -299,10 +323,15 @@ class Density(nnx.Module, abc.ABC):
         values = as_array("condition", condition)
         batch = values.shape[: values.ndim - len(self.condition_shape)]
         shape = (*sizes, *batch)
-        return shape, self._checked_condition(jnp.broadcast_to(values, (*sizes, *values.shape)), shape)
+        return shape, self._checked_condition(
+            jnp.broadcast_to(values, (*sizes, *values.shape)), shape
+        )
 
     def sample_and_log_prob(
-        self, key: KeyLike, sample_shape: int | tuple[int, ...] = (), condition: ArrayLike | None = None
+        self,
+        key: KeyLike,
+        sample_shape: int | tuple[int, ...] = (),
+        condition: ArrayLike | None = None,
     ) -> tuple[Array, Float[Array, "..."]]:
         """Samples and their exact log-probabilities; equal to ``log_prob`` of the samples.
 
@@ -325,12 +354,18 @@ class Density(nnx.Module, abc.ABC):
         name = type(self).__name__
         for attribute, example in (("event_shape", "(28, 28, 1)"), ("kind", "lj.Kind.EXACT")):
             if not hasattr(self, attribute):
-                raise TypeError(f"{name} sets no {attribute}: write {attribute} = {example}, say, in its class")
+                raise TypeError(
+                    f"{name} sets no {attribute}: write {attribute} = {example}, say, in its class"
+                )
         if not isinstance(self.kind, Kind):
             raise TypeError(f"expected {name}.kind to be a lj.Kind, got {self.kind!r}")
         sizes = self.event_shape
-        if not isinstance(sizes, tuple) or not all(isinstance(size, int) and size > 0 for size in sizes):
-            raise TypeError(f"expected {name}.event_shape to be a tuple of positive integers, got {sizes!r}")
+        if not isinstance(sizes, tuple) or not all(
+            isinstance(size, int) and size > 0 for size in sizes
+        ):
+            raise TypeError(
+                f"expected {name}.event_shape to be a tuple of positive integers, got {sizes!r}"
+            )
 
     def _checked(self, x: Any) -> tuple[Array, tuple[int, ...]]:
         """``x`` flattened to ``(n, *event_shape)``, and its batch shape."""
@@ -352,27 +387,39 @@ class Density(nnx.Module, abc.ABC):
             check_representable(batch, jnp.zeros(()).dtype)
         flat, shape = self._checked(batch)
         if math.prod(shape) == 0:
-            raise ValueError(f"expected at least one example to initialize with, got shape {np.shape(batch)}")
+            raise ValueError(
+                f"expected at least one example to initialize with, got shape {np.shape(batch)}"
+            )
         return flat
 
-    def _checked_condition(self, condition: ArrayLike | None, batch: tuple[int, ...]) -> Array | None:
+    def _checked_condition(
+        self, condition: ArrayLike | None, batch: tuple[int, ...]
+    ) -> Array | None:
         """The condition broadcast to the batch and flattened to ``(n, *condition_shape)``."""
         if self.condition_shape is None:
             if condition is not None:
-                raise ValueError(f"{type(self).__name__} is unconditional: call it without a condition")
+                raise ValueError(
+                    f"{type(self).__name__} is unconditional: call it without a condition"
+                )
             return None
         wanted = batch + self.condition_shape
         if condition is None:
-            raise ValueError(f"{type(self).__name__} is conditional: pass condition= of shape {wanted}")
+            raise ValueError(
+                f"{type(self).__name__} is conditional: pass condition= of shape {wanted}"
+            )
         values = as_array("condition", condition)
         if values.shape not in (wanted, self.condition_shape):
-            raise ValueError(f"expected a condition of shape {wanted} or {self.condition_shape}, got {values.shape}")
+            raise ValueError(
+                f"expected a condition of shape {wanted} or {self.condition_shape}, got {values.shape}"
+            )
         if self.num_classes is not None:
             check_labels(values, self.num_classes)
         elif jnp.issubdtype(values.dtype, jnp.floating):
             values = checked_floats(values, "condition")
             check_finite(values)
-        return jnp.broadcast_to(jnp.asarray(values), wanted).reshape(math.prod(batch), *self.condition_shape)
+        return jnp.broadcast_to(jnp.asarray(values), wanted).reshape(
+            math.prod(batch), *self.condition_shape
+        )
 
     def _keys(self, key: KeyLike | None, batch: tuple[int, ...]) -> Key[Array, " n"]:
         """One key per example of the flattened batch."""
@@ -387,7 +434,9 @@ class Density(nnx.Module, abc.ABC):
 
 def _keys_by_position(key: Key[Array, "..."], batch: tuple[int, ...]) -> Key[Array, " n"]:
     if key.shape != ():
-        raise ValueError(f"expected one key or keys of the batch shape {batch}, got keys of shape {key.shape}")
+        raise ValueError(
+            f"expected one key or keys of the batch shape {batch}, got keys of shape {key.shape}"
+        )
     return example_keys(key, np.arange(math.prod(batch), dtype=np.uint32))
 
 
@@ -406,7 +455,11 @@ def check_density(density: Any) -> None:
 
 def checked_temperature(temperature: ArrayLike) -> ArrayLike:
     """A factor on the noise of samples: a number of at least 0, or one that is traced."""
-    return temperature if isinstance(temperature, Tracer) else checked("temperature", temperature, NonNegative)
+    return (
+        temperature
+        if isinstance(temperature, Tracer)
+        else checked("temperature", temperature, NonNegative)
+    )
 
 
 def tell_of_lost(finite: Bool[Array, " n"], what: str, again: str) -> None:
@@ -454,7 +507,9 @@ def _fold_draw(keys: Key[Array, " n"] | None, draw: ArrayLike) -> Key[Array, " n
 
 
 @jax.jit
-def _batched_log_prob(density: Density, x: Array, keys: Array | None, condition: Array | None, draw: ArrayLike):
+def _batched_log_prob(
+    density: Density, x: Array, keys: Array | None, condition: Array | None, draw: ArrayLike
+):
     def one(x: Array, key: Array | None, condition: Array | None) -> Array:
         return _scalar(density, density._log_prob(x, key, condition))
 
@@ -473,7 +528,9 @@ def _scalar(density: Density, log_prob: Any) -> Array:
 
 
 @jax.jit
-def _batched_terms(density: Density, x: Array, keys: Array | None, condition: Array | None) -> Terms:
+def _batched_terms(
+    density: Density, x: Array, keys: Array | None, condition: Array | None
+) -> Terms:
     return density._batch_terms(x, _fold_draw(keys, 0), condition)
 
 
@@ -520,10 +577,14 @@ def log_prob_draws_in_chunks(
     draws, batch_size = checked("draws", draws, Count), checked("batch_size", batch_size, Count)
     x = as_array("x", x)
     if x.shape[1:] != density.event_shape:
-        raise ValueError(f"expected x of shape (n, {', '.join(map(str, density.event_shape))}), got {x.shape}")
+        raise ValueError(
+            f"expected x of shape (n, {', '.join(map(str, density.event_shape))}), got {x.shape}"
+        )
     n = len(x)
     if condition is not None and np.shape(condition)[:1] != (n,):
-        raise ValueError(f"expected a condition for each of the {n} examples, got shape {np.shape(condition)}")
+        raise ValueError(
+            f"expected a condition for each of the {n} examples, got shape {np.shape(condition)}"
+        )
     size = max(1, min(batch_size, n))
     key = None if key is None else as_key(key)
     values = []
@@ -553,5 +614,7 @@ def log_prob_in_chunks(
     Returns:
       ``(n,)`` in nats, on the host.
     """
-    values = log_prob_draws_in_chunks(density, x, key=key, condition=condition, draws=draws, batch_size=batch_size)
+    values = log_prob_draws_in_chunks(
+        density, x, key=key, condition=condition, draws=draws, batch_size=batch_size
+    )
     return np.asarray(combine_draws(jnp.asarray(values), density.kind))

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from likejax.settings import checked
 
 Form = Literal["exact", "reference"]
-"""How a discretised logistic is computed; see ``discretised_logistic_log_prob``."""
+"""How a discretized logistic is computed; see ``discretized_logistic_log_prob``."""
 
 MIN_LOG_SCALE = -7.0
 """Smallest log-scale of a logistic, on the scale on which the levels span [-1, 1]."""
@@ -41,7 +41,9 @@ def normal_kl(
     return 0.5 * (ratio * ratio + distance * distance - 1.0) - jnp.log(ratio)
 
 
-def bernoulli_log_prob(k: Num[Array, "*#shape"], logits: Float[Array, "*#shape"]) -> Float[Array, "*#shape"]:
+def bernoulli_log_prob(
+    k: Num[Array, "*#shape"], logits: Float[Array, "*#shape"]
+) -> Float[Array, "*#shape"]:
     """``k log p + (1 - k) log(1 - p)`` with ``p = sigmoid(logits)``, elementwise, for ``k`` in {0, 1}."""
     return -jax.nn.softplus(jnp.where(k > 0, -logits, logits))
 
@@ -53,7 +55,7 @@ def to_unit_scale(
     return k.astype(dtype) * (2.0 / (levels - 1)) - 1.0
 
 
-def discretised_logistic_log_prob(
+def discretized_logistic_log_prob(
     k: Float[Array, "*shape"],
     mean: Float[Array, "*shape"],
     log_scale: Float[Array, "*shape"],
@@ -65,7 +67,7 @@ def discretised_logistic_log_prob(
     ``log(sigmoid((k + 1/2 - m) / s) - sigmoid((k - 1/2 - m) / s))`` with mean ``m`` and scale ``s`` in units of one
     level; the lowest bin reaches to minus infinity, the highest to infinity. The exact form is
     ``log(1 - exp(-1 / s)) - softplus(-(k + 1/2 - m) / s) - softplus((k - 1/2 - m) / s)``, which loses no digits
-    however small the mass is; neighbouring bins share their edge bit by bit, so that the masses sum to 1.
+    however small the mass is; neighboring bins share their edge bit by bit, so that the masses sum to 1.
 
     Args:
       k: Integers ``0..levels-1``, as floats.
@@ -73,33 +75,37 @@ def discretised_logistic_log_prob(
       log_scale: Log of the scale, on that scale.
       levels: Number of integers.
       form: ``reference`` takes the difference of the sigmoids and, where that is at most 1e-5, the density at the
-        centre times the width, as the official PixelCNN++ code does.
+        center times the width, as the official PixelCNN++ code does.
 
     References:
       Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517, section 2.1.
     """
     form = checked("form", form, Form)
     half = (levels - 1) / 2
-    centred = k - (mean + 1.0) * half  # in levels
+    centered = k - (mean + 1.0) * half  # in levels
     inverse_scale = jnp.exp(-log_scale) / half
-    upper, lower = (centred + 0.5) * inverse_scale, (centred - 0.5) * inverse_scale
+    upper, lower = (centered + 0.5) * inverse_scale, (centered - 0.5) * inverse_scale
     if form == "exact":
         inner = _log_one_minus_exp(inverse_scale, -log_scale - math.log(half))
         inner = inner - jax.nn.softplus(-upper) - jax.nn.softplus(lower)
     else:
         difference = jax.nn.sigmoid(upper) - jax.nn.sigmoid(lower)
-        middle = centred * inverse_scale
+        middle = centered * inverse_scale
         density = middle - log_scale - 2.0 * jax.nn.softplus(middle) - math.log(half)
         inner = jnp.where(difference > 1e-5, jnp.log(jnp.maximum(difference, 1e-12)), density)
     lowest, highest = k < _EDGE, k > levels - 1 - _EDGE
-    return jnp.where(lowest, -jax.nn.softplus(-upper), jnp.where(highest, -jax.nn.softplus(lower), inner))
+    return jnp.where(
+        lowest, -jax.nn.softplus(-upper), jnp.where(highest, -jax.nn.softplus(lower), inner)
+    )
 
 
 _EDGE = 0.1275
 """In levels; the official code's 0.001 on [-1, 1] at 256 levels, where it matters for values off the grid."""
 
 
-def _log_one_minus_exp(x: Float[Array, "*shape"], log_x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+def _log_one_minus_exp(
+    x: Float[Array, "*shape"], log_x: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
     """``log(1 - exp(-x))`` for positive ``x`` down to 0, where it is ``log x``, with finite gradients."""
     small = x < 1e-2
     series = log_x - x / 2 + x * x / 24
@@ -125,18 +131,24 @@ class LogisticMixture(NamedTuple):
 
     @staticmethod
     def size(channels: int, mixtures: int) -> int:
-        """How many numbers parametrise a pixel."""
+        """How many numbers parametrize a pixel."""
         return mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     @classmethod
-    def of(cls, outputs: Float[Array, "*shape size"], channels: int, mixtures: int) -> LogisticMixture:
+    def of(
+        cls, outputs: Float[Array, "*shape size"], channels: int, mixtures: int
+    ) -> LogisticMixture:
         """From the outputs of a network: log-scales clipped from below, coefficients through tanh."""
         rows = outputs.reshape(*outputs.shape[:-1], -1, mixtures)
-        logits, means, log_scales, coefficients = jnp.split(rows, [1, 1 + channels, 1 + 2 * channels], axis=-2)
+        logits, means, log_scales, coefficients = jnp.split(
+            rows, [1, 1 + channels, 1 + 2 * channels], axis=-2
+        )
         clipped = jnp.where(log_scales >= MIN_LOG_SCALE, log_scales, MIN_LOG_SCALE)
         return cls(logits[..., 0, :], means, clipped, jnp.tanh(coefficients))
 
-    def mean(self, channel: int, before: Float[Array, "*shape channels"]) -> Float[Array, "*shape mixtures"]:
+    def mean(
+        self, channel: int, before: Float[Array, "*shape channels"]
+    ) -> Float[Array, "*shape mixtures"]:
         """Means of a channel's components given the values of the channels before it, on [-1, 1]."""
         first = channel * (channel - 1) // 2
         mean = self.means[..., channel, :]
@@ -160,7 +172,7 @@ def logistic_mixture_log_probs(
       k: Integers ``0..levels-1``, as integers or floats.
       mixture: The pixels' parameters.
       levels: Number of integers.
-      form: As for ``discretised_logistic_log_prob``.
+      form: As for ``discretized_logistic_log_prob``.
     """
     values = k.astype(mixture.means.dtype)
     scaled = to_unit_scale(values, levels, values.dtype)
@@ -168,7 +180,7 @@ def logistic_mixture_log_probs(
     for channel in range(k.shape[-1]):
         mean, log_scale = mixture.mean(channel, scaled), mixture.log_scales[..., channel, :]
         value = jnp.broadcast_to(values[..., channel, None], mean.shape)
-        total = total + discretised_logistic_log_prob(value, mean, log_scale, levels, form)
+        total = total + discretized_logistic_log_prob(value, mean, log_scale, levels, form)
         joint = jax.nn.logsumexp(total, axis=-1)
         out.append(joint - before)
         before = joint

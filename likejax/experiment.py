@@ -1,4 +1,4 @@
-"""The frozen record of a training run: model, data, objective, optimiser, schedule."""
+"""The frozen record of a training run: model, data, objective, optimizer, schedule."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import optax
 from likejax.data.augment import check_augmentation
 from likejax.data.dataset import Dataset
 from likejax.density import Density
+from likejax.legacy import modern_record
 from likejax.models import config_class
 from likejax.objectives import ELBO, NLL, OBJECTIVES
 from likejax.settings import Count, CountOrZero, Fraction, NonNegative, Positive, Range, Settings
@@ -24,7 +25,7 @@ Model = TypeVar("Model")
 
 
 @dataclasses.dataclass(frozen=True)
-class Optimiser(Settings):
+class Optimizer(Settings):
     """The update rule and its schedule; built with optax."""
 
     name: Literal["adam", "adamw", "adamax"] = "adam"
@@ -54,11 +55,13 @@ class Optimiser(Settings):
 
     def _check_together(self):
         if self.eps_root and self.name == "adamax":
-            raise ValueError(f"expected Optimiser.eps_root=0 for adamax, which has no such term, got {self.eps_root}")
+            raise ValueError(
+                f"expected Optimizer.eps_root=0 for adamax, which has no such term, got {self.eps_root}"
+            )
         default = type(self).decay_rate
         if self.decay != "exponential" and self.decay_rate != default:
             raise ValueError(
-                f"expected Optimiser.decay='exponential' for a decay_rate of {self.decay_rate}, got {self.decay!r}, "
+                f"expected Optimizer.decay='exponential' for a decay_rate of {self.decay_rate}, got {self.decay!r}, "
                 "which does not use it"
             )
 
@@ -80,7 +83,9 @@ class Guard(Settings):
 
     def _check_together(self):
         if self.spike_factor and self.spike_factor <= 1:
-            raise ValueError(f"expected guard.spike_factor above 1, or 0 for none, got {self.spike_factor}")
+            raise ValueError(
+                f"expected guard.spike_factor above 1, or 0 for none, got {self.spike_factor}"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +93,7 @@ class Experiment(Settings, Generic[Model]):
     """A model, the data it is trained on, and how.
 
     Attributes:
-      model: A family's config, or a ready ``Density``, which is then trained as it is, without initialisation.
+      model: A family's config, or a ready ``Density``, which is then trained as it is, without initialization.
     """
 
     model: Model
@@ -97,11 +102,13 @@ class Experiment(Settings, Generic[Model]):
     levels: CountOrZero = 0
     """Reduce the images to so many levels; 0 leaves them as they are."""
     augment: tuple[str, ...] = ()
-    """Augmentations of training batches: flip, shift, binarise, mutate:RATE."""
+    """Augmentations of training batches: flip, shift, binarize, mutate:RATE."""
     objective: NLL | ELBO | Callable = dataclasses.field(default_factory=NLL)
-    """What is minimised: any function ``(density, batch, key, step) -> (loss, metrics)``."""
-    optimiser: Optimiser | optax.GradientTransformation | Recorded = dataclasses.field(default_factory=Optimiser)
-    """How it is minimised: settings, or any transformation of optax with its own schedule."""
+    """What is minimized: any function ``(density, batch, key, step) -> (loss, metrics)``."""
+    optimizer: Optimizer | optax.GradientTransformation | Recorded = dataclasses.field(
+        default_factory=Optimizer
+    )
+    """How it is minimized: settings, or any transformation of optax with its own schedule."""
     guard: Guard = dataclasses.field(default_factory=Guard)
     """Which steps are skipped."""
     batch_size: Count = 64
@@ -110,7 +117,7 @@ class Experiment(Settings, Generic[Model]):
     """Parts that a batch is cut into, one after the other in memory; their gradients are averaged."""
     steps: Count = 10_000
     """Steps in all."""
-    initialise_with: Count | None = None
+    initialize_with: Count | None = None
     """Training examples for data-dependent initialization; if None, 256 images, or all rows of a table up to 100,000:
     a column may be constant in a few rows. Of an iterable the first 256 rows, if None."""
     ema_decay: Fraction = 0.999
@@ -134,39 +141,45 @@ class Experiment(Settings, Generic[Model]):
     tensorboard: bool = False
     """Also write TensorBoard events (needs tensorboardX)."""
     parameter_shards: Count = 1
-    """Devices over which parameters, moving average and optimiser state are divided; 1 for a copy on each device."""
+    """Devices over which parameters, moving average and optimizer state are divided; 1 for a copy on each device."""
 
     def _check_together(self):
         if self.levels == 1:
-            raise ValueError("expected levels of at least 2, or 0 to leave the data as they are, got 1")
+            raise ValueError(
+                "expected levels of at least 2, or 0 to leave the data as they are, got 1"
+            )
         if self.batch_size % self.accumulate:
-            raise ValueError(f"expected a batch_size divisible by accumulate={self.accumulate}, got {self.batch_size}")
+            raise ValueError(
+                f"expected a batch_size divisible by accumulate={self.accumulate}, got {self.batch_size}"
+            )
         for spec in self.augment:
             check_augmentation(spec)
-        if "binarise" in self.augment[:-1]:
-            raise ValueError(f"expected binarise as the last augmentation, got {', '.join(self.augment)}")
+        if "binarize" in self.augment[:-1]:
+            raise ValueError(
+                f"expected binarize as the last augmentation, got {', '.join(self.augment)}"
+            )
 
-    def rows_to_initialise(self, event_shape: tuple[int, ...]) -> int:
+    def rows_to_initialize(self, event_shape: tuple[int, ...]) -> int:
         """How many training examples of a shape data-dependent initialization looks at, at most."""
-        if self.initialise_with is not None:
-            return self.initialise_with
+        if self.initialize_with is not None:
+            return self.initialize_with
         return 100_000 if len(event_shape) == 1 else 256
 
     @property
-    def binarises(self) -> bool:
-        """Whether training batches are binarised, each anew."""
-        return "binarise" in self.augment
+    def binarizes(self) -> bool:
+        """Whether training batches are binarized, each anew."""
+        return "binarize" in self.augment
 
     def as_evaluated(self, dataset: Dataset) -> Dataset:
-        """A dataset as evaluation sees it: reduced to ``levels``, or one fixed draw of the binarisation (seed 0)."""
+        """A dataset as evaluation sees it: reduced to ``levels``, or one fixed draw of the binarization (seed 0)."""
         if self.levels and dataset.levels != self.levels:
             dataset = dataset.reduce_levels(self.levels)
-        return dataset.binarise(0) if self.binarises and dataset.levels != 2 else dataset
+        return dataset.binarize(0) if self.binarizes and dataset.levels != 2 else dataset
 
 
 @dataclasses.dataclass(frozen=True)
 class Recorded:
-    """An objective or optimiser of a user's own, as the record of a run names it: a file never imports code.
+    """An objective or optimizer of a user's own, as the record of a run names it: a file never imports code.
 
     Attributes:
       path: Where it was defined, ``module.name``.
@@ -186,15 +199,21 @@ class Recorded:
 
 def to_json(experiment: Experiment) -> str:
     """The experiment as JSON; what is a user's own is named by its import path, and arrays are elsewhere."""
-    return json.dumps(_settings_record(experiment) | {"model": model_record(experiment.model)}, indent=2)
+    return json.dumps(
+        _settings_record(experiment) | {"model": model_record(experiment.model)}, indent=2
+    )
 
 
 def _settings_record(experiment: Experiment) -> dict[str, Any]:
     """All of an experiment but its model, as JSON keeps it."""
-    record = {f.name: getattr(experiment, f.name) for f in dataclasses.fields(experiment) if f.name != "model"}
+    record = {
+        f.name: getattr(experiment, f.name)
+        for f in dataclasses.fields(experiment)
+        if f.name != "model"
+    }
     record["guard"] = dataclasses.asdict(experiment.guard)
     record["objective"] = _objective_record(experiment.objective)
-    record["optimiser"] = _optimiser_record(experiment.optimiser)
+    record["optimizer"] = _optimizer_record(experiment.optimizer)
     return json.loads(json.dumps(record))
 
 
@@ -204,7 +223,7 @@ def with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
     Args:
       record: The object in an ``experiment.json``.
     """
-    settings = {name: value for name, value in record.items() if name != "model"}
+    settings = modern_record({name: value for name, value in record.items() if name != "model"})
     complete = dict(settings)
     with contextlib.suppress(ValueError):
         complete = _settings_record(_experiment(settings, None))
@@ -221,8 +240,8 @@ def _objective_record(objective: Any) -> dict[str, Any]:
     return _named(objective)
 
 
-def _optimiser_record(optimiser: Any) -> dict[str, Any]:
-    return dataclasses.asdict(optimiser) if type(optimiser) is Optimiser else _named(optimiser)
+def _optimizer_record(optimizer: Any) -> dict[str, Any]:
+    return dataclasses.asdict(optimizer) if type(optimizer) is Optimizer else _named(optimizer)
 
 
 def _named(value: Any) -> dict[str, Any]:
@@ -237,7 +256,9 @@ def _named(value: Any) -> dict[str, Any]:
         settings |= {name: _shown(arg) for name, arg in value.keywords.items()}
         value = value.func
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        settings = {field.name: _shown(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        settings = {
+            field.name: _shown(getattr(value, field.name)) for field in dataclasses.fields(value)
+        }
     named: Any = value if hasattr(value, "__qualname__") else type(value)
     return {"name": f"{named.__module__}.{named.__qualname__}", "settings": settings}
 
@@ -268,15 +289,21 @@ def config_of(record: Any) -> Any:
     try:
         if "density" in record:
             if record.get("config") is None:
-                raise ValueError(f"the model was a ready density, {record['density']}: pass it as density=")
+                raise ValueError(
+                    f"the model was a ready density, {record['density']}: pass it as density="
+                )
             record = record["config"]
-        return _build(config_class(record["family"]), {k: v for k, v in record.items() if k != "family"})
+        return _build(
+            config_class(record["family"]), {k: v for k, v in record.items() if k != "family"}
+        )
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not the record of a model of this version of likejax: {error!r}") from error
+        raise ValueError(
+            f"not the record of a model of this version of likejax: {error!r}"
+        ) from error
 
 
 def from_json(text: str) -> Experiment:
-    """The experiment of ``to_json``; an objective or optimiser of a user's own comes back as its name, ``Recorded``.
+    """The experiment of ``to_json``; an objective or optimizer of a user's own comes back as its name, ``Recorded``.
 
     Raises:
       ValueError: If the text is no experiment, or its model was a density of a user's own.
@@ -285,23 +312,29 @@ def from_json(text: str) -> Experiment:
         record = json.loads(text)
         model = config_of(record.pop("model"))
     except (KeyError, TypeError, AttributeError, json.JSONDecodeError, RecursionError) as error:
-        raise ValueError(f"not the record of an experiment of this version of likejax: {error!r}") from error
+        raise ValueError(
+            f"not the record of an experiment of this version of likejax: {error!r}"
+        ) from error
     return _experiment(record, model)
 
 
 def _experiment(record: Mapping[str, Any], model: Any) -> Experiment:
     """The experiment of a ``_settings_record`` and a model."""
+    record = modern_record(record)
     try:
         objective = {**record.get("objective", {})}
-        optimiser = {**record.get("optimiser", {})}
+        optimizer = {**record.get("optimizer", {})}
         parts = {
             "model": model,
-            "objective": _recorded(objective) or _build(OBJECTIVES[objective.pop("name", "NLL")], objective),
-            "optimiser": _recorded(optimiser) or _build(Optimiser, optimiser),
+            "objective": _recorded(objective)
+            or _build(OBJECTIVES[objective.pop("name", "NLL")], objective),
+            "optimizer": _recorded(optimizer) or _build(Optimizer, optimizer),
         }
         return _build(Experiment, {**record, **parts})
     except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not the record of an experiment of this version of likejax: {error!r}") from error
+        raise ValueError(
+            f"not the record of an experiment of this version of likejax: {error!r}"
+        ) from error
 
 
 def _recorded(record: Mapping[str, Any]) -> Recorded | None:
@@ -320,4 +353,5 @@ def _value(hint: Any, value: Any) -> Any:
     if isinstance(value, list):
         inner = typing.get_args(hint)[0] if typing.get_origin(hint) is tuple else None
         return tuple(_value(inner, item) for item in value)
-    return _build(hint, {**value}) if dataclasses.is_dataclass(hint) and not isinstance(value, hint) else value  # type: ignore[arg-type]
+    is_record = dataclasses.is_dataclass(hint) and not isinstance(value, hint)  # type: ignore[arg-type]
+    return _build(hint, {**value}) if is_record else value  # type: ignore[arg-type]

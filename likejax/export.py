@@ -13,12 +13,12 @@ from jaxtyping import Array
 
 from likejax.density import Density, Kind, check_density, combine_draws, integer_dtype
 from likejax.keys import as_key, example_keys, fold_in_each
-from likejax.nn.depth import stack
+from likejax.nn.repeat import stack
 from likejax.settings import Count, checked
 
 
 def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None = None) -> bytes:
-    """Serialises ``log_prob`` with its parameters, for any number of examples, by ``jax.export``.
+    """Serializes ``log_prob`` with its parameters, for any number of examples, by ``jax.export``.
 
     The program takes the arguments that this density needs, in this order: examples ``(n, *event_shape)``; a condition
     ``(n, *condition_shape)`` of ``int32`` if it is conditional; the two words of a key, ``uint32`` of shape ``(2,)``
@@ -42,7 +42,7 @@ def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None 
 
     Example:
       >>> import jax, numpy as np, likejax as lj
-      >>> blob = lj.export(lj.Dequantised(lj.Uniform((2, 2, 1)), 4))
+      >>> blob = lj.export(lj.Dequantized(lj.Uniform((2, 2, 1)), 4))
       >>> program = jax.export.deserialize(bytearray(blob))
       >>> program.call(np.zeros((3, 2, 2, 1), np.uint8), np.zeros(2, np.uint32)).shape
       (3,)

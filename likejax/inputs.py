@@ -18,7 +18,9 @@ def refuse_masked(name: str, value: Any) -> None:
       value: Anything.
     """
     parts = value if isinstance(value, list | tuple) else [value]
-    masked = sum(int(np.ma.count_masked(part)) for part in parts if isinstance(part, np.ma.MaskedArray))
+    masked = sum(
+        int(np.ma.count_masked(part)) for part in parts if isinstance(part, np.ma.MaskedArray)
+    )
     masked += sum(part is np.ma.masked for part in parts)
     if masked:
         raise ValueError(
@@ -46,7 +48,9 @@ def as_array(name: str, value: Any) -> Any:
     except ValueError as error:
         raise ValueError(f"expected {name} to be an array of one shape: {error}") from error
     if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"expected {name} to be an array of numbers, got {type(value).__name__} of {array.dtype}")
+        raise TypeError(
+            f"expected {name} to be an array of numbers, got {type(value).__name__} of {array.dtype}"
+        )
     return array
 
 
@@ -55,7 +59,7 @@ def checked_floats(x: Any, name: str = "x") -> Any:
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"expected floating-point {name} for a continuous density, got {x.dtype}; for integer data wrap the "
-            "density in Dequantised(density, levels), for others cast with x.astype('float32')"
+            "density in Dequantized(density, levels), for others cast with x.astype('float32')"
         )
     widest = jnp.zeros(()).dtype
     if isinstance(x, jax.Array):
@@ -90,7 +94,9 @@ def checked_integers(x: Any, levels: int) -> Any:
         return x
     low, high = _low_and_high(x)
     if low < 0 or high >= levels:
-        raise ValueError(f"expected integers 0..{levels - 1} for a density with {levels} levels, got {low}..{high}")
+        raise ValueError(
+            f"expected integers 0..{levels - 1} for a density with {levels} levels, got {low}..{high}"
+        )
     return x.astype(x.dtype.newbyteorder("=")) if isinstance(x, np.ndarray) else x
 
 
@@ -118,12 +124,16 @@ def check_labels(labels: Any, num_classes: int) -> None:
       ValueError: If one is out of range.
     """
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(f"expected integers 0..{num_classes - 1} as class labels, got {labels.dtype}")
+        raise TypeError(
+            f"expected integers 0..{num_classes - 1} as class labels, got {labels.dtype}"
+        )
     if isinstance(labels, Tracer) or labels.size == 0:
         return
     low, high = _low_and_high(labels)
     if low < 0 or high >= num_classes:
-        advice = ": subtract 1 from labels that begin at 1" if (low, high) == (1, num_classes) else ""
+        advice = (
+            ": subtract 1 from labels that begin at 1" if (low, high) == (1, num_classes) else ""
+        )
         wanted = f"expected class labels 0..{num_classes - 1} for a model of {num_classes} classes"
         raise ValueError(f"{wanted}, got {low}..{high}{advice}")
 

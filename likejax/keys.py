@@ -48,7 +48,9 @@ def as_key(key: KeyLike) -> Key[Array, "..."]:
     default_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape[-1]
     if dtype == jnp.uint32 and shape[-1:] in ((_WORDS,), (default_words,)):
         return _from_words(jnp.asarray(key))
-    given = type(key).__name__ + (f" of dtype {dtype} and shape {shape}" if dtype is not None else "")
+    given = type(key).__name__ + (
+        f" of dtype {dtype} and shape {shape}" if dtype is not None else ""
+    )
     raise TypeError(
         f"expected a key from jax.random.key(seed), a legacy uint32 key of {default_words} words or an integer seed, "
         f"got {given}"
@@ -91,7 +93,9 @@ def example_keys(key: KeyLike, indices: Any) -> Key[Array, "..."]:
     """
     key = as_key(key)
     if key.shape != ():
-        raise ValueError(f"expected one key to make keys of examples from, got keys of shape {key.shape}")
+        raise ValueError(
+            f"expected one key to make keys of examples from, got keys of shape {key.shape}"
+        )
     indices = _checked_indices(indices)
     folded = jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices.reshape(-1))
     return folded.reshape(indices.shape)
@@ -103,5 +107,11 @@ def _checked_indices(indices: Any) -> Array:
         raise TypeError(f"expected integers as indices of examples, got {indices.dtype}")
     is_known = not isinstance(indices, Tracer) and indices.size > 0
     if is_known and not (int(indices.min()) >= 0 and int(indices.max()) < 2**32):
-        raise ValueError(f"expected indices of examples from 0 to 2^32 - 1, got {indices.min()} to {indices.max()}")
-    return jnp.asarray(indices) if isinstance(indices, Tracer) else jnp.asarray(np.asarray(indices).astype(np.uint32))
+        raise ValueError(
+            f"expected indices of examples from 0 to 2^32 - 1, got {indices.min()} to {indices.max()}"
+        )
+    return (
+        jnp.asarray(indices)
+        if isinstance(indices, Tracer)
+        else jnp.asarray(np.asarray(indices).astype(np.uint32))
+    )

@@ -1,4 +1,4 @@
-"""What training minimises: plain functions of a density, a batch and a key."""
+"""What training minimizes: plain functions of a density, a batch and a key."""
 
 from __future__ import annotations
 
@@ -37,7 +37,9 @@ class NLL(Settings):
     jacobian_weight: NonNegative = 0.0
     """Weight of the squared Frobenius norm of its Jacobian."""
 
-    def __call__(self, density: Density, batch: Batch, key: Array, step: Array) -> tuple[Array, Metrics]:
+    def __call__(
+        self, density: Density, batch: Batch, key: Array, step: Array
+    ) -> tuple[Array, Metrics]:
         """The loss of a batch and what to log of it."""
         del step
         terms = density.terms(batch.x, key=key, condition=batch.condition)
@@ -47,7 +49,9 @@ class NLL(Settings):
         self._check_parts(density, terms.parts)
         loss = bits_per_dim(metrics["log_prob"], density.event_shape)
         if self.class_weight:
-            loss = loss + bits_per_dim(self.class_weight * metrics["class_log_prob"], ())  # of one label
+            loss = loss + bits_per_dim(
+                self.class_weight * metrics["class_log_prob"], ()
+            )  # of one label
         if self.kinetic_weight:
             loss = loss + self.kinetic_weight * metrics["kinetic_energy"]
         if self.jacobian_weight:
@@ -111,7 +115,9 @@ class ELBO(Settings):
     kl: Literal["analytic", "sampled"] = "analytic"
     """Divergences in closed form given the latents above, or their estimates at the drawn values."""
 
-    def __call__(self, density: Density, batch: Batch, key: Array, step: Array) -> tuple[Array, Metrics]:
+    def __call__(
+        self, density: Density, batch: Batch, key: Array, step: Array
+    ) -> tuple[Array, Metrics]:
         """The loss of a batch and what to log of it.
 
         Raises:
@@ -134,7 +140,9 @@ class ELBO(Settings):
           TypeError: If it is no VAE.
         """
         if not hasattr(density, "latent_terms"):
-            raise TypeError(f"expected a VAE for the ELBO objective, got {_named(density)}: use NLL")
+            raise TypeError(
+                f"expected a VAE for the ELBO objective, got {_named(density)}: use NLL"
+            )
 
     def loss(self, terms: LatentTerms, step: Array, weight: Any = 1.0) -> Float[Array, ""]:
         """The loss from what ``VAE.latent_terms`` gives for a batch."""

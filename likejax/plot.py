@@ -17,13 +17,17 @@ def _figure(width: float, height: float) -> Any:
 
 
 def sheet(
-    images: Integer[np.ndarray, "n height width channels"], *, levels: int = 256, columns: int = 8, title: str = ""
+    images: Integer[np.ndarray, "n height width channels"],
+    *,
+    levels: int = 256,
+    columns: int = 8,
+    title: str = "",
 ):
     """A sheet of images in rows, each pixel drawn as a square.
 
     Args:
-      images: Integers ``0..levels-1``. One channel is drawn grey and three in color; of any other number each channel
-        is drawn by itself, grey, those of an image side by side.
+      images: Integers ``0..levels-1``. One channel is drawn gray and three in color; of any other number each channel
+        is drawn by itself, gray, those of an image side by side.
       levels: Value range.
       columns: Images in a row, at most.
       title: Above the sheet.
@@ -46,26 +50,36 @@ def sheet(
     n, height, width, channels = images.shape
     columns = min(columns, n)
     rows = math.ceil(n / columns)
-    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), levels - 1, images.dtype)
+    canvas = np.full(
+        (rows * (height + 1) + 1, columns * (width + 1) + 1, channels), levels - 1, images.dtype
+    )
     for i, image in enumerate(images):
         top, left = 1 + (i // columns) * (height + 1), 1 + (i % columns) * (width + 1)
         canvas[top : top + height, left : left + width] = image
     figure = _figure(0.9 * columns, 0.9 * rows * height / width + (0.3 if title else 0))
     axes = figure.add_subplot()
     picture = canvas[..., 0] if channels == 1 else canvas / (levels - 1)
-    axes.imshow(picture, cmap="gray", vmin=0, vmax=levels - 1 if channels == 1 else None, interpolation="nearest")
+    axes.imshow(
+        picture,
+        cmap="gray",
+        vmin=0,
+        vmax=levels - 1 if channels == 1 else None,
+        interpolation="nearest",
+    )
     axes.set_axis_off()
     if title:
         axes.set_title(title, fontsize=10)
     return figure
 
 
-def maps(values: Num[np.ndarray, "n height width"], *, label: str, columns: int = 8, title: str = ""):
-    """A sheet of numbers per pixel under one colour scale, such as the bits that each pixel needs.
+def maps(
+    values: Num[np.ndarray, "n height width"], *, label: str, columns: int = 8, title: str = ""
+):
+    """A sheet of numbers per pixel under one color scale, such as the bits that each pixel needs.
 
     Args:
       values: One map per example.
-      label: What the colours say, with the unit.
+      label: What the colors say, with the unit.
       columns: Maps in a row.
       title: Above the sheet.
 
@@ -100,14 +114,20 @@ def pixels(figure: Any) -> Integer[np.ndarray, "height width 3"]:
 
 
 def curves(
-    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str, title: str = ""
+    lines: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    x_label: str,
+    y_label: str,
+    title: str = "",
 ):
     """Lines over a common axis, from their names to their ``(x, y)``; few points are marked."""
     figure = _figure(6, 3.5)
     axes = figure.add_subplot()
     low, high = math.inf, -math.inf
     for name, (x, y) in lines.items():
-        axes.plot(x, y, label=name, marker="o" if len(x) < 20 else None, markersize=4, linewidth=1.5)
+        axes.plot(
+            x, y, label=name, marker="o" if len(x) < 20 else None, markersize=4, linewidth=1.5
+        )
         if len(y):
             low, high = min(low, float(np.min(y))), max(high, float(np.percentile(y, 90)))
     if low < high:
@@ -130,10 +150,18 @@ def histograms(panels: Mapping[str, Mapping[str, Num[np.ndarray, " n"]]], *, bin
         edges = np.linspace(low, high if high > low else low + 1, bins + 1)
         for number, (name, value) in enumerate(finite.items()):
             filled = (
-                {"histtype": "stepfilled", "alpha": 0.35} if number == 0 else {"histtype": "step", "linewidth": 1.4}
+                {"histtype": "stepfilled", "alpha": 0.35}
+                if number == 0
+                else {"histtype": "step", "linewidth": 1.4}
             )
             shares = np.full(len(value), 1 / max(1, len(value)))
-            axes.hist(np.clip(value, edges[0], edges[-1]), bins=edges, weights=shares, label=name, **filled)
+            axes.hist(
+                np.clip(value, edges[0], edges[-1]),
+                bins=edges,
+                weights=shares,
+                label=name,
+                **filled,
+            )
         axes.set_ylabel("share")
 
     return _panels(panels, draw)
@@ -166,7 +194,11 @@ def _panels(panels: Mapping[str, Any], draw: Callable[[Any, Any], None], *, heig
 
 
 def plane(
-    panels: Mapping[str, Mapping[str, Num[np.ndarray, "..."]]], *, side: float, columns: int = 4, title: str = ""
+    panels: Mapping[str, Mapping[str, Num[np.ndarray, "..."]]],
+    *,
+    side: float,
+    columns: int = 4,
+    title: str = "",
 ):
     """Densities in the plane as pictures, each above points: what a model says, and what it draws or has seen.
 
@@ -195,7 +227,9 @@ def plane(
                 axes.set_xlim(-side, side)
                 axes.set_ylim(-side, side)
             else:
-                axes.imshow(picture, extent=(-side, side, -side, side), origin="lower", cmap="viridis")
+                axes.imshow(
+                    picture, extent=(-side, side, -side, side), origin="lower", cmap="viridis"
+                )
             axes.set_aspect("equal")
             axes.set_xticks([])
             axes.set_yticks([])
@@ -232,7 +266,15 @@ def field(
         axes = figure.add_subplot(1, len(velocities) + 1, number + 1)
         ticks = np.linspace(-side, side, len(velocity))
         speed = np.linalg.norm(velocity, axis=-1)
-        axes.quiver(ticks, ticks, velocity[..., 0], velocity[..., 1], speed, cmap="viridis", clim=(0, fastest))
+        axes.quiver(
+            ticks,
+            ticks,
+            velocity[..., 0],
+            velocity[..., 1],
+            speed,
+            cmap="viridis",
+            clim=(0, fastest),
+        )
         axes.set_title(label, fontsize=9)
         _square(axes, side)
     axes = figure.add_subplot(1, len(velocities) + 1, len(velocities) + 1)

@@ -167,7 +167,9 @@ def _near(word: str, known: Iterable[str]) -> str:
 
 def _number_in(name: str, value: Any, base: Any, ranges: list[Range]) -> Any:
     kind = "an integer" if base is int else "a number"
-    wanted = " ".join([kind, *(f"of {each}" if each.at_least is not None else str(each) for each in ranges)])
+    wanted = " ".join(
+        [kind, *(f"of {each}" if each.at_least is not None else str(each) for each in ranges)]
+    )
     number = _number(value, base)
     if number is None:
         raise TypeError(f"expected {name} to be {wanted}, got {_shown(value)}")

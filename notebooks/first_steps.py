@@ -25,7 +25,9 @@ import likejax as lj
 from likejax import plot
 
 train, valid, test = (lj.load("digits", split=split) for split in ("train", "validation", "test"))
-selecting, held_out = lj.data.hold_out(valid)  # rows that choose the weights, and rows that calibrate scores
+selecting, held_out = lj.data.hold_out(
+    valid
+)  # rows that choose the weights, and rows that calibrate scores
 train
 
 # %% [markdown]
@@ -38,11 +40,15 @@ density = run.density
 run.best_step, round(run.validation, 3)
 
 # %% [markdown]
-# `log_prob` gives the log-probability mass of integer images in nats. This density dequantises, so each value is a
+# `log_prob` gives the log-probability mass of integer images in nats. This density dequantizes, so each value is a
 # bound, and needs a key; more draws tighten it.
 
 # %%
-density.kind, density.log_prob(test.examples[:4], key=1), density.log_prob(test.examples[:4], key=1, draws=16)
+(
+    density.kind,
+    density.log_prob(test.examples[:4], key=1),
+    density.log_prob(test.examples[:4], key=1, draws=16),
+)
 
 # %%
 glow = lj.evaluate(density, test, key=2, draws=8)
@@ -72,13 +78,18 @@ plot.sheet(np.asarray(density.decode(path)), levels=17, columns=16)
 
 # %%
 blank = lj.Dataset.from_array(np.zeros((200, 8, 8), np.uint8), levels=17, name="blank pages")
-patches = lj.load("photographs+grey+resize:8x8+levels:17", split="test")
+patches = lj.load("photographs+gray+resize:8x8+levels:17", split="test")
 turned = dataclasses.replace(test.transpose(), name="digits transposed")
 report = lj.ood.benchmark(
     density,
     inside=test,
     outside=[patches, turned, blank],
-    scores=[lj.ood.NegativeLogProb(), lj.ood.Typicality(), lj.ood.InputComplexity(), lj.ood.ComplexityOnly()],
+    scores=[
+        lj.ood.NegativeLogProb(),
+        lj.ood.Typicality(),
+        lj.ood.InputComplexity(),
+        lj.ood.ComplexityOnly(),
+    ],
     fit=held_out,
     selected_on=selecting,
     train=train,
@@ -96,4 +107,6 @@ report.plot()["histograms"]
 fit_rows, calibration_rows = held_out.take(slice(0, 45)), held_out.take(slice(45, None))
 score = lj.ood.Typicality().fit(density, fit_rows, key=6).calibrate(calibration_rows, key=7)
 digits, photographs = (score.p_value(data.examples[:200], key=8) for data in (test, patches))
-print(f"p <= 0.05: {np.mean(digits <= 0.05):.3f} of digits, {np.mean(photographs <= 0.05):.3f} of photographs")
+print(
+    f"p <= 0.05: {np.mean(digits <= 0.05):.3f} of digits, {np.mean(photographs <= 0.05):.3f} of photographs"
+)

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from likejax.nn.depth import unstack
-from likejax.train.state import take_apart
+from likejax.nn.repeat import unstack
+from likejax.nn.state import split
 from tests.paths import GOLDEN
 
 
@@ -43,7 +43,7 @@ def weights(golden: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def all_arrays(density: Any) -> dict[str, Any]:
     """Every array of a density by name, trainable or not."""
-    _, params, fixed = take_apart(unstack(density))
+    _, params, fixed = split(unstack(density))
     return {**params, **fixed}
 
 

@@ -14,7 +14,9 @@ ACTIVATIONS = {
     "ReLU": lambda x: np.maximum(x, 0),
     "LeakyReLU": lambda x: np.where(x > 0, x, 0.01 * x),
     "ELU": lambda x: np.where(x > 0, x, np.expm1(np.minimum(x, 0))),
-    "SELU": lambda x: 1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0))),
+    "SELU": lambda x: (
+        1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
+    ),
     "Swish": lambda x: x / (1 + np.exp(-x)),
     "SoftPlus": lambda x: np.logaddexp(x, 0),
     "Tanh": np.tanh,
@@ -43,7 +45,9 @@ class OfficialHVAE:
         for i, rows in enumerate(self.rows):
             aux, h = hidden, lower
             for j, row in enumerate(rows):
-                h = self.block(f"stage{i}.q.block{j}", row, h, aux, aux, residual=j > 0 or i > 0, grows=False)
+                h = self.block(
+                    f"stage{i}.q.block{j}", row, h, aux, aux, residual=j > 0 or i > 0, grows=False
+                )
             mean, std = self.moments(f"stage{i}.latent_q", h, i)
             z = mean + std * eps[i]
             found |= {f"q_mean.z{i + 1}": mean, f"q_std.z{i + 1}": std, f"z{i + 1}": z}
@@ -63,13 +67,17 @@ class OfficialHVAE:
             for j, row in enumerate(self.rows[i][::-1]):
                 aux = queue.pop(0) if i < top else None
                 built_for = None if aux is None else h
-                d = self.block(f"stage{i}.p.block{j}", row, d, aux, built_for, residual=j > 0, grows=True)
+                d = self.block(
+                    f"stage{i}.p.block{j}", row, d, aux, built_for, residual=j > 0, grows=True
+                )
                 queue.append(d)
             below = d
         outputs, kernel, activated = self.likelihood
         below = act(below) if activated else below
         is_dense = kernel is None
-        found["outputs"] = self.layer("lik", below.reshape(-1) if is_dense else below, outputs, kernel or 1)
+        found["outputs"] = self.layer(
+            "lik", below.reshape(-1) if is_dense else below, outputs, kernel or 1
+        )
         return found
 
     def block(self, name, row, x, aux, built_for, *, residual: bool, grows: bool) -> np.ndarray:
@@ -81,7 +89,9 @@ class OfficialHVAE:
                 factor = y.shape[1] // built_for.shape[1]
                 y = y + self.layer(f"{name}.aux", act(aux), channels, kernel, factor, grows=True)
             elif built_for.shape[1] > y.shape[1]:
-                y = y + self.layer(f"{name}.aux", act(aux), channels, kernel, built_for.shape[1] // y.shape[1])
+                y = y + self.layer(
+                    f"{name}.aux", act(aux), channels, kernel, built_for.shape[1] // y.shape[1]
+                )
             elif built_for.shape[0] != channels:
                 y = y + self.layer(f"{name}.aux", act(aux), channels, 1)
         outputs = 2 * channels if gated else channels
@@ -98,7 +108,11 @@ class OfficialHVAE:
         h = ACTIVATIONS[self.activation](h)
         outputs = 2 * self.latent_features[stage]
         is_dense = self.latent_blocks[stage] == "GaussianDense"
-        logits = self.layer(name, h.reshape(-1), outputs) if is_dense else self.layer(name, h, outputs, 3)
+        logits = (
+            self.layer(name, h.reshape(-1), outputs)
+            if is_dense
+            else self.layer(name, h, outputs, 3)
+        )
         mean, raw = np.split(logits, 2)
         return mean, np.maximum(np.logaddexp(np.log(2) * raw, 0) / np.log(2), 1e-6)
 
@@ -116,7 +130,9 @@ class OfficialHVAE:
             y = np.zeros((outputs, rows, columns)) + bias[:, None, None]
             for a in range(kernel):
                 for b in range(kernel):
-                    seen = padded[:, a : a + stride * rows : stride, b : b + stride * columns : stride]
+                    seen = padded[
+                        :, a : a + stride * rows : stride, b : b + stride * columns : stride
+                    ]
                     y = y + np.einsum("oi,ihw->ohw", w[:, :, a, b], seen[:, :rows, :columns])
             return y
         shape, scale_shape = (len(x), outputs, kernel, kernel), (1, outputs, 1, 1)
@@ -165,5 +181,7 @@ def pool(x: np.ndarray, stride: int) -> np.ndarray:
     y = np.zeros((len(x), rows, columns))
     for i in range(rows):
         for j in range(columns):
-            y[:, i, j] = padded[:, i * stride : i * stride + 3, j * stride : j * stride + 3].sum((1, 2)) / 9
+            y[:, i, j] = (
+                padded[:, i * stride : i * stride + 3, j * stride : j * stride + 3].sum((1, 2)) / 9
+            )
     return y

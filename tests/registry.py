@@ -12,17 +12,19 @@ from flax import nnx
 
 import likejax as lj
 from likejax import bijections as bj
-from likejax.nn.depth import repeat
-from likejax.nn.dynamics import Dynamics
+from likejax.models.ffjord.dynamics import Dynamics
+from likejax.nn.repeat import repeat
 
 
 def perturbed(module, seed: int = 7, scale: float = 0.3):
-    """The module with noise on every parameter, so that nothing is zero or the identity by initialisation."""
+    """The module with noise on every parameter, so that nothing is zero or the identity by initialization."""
     leaves, treedef = jax.tree.flatten(module)
     variables = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, nnx.Variable))
     rng = np.random.default_rng(seed)
     noisy = [
-        leaf + scale * jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) if isinstance(variable, nnx.Param) else leaf
+        leaf + scale * jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
+        if isinstance(variable, nnx.Param)
+        else leaf
         for leaf, variable in zip(leaves, variables, strict=True)
     ]
     return jax.tree.unflatten(treedef, noisy)
@@ -65,7 +67,9 @@ def _chain_with_splits() -> bj.Bijection:
 
 def _repeat() -> bj.Bijection:
     def step(rngs: nnx.Rngs) -> bj.Bijection:
-        return bj.Chain([bj.ActNorm(3), bj.Conv1x1LU(3, rngs=rngs), bj.AffineCoupling(3, width=5, rngs=rngs)])
+        return bj.Chain(
+            [bj.ActNorm(3), bj.Conv1x1LU(3, rngs=rngs), bj.AffineCoupling(3, width=5, rngs=rngs)]
+        )
 
     return bj.Repeat(repeat(step, 3, rngs=rngs()))
 
@@ -96,19 +100,30 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "split odd": BijectionCase(lambda: bj.Split(3), (2, 2, 3)),
     "split vector": BijectionCase(lambda: bj.Split(5, kernel_size=1), (5,)),
     "top prior": BijectionCase(lambda: bj.TopPrior(2), (3, 3, 2)),
-    "top prior conditional": BijectionCase(lambda: bj.TopPrior(2, num_classes=4), (3, 2, 2), condition=1),
-    "affine": BijectionCase(lambda: bj.Affine(jnp.array([1.0, -2.0, 0.0]), jnp.array([0.5, -3.0, 2.0])), (2, 2, 3)),
+    "top prior conditional": BijectionCase(
+        lambda: bj.TopPrior(2, num_classes=4), (3, 2, 2), condition=1
+    ),
+    "affine": BijectionCase(
+        lambda: bj.Affine(jnp.array([1.0, -2.0, 0.0]), jnp.array([0.5, -3.0, 2.0])), (2, 2, 3)
+    ),
     "logit": BijectionCase(lambda: bj.Logit(0.05), (2, 2, 1), unit_interval=True),
     "logit tiny alpha": BijectionCase(lambda: bj.Logit(1e-6), (5,), unit_interval=True),
     "chain with splits": BijectionCase(_chain_with_splits, (4, 4, 1)),
     "repeat": BijectionCase(_repeat, (2, 2, 3)),
     "ode": BijectionCase(lambda: _ode(), (3,)),
-    "ode image": BijectionCase(lambda: _ode(channels=2, images=True, time="concat", activation="swish"), (3, 2, 2)),
+    "ode image": BijectionCase(
+        lambda: _ode(channels=2, images=True, time="concat", activation="swish"), (3, 2, 2)
+    ),
     "factor out": BijectionCase(lambda: bj.FactorOut(3), (2, 2, 3)),
     "batch norm": BijectionCase(
-        lambda: bj.BatchNorm(jnp.ones(3), jnp.full(3, 2.0), jnp.zeros(3), jnp.array([0.0, 1.0, 2.0])), (3,)
+        lambda: bj.BatchNorm(
+            jnp.ones(3), jnp.full(3, 2.0), jnp.zeros(3), jnp.array([0.0, 1.0, 2.0])
+        ),
+        (3,),
     ),
-    "inverse": BijectionCase(lambda: bj.Inverse(bj.AffineCoupling(3, width=5, rngs=rngs())), (2, 2, 3)),
+    "inverse": BijectionCase(
+        lambda: bj.Inverse(bj.AffineCoupling(3, width=5, rngs=rngs())), (2, 2, 3)
+    ),
 }
 
 
@@ -124,7 +139,14 @@ def _glow(**options) -> lj.Density:
 
 
 def _pixelcnn(**options) -> lj.Density:
-    sizes = {"event_shape": (4, 4, 1), "levels": 17, "filters": 4, "blocks": 1, "resolutions": 2, "mixtures": 2}
+    sizes = {
+        "event_shape": (4, 4, 1),
+        "levels": 17,
+        "filters": 4,
+        "blocks": 1,
+        "resolutions": 2,
+        "mixtures": 2,
+    }
     return lj.build(lj.PixelCNNConfig(**sizes | {"dropout": 0.0} | options), key=0)
 
 
@@ -140,7 +162,10 @@ def _vae_vector() -> lj.Density:
     return _vae(event_shape=(3,), levels=0, likelihood="gaussian", stages=(stage,), flatten=True)
 
 
-_FIXED = {"solver": lj.Solver("midpoint", steps=8), "training_solver": lj.Solver("midpoint", steps=8)}
+_FIXED = {
+    "solver": lj.Solver("midpoint", steps=8),
+    "training_solver": lj.Solver("midpoint", steps=8),
+}
 
 
 def _ffjord() -> lj.Density:
@@ -154,11 +179,15 @@ def _ffjord_image() -> lj.Density:
 
 def _gaussian() -> lj.Density:
     rng = np.random.default_rng(0)
-    return lj.FullGaussian.fit(lj.Dataset.from_array(rng.normal(size=(50, 3)) @ rng.normal(size=(3, 3))))
+    return lj.FullGaussian.fit(
+        lj.Dataset.from_array(rng.normal(size=(50, 3)) @ rng.normal(size=(3, 3)))
+    )
 
 
 def _histogram() -> lj.Density:
-    return lj.PixelHistogram.fit(lj.Dataset.from_array(np.arange(18, dtype=np.uint8).reshape(2, 3, 3) % 4, levels=4))
+    return lj.PixelHistogram.fit(
+        lj.Dataset.from_array(np.arange(18, dtype=np.uint8).reshape(2, 3, 3) % 4, levels=4)
+    )
 
 
 class Laplace(lj.Density):
@@ -171,7 +200,9 @@ class Laplace(lj.Density):
         self.log_scale = nnx.Param(jnp.zeros(2))
 
     def _log_prob(self, x, key, condition):
-        return -jnp.sum(jnp.abs(x) * jnp.exp(-self.log_scale[...]) + self.log_scale[...] + jnp.log(2.0))
+        return -jnp.sum(
+            jnp.abs(x) * jnp.exp(-self.log_scale[...]) + self.log_scale[...] + jnp.log(2.0)
+        )
 
     def _sample(self, key, condition, temperature):
         return temperature * jnp.exp(self.log_scale[...]) * jax.random.laplace(key, (2,))
@@ -195,18 +226,28 @@ DENSITIES: dict[str, DensityCase] = {
     "glow additive, three channels": DensityCase(
         lambda: _glow(event_shape=(4, 4, 3), levels=256, coupling="additive", permutation="reverse")
     ),
-    "glow conditional": DensityCase(lambda: _glow(event_shape=(4, 4, 1), num_classes=3, scales=1), classes=3),
-    "glow lu": DensityCase(lambda: _glow(event_shape=(4, 4, 1), permutation="conv1x1_lu", scales=1)),
-    "vector glow": DensityCase(lambda: lj.build(lj.VectorGlowConfig(dimensions=3, depth=2, width=8), key=0)),
+    "glow conditional": DensityCase(
+        lambda: _glow(event_shape=(4, 4, 1), num_classes=3, scales=1), classes=3
+    ),
+    "glow lu": DensityCase(
+        lambda: _glow(event_shape=(4, 4, 1), permutation="conv1x1_lu", scales=1)
+    ),
+    "vector glow": DensityCase(
+        lambda: lj.build(lj.VectorGlowConfig(dimensions=3, depth=2, width=8), key=0)
+    ),
     "ffjord": DensityCase(_ffjord),
     "ffjord image": DensityCase(_ffjord_image),
     "pixelcnn": DensityCase(_pixelcnn),
-    "pixelcnn three channels, padded": DensityCase(lambda: _pixelcnn(event_shape=(3, 5, 3), levels=256)),
+    "pixelcnn three channels, padded": DensityCase(
+        lambda: _pixelcnn(event_shape=(3, 5, 3), levels=256)
+    ),
     "pixelcnn conditional": DensityCase(
         lambda: _pixelcnn(num_classes=3, likelihood="reference", resolutions=1), classes=3
     ),
     "vae": DensityCase(_vae),
-    "vae bidirectional": DensityCase(lambda: _vae(levels=2, likelihood="bernoulli", inference="bidirectional")),
+    "vae bidirectional": DensityCase(
+        lambda: _vae(levels=2, likelihood="bernoulli", inference="bidirectional")
+    ),
     "vae top-down, three channels": DensityCase(
         lambda: _vae(
             event_shape=(4, 4, 3),
@@ -218,12 +259,12 @@ DENSITIES: dict[str, DensityCase] = {
         )
     ),
     "vae vector": DensityCase(_vae_vector),
-    "dequantised uniform": DensityCase(lambda: lj.Dequantised(lj.Uniform((2, 2, 1)), 4)),
+    "dequantized uniform": DensityCase(lambda: lj.Dequantized(lj.Uniform((2, 2, 1)), 4)),
     "full gaussian": DensityCase(_gaussian),
     "pixel histogram": DensityCase(_histogram),
     "user's laplace": DensityCase(Laplace),
     "noisy normal": DensityCase(NoisyStandardNormal),
-    "dequantised noisy normal": DensityCase(lambda: lj.Dequantised(NoisyStandardNormal(), 8)),
+    "dequantized noisy normal": DensityCase(lambda: lj.Dequantized(NoisyStandardNormal(), 8)),
 }
 
 

@@ -19,7 +19,9 @@ def modules() -> list[Any]:
 
 
 def config_classes() -> list[type]:
-    found = {each for module in modules() for each in vars(module).values() if isinstance(each, type)}
+    found = {
+        each for module in modules() for each in vars(module).values() if isinstance(each, type)
+    }
     ours = [each for each in found if issubclass(each, Settings) and each is not Settings]
     ours = [each for each in ours if not inspect.isabstract(each)]
     return sorted(ours, key=lambda each: each.__name__)
@@ -49,7 +51,12 @@ def senseless(hint: Any) -> list[Any]:
         above += [each.below for each in bounds if each.below is not None]
         return [inner[0](value) for value in [*below, *above]] + senseless(inner[0])
     if origin is tuple:
-        return [3, None, "ab", *((value,) * max(1, len(inner) - (inner[-1] is ...)) for value in senseless(inner[0]))]
+        return [
+            3,
+            None,
+            "ab",
+            *((value,) * max(1, len(inner) - (inner[-1] is ...)) for value in senseless(inner[0])),
+        ]
     if hint is int:
         return ["3", 2.5, None, True, math.nan]
     if hint is float:

@@ -14,16 +14,16 @@ import likejax
 
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
-    {"settings", "keys", "inputs", "precision"},
+    {"settings", "keys", "inputs", "precision", "legacy"},
     {"density"},
     {"data", "nn", "distributions", "plot"},
     {"bijections"},
     {"models"},
-    {"objectives", "evaluate", "export"},
+    {"objectives", "evaluation", "export", "storage"},
     {"experiment"},
     {"train"},
     {"ood"},
-    {"presets", "reference", "config"},
+    {"presets", "reference"},
     {"demo"},
     {"cli"},
 ]
@@ -42,7 +42,11 @@ def imported_parts(path: Path) -> set[str]:
     """Parts of likejax that a file imports, at the top or inside functions."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "likejax":
+        if (
+            isinstance(node, ast.ImportFrom)
+            and node.module
+            and node.module.split(".")[0] == "likejax"
+        ):
             names = node.module.split(".")[1:2] or [alias.name for alias in node.names]
             found |= {name if name in LEVEL else "" for name in names}
         elif isinstance(node, ast.Import):
@@ -64,7 +68,9 @@ def test_imports_point_down(path):
 
 def test_names_say_something():
     for path in modules():
-        assert not path.stem.startswith(("utils", "helpers", "common", "misc", "base_", "manager")), path
+        assert not path.stem.startswith(
+            ("utils", "helpers", "common", "misc", "base_", "manager")
+        ), path
 
 
 def test_modules_are_taken_apart_in_one_place():
@@ -83,18 +89,31 @@ def test_only_one_place_knows_log_two():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.Call):
                 name = getattr(node.func, "attr", getattr(node.func, "id", ""))
-                of_two = any(isinstance(each, ast.Constant) and each.value == 2 for each in node.args)
+                of_two = any(
+                    isinstance(each, ast.Constant) and each.value == 2 for each in node.args
+                )
                 assert name not in ("log2", "exp2"), f"{path}, line {node.lineno}"
                 assert not (name == "log" and of_two), f"{path}, line {node.lineno}"
 
 
 def run(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
 
 
 def test_import_is_light():
     """No TensorFlow, PyTorch, matplotlib, orbax, diffrax, TFDS, scikit-learn or tyro on `import likejax`."""
-    heavy = ["tensorflow", "torch", "matplotlib", "tensorflow_datasets", "sklearn", "tyro", "diffrax", "PIL"]
+    heavy = [
+        "tensorflow",
+        "torch",
+        "matplotlib",
+        "tensorflow_datasets",
+        "sklearn",
+        "tyro",
+        "diffrax",
+        "PIL",
+    ]
     loaded = run(f"import likejax, sys; print([name for name in {heavy} if name in sys.modules])")
     assert loaded.strip() == "[]"
 
@@ -102,7 +121,9 @@ def test_import_is_light():
 @pytest.mark.slow
 def test_import_time():
     """`import likejax` adds under 1.5 s to `import jax`, median of five warm starts."""
-    code = "import time, jax; t = time.perf_counter(); import likejax; print(time.perf_counter() - t)"
+    code = (
+        "import time, jax; t = time.perf_counter(); import likejax; print(time.perf_counter() - t)"
+    )
     run(code)
     assert statistics.median(float(run(code)) for _ in range(5)) < 1.5
 

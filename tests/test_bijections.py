@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from likejax import bijections as bj
-from likejax.nn.depth import repeat, stack, unstack
+from likejax.nn.repeat import repeat, stack, unstack
 from tests.registry import BIJECTIONS, BijectionCase, perturbed, rngs
 
 
@@ -20,7 +20,11 @@ def case(request) -> BijectionCase:
 
 def _input(case: BijectionCase, n: int = 4) -> jax.Array:
     rng = np.random.default_rng(1)
-    draw = rng.uniform(0.02, 0.98, (n, *case.shape)) if case.unit_interval else rng.normal(size=(n, *case.shape))
+    draw = (
+        rng.uniform(0.02, 0.98, (n, *case.shape))
+        if case.unit_interval
+        else rng.normal(size=(n, *case.shape))
+    )
     return jnp.asarray(draw)
 
 
@@ -32,7 +36,9 @@ def test_round_trip_and_log_det(case):
     """The inverse undoes forward, and log_det is the log-determinant of the autodiff Jacobian, in float64."""
     with jax.enable_x64(True):
         bijection = perturbed(case.make())
-        bijection = jax.tree.map(lambda a: a.astype(float) if jnp.issubdtype(a.dtype, jnp.floating) else a, bijection)
+        bijection = jax.tree.map(
+            lambda a: a.astype(float) if jnp.issubdtype(a.dtype, jnp.floating) else a, bijection
+        )
         x = _input(case, 1)[0]
 
         @jax.jit
@@ -69,7 +75,9 @@ def test_float32_round_trip_and_gradients(case):
     def gradient(params):
         model = nnx.merge(graph, params, rest)
         z, log_det = jax.vmap(lambda x: model.forward(x, None, case.label))(x)
-        return sum(jnp.sum(jnp.cos(part)) for part in jax.tree.leaves(z)) + jnp.sum(jnp.sin(log_det))
+        return sum(jnp.sum(jnp.cos(part)) for part in jax.tree.leaves(z)) + jnp.sum(
+            jnp.sin(log_det)
+        )
 
     graph, params, rest = nnx.split(bijection, nnx.Param, ...)
     for path, leaf in jax.tree_util.tree_flatten_with_path(gradient(params))[0]:
@@ -78,18 +86,18 @@ def test_float32_round_trip_and_gradients(case):
             assert np.abs(leaf).max() > 0, path
 
 
-def test_actnorm_standardises_after_initialise():
-    """Every ActNorm of a chain, and the hidden layers of couplings, whiten the batch they were initialised on."""
+def test_actnorm_standardizes_after_initialize():
+    """Every ActNorm of a chain, and the hidden layers of couplings, whiten the batch they were initialized on."""
     batch = jax.random.normal(jax.random.key(0), (64, 4, 4, 3)) * 5 + 2
-    actnorm = bj.ActNorm(3).initialise(batch, jax.random.key(1))
+    actnorm = bj.ActNorm(3).initialize(batch, jax.random.key(1))
     z = jax.vmap(lambda x: actnorm.forward(x)[0])(batch)
     np.testing.assert_allclose(z.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(jnp.square(z).mean((0, 1, 2)), 1, rtol=1e-4)
     np.testing.assert_allclose(bj.ActNorm(3).affine.bias[...], 0)  # the original is left alone
 
 
-def test_initialisation_is_sequential():
-    """Statistics of a later block come from the already initialised earlier ones, stacked or apart."""
+def test_initialization_is_sequential():
+    """Statistics of a later block come from the already initialized earlier ones, stacked or apart."""
 
     def step(rngs):
         coupling = bj.AffineCoupling(4, width=6, rngs=rngs)
@@ -97,8 +105,8 @@ def test_initialisation_is_sequential():
 
     stacked = bj.Repeat(repeat(step, 3, rngs=rngs()))
     batch = jax.random.normal(jax.random.key(0), (128, 4, 4, 4)) ** 3
-    first = jax.jit(lambda b, x: b.initialise(x, jax.random.key(1)))(stacked, batch)
-    second = jax.jit(lambda b, x: b.initialise(x, jax.random.key(1)))(unstack(stacked), batch)
+    first = jax.jit(lambda b, x: b.initialize(x, jax.random.key(1)))(stacked, batch)
+    second = jax.jit(lambda b, x: b.initialize(x, jax.random.key(1)))(unstack(stacked), batch)
     for a, b in zip(jax.tree.leaves(unstack(first)), jax.tree.leaves(second), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
     x = batch
@@ -121,7 +129,9 @@ def test_initialisation_is_sequential():
 def test_stacked_and_unstacked_blocks_agree():
     bijection = perturbed(BIJECTIONS["repeat"].make())
     x = jax.random.normal(jax.random.key(0), (2, 2, 3))
-    (z, log_det), (z2, log_det2) = (jax.jit(lambda b, x: b.forward(x))(b, x) for b in (bijection, unstack(bijection)))
+    (z, log_det), (z2, log_det2) = (
+        jax.jit(lambda b, x: b.forward(x))(b, x) for b in (bijection, unstack(bijection))
+    )
     np.testing.assert_allclose(z, z2, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(log_det, log_det2, rtol=1e-5)
     again = stack(unstack(bijection))

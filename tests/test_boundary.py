@@ -29,7 +29,10 @@ def with_nan(density: lj.Density) -> lj.Density:
     leaves, treedef = jax.tree.flatten(density)
     variables = jax.tree.leaves(density, is_leaf=lambda node: isinstance(node, nnx.Variable))
     pairs = zip(leaves, variables, strict=True)
-    bad = [jnp.full_like(leaf, jnp.nan) if isinstance(variable, nnx.Param) else leaf for leaf, variable in pairs]
+    bad = [
+        jnp.full_like(leaf, jnp.nan) if isinstance(variable, nnx.Param) else leaf
+        for leaf, variable in pairs
+    ]
     return jax.tree.unflatten(treedef, bad)
 
 
@@ -39,7 +42,9 @@ class TestLabels:
     def test_out_of_range(self, density, label):
         x = examples_of(density, 2)
         condition = np.array([label, 0])
-        with pytest.raises(ValueError, match=r"expected class labels 0\.\.2 for a model of 3 classes"):
+        with pytest.raises(
+            ValueError, match=r"expected class labels 0\.\.2 for a model of 3 classes"
+        ):
             density.log_prob(x, key=KEY, condition=condition)
         with pytest.raises(ValueError, match=r"expected class labels 0\.\.2"):
             density.sample(KEY, condition=condition)
@@ -50,7 +55,9 @@ class TestLabels:
         with pytest.raises(ValueError, match="subtract 1 from labels that begin at 1"):
             density.log_prob(examples_of(density, 3), key=KEY, condition=np.array([1, 2, 3]))
 
-    @pytest.mark.parametrize("condition", [np.array([0.0, 1.0]), np.array([True, False]), ["a", "b"]])
+    @pytest.mark.parametrize(
+        "condition", [np.array([0.0, 1.0]), np.array([True, False]), ["a", "b"]]
+    )
     def test_of_another_type(self, density, condition):
         with pytest.raises(TypeError, match="expected"):
             density.log_prob(examples_of(density, 2), key=KEY, condition=condition)
@@ -58,21 +65,29 @@ class TestLabels:
     def test_that_are_traced_give_nan(self, density):
         """A compiled function cannot look at a label, so one that no class has gives NaN and not another class."""
         x = examples_of(density, 4)
-        values = jax.jit(lambda y: density.log_prob(x, key=KEY, condition=y))(jnp.array([0, 3, -1, 2]))
+        values = jax.jit(lambda y: density.log_prob(x, key=KEY, condition=y))(
+            jnp.array([0, 3, -1, 2])
+        )
         np.testing.assert_array_equal(np.isnan(values), [False, True, True, False])
         known = density.log_prob(x, key=KEY, condition=np.array([0, 0, 0, 2]))
         np.testing.assert_allclose(values[3], known[3], rtol=5e-6)
 
     def test_of_a_dataset(self, density):
-        data = lj.Dataset.from_array(examples_of(density, 4), levels=17, labels=np.array([0, 1, 2, 3]), name="four")
-        with pytest.raises(ValueError, match=r"dataset 'four', train: expected class labels 0\.\.2"):
+        data = lj.Dataset.from_array(
+            examples_of(density, 4), levels=17, labels=np.array([0, 1, 2, 3]), name="four"
+        )
+        with pytest.raises(
+            ValueError, match=r"dataset 'four', train: expected class labels 0\.\.2"
+        ):
             lj.evaluate(density, data, key=KEY)
 
 
 @pytest.mark.parametrize("name", ["glow", "pixelcnn", "vae", "ffjord image"])
 def test_samples_of_integers_from_nan_are_an_error(name):
     """Rounding turns NaN into a black image, so the model says that it was NaN."""
-    with pytest.raises(ValueError, match="expected finite numbers behind the samples, got none for any of 2"):
+    with pytest.raises(
+        ValueError, match="expected finite numbers behind the samples, got none for any of 2"
+    ):
         with_nan(DENSITIES[name].make()).sample(KEY, 2)
 
 
@@ -106,11 +121,14 @@ class HalfLost(lj.Density):
 
 
 def test_lost_samples_are_counted_and_drawn_again():
-    density = lj.Dequantised(HalfLost(), 4)
+    density = lj.Dequantized(HalfLost(), 4)
     continuous = np.isfinite(HalfLost().sample(KEY, 8)).all(1)
     lost = np.flatnonzero(~continuous)
     assert 0 < len(lost) < 8
-    with pytest.warns(RuntimeWarning, match=rf"{len(lost)} of 8 samples were rounded from numbers that are not finite"):
+    with pytest.warns(
+        RuntimeWarning,
+        match=rf"{len(lost)} of 8 samples were rounded from numbers that are not finite",
+    ):
         density.sample(KEY, 8)
     with pytest.raises(ValueError, match=f"got none for any of {len(lost)}"):
         density.sample(lj.example_keys(KEY, lost), len(lost))
@@ -120,11 +138,15 @@ def test_lost_samples_are_counted_and_drawn_again():
 
 
 def test_a_failed_solve_is_no_black_image():
-    config = lj.ImageFFJORDConfig(event_shape=(4, 4, 1), levels=17, hidden=(4,), flows=1, solver=lj.Solver(max_steps=1))
+    config = lj.ImageFFJORDConfig(
+        event_shape=(4, 4, 1), levels=17, hidden=(4,), flows=1, solver=lj.Solver(max_steps=1)
+    )
     density = lj.build(config, key=0)
     with pytest.raises(ValueError, match="expected finite numbers behind the samples"):
         density.sample(KEY, 2)
-    z = jax.tree.map(lambda shape: np.zeros((2, *shape.shape), np.float32), density.flow.latent_shapes())
+    z = jax.tree.map(
+        lambda shape: np.zeros((2, *shape.shape), np.float32), density.flow.latent_shapes()
+    )
     with pytest.raises(ValueError, match="expected finite numbers behind the decoded images"):
         density.decode(z)
     assert np.isnan(density.flow.decode(z)).all()
@@ -159,7 +181,11 @@ def test_small_habits():
     assert VECTOR.sample(KEY, [2, 3]).shape == (2, 3, 3)
     assert VECTOR.sample(jnp.int32(3), 0).shape == (0, 3)
     np.testing.assert_array_equal(VECTOR.sample(jnp.int32(3), 2), VECTOR.sample(3, 2))
-    assert lj.bits_per_dim(-784 * np.log(2.0), 784) == lj.bits_per_dim(-784 * np.log(2.0), [28, 28, 1]) == 1
+    assert (
+        lj.bits_per_dim(-784 * np.log(2.0), 784)
+        == lj.bits_per_dim(-784 * np.log(2.0), [28, 28, 1])
+        == 1
+    )
     np.testing.assert_allclose(lj.bits_per_dim([-np.log(2.0)], (1,)), [1.0])
     x = examples_of(VECTOR, 3)
     np.testing.assert_array_equal(VECTOR.log_prob(x.tolist()), VECTOR.log_prob(x))
@@ -168,15 +194,25 @@ def test_small_habits():
     half = x.astype(np.float16)
     np.testing.assert_array_equal(VECTOR.log_prob(half), VECTOR.log_prob(half.astype(np.float32)))
     ink = np.array([[[[True], [False]], [[False], [True]]]])
-    uniform = lj.Dequantised(lj.Uniform((2, 2, 1)), 2)
-    np.testing.assert_array_equal(uniform.log_prob(ink, key=0), uniform.log_prob(ink.astype(np.uint8), key=0))
+    uniform = lj.Dequantized(lj.Uniform((2, 2, 1)), 2)
+    np.testing.assert_array_equal(
+        uniform.log_prob(ink, key=0), uniform.log_prob(ink.astype(np.uint8), key=0)
+    )
 
 
 @pytest.mark.parametrize(
     ("x", "error", "message"),
     [
-        (np.array([[0.0, 1e39, 0.0]]), ValueError, r"within the range of float32, got 1e\+39 at \(0, 1\)"),
-        (np.ma.masked_array(np.zeros((2, 3)), np.eye(2, 3)), ValueError, "without masked entries, got 2"),
+        (
+            np.array([[0.0, 1e39, 0.0]]),
+            ValueError,
+            r"within the range of float32, got 1e\+39 at \(0, 1\)",
+        ),
+        (
+            np.ma.masked_array(np.zeros((2, 3)), np.eye(2, 3)),
+            ValueError,
+            "without masked entries, got 2",
+        ),
         ([[0.0, 1.0], [2.0]], ValueError, "array of one shape"),
         ([["a", "b", "c"]], TypeError, "array of numbers"),
         (np.zeros((2, 3), complex), TypeError, "array of numbers"),
@@ -193,29 +229,67 @@ def test_what_is_no_example(x, error, message):
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: lj.combine_draws(jnp.zeros((2, 3)), "bound"), TypeError, "expected a kind of Kind.EXACT"),
-        (lambda: lj.combine_draws(jnp.zeros((0, 3)), lj.Kind.BOUND), ValueError, "expected draws on the first axis"),
+        (
+            lambda: lj.combine_draws(jnp.zeros((2, 3)), "bound"),
+            TypeError,
+            "expected a kind of Kind.EXACT",
+        ),
+        (
+            lambda: lj.combine_draws(jnp.zeros((0, 3)), lj.Kind.BOUND),
+            ValueError,
+            "expected draws on the first axis",
+        ),
         (lambda: lj.bits_per_dim(-1.0, (28, 0)), ValueError, "at least 1"),
         (lambda: lj.bits_per_dim(-1.0, 2.5), TypeError, "an integer"),
         (lambda: lj.example_keys(0, [0.5]), TypeError, "expected integers as indices"),
         (lambda: lj.example_keys(0, [-1]), ValueError, "from 0 to 2"),
         (lambda: lj.example_keys(lj.example_keys(0, [1, 2]), [1]), ValueError, "expected one key"),
-        (lambda: VECTOR.log_prob(np.zeros((1, 3), np.float32), key=2**70, draws=0), ValueError, "draws"),
+        (
+            lambda: VECTOR.log_prob(np.zeros((1, 3), np.float32), key=2**70, draws=0),
+            ValueError,
+            "draws",
+        ),
         (lambda: VECTOR.sample(2**70), ValueError, "at most 64 bits"),
-        (lambda: lj.log_prob_in_chunks(VECTOR, np.zeros((4, 3)), batch_size=0), ValueError, "batch_size"),
-        (lambda: lj.log_prob_in_chunks(VECTOR, np.zeros((4, 2))), ValueError, "expected x of shape"),
+        (
+            lambda: lj.log_prob_in_chunks(VECTOR, np.zeros((4, 3)), batch_size=0),
+            ValueError,
+            "batch_size",
+        ),
+        (
+            lambda: lj.log_prob_in_chunks(VECTOR, np.zeros((4, 2))),
+            ValueError,
+            "expected x of shape",
+        ),
         (lambda: lj.build("glow/digits", key=0), TypeError, "expected the config of a model"),
         (lambda: lj.build(lj.VectorGlowConfig(), key="seed"), TypeError, "expected a key"),
         (lambda: lj.Uniform((2, 0)), ValueError, "at least 1"),
-        (lambda: lj.Dequantised(VECTOR, 1), ValueError, "levels to be an integer of at least 2"),
-        (lambda: lj.Dequantised(lj.VectorGlowConfig(), 4), TypeError, "build one with lj.build"),
+        (lambda: lj.Dequantized(VECTOR, 1), ValueError, "levels to be an integer of at least 2"),
+        (lambda: lj.Dequantized(lj.VectorGlowConfig(), 4), TypeError, "build one with lj.build"),
         (lambda: lj.export(lj.VectorGlowConfig()), TypeError, "build one with lj.build"),
-        (lambda: VECTOR.decode(np.zeros((2, 5), np.float32)), ValueError, "expected a latent of shape"),
+        (
+            lambda: VECTOR.decode(np.zeros((2, 5), np.float32)),
+            ValueError,
+            "expected a latent of shape",
+        ),
         (lambda: VECTOR.decode(np.float32(0)), ValueError, "expected a latent of shape"),
-        (lambda: VECTOR.initialise(np.zeros((0, 3), np.float32), 0), ValueError, "at least one example"),
-        (lambda: PIXELCNN.inpaint(np.zeros((1, 4, 4, 1), np.uint8), np.ones((4, 4), bool), key=0), TypeError, "prefix"),
+        (
+            lambda: VECTOR.initialize(np.zeros((0, 3), np.float32), 0),
+            ValueError,
+            "at least one example",
+        ),
+        (
+            lambda: PIXELCNN.inpaint(
+                np.zeros((1, 4, 4, 1), np.uint8), np.ones((4, 4), bool), key=0
+            ),
+            TypeError,
+            "prefix",
+        ),
         (lambda: PIXELCNN.with_sampler("cache"), ValueError, "did you mean 'cached'"),
-        (lambda: lj.FullGaussian.fit(lj.Dataset.from_array(np.ones((9, 2)))), ValueError, "constant or linearly"),
+        (
+            lambda: lj.FullGaussian.fit(lj.Dataset.from_array(np.ones((9, 2)))),
+            ValueError,
+            "constant or linearly",
+        ),
         (lambda: lj.compare(1.0, 2.0), TypeError, "expected two evaluations"),
     ],
 )
@@ -294,7 +368,9 @@ np.testing.assert_array_equal(density.log_prob(x, key=5), density.log_prob(x, ke
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
 def test_the_hardware_generator_keeps_examples_apart(impl):
     """Draws of rbg under vmap depend on batch-mates, so its keys become threefry keys (design law 1)."""
-    result = subprocess.run([sys.executable, "-c", _RBG.format(impl=impl)], capture_output=True, text=True)
+    result = subprocess.run(
+        [sys.executable, "-c", _RBG.format(impl=impl)], capture_output=True, text=True
+    )
     assert result.returncode == 0, result.stderr[-2000:]
 
 
@@ -306,13 +382,25 @@ def test_the_hardware_generator_keeps_examples_apart(impl):
             TypeError,
             "Flow solves no ODE",
         ),
-        (lambda: lj.function_evaluations(VECTOR, np.zeros((1, 3))), TypeError, "expected a continuous flow"),
-        (lambda: lj.bijections.Chain([lj.bijections.ActNorm]), TypeError, "expected a bijection.*got ActNorm"),
+        (
+            lambda: lj.function_evaluations(VECTOR, np.zeros((1, 3))),
+            TypeError,
+            "expected a continuous flow",
+        ),
+        (
+            lambda: lj.bijections.Chain([lj.bijections.ActNorm]),
+            TypeError,
+            "expected a bijection.*got ActNorm",
+        ),
         (lambda: lj.bijections.Chain([]), ValueError, "at least one map"),
         (lambda: lj.bijections.Inverse(lj.bijections.Split(4)), ValueError, "one array"),
         (lambda: lj.bijections.Affine(0.0, [1.0, 0.0]), ValueError, "scale without zeros"),
         (lambda: lj.bijections.Affine(np.nan), ValueError, "finite location"),
-        (lambda: lj.bijections.Logit(0.5), ValueError, "alpha to be a number of at least 0 and below 0.5"),
+        (
+            lambda: lj.bijections.Logit(0.5),
+            ValueError,
+            "alpha to be a number of at least 0 and below 0.5",
+        ),
         (lambda: lj.bijections.TopPrior(2, num_classes=-1), ValueError, "num_classes"),
         (lambda: lj.bijections.FactorOut(1), ValueError, "at least 2 channels"),
         (lambda: lj.Flow(lj.bijections.ActNorm(2), (2, 0)), ValueError, "event_shape"),
@@ -344,7 +432,7 @@ def test_offsets_that_float32_cannot_hold_are_refused_before_they_are_cast(offse
     with pytest.raises(ValueError, match=r"variation float32 holds: column 1.*Subtract an offset"):
         lj.FullGaussian.fit(lj.Dataset.from_array(rows))
     with pytest.raises(ValueError, match=r"variation float32 holds: column 1"):
-        VECTOR.initialise(rows, 0)
+        VECTOR.initialize(rows, 0)
 
 
 def test_a_large_constant_column_adds_no_noise():
@@ -366,8 +454,16 @@ def test_a_large_constant_column_adds_no_noise():
             ValueError,
             "1 channels",
         ),
-        (lambda: lj.Flow(lj.bijections.Standardise(1), (3,)).sample(0), ValueError, "input of 1 channels"),
-        (lambda: lj.bijections.Permutation(np.array([0, 0, 1])), ValueError, r"each of 0\.\.2 once"),
+        (
+            lambda: lj.Flow(lj.bijections.Standardize(1), (3,)).sample(0),
+            ValueError,
+            "input of 1 channels",
+        ),
+        (
+            lambda: lj.bijections.Permutation(np.array([0, 0, 1])),
+            ValueError,
+            r"each of 0\.\.2 once",
+        ),
         (lambda: lj.bijections.ActNorm(0), ValueError, "channels to be an integer of at least 1"),
         (lambda: lj.bijections.ODE(None), TypeError, "expected dynamics"),
         (lambda: lj.bijections.ODE(lambda t, z: z, solver="rk4"), TypeError, "expected solver"),
@@ -375,20 +471,36 @@ def test_a_large_constant_column_adds_no_noise():
         (lambda: lj.save(VECTOR, 3), TypeError, "expected the path of a directory"),
         (lambda: lj.restore(3), TypeError, "expected the path of a directory"),
         (lambda: lj.data.hold_out(np.zeros((4, 2))), TypeError, "expected a lj.Dataset"),
-        (lambda: lj.data.check_disjoint(np.zeros((4, 2)), np.zeros((4, 2))), TypeError, "expected a lj.Dataset"),
+        (
+            lambda: lj.data.check_disjoint(np.zeros((4, 2)), np.zeros((4, 2))),
+            TypeError,
+            "expected a lj.Dataset",
+        ),
         (lambda: lj.load(3), TypeError, "expected the name of a dataset"),
         (lambda: lj.preset(None), TypeError, "expected the name of a preset"),
         (lambda: lj.load("digits").take([9999]), ValueError, "expected rows of 0"),
         (lambda: lj.load("digits").reduce_levels(2.5), TypeError, "levels to be an integer"),
         (lambda: lj.load("digits").mutate(-1, 0), ValueError, "rate to be a number above 0"),
-        (lambda: lj.Dataset.from_array(np.zeros((2, 2), int), levels=2.5), TypeError, "levels to be an integer"),
-        (lambda: lj.Dataset.from_array([np.ma.array([1.0, 2.0], mask=[0, 1])] * 2), ValueError, "masked entries"),
+        (
+            lambda: lj.Dataset.from_array(np.zeros((2, 2), int), levels=2.5),
+            TypeError,
+            "levels to be an integer",
+        ),
+        (
+            lambda: lj.Dataset.from_array([np.ma.array([1.0, 2.0], mask=[0, 1])] * 2),
+            ValueError,
+            "masked entries",
+        ),
         (lambda: lj.bits_per_dim("a", 4), TypeError, "array of numbers"),
         (lambda: lj.build(lj.GlowConfig, key=0), TypeError, "expected the config of a model"),
         (lambda: DENSITIES["vae"].make().decode(3), ValueError, "latents in a tuple"),
-        (lambda: lj.FullGaussian(jnp.zeros(3), jnp.eye(2), (3,)), ValueError, "expected a mean of shape"),
-        (lambda: lj.Optimiser(name="adamax", eps_root=1e-8), ValueError, "eps_root=0 for adamax"),
-        (lambda: lj.Optimiser(decay="cosine", decay_rate=0.9), ValueError, "does not use it"),
+        (
+            lambda: lj.FullGaussian(jnp.zeros(3), jnp.eye(2), (3,)),
+            ValueError,
+            "expected a mean of shape",
+        ),
+        (lambda: lj.Optimizer(name="adamax", eps_root=1e-8), ValueError, "eps_root=0 for adamax"),
+        (lambda: lj.Optimizer(decay="cosine", decay_rate=0.9), ValueError, "does not use it"),
     ],
 )
 def test_what_gave_a_raw_exception_or_a_wrong_number(call, error, message):

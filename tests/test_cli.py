@@ -52,7 +52,21 @@ def test_evaluate(run, capsys, tmp_path):
 
 
 def test_sample(run, tmp_path, capsys):
-    assert main(["sample", str(run), "--count", "5", "--out", str(tmp_path / "s.npy"), "--temperature", "0.7"]) == 0
+    assert (
+        main(
+            [
+                "sample",
+                str(run),
+                "--count",
+                "5",
+                "--out",
+                str(tmp_path / "s.npy"),
+                "--temperature",
+                "0.7",
+            ]
+        )
+        == 0
+    )
     assert np.load(tmp_path / "s.npy").shape == (5, 8, 8, 1)
     assert main(["sample", str(run), "--count", "5", "--out", str(tmp_path / "s.png")]) == 0
     assert "5 samples" in capsys.readouterr().out
@@ -80,12 +94,28 @@ def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
         (["sample", here, "--temperature", "-1"], 2, "temperature to be a number of at least 0"),
         (["sample", here, "--out", str(a_file / "s.png")], 1, "which --out names: "),
         (["ood", here], 2, "expected outside datasets"),
-        (["ood", here, "--outside", "noise", "--fpr", "2"], 2, "fpr to be a number above 0 and below 1"),
-        (["ood", here, "--outside", "noise", "--groups", "0"], 2, "groups[0] to be an integer of at least 1"),
-        (["ood", here, "--outside", "noise", "--out", str(a_file / "ood")], 1, "which --out names: "),
+        (
+            ["ood", here, "--outside", "noise", "--fpr", "2"],
+            2,
+            "fpr to be a number above 0 and below 1",
+        ),
+        (
+            ["ood", here, "--outside", "noise", "--groups", "0"],
+            2,
+            "groups[0] to be an integer of at least 1",
+        ),
+        (
+            ["ood", here, "--outside", "noise", "--out", str(a_file / "ood")],
+            1,
+            "which --out names: ",
+        ),
         (["train", "glow/digits", "--draws", "0"], 2, "draws to be an integer of at least 1"),
         (["train", "glow/digits", "--steps", "0"], 2, "steps to be an integer of at least 1"),
-        (["train", "glow/digits", "--optimiser.learning-rate", "-1"], 2, "learning_rate to be a number above 0"),
+        (
+            ["train", "glow/digits", "--optimizer.learning-rate", "-1"],
+            2,
+            "learning_rate to be a number above 0",
+        ),
     ):
         try:
             found = main(args)
@@ -104,17 +134,24 @@ def test_samples_are_asked_for_in_the_words_of_the_command_line(run, tmp_path, c
         assert main(["sample", str(run), "--out", name]) == 2
         assert "expected --out to end in .png, .npy" in capsys.readouterr().err
     conditional = tmp_path / "conditional"
-    config = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4, num_classes=10)
+    config = lj.GlowConfig(
+        event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4, num_classes=10
+    )
     lj.save(lj.build(config, key=0), conditional)
     assert main(["sample", str(conditional), "--out", place + ".png"]) == 2
     assert "give the class of its samples with --label" in capsys.readouterr().err
-    assert main(["sample", str(conditional), "--label", "3", "--count", "2", "--out", place + ".png"]) == 0
+    assert (
+        main(["sample", str(conditional), "--label", "3", "--count", "2", "--out", place + ".png"])
+        == 0
+    )
 
 
 def test_a_reader_that_has_had_enough():
     """As `likejax presets | head -1`: no traceback and no sentence about a pipe."""
     program = subprocess.Popen(
-        [sys.executable, "-m", "likejax.cli", "presets"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [sys.executable, "-m", "likejax.cli", "presets"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     )
     program.stdout.close()
     assert program.stderr.read() == b""
@@ -157,9 +194,9 @@ def test_mistakes_get_a_sentence(args, code, message, capsys, monkeypatch):
 
 def test_unknown_override_names_the_near_one(capsys):
     with pytest.raises(SystemExit) as exit:
-        main(["train", "glow/digits", "--optimiser.learning_rat", "1"])
+        main(["train", "glow/digits", "--optimizer.learning_rat", "1"])
     assert exit.value.code == 2
-    assert "--optimiser.learning-rate" in capsys.readouterr().err
+    assert "--optimizer.learning-rate" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "sample", "datasets", "demo", "presets"])
@@ -172,10 +209,14 @@ def test_help(command, capsys):
 
 def test_as_a_program():
     """The installed program: version, exit code, and no traceback for a user's mistake."""
-    version = subprocess.run([sys.executable, "-m", "likejax.cli", "--version"], capture_output=True, text=True)
+    version = subprocess.run(
+        [sys.executable, "-m", "likejax.cli", "--version"], capture_output=True, text=True
+    )
     assert version.returncode == 0
     assert version.stdout[0].isdigit()
-    mistake = subprocess.run([sys.executable, "-m", "likejax.cli", "train", "x"], capture_output=True, text=True)
+    mistake = subprocess.run(
+        [sys.executable, "-m", "likejax.cli", "train", "x"], capture_output=True, text=True
+    )
     assert mistake.returncode == 2
     assert mistake.stderr.startswith("likejax: no preset 'x'")
 
@@ -185,7 +226,15 @@ def test_as_a_program():
 def test_fashion_mnist_by_one_command(tmp_path):
     """The whole way on real files: train for a few steps, better than uniform, pictures written."""
     command = f"train glow/fashion_mnist-small --data-dir {DATA} --workdir {tmp_path / 'run'} --steps 30 --draws 1"
-    arguments = [*command.split(), "--model.depth", "2", "--model.width", "16", "--validate-every", "30"]
+    arguments = [
+        *command.split(),
+        "--model.depth",
+        "2",
+        "--model.width",
+        "16",
+        "--validate-every",
+        "30",
+    ]
     assert main(arguments) == 0
     assert json.loads((tmp_path / "run" / "evaluation.json").read_text())["bits_per_dim"] < 8
     assert (tmp_path / "run" / "samples.png").stat().st_size > 1000

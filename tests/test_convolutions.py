@@ -59,10 +59,18 @@ def test_transposed_convolution(size):
     x = jnp.asarray(rng.normal(size=(2, 3, 4, 5)), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=(*size, 5, 2)), jnp.float32)
     full = jax.lax.conv_transpose(
-        x, kernel[::-1, ::-1], (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"), transpose_kernel=False
+        x,
+        kernel[::-1, ::-1],
+        (2, 2),
+        "VALID",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        transpose_kernel=False,
     )
     # correlation of the dilated input with the flipped kernel is the scatter out[2i+a, 2j+b] += x[i, j] kernel[a, b]
     crop = (size[1] - 1) // 2
     np.testing.assert_allclose(
-        convolve_transposed(x, kernel, crop=crop), full[:, :6, crop : crop + 8], rtol=1e-5, atol=1e-5
+        convolve_transposed(x, kernel, crop=crop),
+        full[:, :6, crop : crop + 8],
+        rtol=1e-5,
+        atol=1e-5,
     )

@@ -13,18 +13,22 @@ import scipy.io
 from PIL import Image
 
 import likejax as lj
-from likejax.data import formats
 from likejax.data.augment import flip, shift
 from likejax.data.batches import DatasetBatches, Position
-from likejax.data.toys import TOYS, toy
+from likejax.data.readers import formats
+from likejax.data.sources.toys import TOYS, toy
 from tests.paths import DATA
 
-needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no folder of real data: set LIKEJAX_DATA")
+needs_data = pytest.mark.skipif(
+    not DATA.is_dir(), reason="no folder of real data: set LIKEJAX_DATA"
+)
 RNG = np.random.default_rng(0)
 
 
 def images(n: int = 10, height: int = 4, width: int = 4, channels: int | None = None) -> np.ndarray:
-    return RNG.integers(0, 256, (n, height, width) if channels is None else (n, height, width, channels), np.uint8)
+    return RNG.integers(
+        0, 256, (n, height, width) if channels is None else (n, height, width, channels), np.uint8
+    )
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -64,11 +68,19 @@ def test_from_array():
         (lambda: lj.Dataset.from_array(np.array([[1.0, np.nan]])), ValueError, "1 NaN or infinite"),
         (lambda: lj.Dataset.from_array(images(), levels=16), ValueError, r"0\.\.15 for 16 levels"),
         (lambda: lj.Dataset.from_array(images() / 255.0, levels=256), TypeError, "unscaled"),
-        (lambda: lj.Dataset.from_array(images(), labels=np.arange(9)), ValueError, r"shape \(10,\)"),
+        (
+            lambda: lj.Dataset.from_array(images(), labels=np.arange(9)),
+            ValueError,
+            r"shape \(10,\)",
+        ),
         (lambda: lj.Dataset.from_array(np.zeros((3, 2))).invert(), ValueError, "integer images"),
-        (lambda: lj.Dataset.from_array(images()).grey(), ValueError, "3 channels"),
+        (lambda: lj.Dataset.from_array(images()).gray(), ValueError, "3 channels"),
         (lambda: lj.Dataset.from_array(images()).pad(3, 8), ValueError, "at least 4"),
-        (lambda: lj.Dataset.from_array(images()).resize(8, 8, filter="cubic"), ValueError, "unknown filter"),
+        (
+            lambda: lj.Dataset.from_array(images()).resize(8, 8, filter="cubic"),
+            ValueError,
+            "unknown filter",
+        ),
         (lambda: lj.Dataset.from_array(images()).reduce_levels(300), ValueError, "2 to 256"),
     ],
 )
@@ -79,12 +91,22 @@ def test_wrong_arrays(make, error, message):
 
 def test_steps_are_noted():
     dataset = lj.Dataset.from_array(images(3, channels=3))
-    stepped = dataset.grey().resize(8, 8).invert().pad(10, 12, value=7).transpose().reduce_levels(32).colour()
+    stepped = (
+        dataset.gray()
+        .resize(8, 8)
+        .invert()
+        .pad(10, 12, value=7)
+        .transpose()
+        .reduce_levels(32)
+        .color()
+    )
     assert (stepped.event_shape, stepped.levels) == ((12, 10, 3), 32)
     assert len(stepped.provenance) == len(dataset.provenance) + 7
     assert stepped.examples.max() < 32
     np.testing.assert_array_equal(dataset.invert().invert().examples, dataset.examples)
-    np.testing.assert_array_equal(dataset.resize(8, 8, filter="nearest").examples[:, ::2, ::2], dataset.examples)
+    np.testing.assert_array_equal(
+        dataset.resize(8, 8, filter="nearest").examples[:, ::2, ::2], dataset.examples
+    )
     assert (dataset.pad(6, 6).examples[:, 0] == 0).all()
 
 
@@ -99,7 +121,9 @@ def test_digits():
     from sklearn import datasets
 
     theirs = datasets.load_digits().data
-    np.testing.assert_array_equal(everything[np.lexsort(everything.T)], theirs[np.lexsort(theirs.T)])
+    np.testing.assert_array_equal(
+        everything[np.lexsort(everything.T)], theirs[np.lexsort(theirs.T)]
+    )
     again = lj.load("digits", split="test")
     assert again.fingerprint() == parts["test"].fingerprint()
 
@@ -142,7 +166,9 @@ def test_idx_pairs(tmp_path):
     (folder / "train-images-idx3-ubyte").write_bytes(idx(x))
     (folder / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(idx(y)))
     (folder / "t10k-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx(x[:5])))
-    train, valid, test = (lj.load("mine", split=s, data_dir=tmp_path) for s in ("train", "validation", "test"))
+    train, valid, test = (
+        lj.load("mine", split=s, data_dir=tmp_path) for s in ("train", "validation", "test")
+    )
     assert (len(train), len(valid), len(test)) == (18, 2, 5)
     np.testing.assert_array_equal(train.examples[..., 0], x[train.labels])
     assert test.labels is None
@@ -158,19 +184,23 @@ def test_idx_pairs(tmp_path):
         (lambda b: b"", "expected the magic number"),
         (lambda b: b"\x89PNG" + b[4:], "expected the magic number"),
         (lambda b: b[:4] + b"\xff" * 12 + b[16:], "too large"),
-        (lambda b: idx(np.arange(20, dtype=np.uint8)), "mislabelled"),
+        (lambda b: idx(np.arange(20, dtype=np.uint8)), "mislabeled"),
     ],
 )
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_damaged_idx(tmp_path, damage, message, suffix):
     (tmp_path / "d").mkdir()
     data = damage(idx(images(20)))
-    (tmp_path / "d" / f"train-images-idx3-ubyte{suffix}").write_bytes(gzip.compress(data) if suffix else data)
+    (tmp_path / "d" / f"train-images-idx3-ubyte{suffix}").write_bytes(
+        gzip.compress(data) if suffix else data
+    )
     with pytest.raises(ValueError, match=message):
         lj.load("d", data_dir=tmp_path)
 
 
-@pytest.mark.parametrize("damage", [lambda b: b[:-9], lambda b: b[:40] + b"\0\0\0" + b[43:], lambda b: b"plain"])
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-9], lambda b: b[:40] + b"\0\0\0" + b[43:], lambda b: b"plain"]
+)
 def test_damaged_gzip(tmp_path, damage):
     (tmp_path / "d").mkdir()
     data = gzip.compress(idx(images(200, 8, 8)))
@@ -191,11 +221,19 @@ def test_npz_and_npy(tmp_path):
     for name in ("a", "b", "c", "bad", "objects"):
         (tmp_path / name).mkdir()
     x = images(30, 4, 4, 3)
-    np.savez(tmp_path / "a" / "a.npz", x_train=x, x_test=x[:4], y_train=np.arange(30), y_test=np.arange(4))
+    np.savez(
+        tmp_path / "a" / "a.npz",
+        x_train=x,
+        x_test=x[:4],
+        y_train=np.arange(30),
+        y_test=np.arange(4),
+    )
     np.save(tmp_path / "b" / "only.npy", x)
     np.save(tmp_path / "c" / "data.npy", RNG.normal(size=(100, 3)))
     assert lj.load("a", data_dir=tmp_path).event_shape == (4, 4, 3)
-    assert [len(lj.load("b", split=s, data_dir=tmp_path)) for s in ("train", "validation", "test")] == [24, 3, 3]
+    assert [
+        len(lj.load("b", split=s, data_dir=tmp_path)) for s in ("train", "validation", "test")
+    ] == [24, 3, 3]
     parts = [lj.load("c", split=s, data_dir=tmp_path) for s in ("train", "validation", "test")]
     assert [len(p) for p in parts] == [80, 10, 10]
     assert parts[0].levels is None
@@ -215,7 +253,9 @@ def test_matlab(tmp_path):
         scipy.io.savemat(tmp_path / "binarized_mnist" / f"binarized_mnist_{part}.mat", {"X": x})
     dataset = lj.load("binarized_mnist", split="validation", data_dir=tmp_path)
     assert (dataset.event_shape, dataset.levels) == ((28, 28, 1), 2)
-    (tmp_path / "binarized_mnist" / "binarized_mnist_test.mat").write_bytes(b"\x89HDF\r\n\x1a\n" + bytes(300))
+    (tmp_path / "binarized_mnist" / "binarized_mnist_test.mat").write_bytes(
+        b"\x89HDF\r\n\x1a\n" + bytes(300)
+    )
     with pytest.raises(ValueError, match=r"MATLAB 7\.3"):
         formats.read_mat(tmp_path / "binarized_mnist" / "binarized_mnist_test.mat")
     (tmp_path / "binarized_mnist" / "binarized_mnist_test.mat").write_bytes(bytes(range(256)) * 3)
@@ -270,7 +310,10 @@ class _Evil:
         (pickle.dumps({b"data": np.array([{}], dtype=object), b"labels": []}), "refused"),
         (pickle.dumps([1, 2]), "expected a dictionary"),
         (pickle.dumps({b"data": np.zeros((2, 5), np.uint8), b"labels": [0, 1]}), "3072 columns"),
-        (pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}), "expected 2 labels"),
+        (
+            pickle.dumps({b"data": np.zeros((2, 3072), np.uint8), b"labels": [0]}),
+            "expected 2 labels",
+        ),
         (b"\x80\x04garbage", "not a readable CIFAR python batch"),
     ],
 )
@@ -291,7 +334,9 @@ def test_folders_of_images(tmp_path):
     test = lj.load("pictures", split="test", data_dir=tmp_path)
     assert {image.tobytes() for image in test.examples} == {image.tobytes() for image in x[4:]}
     np.testing.assert_array_equal(np.sort(test.labels), [0, 1])
-    Image.fromarray(images(1, 3, 3, 3)[0]).save(tmp_path / "pictures" / "test" / "class0" / "odd.png")
+    Image.fromarray(images(1, 3, 3, 3)[0]).save(
+        tmp_path / "pictures" / "test" / "class0" / "odd.png"
+    )
     with pytest.raises(ValueError, match="bring all to one size"):
         lj.load("pictures", split="test", data_dir=tmp_path)
     (tmp_path / "pictures" / "test" / "class0" / "odd.png").write_bytes(b"no image")
@@ -306,7 +351,10 @@ def test_zips_of_images_once_each(tmp_path):
             for i in range(3):
                 Image.fromarray(np.full((4, 4), 10 * (i + n), np.uint8)).save(tmp_path / "i.png")
                 archive.write(tmp_path / "i.png", f"{i}.png")
-    assert sum(len(lj.load("z", split=s, data_dir=tmp_path)) for s in ("train", "validation", "test")) == 4
+    assert (
+        sum(len(lj.load("z", split=s, data_dir=tmp_path)) for s in ("train", "validation", "test"))
+        == 4
+    )
     (tmp_path / "z" / "2.zip").write_bytes(b"PK nonsense")
     with pytest.raises(ValueError, match="damaged zip"):
         formats.images_in_zip(tmp_path / "z" / "2.zip")
@@ -358,10 +406,15 @@ def test_tfds_reads_without_tensorflow(tmp_path):
             raise AssertionError
 
     Mnist(data_dir=str(tmp_path), file_format="array_record").download_and_prepare()
-    parts = {s: lj.load("tfds/mnist", split=s, data_dir=tmp_path) for s in ("train", "validation", "test")}
+    parts = {
+        s: lj.load("tfds/mnist", split=s, data_dir=tmp_path)
+        for s in ("train", "validation", "test")
+    }
     assert {s: len(p) for s, p in parts.items()} == {"train": 7, "validation": 1, "test": 4}
     everything = {
-        image.tobytes(): label for p in parts.values() for image, label in zip(p.examples, p.labels, strict=True)
+        image.tobytes(): label
+        for p in parts.values()
+        for image, label in zip(p.examples, p.labels, strict=True)
     }
     assert everything == {image.tobytes(): label for image, label in zip(x, y, strict=True)}
     assert "TFDS mnist" in parts["test"].provenance[0]
@@ -369,13 +422,15 @@ def test_tfds_reads_without_tensorflow(tmp_path):
 
 
 def test_tfds_offline_says_what_to_do(tmp_path, monkeypatch):
-    from likejax.data import tfds as adapter
+    from likejax.data.sources import tfds as adapter
 
     def offline():
         raise ConnectionError("no network")
 
     monkeypatch.setattr(adapter, "_check_online", offline)
-    with pytest.raises(ValueError, match=r"not prepared there.*no network.*pip install tensorflow-cpu"):
+    with pytest.raises(
+        ValueError, match=r"not prepared there.*no network.*pip install tensorflow-cpu"
+    ):
         adapter.load_tfds("cifar10", tmp_path)
 
 
@@ -437,8 +492,10 @@ def test_histogram_reference_points():
 
 
 def test_batches_visit_everything_and_resume():
-    dataset = lj.Dataset.from_array(np.arange(10, dtype=np.uint8).reshape(10, 1, 1), labels=np.arange(10))
-    batches = DatasetBatches(dataset, 4, position=Position(5, 0, 0), labelled=True)
+    dataset = lj.Dataset.from_array(
+        np.arange(10, dtype=np.uint8).reshape(10, 1, 1), labels=np.arange(10)
+    )
+    batches = DatasetBatches(dataset, 4, position=Position(5, 0, 0), labeled=True)
     seen = [next(batches) for _ in range(5)]
     rows = np.concatenate([b.x.reshape(-1) for b in seen])
     assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
@@ -447,10 +504,10 @@ def test_batches_visit_everything_and_resume():
         np.testing.assert_array_equal(batch.x.reshape(-1), batch.condition)
     assert batches.position == Position(5, 2, 0)
 
-    resumed = DatasetBatches(dataset, 4, position=Position(5, 0, 0), labelled=True)
+    resumed = DatasetBatches(dataset, 4, position=Position(5, 0, 0), labeled=True)
     for _ in range(2):
         next(resumed)
-    again = DatasetBatches(dataset, 4, position=resumed.position, labelled=True)
+    again = DatasetBatches(dataset, 4, position=resumed.position, labeled=True)
     for expected in seen[2:]:
         np.testing.assert_array_equal(next(again).x, expected.x)
 
@@ -458,7 +515,7 @@ def test_batches_visit_everything_and_resume():
 def test_batches_refuse():
     dataset = lj.Dataset.from_array(images())
     with pytest.raises(ValueError, match="expected labels"):
-        DatasetBatches(dataset, 4, position=Position(0, 0, 0), labelled=True)
+        DatasetBatches(dataset, 4, position=Position(0, 0, 0), labeled=True)
     with pytest.raises(ValueError, match="unknown augmentation 'rotate'"):
         DatasetBatches(dataset, 4, position=Position(0, 0, 0), augment=("rotate",))
 
@@ -475,8 +532,12 @@ def test_augmentations():
     moves = [(down, right) for down in range(-2, 3) for right in range(-2, 3)]
     for after, before in zip(shifted[:, 2:-2, 2:-2], x, strict=True):
         assert any((after == np.roll(before, move, (0, 1))[2:-2, 2:-2]).all() for move in moves)
-    named = DatasetBatches(lj.Dataset.from_array(x), 8, position=Position(1, 0, 0), augment=("flip", "shift"))
-    repeated = DatasetBatches(lj.Dataset.from_array(x), 8, position=Position(1, 0, 0), augment=("flip", "shift"))
+    named = DatasetBatches(
+        lj.Dataset.from_array(x), 8, position=Position(1, 0, 0), augment=("flip", "shift")
+    )
+    repeated = DatasetBatches(
+        lj.Dataset.from_array(x), 8, position=Position(1, 0, 0), augment=("flip", "shift")
+    )
     np.testing.assert_array_equal(next(named).x, next(repeated).x)
 
 
@@ -497,7 +558,12 @@ def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, compressed):
         "one": np.float64(3),
         "empty": np.ones((0, 3)),
     }
-    others = {"text": "words", "cells": np.array([1, "a"], object), "record": {"x": 1}, "z": np.ones(3) * 1j}
+    others = {
+        "text": "words",
+        "cells": np.array([1, "a"], object),
+        "record": {"x": 1},
+        "z": np.ones(3) * 1j,
+    }
     scipy.io.savemat(tmp_path / "x.mat", arrays | others, do_compression=compressed)
     found, expected = formats.read_mat(tmp_path / "x.mat"), scipy.io.loadmat(tmp_path / "x.mat")
     assert set(found) == set(arrays)

@@ -65,20 +65,40 @@ def test_types(values, dtype, levels):
     dataset = lj.Dataset.from_array(values)
     assert (dataset.examples.dtype, dataset.levels) == (np.dtype(dtype), levels)
     assert dataset.examples.dtype.isnative
-    np.testing.assert_array_equal(dataset.examples.reshape(np.shape(values)), np.asarray(values, float))
+    np.testing.assert_array_equal(
+        dataset.examples.reshape(np.shape(values)), np.asarray(values, float)
+    )
 
 
 def test_integer_tables_say_what_they_are_taken_for():
-    assert "int64 taken as continuous values" in lj.Dataset.from_array(np.ones((3, 2), np.int64)).provenance
-    assert "int64 within 0..255 taken as 256 levels" in lj.Dataset.from_array(np.ones((3, 2, 2), int)).provenance
+    assert (
+        "int64 taken as continuous values"
+        in lj.Dataset.from_array(np.ones((3, 2), np.int64)).provenance
+    )
+    assert (
+        "int64 within 0..255 taken as 256 levels"
+        in lj.Dataset.from_array(np.ones((3, 2, 2), int)).provenance
+    )
 
 
 @pytest.mark.parametrize(
     ("values", "error", "message"),
     [
-        (np.ma.masked_array(np.ones((3, 2)), [[0, 0], [0, 1], [0, 0]]), ValueError, "without masked entries, got 1"),
-        (np.array([[1.0, 2.0], [3.0, np.inf]]), ValueError, "1 NaN or infinite entries, the first at row 1, column 1"),
-        (np.full((3, 2), 2**53 + 1), ValueError, r"up to 2\*\*53.*at row 0, column 0; subtract an offset"),
+        (
+            np.ma.masked_array(np.ones((3, 2)), [[0, 0], [0, 1], [0, 0]]),
+            ValueError,
+            "without masked entries, got 1",
+        ),
+        (
+            np.array([[1.0, 2.0], [3.0, np.inf]]),
+            ValueError,
+            "1 NaN or infinite entries, the first at row 1, column 1",
+        ),
+        (
+            np.full((3, 2), 2**53 + 1),
+            ValueError,
+            r"up to 2\*\*53.*at row 0, column 0; subtract an offset",
+        ),
         (np.full((3, 2, 2), 300), ValueError, "pass levels=N"),
         (np.full((3, 2, 2), -1), ValueError, "pass levels=N"),
         (np.zeros((3, 2), complex), TypeError, "real and imaginary parts"),
@@ -127,10 +147,18 @@ def test_frames():
 @pytest.mark.parametrize(
     ("frame", "error", "message"),
     [
-        (Frame(a=np.array([1, Missing()], object)), ValueError, "column 'a' lack one at row 1; fill or drop"),
+        (
+            Frame(a=np.array([1, Missing()], object)),
+            ValueError,
+            "column 'a' lack one at row 1; fill or drop",
+        ),
         (Frame(a=np.array([1.0, np.nan])), ValueError, r"row 1, column 0 \('a'\)"),
         (Frame(a=np.array(["x", "y"], object)), TypeError, "column 'a' hold the text 'x' at row 0"),
-        (Frame(a=np.array(["2020"], "datetime64[Y]")), TypeError, "column 'a' has dtype datetime64"),
+        (
+            Frame(a=np.array(["2020"], "datetime64[Y]")),
+            TypeError,
+            "column 'a' has dtype datetime64",
+        ),
         (Frame(), ValueError, "got none"),
     ],
 )
@@ -142,7 +170,9 @@ def test_frames_refused(frame, error, message):
 # --- labels, weights
 
 
-@pytest.mark.parametrize("labels", [[0, 1, 2], (0, 1, 2), np.array([[0], [1], [2]]), np.array([0.0, 1, 2], "f4")])
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 2], (0, 1, 2), np.array([[0], [1], [2]]), np.array([0.0, 1, 2], "f4")]
+)
 def test_labels(labels):
     dataset = lj.Dataset.from_array(np.zeros((3, 2)), labels=labels)
     assert dataset.labels.dtype.kind in "iu"
@@ -163,7 +193,10 @@ def test_labels(labels):
         ({"labels": [0.0, np.nan, 1.0]}, "got nan at row 1"),
         ({"labels": ["a", "b", "a"]}, "return_inverse"),
         ({"labels": np.eye(3)}, r"argmax\(1\)"),
-        ({"labels": np.ma.masked_array([0, 1, 2], [0, 1, 0])}, "labels without masked entries, got 1"),
+        (
+            {"labels": np.ma.masked_array([0, 1, 2], [0, 1, 0])},
+            "labels without masked entries, got 1",
+        ),
         ({"weights": [1, 2]}, r"shape \(2,\)"),
         ({"weights": [1, 0, 2]}, "got 0.0 at row 1"),
     ],
@@ -194,7 +227,10 @@ def test_fingerprint_sees_labels_and_weights():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda data: lj.Dataset.from_array(data.examples, split="val"), "expected a split.*got 'val'"),
+        (
+            lambda data: lj.Dataset.from_array(data.examples, split="val"),
+            "expected a split.*got 'val'",
+        ),
         (lambda data: lj.Dataset.from_array(data.examples, split="tests"), "did you mean 'test'"),
         (lambda data: data.resize(8, 8, filter="bilinaer"), "did you mean 'bilinear'"),
         (lambda data: data.pad(8, 8, value=256), r"a value in 0\.\.255 to pad with, got 256"),
@@ -228,7 +264,12 @@ def test_as_dataset():
         (RNG.random((2, 32, 32, 3)), 256, TypeError, r"np\.rint\(x \* 255\)\.astype\('uint8'\)"),
         (np.zeros((2, 3, 32, 32), np.uint8), 256, ValueError, r"x\.transpose\(0, 2, 3, 1\)"),
         (np.zeros((2, 1, 28, 28), np.uint8), 256, ValueError, r"x\.transpose\(0, 2, 3, 1\)"),
-        (np.zeros((2, 3), np.uint8), None, TypeError, r"floating-point examples.*x\.astype\('float32'\)"),
+        (
+            np.zeros((2, 3), np.uint8),
+            None,
+            TypeError,
+            r"floating-point examples.*x\.astype\('float32'\)",
+        ),
         (np.zeros((4, 4, 1), np.uint8), 256, ValueError, r"got one example: pass x\[None\]"),
         ("mnist", 256, TypeError, r"lj\.load"),
         ((np.zeros((2, 2)), np.zeros(2)), None, TypeError, r"from_array\(x, labels=y\)"),

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 import likejax as lj
-from likejax.bijections import ActNorm, Standardise
-from likejax.nn.normalisation import channel_statistics
+from likejax.bijections import ActNorm, Standardize
+from likejax.nn.normalization import channel_statistics
 from likejax.nn.weight_norm import WeightNormConvolution
 
 RNG = np.random.default_rng(0)
@@ -27,12 +27,14 @@ def with_constant(value, rows=200, dtype="f4"):
 # --- columns that never vary
 
 
-@pytest.mark.parametrize("make", [lambda: Standardise(3), lambda: ActNorm(3)], ids=["Standardise", "ActNorm"])
+@pytest.mark.parametrize(
+    "make", [lambda: Standardize(3), lambda: ActNorm(3)], ids=["Standardize", "ActNorm"]
+)
 @pytest.mark.parametrize("value", CONSTANTS)
 def test_a_constant_column_keeps_its_scale(make, value):
     """It adds log N(0; 0, 1) to log p, whatever it is; the other columns are standardized."""
     x = with_constant(value)
-    bijection = make().initialise(jnp.asarray(x), jax.random.key(0))
+    bijection = make().initialize(jnp.asarray(x), jax.random.key(0))
     z, log_det = jax.vmap(bijection.forward)(x)
     np.testing.assert_array_equal(z[:, 1], 0)
     np.testing.assert_allclose(np.std(z[:, [0, 2]], axis=0), 1, atol=1e-4)
@@ -40,19 +42,23 @@ def test_a_constant_column_keeps_its_scale(make, value):
     np.testing.assert_allclose(jax.vmap(bijection.inverse)(z), x, rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("make", [lambda: Standardise(3), lambda: ActNorm(3)], ids=["Standardise", "ActNorm"])
+@pytest.mark.parametrize(
+    "make", [lambda: Standardize(3), lambda: ActNorm(3)], ids=["Standardize", "ActNorm"]
+)
 def test_rounding_is_no_variation(make):
     """A column of 0.1 computed in several ways differs in its last bits; nothing is divided by those."""
     x = with_constant(0.1)
     x[::2, 1] = np.nextafter(np.float32(0.1), np.float32(1))
     x[::3, 1] = np.nextafter(np.float32(0.1), np.float32(0))
-    bijection = make().initialise(jnp.asarray(x), jax.random.key(0))
+    bijection = make().initialize(jnp.asarray(x), jax.random.key(0))
     z, log_det = jax.vmap(bijection.forward)(x)
     assert np.abs(z[:, 1]).max() < 1e-6
     np.testing.assert_allclose(log_det[0], -np.log(x[:, [0, 2]].std(0)).sum(), atol=1e-4)
 
 
-@pytest.mark.parametrize(("offset", "std"), [(0.0, 1e-3), (1e4, 1.0), (-300.0, 0.1), (0.0, 1e25), (0, 1e-25)])
+@pytest.mark.parametrize(
+    ("offset", "std"), [(0.0, 1e-3), (1e4, 1.0), (-300.0, 0.1), (0.0, 1e25), (0, 1e-25)]
+)
 def test_variation_far_from_zero_is_kept(offset, std):
     x = (offset + std * RNG.normal(size=(500, 2))).astype("f4")
     statistics = channel_statistics(jnp.asarray(x))
@@ -62,7 +68,7 @@ def test_variation_far_from_zero_is_kept(offset, std):
 
 
 def test_statistics_of_one_row_and_of_half_precision():
-    one = Standardise(3).initialise(jnp.asarray([[1.0, 2.0, 3.0]]), jax.random.key(0))
+    one = Standardize(3).initialize(jnp.asarray([[1.0, 2.0, 3.0]]), jax.random.key(0))
     np.testing.assert_array_equal(one.std[...], 1)
     half = jnp.asarray(5 + RNG.normal(size=(1000, 2)), jnp.bfloat16)
     statistics = channel_statistics(half)
@@ -70,26 +76,26 @@ def test_statistics_of_one_row_and_of_half_precision():
     assert statistics.varies.all()
 
 
-def test_weight_normalisation_of_a_dead_feature():
+def test_weight_normalization_of_a_dead_feature():
     """An output that does not vary is not blown up by the inverse of its rounding."""
     layer = WeightNormConvolution(3, 2, initial_scale=0.5, rngs=nnx.Rngs(0))
     still = jnp.full((20, 4, 4, 3), 0.7)
-    made, y = layer.initialise(still)
+    made, y = layer.initialize(still)
     np.testing.assert_allclose(y, 0, atol=1e-6)
     np.testing.assert_allclose(made.scale[...], 0.5, rtol=1e-5)
     moving = jnp.asarray(RNG.normal(size=(20, 4, 4, 3)), jnp.float32)
-    made, y = layer.initialise(moving)
+    made, y = layer.initialize(moving)
     np.testing.assert_allclose(np.std(y, axis=(0, 1, 2)), 0.5, rtol=1e-4)
     np.testing.assert_allclose(made(moving), y, atol=1e-5)
 
 
 def test_density_of_a_table_with_constant_columns():
     """Neither sign of a huge log p comes of columns that say nothing: each adds log N(0; 0, 1)."""
-    config = lj.FFJORDConfig(dimensions=3, hidden=(4,), zero_last=True, standardise=True)
+    config = lj.FFJORDConfig(dimensions=3, hidden=(4,), zero_last=True, standardize=True)
     values = []
     for value in CONSTANTS[1:4]:
         x = with_constant(value)
-        density = lj.build(config, key=0).initialise(x, jax.random.key(0))
+        density = lj.build(config, key=0).initialize(x, jax.random.key(0))
         values.append(float(np.mean(density.log_prob(x[:50]))))
     assert np.ptp(values) < 0.6
     assert np.mean(values) == pytest.approx(-3 * 0.5 * np.log(2 * np.pi) - 1.0, abs=0.5)
@@ -107,7 +113,10 @@ def far(offset, rows=100, std=1.0):
 @pytest.mark.parametrize(
     ("x", "message"),
     [
-        (far(1.7e9), r"column 1 has the mean 1\.?7?\d* and the standard deviation .*subtract\(offset\)"),
+        (
+            far(1.7e9),
+            r"column 1 has the mean 1\.?7?\d* and the standard deviation .*subtract\(offset\)",
+        ),
         (far(1.7e9).astype(">f8"), "column 1 has the mean"),
         (far(1.7e9).astype(np.longdouble), "column 1 has the mean"),
         (np.rint(far(1.7e9, std=20.0)).astype(np.int64), "column 1 has the mean"),
@@ -181,7 +190,9 @@ def test_subtracting_an_offset_changes_no_likelihood():
     gaussian = lj.FullGaussian.fit(near)
     shifted = lj.FullGaussian.fit(near.subtract([2.0, -1.0]))
     log_p = gaussian.log_prob(near.examples)
-    np.testing.assert_allclose(shifted.log_prob(near.subtract([2.0, -1.0]).examples), log_p, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(
+        shifted.log_prob(near.subtract([2.0, -1.0]).examples), log_p, rtol=1e-4, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,8 +200,14 @@ def test_subtracting_an_offset_changes_no_likelihood():
     [
         (lambda data: data.subtract([1.0, 2.0]), r"offset of shape \(\) or \(3,\)"),
         (lambda data: data.subtract(np.nan), "finite offset"),
-        (lambda data: lj.Dataset.from_array(np.zeros((2, 3), np.uint8)).subtract(1), "continuous data for subtract"),
-        (lambda data: lj.Dataset.from_array(np.zeros((2, 3), np.uint8)).column_means(), "continuous data"),
+        (
+            lambda data: lj.Dataset.from_array(np.zeros((2, 3), np.uint8)).subtract(1),
+            "continuous data for subtract",
+        ),
+        (
+            lambda data: lj.Dataset.from_array(np.zeros((2, 3), np.uint8)).column_means(),
+            "continuous data",
+        ),
     ],
 )
 def test_subtract_refuses(step, message):

@@ -8,11 +8,14 @@ import shutil
 import pytest
 
 import likejax as lj
-from likejax.data.formats import FileError
 from likejax.data.load import load_parts, outline
+from likejax.data.readers.formats import FileError
 from tests.test_fuzz import CRAFTED, VALID, mutated
 
-NAMES = {"x-images-idx3-ubyte": "train-images-idx3-ubyte", "x-images-idx3-ubyte.gz": "train-images-idx3-ubyte.gz"}
+NAMES = {
+    "x-images-idx3-ubyte": "train-images-idx3-ubyte",
+    "x-images-idx3-ubyte.gz": "train-images-idx3-ubyte.gz",
+}
 FORMS = VALID | {
     "train/x.png": VALID["x.png"],
     "train_data_batch_1": VALID["test_batch"],
@@ -47,7 +50,9 @@ def test_damaged_datasets_are_refused_with_their_file(tmp_path):
     assert min(answers.values()) > 50
 
 
-@pytest.mark.parametrize("damage", [lambda data: data[:-9], lambda data: b"\xff\xfe" + data, lambda data: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-9], lambda data: b"\xff\xfe" + data, lambda data: b""]
+)
 def test_damaged_packed_table(tmp_path, damage):
     import gzip
 

@@ -64,14 +64,24 @@ def test_a_row_that_fills_a_part_lies_in_the_first():
 
 @pytest.mark.parametrize("rows", [numbers(1), numbers(2), np.ones((50, 1))])
 def test_too_few_different_rows_to_carve(rows):
-    assert {split: len(part) for split, part in completed({"": table(rows)}).items()} == {"test": len(rows)}
+    assert {split: len(part) for split, part in completed({"": table(rows)}).items()} == {
+        "test": len(rows)
+    }
     assert list(completed({"train": table(rows[:1])})) == ["train"]
 
 
 def test_completed():
     train, valid, test = (table(numbers(100) + start) for start in (0, 1000, 2000))
-    assert {s: len(p) for s, p in completed({"": train}).items()} == {"train": 80, "validation": 10, "test": 10}
-    assert {s: len(p) for s, p in completed({"train": train}).items()} == {"train": 80, "validation": 10, "test": 10}
+    assert {s: len(p) for s, p in completed({"": train}).items()} == {
+        "train": 80,
+        "validation": 10,
+        "test": 10,
+    }
+    assert {s: len(p) for s, p in completed({"train": train}).items()} == {
+        "train": 80,
+        "validation": 10,
+        "test": 10,
+    }
     assert {s: len(p) for s, p in completed({"test": test}).items()} == {"test": 100}
     assert {s: len(p) for s, p in completed({"train": train, "test": test}).items()} == {
         "train": 90,
@@ -80,7 +90,10 @@ def test_completed():
     }
     given = completed({"test": test, "validation": valid, "train": train})
     assert list(given) == ["train", "validation", "test"]
-    assert all(whole(given[s]) == whole(p) for s, p in (("train", train), ("validation", valid), ("test", test)))
+    assert all(
+        whole(given[s]) == whole(p)
+        for s, p in (("train", train), ("validation", valid), ("test", test))
+    )
     small = completed({"train": train, "validation": valid})
     assert whole(small["test"]) == whole(valid)
     assert small["test"].split == "test"
@@ -97,7 +110,9 @@ def test_split_misspelt(split, message, tmp_path):
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no folder of real data: set LIKEJAX_DATA")
-@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "uci/redwine", "uci/whitewine", "adbench/2_annthyroid"])
+@pytest.mark.parametrize(
+    "name", ["mnist", "fashion_mnist", "uci/redwine", "uci/whitewine", "adbench/2_annthyroid"]
+)
 def test_real_parts_share_nothing(name):
     assert check_disjoint(*load_parts(name, data_dir=DATA).values()) == ()
 
@@ -112,7 +127,9 @@ def test_built_in_parts_share_nothing(name):
 
 def test_one_shared_row_of_a_thousand_is_refused():
     first, second = table(numbers(5000)), table(numbers(1000) + 4999, split="test")
-    with pytest.raises(ValueError, match=r"1 of the 1000 of t test are in t train.*at least 0\.001"):
+    with pytest.raises(
+        ValueError, match=r"1 of the 1000 of t test are in t train.*at least 0\.001"
+    ):
         check_disjoint(first, second)
     (allowed,) = check_disjoint(first, second, tolerance=0.001)
     assert (allowed.shared, allowed.smaller, allowed.share) == (1, 1000, 0.001)
@@ -130,7 +147,10 @@ def test_data_of_few_different_rows_have_a_switch():
     """4x4 bars and stripes: thirty patterns, drawn again and again."""
     bars = np.array([[i >> bit & 1 for bit in range(4)] for i in range(16)], np.uint8)
     patterns = np.concatenate([np.repeat(bars[:, :, None], 4, 2), np.repeat(bars[:, None], 4, 1)])
-    parts = [lj.Dataset.from_array(patterns[RNG.integers(0, 32, n)], levels=2, name="bars") for n in (500, 100)]
+    parts = [
+        lj.Dataset.from_array(patterns[RNG.integers(0, 32, n)], levels=2, name="bars")
+        for n in (500, 100)
+    ]
     with pytest.raises(ValueError, match="pass a tolerance of at least 1"):
         check_disjoint(*parts)
     assert check_disjoint(*parts, tolerance=1.0)[0].share == 1.0
@@ -138,7 +158,9 @@ def test_data_of_few_different_rows_have_a_switch():
 
 def test_tolerance_is_checked():
     for tolerance in (-0.1, 1.5, float("nan")):
-        with pytest.raises(ValueError, match="overlap tolerance to be a number of at least 0 and at most 1"):
+        with pytest.raises(
+            ValueError, match="overlap tolerance to be a number of at least 0 and at most 1"
+        ):
             check_disjoint_rows(("a", row_hashes(table(numbers(3)))), tolerance=tolerance)
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 import likejax as lj
 from likejax.cli import main
 from likejax.data.load import load_parts, outline
+from likejax.data.sources.tfds import NAMES
 from likejax.data.splits import check_disjoint
-from likejax.data.tfds import NAMES
 from tests.paths import DATA
 
 RNG = np.random.default_rng(0)
@@ -38,7 +38,9 @@ def rows(dataset) -> set[bytes]:
 def save_pictures(folder, pictures, mode=None) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for i, picture in enumerate(pictures):
-        Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture, mode=mode).save(folder / f"{i:03}.png")
+        Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture, mode=mode).save(
+            folder / f"{i:03}.png"
+        )
 
 
 # --- MATLAB
@@ -50,7 +52,9 @@ def save_svhn(folder, n_train=40, n_test=20):
     for part, n in (("train", n_train), ("test", n_test)):
         x, y = images(n, 32, 32), RNG.integers(1, 11, (n, 1)).astype(np.uint8)
         wanted[part] = x, y.ravel() % 10
-        scipy.io.savemat(folder / "svhn" / f"{part}_32x32.mat", {"X": x.transpose(1, 2, 3, 0), "y": y})
+        scipy.io.savemat(
+            folder / "svhn" / f"{part}_32x32.mat", {"X": x.transpose(1, 2, 3, 0), "y": y}
+        )
     return wanted
 
 
@@ -77,7 +81,10 @@ def test_matlab_axes_that_cannot_be_told(tmp_path):
 
 def test_matlab_images_kept_as_doubles(tmp_path):
     x = images(30, 8, 8, 1)[..., 0]
-    scipy.io.savemat(tmp_path / "faces.mat", {"X": x.astype(float).transpose(1, 2, 0), "y": np.arange(30) % 3 + 1})
+    scipy.io.savemat(
+        tmp_path / "faces.mat",
+        {"X": x.astype(float).transpose(1, 2, 0), "y": np.arange(30) % 3 + 1},
+    )
     parts = load_parts("faces", data_dir=tmp_path)
     assert all(part.levels == 256 and part.event_shape == (8, 8, 1) for part in parts.values())
     assert set().union(*map(rows, parts.values())) == {example.tobytes() for example in x}
@@ -87,7 +94,11 @@ def test_matlab_images_kept_as_doubles(tmp_path):
 def test_matlab_headers(tmp_path):
     """What a file holds is told without reading it, also where it is compressed."""
     for compressed in (False, True):
-        scipy.io.savemat(tmp_path / "a.mat", {"X": images(7), "y": np.full((7, 1), 0.5)}, do_compression=compressed)
+        scipy.io.savemat(
+            tmp_path / "a.mat",
+            {"X": images(7), "y": np.full((7, 1), 0.5)},
+            do_compression=compressed,
+        )
         assert outline("a", data_dir=tmp_path).startswith("X (7, 6, 5, 3) uint8, y (7, 1) float64")
 
 
@@ -123,8 +134,17 @@ def test_archives(tmp_path, examples, labels, parts):
 def test_archives_with_more_in_them(tmp_path):
     """What is not used is said; labels of another kind than a class number are not taken for one."""
     x = images(20)
-    np.savez(tmp_path / "a.npz", x_train=x, x_test=x[:5] // 2, train_index=np.arange(20), all_train_labels=np.arange(9))
-    assert "arrays not used: train_index, all_train_labels" in lj.load("a", data_dir=tmp_path).provenance
+    np.savez(
+        tmp_path / "a.npz",
+        x_train=x,
+        x_test=x[:5] // 2,
+        train_index=np.arange(20),
+        all_train_labels=np.arange(9),
+    )
+    assert (
+        "arrays not used: train_index, all_train_labels"
+        in lj.load("a", data_dir=tmp_path).provenance
+    )
     np.savez(tmp_path / "b.npz", X=x, y=np.eye(4)[np.arange(20) % 4])
     assert lj.load("b", data_dir=tmp_path).num_classes == 4
     np.savez(tmp_path / "c.npz", X=x, y=np.ones((20, 3), int))
@@ -140,7 +160,10 @@ def test_archives_with_more_in_them(tmp_path):
     [
         ({"x_val": 9, "x_valid": 9, "x_train": 9}, "two arrays of one meaning: x_val and x_valid"),
         ({"X": 9, "X_test": 9}, "of parts, or of one whole"),
-        ({"inner": 9, "outer": 9}, "expected arrays named x_train and x_test, or X and y; got inner, outer"),
+        (
+            {"inner": 9, "outer": 9},
+            "expected arrays named x_train and x_test, or X and y; got inner, outer",
+        ),
     ],
 )
 def test_archives_that_say_two_things(tmp_path, arrays, message):
@@ -154,7 +177,13 @@ def test_labels_of_files(tmp_path):
     x = images(6)
 
     def labels(name, train, test):
-        np.savez(tmp_path / f"{name}.npz", x_train=x, y_train=np.array(train), x_test=x[:3] // 2, y_test=np.array(test))
+        np.savez(
+            tmp_path / f"{name}.npz",
+            x_train=x,
+            y_train=np.array(train),
+            x_test=x[:3] // 2,
+            y_test=np.array(test),
+        )
         return load_parts(name, data_dir=tmp_path)
 
     whole = labels("whole", [0.0, 1.0, 2.0] * 2, [2.0] * 3)
@@ -163,7 +192,11 @@ def test_labels_of_files(tmp_path):
     with pytest.raises(ValueError, match=r"expected integer labels, got 0\.5 at row 0"):
         labels("half", [0.5] * 6, [1.0] * 3)
     letters = labels("letters", [1, 2, 3, 1, 2, 3], [3, 3, 26])
-    assert letters["train"].class_names == letters["test"].class_names == tuple(str(i) for i in range(1, 27))
+    assert (
+        letters["train"].class_names
+        == letters["test"].class_names
+        == tuple(str(i) for i in range(1, 27))
+    )
     np.testing.assert_array_equal(letters["test"].labels, [2, 2, 25])
     assert "labels 1 to 26 are classes 0 to 25" in letters["test"].provenance
     signs = labels("signs", [-1, 1] * 3, [1, 1, 1])
@@ -188,7 +221,10 @@ def test_boolean_images(tmp_path, form):
     else:
         (tmp_path / "ink").mkdir()
         scipy.io.savemat(tmp_path / "ink" / "ink_test.mat", {"X": x})
-    from_file, from_memory = lj.load("ink", split="test", data_dir=tmp_path), lj.Dataset.from_array(x)
+    from_file, from_memory = (
+        lj.load("ink", split="test", data_dir=tmp_path),
+        lj.Dataset.from_array(x),
+    )
     assert from_file.levels == from_memory.levels == 2
     assert from_file.fingerprint() == from_memory.fingerprint()
     seen = lj.preset("hvae/fashion_mnist-small").as_evaluated(from_file)
@@ -196,13 +232,13 @@ def test_boolean_images(tmp_path, form):
 
 
 def test_zeros_and_ones_are_binary(tmp_path):
-    """All parts together decide, and binary images that are called grey are not binarized to nothing."""
+    """All parts together decide, and binary images that are called gray are not binarized to nothing."""
     x = (RNG.random((30, 8, 8)) < 0.4).astype(np.uint8)
     np.savez(tmp_path / "ink.npz", x_train=x, x_test=0 * x[:3])
     assert {part.levels for part in load_parts("ink", data_dir=tmp_path).values()} == {2}
-    np.savez(tmp_path / "grey.npz", x_train=x * 7, x_test=x)
-    assert {part.levels for part in load_parts("grey", data_dir=tmp_path).values()} == {256}
-    for step in (lambda data: data.binarise(0), lambda data: data.reduce_levels(4)):
+    np.savez(tmp_path / "gray.npz", x_train=x * 7, x_test=x)
+    assert {part.levels for part in load_parts("gray", data_dir=tmp_path).values()} == {256}
+    for step in (lambda data: data.binarize(0), lambda data: data.reduce_levels(4)):
         with pytest.raises(ValueError, match=r"got only zeros and ones: make binary images"):
             step(lj.Dataset.from_array(x))
 
@@ -211,8 +247,15 @@ def test_zeros_and_ones_are_binary(tmp_path):
 def test_integer_images_of_other_types(tmp_path, dtype):
     x = images(20)
     np.savez(tmp_path / "a.npz", x_test=x.astype(dtype))
-    from_file, from_memory = lj.load("a", split="test", data_dir=tmp_path), lj.Dataset.from_array(x.astype(dtype))
-    assert from_file.fingerprint() == from_memory.fingerprint() == lj.Dataset.from_array(x).fingerprint()
+    from_file, from_memory = (
+        lj.load("a", split="test", data_dir=tmp_path),
+        lj.Dataset.from_array(x.astype(dtype)),
+    )
+    assert (
+        from_file.fingerprint()
+        == from_memory.fingerprint()
+        == lj.Dataset.from_array(x).fingerprint()
+    )
     np.savez(tmp_path / "b.npz", x_test=x.astype(dtype).astype(np.int64) * 100)
     for make in (
         lambda: lj.load("b", split="test", data_dir=tmp_path),
@@ -231,10 +274,17 @@ def test_small_imagenet(tmp_path):
     save_pictures(tmp_path / "imagenet32" / "train_32x32", train)
     save_pictures(tmp_path / "imagenet32" / "valid_32x32", valid)
     parts = load_parts("imagenet32", data_dir=tmp_path)
-    assert {split: len(part) for split, part in parts.items()} == {"train": 18, "validation": 2, "test": 5}
+    assert {split: len(part) for split, part in parts.items()} == {
+        "train": 18,
+        "validation": 2,
+        "test": 5,
+    }
     np.testing.assert_array_equal(parts["test"].examples, valid)
     assert parts["test"].labels is None
-    assert "published as the validation part, and the only held-out one: the test part here" in parts["test"].provenance
+    assert (
+        "published as the validation part, and the only held-out one: the test part here"
+        in parts["test"].provenance
+    )
 
 
 @pytest.mark.parametrize("suffix", ["", ".npz"])
@@ -283,7 +333,11 @@ def test_one_folder_of_images_gives_all_parts(tmp_path, classes):
     Image.fromarray(pictures[0]).save(tmp_path / "pets" / ".ipynb_checkpoints" / "0.png")
     (tmp_path / "pets" / ".DS_Store").write_bytes(b"\0")
     parts = load_parts("pets", data_dir=tmp_path)
-    assert {split: len(part) for split, part in parts.items()} == {"train": 32, "validation": 4, "test": 4}
+    assert {split: len(part) for split, part in parts.items()} == {
+        "train": 32,
+        "validation": 4,
+        "test": 4,
+    }
     assert set().union(*map(rows, parts.values())) == {picture.tobytes() for picture in pictures}
     assert all("by the permutation of seed" in part.provenance[-1] for part in parts.values())
     assert parts["test"].class_names == classes
@@ -358,16 +412,21 @@ def test_pictures_are_turned_as_they_are_seen(tmp_path):
 
 @pytest.mark.parametrize(
     ("mode", "message"),
-    [("RGBA", "transparent pixels"), ("LA", "transparent pixels"), ("CMYK", r"convert\('RGB'\)"), ("I;16", r"\.npy")],
+    [
+        ("RGBA", "transparent pixels"),
+        ("LA", "transparent pixels"),
+        ("CMYK", r"convert\('RGB'\)"),
+        ("I;16", r"\.npy"),
+    ],
 )
 def test_pictures_that_are_not_plain(tmp_path, mode, message):
     (tmp_path / "p" / "test").mkdir(parents=True)
-    grey = Image.fromarray(images(1, channels=1)[0, ..., 0])
-    picture = grey.convert("I").convert(mode) if mode == "I;16" else grey.convert(mode)
+    gray = Image.fromarray(images(1, channels=1)[0, ..., 0])
+    picture = gray.convert("I").convert(mode) if mode == "I;16" else gray.convert(mode)
     if mode in ("RGBA", "LA"):
         picture.save(tmp_path / "p" / "test" / "opaque.png")
         opaque = lj.load("p", split="test", data_dir=tmp_path)
-        np.testing.assert_array_equal(opaque.examples[0, ..., 0], np.asarray(grey))
+        np.testing.assert_array_equal(opaque.examples[0, ..., 0], np.asarray(gray))
         picture.putpixel((0, 0), (*picture.getpixel((0, 0))[:-1], 100))
     picture.save(tmp_path / "p" / "test" / ("a.tif" if mode == "CMYK" else "a.png"))
     with pytest.raises(ValueError, match=message):
@@ -451,7 +510,9 @@ def test_integer_tables_as_continuous_values(tmp_path):
     np.savez(tmp_path / "counts.npz", X=x)
     assert lj.load("counts", data_dir=tmp_path).levels == lj.Dataset.from_array(x).levels == 256
     parts = load_parts("counts+continuous", data_dir=tmp_path)
-    assert {(part.levels, part.examples.dtype.name) for part in parts.values()} == {(None, "float32")}
+    assert {(part.levels, part.examples.dtype.name) for part in parts.values()} == {
+        (None, "float32")
+    }
     assert parts["test"].provenance[-1] == "256 levels taken as continuous values"
     with pytest.raises(ValueError, match="expected a table of integers"):
         lj.load("digits+continuous")
@@ -465,7 +526,10 @@ def test_integer_tables_as_continuous_values(tmp_path):
 def test_names_with_dots_and_plus_signs(tmp_path):
     """The dataset that was asked for, never another; every listed name is loaded."""
     for value, name in enumerate(("scans", "scans.v2", "faces1.5", "c++", "a+invert", "a")):
-        x = np.full((40, 4, 4, 1), 10 * value, np.uint8) + np.arange(40, dtype=np.uint8)[:, None, None, None] % 9
+        x = (
+            np.full((40, 4, 4, 1), 10 * value, np.uint8)
+            + np.arange(40, dtype=np.uint8)[:, None, None, None] % 9
+        )
         np.savez(tmp_path / f"{name}.npz", x_train=x, x_test=x[:1])
         assert lj.load(name, split="test", data_dir=tmp_path).examples.max() == 10 * value
     listed = [name for name, source in lj.datasets(tmp_path).items() if source == "files"]
@@ -489,7 +553,11 @@ def test_what_is_listed_is_what_is_found(tmp_path):
     for name in ("b", "c"):
         np.savez(tmp_path / "archives" / f"{name}.npz", X=table)
     for part in ("train", "test"):
-        np.savetxt(tmp_path / "named" / f"my_{part}.csv", table[: 20 if part == "train" else 3], delimiter=",")
+        np.savetxt(
+            tmp_path / "named" / f"my_{part}.csv",
+            table[: 20 if part == "train" else 3],
+            delimiter=",",
+        )
     save_pictures(tmp_path / "pets" / "train" / "cat", x[:4])
     save_pictures(tmp_path / "pets" / "train" / "dog", x[4:8])
     save_pictures(tmp_path / "pets" / "test" / "dog", x[8:])
@@ -511,14 +579,16 @@ def test_real_names_are_outlined_and_found():
     """Listing and outlines take no reading; what cannot be loaded of the real folder is not listed."""
     for name, source in lj.datasets(DATA).items():
         if source == "files":
-            assert any(kind in outline(name, data_dir=DATA) for kind in ("uint8", "int16", "float64"))
+            assert any(
+                kind in outline(name, data_dir=DATA) for kind in ("uint8", "int16", "float64")
+            )
     for name in ("adbench/4_breastw", "adbench/30_satellite", "omniglot"):
         assert load_parts(name, data_dir=DATA)
 
 
 @pytest.mark.parametrize("name", ["svhn", "imagenet32", "imagenet64", "celeba_hq256"])
 def test_names_of_presets_are_names_of_tfds(tmp_path, monkeypatch, name):
-    from likejax.data import tfds as adapter
+    from likejax.data.sources import tfds as adapter
 
     asked = []
 
@@ -537,7 +607,9 @@ def test_names_of_presets_are_names_of_tfds(tmp_path, monkeypatch, name):
 
 def test_datasets_command(tmp_path, capsys):
     save_svhn(tmp_path)
-    (tmp_path / "times.csv").write_text("time,same\n" + "".join(f"{1.7e9 + i / 10:.1f},0.1\n" for i in range(50)))
+    (tmp_path / "times.csv").write_text(
+        "time,same\n" + "".join(f"{1.7e9 + i / 10:.1f},0.1\n" for i in range(50))
+    )
     assert main(["datasets", "--data-dir", str(tmp_path)]) == 0
     listed = capsys.readouterr().out
     assert "X (32, 32, 3, 20) uint8" in listed

@@ -17,7 +17,9 @@ from tests.registry import DENSITIES, DensityCase, NoisyStandardNormal, examples
 KEY = jax.random.key(3)
 
 
-@pytest.fixture(scope="module", params=DENSITIES, ids=lambda name: name.replace(" ", "-").replace("'", ""))
+@pytest.fixture(
+    scope="module", params=DENSITIES, ids=lambda name: name.replace(" ", "-").replace("'", "")
+)
 def density_and_labels(request):
     case: DensityCase = DENSITIES[request.param]
     density = perturbed(case.make(), scale=0.05)
@@ -36,7 +38,9 @@ def test_contract(density_and_labels):
 
     given = density.log_prob(x, key=lj.example_keys(KEY, range(8)), condition=y)
     np.testing.assert_array_equal(given, whole)
-    nested = density.log_prob(x.reshape(2, 4, *x.shape[1:]), key=KEY, condition=None if y is None else y.reshape(2, 4))
+    nested = density.log_prob(
+        x.reshape(2, 4, *x.shape[1:]), key=KEY, condition=None if y is None else y.reshape(2, 4)
+    )
     np.testing.assert_array_equal(nested, whole.reshape(2, 4))
 
     one = density.log_prob(x[4], key=lj.example_keys(KEY, 4), condition=None if y is None else y[4])
@@ -44,7 +48,9 @@ def test_contract(density_and_labels):
     np.testing.assert_allclose(one, whole[4], rtol=5e-6)
 
     jitted = jax.jit(lambda d, x, k: d.log_prob(x, key=k, condition=y, draws=3))(density, x, KEY)
-    np.testing.assert_allclose(jitted, density.log_prob(x, key=KEY, condition=y, draws=3), rtol=1e-5)
+    np.testing.assert_allclose(
+        jitted, density.log_prob(x, key=KEY, condition=y, draws=3), rtol=1e-5
+    )
     vmapped = jax.vmap(lambda x, k, y: density.log_prob(x, key=k, condition=y))(
         jnp.asarray(x), lj.example_keys(KEY, range(8)), None if y is None else jnp.asarray(y)
     )
@@ -52,13 +58,17 @@ def test_contract(density_and_labels):
 
     draws = density.log_prob_draws(x, key=KEY, condition=y, draws=4)
     assert draws.shape == (4, 8)
-    np.testing.assert_array_equal(draws[:2], density.log_prob_draws(x, key=KEY, condition=y, draws=2))
+    np.testing.assert_array_equal(
+        draws[:2], density.log_prob_draws(x, key=KEY, condition=y, draws=2)
+    )
     np.testing.assert_array_equal(draws[0], whole)
     np.testing.assert_allclose(
         lj.combine_draws(draws, density.kind), density.log_prob(x, key=KEY, condition=y, draws=4)
     )
     if density.kind is lj.Kind.EXACT:
-        np.testing.assert_array_equal(density.log_prob(x, condition=y), density.log_prob(x, key=9, condition=y))
+        np.testing.assert_array_equal(
+            density.log_prob(x, condition=y), density.log_prob(x, key=9, condition=y)
+        )
 
 
 def test_no_influence_of_batch_mates(density_and_labels):
@@ -70,7 +80,9 @@ def test_no_influence_of_batch_mates(density_and_labels):
     mixed = density.log_prob(np.concatenate([x[:4], other[4:]]), key=keys, condition=y)
     np.testing.assert_array_equal(mixed[:4], whole[:4])
     order = np.array([5, 2, 7, 0, 1, 6, 4, 3])
-    permuted = density.log_prob(x[order], key=keys[order], condition=None if y is None else y[order])
+    permuted = density.log_prob(
+        x[order], key=keys[order], condition=None if y is None else y[order]
+    )
     np.testing.assert_array_equal(permuted, whole[order])
 
 
@@ -85,7 +97,9 @@ def test_chunks(density_and_labels):
     np.testing.assert_allclose(
         lj.log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=8), by_four, rtol=5e-6
     )
-    fewer = lj.log_prob_in_chunks(density, x[:6], key=KEY, condition=None if y is None else y[:6], batch_size=4)
+    fewer = lj.log_prob_in_chunks(
+        density, x[:6], key=KEY, condition=None if y is None else y[:6], batch_size=4
+    )
     np.testing.assert_array_equal(fewer, by_four[:6])
 
 
@@ -116,7 +130,9 @@ def test_samples(density_and_labels):
     assert samples.shape == (3, 2, *density.event_shape)
     np.testing.assert_array_equal(samples, density.sample(KEY, shape, y, 0.8))
     assert (np.asarray(samples) != np.asarray(density.sample(1, shape, y, 0.8))).any()
-    log_prob = density.log_prob(samples, key=KEY, condition=None if y is None else np.broadcast_to(y, (3, 2)))
+    log_prob = density.log_prob(
+        samples, key=KEY, condition=None if y is None else np.broadcast_to(y, (3, 2))
+    )
     assert np.isfinite(log_prob).all()
     if density.kind is lj.Kind.EXACT:
         x, value = density.sample_and_log_prob(KEY, 5, None if y is None else y[:1])
@@ -132,8 +148,12 @@ def test_bad_input(density_and_labels):
     x, y = examples_of(density, 4), labels(4)
     with pytest.raises(ValueError, match="expected x of shape"):
         density.log_prob(x[:, :-1], key=KEY, condition=y)
-    with pytest.raises(TypeError, match="floating-point" if density.levels is None else "expected integers"):
-        density.log_prob(x.astype(np.float32) if density.levels else x.astype(np.int32), key=KEY, condition=y)
+    with pytest.raises(
+        TypeError, match="floating-point" if density.levels is None else "expected integers"
+    ):
+        density.log_prob(
+            x.astype(np.float32) if density.levels else x.astype(np.int32), key=KEY, condition=y
+        )
     with pytest.raises(ValueError, match="expected draws to be an integer of at least 1"):
         density.log_prob(x, key=KEY, condition=y, draws=0)
     if density.levels is not None and density.levels < 256:
@@ -152,30 +172,38 @@ def test_bad_input(density_and_labels):
             density.log_prob(x, key=KEY)
 
 
-@pytest.mark.parametrize("seed", [7, np.int64(7), jax.random.PRNGKey(7), np.asarray(jax.random.PRNGKey(7))])
+@pytest.mark.parametrize(
+    "seed", [7, np.int64(7), jax.random.PRNGKey(7), np.asarray(jax.random.PRNGKey(7))]
+)
 def test_all_forms_of_keys(seed):
-    density = lj.Dequantised(NoisyStandardNormal(), 8)
+    density = lj.Dequantized(NoisyStandardNormal(), 8)
     x = examples_of(density, 3)
-    np.testing.assert_array_equal(density.log_prob(x, key=seed), density.log_prob(x, key=jax.random.key(7)))
+    np.testing.assert_array_equal(
+        density.log_prob(x, key=seed), density.log_prob(x, key=jax.random.key(7))
+    )
     np.testing.assert_array_equal(density.sample(seed, 2), density.sample(jax.random.key(7), 2))
 
 
 def test_legacy_keys_of_the_batch_shape():
-    density = lj.Dequantised(NoisyStandardNormal(), 8)
+    density = lj.Dequantized(NoisyStandardNormal(), 8)
     x, keys = examples_of(density, 3), jax.random.split(jax.random.key(0), 3)
-    np.testing.assert_array_equal(density.log_prob(x, key=jax.random.key_data(keys)), density.log_prob(x, key=keys))
+    np.testing.assert_array_equal(
+        density.log_prob(x, key=jax.random.key_data(keys)), density.log_prob(x, key=keys)
+    )
 
 
 @pytest.mark.parametrize("key", ["seed", 1.5, np.zeros(3, np.float32), True])
 def test_what_is_no_key(key):
     with pytest.raises(TypeError, match="expected a key"):
-        lj.Dequantised(lj.Uniform((2,)), 4).log_prob(np.zeros((1, 2), np.uint8), key=key)
+        lj.Dequantized(lj.Uniform((2,)), 4).log_prob(np.zeros((1, 2), np.uint8), key=key)
 
 
 def test_uniform_scores_the_number_of_bits():
-    density = lj.Dequantised(lj.Uniform((28, 28, 1)), 256)
+    density = lj.Dequantized(lj.Uniform((28, 28, 1)), 256)
     x = examples_of(density, 5)
-    bits = lj.bits_per_dim(np.asarray(density.log_prob(x, key=KEY), np.float64), density.event_shape)
+    bits = lj.bits_per_dim(
+        np.asarray(density.log_prob(x, key=KEY), np.float64), density.event_shape
+    )
     np.testing.assert_allclose(bits, 8.0, rtol=1e-7)
 
 
@@ -186,15 +214,19 @@ def test_masses_sum_to_one():
     few = lj.PixelHistogram(histogram.log_probs[...][:2, :2])
     np.testing.assert_allclose(np.exp(few.log_prob(grid.reshape(-1, 2, 2, 1))).sum(), 1, rtol=1e-5)
 
-    glow = lj.build(lj.GlowConfig(event_shape=(2, 2, 1), levels=2, scales=1, depth=2, width=4), key=0)
+    glow = lj.build(
+        lj.GlowConfig(event_shape=(2, 2, 1), levels=2, scales=1, depth=2, width=4), key=0
+    )
     x = np.indices((2,) * 4).reshape(4, -1).T.astype(np.uint8).reshape(-1, 2, 2, 1)
-    glow = perturbed(glow.initialise(np.repeat(x, 8, 0), 1), scale=0.05)
+    glow = perturbed(glow.initialize(np.repeat(x, 8, 0), 1), scale=0.05)
     # mass outside the cube is no integer's, so the 16 masses sum to the flow's probability of the cube
     inside = np.asarray(glow.density.sample(jax.random.key(5), 20_000))
     share = ((inside >= 0) & (inside < 1)).all((1, 2, 3)).mean()
     draws = np.asarray(glow.log_prob(np.broadcast_to(x, (1500, *x.shape)), key=KEY), np.float64)
     weights = np.exp(draws).sum(1)
-    error = math.hypot(weights.std() / math.sqrt(len(weights)), math.sqrt(share * (1 - share) / len(inside)))
+    error = math.hypot(
+        weights.std() / math.sqrt(len(weights)), math.sqrt(share * (1 - share) / len(inside))
+    )
     assert 0.05 < share < 0.99
     assert abs(weights.mean() - share) < 4 * error
 
@@ -207,21 +239,27 @@ def test_two_dimensional_density_integrates_to_one():
     np.testing.assert_allclose(total, 1, rtol=2e-3)
 
 
-def test_dequantised_gaussian_rises_to_the_oracle():
-    """The bound of a dequantised normal rises with draws toward the exact difference of cdfs."""
+def test_dequantized_gaussian_rises_to_the_oracle():
+    """The bound of a dequantized normal rises with draws toward the exact difference of cdfs."""
     levels = 5
     mean, std = 0.45, 0.15
     gaussian = lj.FullGaussian(jnp.array([mean]), jnp.array([[std]]), (1,))
-    density = lj.Dequantised(gaussian, levels)
+    density = lj.Dequantized(gaussian, levels)
     assert density.kind is lj.Kind.BOUND
     x = np.arange(levels, dtype=np.uint8)[:, None]
     edges = scipy.stats.norm.cdf(np.arange(levels + 1) / levels, mean, std)
     exact = np.log(np.diff(edges))
-    draws = np.asarray(density.log_prob(np.broadcast_to(x, (20_000, *x.shape)), key=KEY), np.float64)
+    draws = np.asarray(
+        density.log_prob(np.broadcast_to(x, (20_000, *x.shape)), key=KEY), np.float64
+    )
     weights = np.exp(draws)
-    assert (np.abs(weights.mean(0) - np.exp(exact)) < 5 * weights.std(0) / math.sqrt(len(draws))).all()
+    assert (
+        np.abs(weights.mean(0) - np.exp(exact)) < 5 * weights.std(0) / math.sqrt(len(draws))
+    ).all()
     many = np.broadcast_to(x, (2_000, *x.shape))
-    bounds = [np.asarray(density.log_prob(many, key=KEY, draws=draws)).mean(0) for draws in (1, 4, 32)]
+    bounds = [
+        np.asarray(density.log_prob(many, key=KEY, draws=draws)).mean(0) for draws in (1, 4, 32)
+    ]
     assert (bounds[0] < bounds[1]).all()
     assert (bounds[1] < bounds[2]).all()
     assert (bounds[2] < exact + 0.01).all()
@@ -231,15 +269,19 @@ def test_estimates_combine_by_the_mean():
     density = NoisyStandardNormal()
     x = examples_of(density, 2)
     exact = scipy.stats.norm.logpdf(x).sum(-1)
-    assert lj.Dequantised(density, 4).kind is lj.Kind.ESTIMATE
-    np.testing.assert_allclose(density.log_prob(x, key=KEY, draws=400), exact, atol=5 / math.sqrt(400))
+    assert lj.Dequantized(density, 4).kind is lj.Kind.ESTIMATE
+    np.testing.assert_allclose(
+        density.log_prob(x, key=KEY, draws=400), exact, atol=5 / math.sqrt(400)
+    )
 
 
 def test_full_gaussian_against_scipy():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3)) + 2
     density = lj.FullGaussian.fit(lj.Dataset.from_array(rows), ridge=0.0)
-    expected = scipy.stats.multivariate_normal(rows.mean(0), np.cov(rows.T, bias=True)).logpdf(rows[:5])
+    expected = scipy.stats.multivariate_normal(rows.mean(0), np.cov(rows.T, bias=True)).logpdf(
+        rows[:5]
+    )
     np.testing.assert_allclose(density.log_prob(rows[:5].astype(np.float32)), expected, rtol=2e-5)
 
 
@@ -255,13 +297,13 @@ def test_a_flow_of_an_estimating_map_is_an_estimate():
 
     chain = lj.bijections.Chain([lj.bijections.ActNorm(2), Guess()])
     assert lj.Flow(chain, (2,)).kind is lj.Kind.ESTIMATE
-    assert lj.Dequantised(lj.Flow(chain, (2,)), 4).kind is lj.Kind.ESTIMATE
+    assert lj.Dequantized(lj.Flow(chain, (2,)), 4).kind is lj.Kind.ESTIMATE
 
 
-def test_dequantised_refuses_nonsense():
+def test_dequantized_refuses_nonsense():
     with pytest.raises(TypeError, match="expected a continuous density"):
-        lj.Dequantised(lj.Dequantised(lj.Uniform((2,)), 4), 4)
+        lj.Dequantized(lj.Dequantized(lj.Uniform((2,)), 4), 4)
     with pytest.raises(ValueError, match="expected levels to be an integer of at least 2"):
-        lj.Dequantised(lj.Uniform((2,)), 1)
+        lj.Dequantized(lj.Uniform((2,)), 1)
     with pytest.raises(TypeError, match="no latents"):
-        lj.Dequantised(lj.Uniform((2,)), 4).encode(np.zeros((1, 2), np.uint8), key=0)
+        lj.Dequantized(lj.Uniform((2,)), 4).encode(np.zeros((1, 2), np.uint8), key=0)

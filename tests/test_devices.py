@@ -28,9 +28,9 @@ import likejax as lj
 model = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=24)
 train, valid = lj.load("digits"), lj.load("digits", split="validation")
 experiment = lj.Experiment(
-    model=model, batch_size=16, log_every=1, steps=4, validate_every=2, checkpoint_every=2, initialise_with=64,
+    model=model, batch_size=16, log_every=1, steps=4, validate_every=2, checkpoint_every=2, initialize_with=64,
     augment=("mutate:0.1",),
-    optimiser=lj.Optimiser(eps=1e-3),  # Adam's own eps would blow rounding up to whole steps where gradients are zero
+    optimizer=lj.Optimizer(eps=1e-3),  # Adam's own eps would blow rounding up to whole steps where gradients are zero
 )
 def show(run):
     arrays = [np.asarray(leaf, np.float64).tolist() for leaf in jax.tree.leaves(run.last)]
@@ -54,7 +54,11 @@ def launch(code: str, devices: int, **environment: str) -> subprocess.Popen:
 def results(process: subprocess.Popen):
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err[-3000:]
-    return [json.loads(line.removeprefix("RESULT ")) for line in out.splitlines() if line.startswith("RESULT ")]
+    return [
+        json.loads(line.removeprefix("RESULT "))
+        for line in out.splitlines()
+        if line.startswith("RESULT ")
+    ]
 
 
 def result(process: subprocess.Popen):
@@ -73,7 +77,9 @@ def assert_like(found, expected, rtol):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("settings", [{}, {"parameter_shards": 4}, {"parameter_shards": 8}, {"accumulate": 2}], ids=str)
+@pytest.mark.parametrize(
+    "settings", [{}, {"parameter_shards": 4}, {"parameter_shards": 8}, {"accumulate": 2}], ids=str
+)
 def test_eight_devices_give_the_losses_of_one(settings, one_device):
     """Copied, divided and accumulated: every loss is that of one device within 1e-5 relative."""
     eight = result(launch(FIT.format(settings), 8))
@@ -98,7 +104,9 @@ def test_two_processes_give_the_result_of_one(one_device, tmp_path):
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     code = f"show(lj.fit(experiment, train, validation=valid, workdir={str(tmp_path / 'run')!r}, key=1))"
-    both = [launch(OWN_ITERABLES + code, 2, ADDRESS=address, PROCESS=str(index)) for index in (0, 1)]
+    both = [
+        launch(OWN_ITERABLES + code, 2, ADDRESS=address, PROCESS=str(index)) for index in (0, 1)
+    ]
     (apart, first), (also_apart, second) = (results(process) for process in both)
     assert apart == also_apart
     assert first[0] == 4
@@ -122,6 +130,8 @@ def test_parameters_are_divided_along_their_longest_axis():
 
 def test_numbers_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"parameter_shards to divide the 1 devices, got 3"):
-        lj.fit(lj.Experiment(model=lj.VectorGlowConfig(), parameter_shards=3), lj.load("moons"), key=0)
+        lj.fit(
+            lj.Experiment(model=lj.VectorGlowConfig(), parameter_shards=3), lj.load("moons"), key=0
+        )
     with pytest.raises(ValueError, match="divisible by accumulate=3"):
         lj.Experiment(model=lj.VectorGlowConfig(), accumulate=3)

@@ -43,7 +43,9 @@ def test_readme_python(tmp_path):
     assert blocks
     code = "\n".join(blocks) + "\nassert (density.decode(latents) == images).all()\n"
     ast.parse(code)
-    result = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=840)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=840
+    )
     assert result.returncode == 0, result.stderr
     assert "bits/dim <= 2." in result.stdout
 

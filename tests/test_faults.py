@@ -15,8 +15,8 @@ import numpy as np
 import pytest
 
 import likejax as lj
+from likejax.storage.store import Store
 from likejax.train.interrupt import Interruption
-from likejax.train.store import Store
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = f"""
@@ -28,7 +28,7 @@ workdir, steps = sys.argv[1], int(sys.argv[2])
 train, valid = lj.load("moons"), lj.load("moons", split="validation")
 experiment = lj.Experiment(
     model=lj.VectorGlowConfig(depth=1, width=4), batch_size=100, steps=steps, log_every=30, validate_every=40,
-    checkpoint_every=25, validation_examples=100, optimiser=lj.Optimiser(learning_rate=5e-3, decay="cosine"),
+    checkpoint_every=25, validation_examples=100, optimizer=lj.Optimizer(learning_rate=5e-3, decay="cosine"),
 )
 print("ready", flush=True)
 lj.fit(experiment, train, validation=valid, workdir=workdir, key=0)
@@ -52,10 +52,15 @@ def finish(workdir: Path, steps: int) -> None:
 def assert_same_run(one: Path, other: Path) -> None:
     """Bitwise the same weights, best and last, and the same log but for its clock."""
     for which in ("best", "last"):
-        pairs = zip(*(jax.tree.leaves(lj.restore(run, which=which)) for run in (one, other)), strict=True)
+        pairs = zip(
+            *(jax.tree.leaves(lj.restore(run, which=which)) for run in (one, other)), strict=True
+        )
         assert all(np.array_equal(a, b) for a, b in pairs)
     logs = [
-        [{k: v for k, v in r.items() if k not in ("seconds", "steps_per_second")} for r in _history(run)]
+        [
+            {k: v for k, v in r.items() if k not in ("seconds", "steps_per_second")}
+            for r in _history(run)
+        ]
         for run in (one, other)
     ]
     assert logs[0] == logs[1]
@@ -69,7 +74,11 @@ def _history(run: Path):
 
 def wait_for_steps(workdir: Path, process: subprocess.Popen) -> None:
     deadline = time.monotonic() + 120
-    while not (workdir / "metrics.jsonl").exists() and time.monotonic() < deadline and process.poll() is None:
+    while (
+        not (workdir / "metrics.jsonl").exists()
+        and time.monotonic() < deadline
+        and process.poll() is None
+    ):
         time.sleep(0.02)
 
 
@@ -97,7 +106,9 @@ def test_ctrl_c_saves_and_a_second_one_acts_at_once(tmp_path):
     assert err.rstrip().endswith("KeyboardInterrupt")
     stopped = int(err.split("stopped by SIGINT after step ")[1].split(":")[0])
     assert Store(tmp_path / "run" / "last").steps()[-1] == stopped
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore it
     try:
         with Interruption() as interruption:
             os.kill(os.getpid(), signal.SIGINT)
@@ -117,12 +128,18 @@ def test_twenty_faults_change_no_bit(tmp_path):
     reached = []
     for fault in range(20):
         process = launch(tmp_path / "run", steps)
-        if fault % 4:  # three in four while it trains, validates and writes, the others while it starts
+        if (
+            fault % 4
+        ):  # three in four while it trains, validates and writes, the others while it starts
             assert process.stderr is not None
             while not process.stderr.readline().startswith("step"):
-                assert process.poll() is None, "the run ended before it was disturbed twenty times: give it more steps"
+                assert process.poll() is None, (
+                    "the run ended before it was disturbed twenty times: give it more steps"
+                )
         time.sleep(rng.uniform(0.0, 1.2))
-        assert process.poll() is None, "the run ended before it was disturbed twenty times: give it more steps"
+        assert process.poll() is None, (
+            "the run ended before it was disturbed twenty times: give it more steps"
+        )
         process.send_signal(rng.choice([signal.SIGKILL, signal.SIGTERM]))
         process.communicate(timeout=60)
         assert process.returncode in (-signal.SIGKILL, 143, -signal.SIGTERM)

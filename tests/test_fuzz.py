@@ -24,7 +24,7 @@ import scipy.io
 from PIL import Image
 
 import likejax as lj
-from likejax.data import formats
+from likejax.data.readers import formats
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
@@ -47,7 +47,9 @@ def bytes_of(write: Callable[[io.BytesIO], object]) -> bytes:
 
 def idx(images: np.ndarray) -> bytes:
     return (
-        struct.pack(">BBBB", 0, 0, 8, images.ndim) + struct.pack(f">{images.ndim}I", *images.shape) + images.tobytes()
+        struct.pack(">BBBB", 0, 0, 8, images.ndim)
+        + struct.pack(f">{images.ndim}I", *images.shape)
+        + images.tobytes()
     )
 
 
@@ -84,7 +86,9 @@ VALID: dict[str, list[bytes]] = {
     ],
     "x.mat": [
         bytes_of(lambda b: scipy.io.savemat(b, {"X": IMAGES})),
-        bytes_of(lambda b: scipy.io.savemat(b, {"X": RNG.normal(size=(30, 9))}, do_compression=True)),
+        bytes_of(
+            lambda b: scipy.io.savemat(b, {"X": RNG.normal(size=(30, 9))}, do_compression=True)
+        ),
     ],
     "test_batch.bin": [RNG.integers(0, 256, 3 * 3073, np.uint8).tobytes()],
     "test_batch": [pickle.dumps(CIFAR, protocol=p) for p in (2, 4)],
@@ -102,16 +106,16 @@ READERS: dict[str, Callable[[Path], object]] = {
     "x.png": lambda path: formats.read_images([(path.name, path)]),
     "x.zip": lambda path: formats.read_images(formats.images_in_zip(path)),
 }
-POSTSCRIPT = (
-    f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n({MARK}) (w) file closefile\nshowpage\n%%EOF\n"
-)
+POSTSCRIPT = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n({MARK}) (w) file closefile\nshowpage\n%%EOF\n"
 CRAFTED: dict[str, list[bytes]] = {
     "x-images-idx3-ubyte": [
         struct.pack(">BBBB3I", 0, 0, 8, 3, 100_000, 400, 400),
         struct.pack(">BBBB255I", 0, 0, 8, 255, *[2**32 - 1] * 255),
         b"\0\0\x0e\x01\0\0\0\x05",
     ],
-    "x-images-idx3-ubyte.gz": [gzip.compress(struct.pack(">BBBB3I", 0, 0, 8, 3, 100_000, 400, 400) + bytes(50_000))],
+    "x-images-idx3-ubyte.gz": [
+        gzip.compress(struct.pack(">BBBB3I", 0, 0, 8, 3, 100_000, 400, 400) + bytes(50_000))
+    ],
     "x.npy": [
         npy(np.array([Payload()], dtype=object)),
         claims((10**9, 16)),
@@ -140,8 +144,16 @@ CRAFTED: dict[str, list[bytes]] = {
         b"P5\n1000000000 1000000000\n255\n",
         picture("PNG").replace(struct.pack(">II", 4, 5), struct.pack(">II", 30_000, 30_000)),
     ],
-    "x.zip": [zip_of({"a.png": POSTSCRIPT.encode()}), zip_of({"a.png": b"", "b.png": b"\0" * 100_000})],
-    "x.mat": [b"MATLAB 5.0 MAT-file".ljust(124) + b"\0\x01IM" + struct.pack("<II", 15, 2**31 - 1) + b"\x78\x9c"],
+    "x.zip": [
+        zip_of({"a.png": POSTSCRIPT.encode()}),
+        zip_of({"a.png": b"", "b.png": b"\0" * 100_000}),
+    ],
+    "x.mat": [
+        b"MATLAB 5.0 MAT-file".ljust(124)
+        + b"\0\x01IM"
+        + struct.pack("<II", 15, 2**31 - 1)
+        + b"\x78\x9c"
+    ],
 }
 
 
@@ -149,7 +161,9 @@ def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
     """A file with one kind of damage."""
     out = bytearray(data)
     kind = rng.randrange(8)
-    place = rng.randrange(len(out)) if rng.random() < 0.5 else rng.randrange(min(len(out), 160))  # half in the header
+    place = (
+        rng.randrange(len(out)) if rng.random() < 0.5 else rng.randrange(min(len(out), 160))
+    )  # half in the header
     if kind == 0:
         return bytes(out[:place])
     if kind == 1:
@@ -163,7 +177,16 @@ def mutated(data: bytes, others: list[bytes], rng: random.Random) -> bytes:
     elif kind == 4:
         del out[place : place + rng.randint(1, 64)]
     elif kind == 5:
-        extreme = rng.choice([b"\xff" * 4, b"\x7f\xff\xff\xff", b"\xff\xff\xff\x7f", b"\0" * 4, b"\xff" * 8, b"9" * 9])
+        extreme = rng.choice(
+            [
+                b"\xff" * 4,
+                b"\x7f\xff\xff\xff",
+                b"\xff\xff\xff\x7f",
+                b"\0" * 4,
+                b"\xff" * 8,
+                b"9" * 9,
+            ]
+        )
         out[place : place + len(extreme)] = extreme
     elif kind == 6:
         other = rng.choice(others)
@@ -211,7 +234,9 @@ def fuzz_restore(count: int, seed: int, run: str) -> dict:
     rng, problems, tally = random.Random(seed), [], {"read": 0, "refused": 0}
 
     def state(which: str) -> bytes:
-        return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(lj.restore(place, which=which)))
+        return b"".join(
+            np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(lj.restore(place, which=which))
+        )
 
     good = {state("best"), state("last")}
     shutil.copytree(place / "last" / "8", place / "kept")
@@ -222,12 +247,17 @@ def fuzz_restore(count: int, seed: int, run: str) -> dict:
     everything = [path.read_bytes() for path in files if path.stat().st_size]
     limit_memory()
     for number in range(count):
-        chosen = {path: path.read_bytes() for path in rng.sample(files, rng.choice([1, 1, 1, 3, 12, len(files)]))}
+        chosen = {
+            path: path.read_bytes()
+            for path in rng.sample(files, rng.choice([1, 1, 1, 3, 12, len(files)]))
+        }
         for path, data in chosen.items():
             path.write_bytes(mutated(data, everything, rng) if data else rng.randbytes(20))
         try:
             if state(rng.choice(["best", "last"])) not in good:
-                problems.append(f"case {number}: a density that was never saved, from damage to {list(chosen)}")
+                problems.append(
+                    f"case {number}: a density that was never saved, from damage to {list(chosen)}"
+                )
             tally["read"] += 1
         except lj.CheckpointError:
             tally["refused"] += 1
@@ -248,7 +278,9 @@ def in_a_process(call: str, folder: Path) -> dict:
         f"found['megabytes'] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024\n"
         f"print(json.dumps(found))"
     )
-    result = subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=900)
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, timeout=900
+    )
     assert result.returncode == 0, f"exit code {result.returncode}: {result.stderr[-2000:]}"
     return json.loads(result.stdout.splitlines()[-1])
 

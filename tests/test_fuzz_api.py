@@ -36,7 +36,9 @@ class Invalid(tuple):
         return super().__new__(cls, (value,))
 
 
-def chosen(rng: np.random.Generator, valid: list[Any], invalid: list[Any], chance: float = 0.15) -> Any:
+def chosen(
+    rng: np.random.Generator, valid: list[Any], invalid: list[Any], chance: float = 0.15
+) -> Any:
     """A valid value, or now and then an invalid one, marked as such."""
     if invalid and rng.random() < chance:
         return Invalid(invalid[rng.integers(len(invalid))])
@@ -51,7 +53,9 @@ def outcome(call: Callable[[], Any], tally: collections.Counter) -> Any:
     """What a call gives, or ``REFUSED``; any other error than one of ours fails the test."""
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*rounded from numbers that are not finite.*")
+            warnings.filterwarnings(
+                "ignore", message=".*rounded from numbers that are not finite.*"
+            )
             result = call()
     except (ValueError, TypeError) as error:
         check_ours(error)
@@ -64,7 +68,9 @@ def outcome(call: Callable[[], Any], tally: collections.Counter) -> Any:
 def check_ours(error: Exception) -> None:
     """An error of ours is raised in the package, and says something."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    assert where.filename.startswith(PACKAGE), f"{type(error).__name__} of {where.filename}: {error}"
+    assert where.filename.startswith(PACKAGE), (
+        f"{type(error).__name__} of {where.filename}: {error}"
+    )
     assert len(str(error)) > 15, f"an error that says nothing: {error!r}"
 
 
@@ -95,7 +101,12 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         "num_classes": [0, 3],
     },
     lj.VectorGlowConfig: {"dimensions": [2, 3, 5], "depth": [1, 2], "width": [1, 4]},
-    lj.FFJORDConfig: {"dimensions": [1, 2, 3], "hidden": [(4,), (3, 2), [2]], "flows": [1, 2], "end_time": [0.5, 1]},
+    lj.FFJORDConfig: {
+        "dimensions": [1, 2, 3],
+        "hidden": [(4,), (3, 2), [2]],
+        "flows": [1, 2],
+        "end_time": [0.5, 1],
+    },
     lj.ImageFFJORDConfig: {
         "event_shape": [(4, 4, 1), (8, 8, 3), (6, 6, 1), (30, 30, 1), (3, 5, 2)],
         "levels": [2, 17],
@@ -127,11 +138,21 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         ],
     },
     lj.StageConfig: {"channels": [(4,), (4, 4)], "strides": [(1,), (2, 1)], "latent": [1, 2]},
-    lj.Solver: {"steps": [0, 2, 2000], "max_steps": [1, 1000], "rtol": [0.0, 1e-3], "atol": [0.0, 1e-3]},
+    lj.Solver: {
+        "steps": [0, 2, 2000],
+        "max_steps": [1, 1000],
+        "rtol": [0.0, 1e-3],
+        "atol": [0.0, 1e-3],
+    },
     lj.Trace: {"probes": [0, 1, 3]},
     lj.ELBO: {"beta": [0.0, 2], "warmup_steps": [0, 5], "free_nats": [0.0, 1.5]},
     lj.NLL: {"class_weight": [0.0, 0.5]},
-    lj.Optimiser: {"learning_rate": [1e-3, 1], "b1": [0.0, 0.9], "clip_norm": [0, 1.0], "decay_rate": [0.5, 1]},
+    lj.Optimizer: {
+        "learning_rate": [1e-3, 1],
+        "b1": [0.0, 0.9],
+        "clip_norm": [0, 1.0],
+        "decay_rate": [0.5, 1],
+    },
     lj.Guard: {"spike_factor": [0.0, 0.5, 20.0], "patience": [1, 10]},
 }
 """Values for some fields of each config, each allowed by itself; together they may contradict each other."""
@@ -139,7 +160,9 @@ SMALL: dict[type, dict[str, list[Any]]] = {
 
 def random_settings(kind: type, rng: np.random.Generator) -> dict[str, Any]:
     hints = typing.get_type_hints(kind, include_extras=True)
-    values = {name: chosen(rng, options, senseless(hints[name])) for name, options in SMALL[kind].items()}
+    values = {
+        name: chosen(rng, options, senseless(hints[name])) for name, options in SMALL[kind].items()
+    }
     for field in dataclasses.fields(kind):
         words = typing.get_args(hints[field.name])
         if typing.get_origin(hints[field.name]) is typing.Literal:
@@ -165,7 +188,9 @@ def test_settings():
                 continue
             for name, value in settings.items():
                 given = tuple(value) if isinstance(value, list) else value
-                assert getattr(config, name) == given, f"{kind.__name__}.{name} became {getattr(config, name)}"
+                assert getattr(config, name) == given, (
+                    f"{kind.__name__}.{name} became {getattr(config, name)}"
+                )
             if hasattr(config, "build") and buildable < 120:
                 buildable += check_abstractly(config)
     assert buildable > 60
@@ -184,7 +209,9 @@ def check_abstractly(config: Any) -> bool:
     x = jax.ShapeDtypeStruct(density.event_shape, dtype)
     label = None if density.condition_shape is None else jax.ShapeDtypeStruct((), jnp.int32)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    log_prob = jax.eval_shape(lambda density, *rest: density._log_prob(*rest), density, x, key, label)
+    log_prob = jax.eval_shape(
+        lambda density, *rest: density._log_prob(*rest), density, x, key, label
+    )
     assert (log_prob.shape, log_prob.dtype) == ((), jnp.float32)
     sample = jax.eval_shape(lambda density, *rest: density._sample(*rest), density, key, label, 1.0)
     assert (sample.shape, sample.dtype) == (density.event_shape, dtype)
@@ -227,12 +254,16 @@ class Subject:
         sample = jax.jit(lambda key, label, temperature: density._sample(key, label, temperature))
         return cls(density, case.classes, log_prob, sample)
 
-    def expected(self, x: Any, keys: Any, labels: Any, draws: int, *, batch: tuple[int, ...]) -> np.ndarray:
+    def expected(
+        self, x: Any, keys: Any, labels: Any, draws: int, *, batch: tuple[int, ...]
+    ) -> np.ndarray:
         """Log-probabilities one by one, draws combined on the host in float64, of shape ``batch``."""
         density = self.density
         dtype = np.uint8 if density.levels is not None else np.float32
         flat = np.asarray(x).astype(dtype).reshape(-1, *density.event_shape)
-        labels = [None] * len(flat) if labels is None else np.broadcast_to(labels, batch).reshape(-1)
+        labels = (
+            [None] * len(flat) if labels is None else np.broadcast_to(labels, batch).reshape(-1)
+        )
         keys = None if density.kind is lj.Kind.EXACT else typed(keys)
         values = []
         for i, (row, label) in enumerate(zip(flat, labels, strict=True)):
@@ -241,12 +272,16 @@ class Subject:
                 values.append(float(self.log_prob(row, None, label)))
                 continue
             own = keys.reshape(-1)[i] if keys.shape == batch else jax.random.fold_in(keys, i)
-            each = [float(self.log_prob(row, jax.random.fold_in(own, s), label)) for s in range(draws)]
+            each = [
+                float(self.log_prob(row, jax.random.fold_in(own, s), label)) for s in range(draws)
+            ]
             values.append(np.logaddexp.reduce(each) - np.log(draws))
         return np.array(values).reshape(batch)
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda name: name.replace(" ", "-").replace("'", ""))
+@pytest.fixture(
+    scope="module", params=CASES, ids=lambda name: name.replace(" ", "-").replace("'", "")
+)
 def subject(request) -> Subject:
     return Subject.of(request.param)
 
@@ -258,7 +293,15 @@ def random_x(rng: np.random.Generator, density: lj.Density, batch: tuple[int, ..
     n = int(np.prod(batch, dtype=int))
     x = examples_of(density, n, seed=int(rng.integers(100))).reshape(*batch, *density.event_shape)
     forms: list[Any] = [x, jnp.asarray(x), x.tolist(), np.asfortranarray(x)]
-    wrong: list[Any] = [x[..., :-1], x[..., None], None, "x", x.astype(complex), x.astype(str), {"x": 1}]
+    wrong: list[Any] = [
+        x[..., :-1],
+        x[..., None],
+        None,
+        "x",
+        x.astype(complex),
+        x.astype(str),
+        {"x": 1},
+    ]
     wrong += [np.ma.masked_array(x, x == x.ravel()[0]), [[0.0], [1.0, 2.0]], x.astype(object)]
     if density.levels is None:
         forms += [x.astype(np.float64), x.astype(">f4"), x.astype(np.longdouble)]
@@ -275,7 +318,14 @@ def random_key(rng: np.random.Generator, density: lj.Density, batch: tuple[int, 
     if batch:
         n = int(np.prod(batch))
         forms.append(jax.random.split(jax.random.key(seed), n).reshape(batch))
-    wrong: list[Any] = ["seed", 0.5, np.zeros(3), jax.random.split(jax.random.key(seed), 7), None, 2**70]
+    wrong: list[Any] = [
+        "seed",
+        0.5,
+        np.zeros(3),
+        jax.random.split(jax.random.key(seed), 7),
+        None,
+        2**70,
+    ]
     return chosen(rng, forms, wrong if density.kind is not lj.Kind.EXACT else [])
 
 
@@ -330,12 +380,18 @@ def test_sample(subject):
     density, rng = subject.density, np.random.default_rng(2)
     with tallied(30) as tally:
         for _ in range(30):
-            shape = chosen(rng, [(), 1, (4,), 4, (2, 2), [4], np.int64(4), 0], [-1, 2.5, "2", (2, -1), None, True])
+            shape = chosen(
+                rng,
+                [(), 1, (4,), 4, (2, 2), [4], np.int64(4), 0],
+                [-1, 2.5, "2", (2, -1), None, True],
+            )
             values = {
                 "key": random_key(rng, NEEDS_KEY, ()),
                 "sample_shape": shape,
                 "condition": random_labels(rng, subject.classes, ()),
-                "temperature": chosen(rng, [1.0, 0.5, 1, np.float32(0.7)], [-1.0, np.nan, np.inf, "hot", None, 1j]),
+                "temperature": chosen(
+                    rng, [1.0, 0.5, 1, np.float32(0.7)], [-1.0, np.nan, np.inf, "hot", None, 1j]
+                ),
             }
             given = {name: bare(value) for name, value in values.items()}
             result = outcome(lambda given=given: density.sample(**given), tally)
@@ -372,7 +428,10 @@ def test_evaluate_and_scores(subject):
             other = examples_of(DENSITIES["pixel histogram"].make(), n)
             wrong = [lj.Dataset.from_array(other[:, :2], levels=5), None, "digits", {"x": x}]
             if subject.classes:
-                wrong += [dataclasses.replace(good, labels=None), dataclasses.replace(good, labels=labels + 3)]
+                wrong += [
+                    dataclasses.replace(good, labels=None),
+                    dataclasses.replace(good, labels=labels + 3),
+                ]
             key = random_key(rng, density, ())
             values = {
                 "dataset": chosen(rng, [good], wrong),
@@ -410,7 +469,13 @@ def test_datasets():
             bad_table[0, 1] = rng.choice([np.nan, np.inf, -np.inf])
             continuous = bool(rng.random() < 0.5)
             forms: list[Any] = (
-                [table, table.astype("f4"), table.tolist(), jnp.asarray(table, "f4"), table.astype(">f8")]
+                [
+                    table,
+                    table.astype("f4"),
+                    table.tolist(),
+                    jnp.asarray(table, "f4"),
+                    table.astype(">f8"),
+                ]
                 if continuous
                 else [
                     images,
@@ -422,7 +487,16 @@ def test_datasets():
                 ]
             )
             wrong = (
-                [bad_table, table[:0], table.astype(complex), table.astype(str), "table", None, 3.0, table[:, 0]]
+                [
+                    bad_table,
+                    table[:0],
+                    table.astype(complex),
+                    table.astype(str),
+                    "table",
+                    None,
+                    3.0,
+                    table[:, 0],
+                ]
                 if continuous
                 else [images + 1, images - 1, images / 4.0, images[:0], None, "images", 3]
             )
@@ -431,15 +505,23 @@ def test_datasets():
                 "examples": chosen(rng, forms, wrong),
                 "levels": chosen(rng, [levels], [0, 1, -4, 2.5, "4"], 0.1),
                 "labels": chosen(
-                    rng, [None, rng.integers(0, 3, n)], [np.zeros(n + 1, int), rng.normal(size=n), "a"], 0.1
+                    rng,
+                    [None, rng.integers(0, 3, n)],
+                    [np.zeros(n + 1, int), rng.normal(size=n), "a"],
+                    0.1,
                 ),
                 "weights": chosen(
-                    rng, [None, rng.random(n) + 0.1], [np.zeros(n), np.full(n, np.nan), -np.ones(n)], 0.1
+                    rng,
+                    [None, rng.random(n) + 0.1],
+                    [np.zeros(n), np.full(n, np.nan), -np.ones(n)],
+                    0.1,
                 ),
             }
             given = {name: bare(value) for name, value in values.items()}
             examples = given.pop("examples")
-            result = outcome(lambda e=examples, given=given: lj.Dataset.from_array(e, **given), tally)
+            result = outcome(
+                lambda e=examples, given=given: lj.Dataset.from_array(e, **given), tally
+            )
             if not judged(values, result):
                 continue
             expected = np.asarray(examples).astype(np.float64)
@@ -460,11 +542,18 @@ def test_metrics():
     rng = np.random.default_rng(5)
     with tallied(300) as tally:
         for _ in range(300):
-            inside, outside = (rng.integers(0, 5, rng.integers(1, 9)).astype(float) for _ in range(2))
+            inside, outside = (
+                rng.integers(0, 5, rng.integers(1, 9)).astype(float) for _ in range(2)
+            )
             wrong = [np.array([]), np.array([np.nan]), np.ones((2, 2)), "scores", None]
             forms = [inside, inside.tolist(), jnp.asarray(inside), np.append(inside, np.inf)]
-            values = {"inside": chosen(rng, forms, wrong), "outside": chosen(rng, [outside, outside.tolist()], wrong)}
+            values = {
+                "inside": chosen(rng, forms, wrong),
+                "outside": chosen(rng, [outside, outside.tolist()], wrong),
+            }
             first, second = (bare(value) for value in values.values())
             result = outcome(lambda a=first, b=second: lj.ood.auroc(a, b), tally)
             if judged(values, result):
-                np.testing.assert_allclose(result, pairs_won(np.asarray(first), np.asarray(second)), atol=1e-12)
+                np.testing.assert_allclose(
+                    result, pairs_won(np.asarray(first), np.asarray(second)), atol=1e-12
+                )

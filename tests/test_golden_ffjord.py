@@ -13,9 +13,9 @@ import likejax as lj
 from likejax.bijections import ODE, BatchNorm, Chain, Repeat
 from likejax.bijections.ode import Solver, Trace
 from likejax.density import bits_per_dim
-from likejax.nn.depth import unstack
+from likejax.nn.repeat import unstack
+from likejax.nn.state import split
 from likejax.reference.ffjord import ffjord, ffjord_arrays
-from likejax.train.state import take_apart
 from tests.golden import assert_same_arrays, golden_files, groups, read, weights
 
 VECTORS = golden_files("ffjord_t*.npz")
@@ -47,7 +47,7 @@ def vectors(golden, solver: Solver = TIGHT, training: Solver = PAPER) -> lj.Dens
     return unstack(ffjord(weights(golden), config))
 
 
-def images(golden, solver: Solver = TIGHT, probes: int = 1) -> lj.Dequantised:
+def images(golden, solver: Solver = TIGHT, probes: int = 1) -> lj.Dequantized:
     channels, height, width = map(int, golden["cfg_shape"])
     config = lj.ImageFFJORDConfig(
         event_shape=(height, width, channels),
@@ -96,7 +96,9 @@ def last_channels(x: np.ndarray) -> np.ndarray:
 def flat_latents(z) -> np.ndarray:
     """As the official code joins them: factored parts in order, then the last; channels first."""
     top, *factored = z
-    return np.concatenate([np.moveaxis(np.asarray(p), -1, 1).reshape(len(p), -1) for p in (*factored[::-1], top)], 1)
+    return np.concatenate(
+        [np.moveaxis(np.asarray(p), -1, 1).reshape(len(p), -1) for p in (*factored[::-1], top)], 1
+    )
 
 
 @pytest.mark.parametrize("golden", groups(VECTORS))
@@ -104,7 +106,9 @@ def test_golden_ffjord_vectors(golden):
     """Latents, exact log-density, Hutchinson's with the recorded noise, and what latents decode to."""
     density = vectors(golden)
     x = jnp.asarray(golden["x"])
-    assert ("bn0.shift" in weights(golden)) == any(isinstance(one, BatchNorm) for one in maps(density.bijection))
+    assert ("bn0.shift" in weights(golden)) == any(
+        isinstance(one, BatchNorm) for one in maps(density.bijection)
+    )
     np.testing.assert_allclose(density.log_prob(x), golden["logp"], atol=2e-6)
     np.testing.assert_allclose(density.encode(x), golden["z"], atol=2e-6)
     back = density.decode(jnp.asarray(golden["z_base"]))
@@ -113,7 +117,9 @@ def test_golden_ffjord_vectors(golden):
     run = jax.jit(lambda x, noise: with_noise(density.bijection, x, noise))
     for noise in NOISES:
         z, log_det = run(x, golden[f"noise_{noise}"])
-        np.testing.assert_allclose(standard_normal(z) + log_det, golden[f"logp_hutch_{noise}"], atol=2e-6)
+        np.testing.assert_allclose(
+            standard_normal(z) + log_det, golden[f"logp_hutch_{noise}"], atol=2e-6
+        )
 
 
 @pytest.mark.parametrize("golden", groups(VECTORS))
@@ -139,7 +145,7 @@ def test_golden_ffjord_gradients(golden, adjoint):
     names = [k.removeprefix("grad.") for k in golden if k.startswith("grad.")]
     official = weights(golden) | {name: golden[f"grad.{name}"] for name in names}
     expected = unstack(ffjord(official, density_config(golden)))
-    got, want = take_apart(gradient)[1], take_apart(expected)[1]
+    got, want = split(gradient)[1], split(expected)[1]
     compared = 0
     for name, value in want.items():
         if "dynamics" in name:
@@ -172,7 +178,9 @@ def test_golden_ffjord_images(path):
         np.testing.assert_allclose(flat_latents(z), golden["z"], atol=1e-6)
         np.testing.assert_allclose(log_prob, golden[f"logp_hutch_{noise}"], atol=5e-6)
         mass = log_prob - y[0].size * np.log(256)
-        np.testing.assert_allclose(bits_per_dim(mass, y.shape[1:]), golden[f"bpd_hutch_{noise}"], atol=1e-7)
+        np.testing.assert_allclose(
+            bits_per_dim(mass, y.shape[1:]), golden[f"bpd_hutch_{noise}"], atol=1e-7
+        )
     shapes = jax.tree.leaves(density.flow.latent_shapes())
     parts, rest = [], golden["z_base"]
     for shape in (*shapes[:0:-1], shapes[0]):
@@ -219,7 +227,12 @@ LAYER_PARTS = {
     "gate_b": "_hyper_gate.bias",
     "tbias_w": "_hyper_bias.weight",
 }
-NORM_PARTS = {"log_scale": "weight", "shift": "bias", "running_mean": "running_mean", "running_var": "running_var"}
+NORM_PARTS = {
+    "log_scale": "weight",
+    "shift": "bias",
+    "running_mean": "running_mean",
+    "running_var": "running_var",
+}
 
 
 def as_state_dict(arrays: dict[str, np.ndarray], places: dict[str, str]) -> dict[str, np.ndarray]:
@@ -261,11 +274,15 @@ def test_golden_ffjord_vector_checkpoint(tmp_path, golden):
         places |= {f"bn{i}": f"chain.{2 * i}" for i in range(flows + 1)}
     state = as_state_dict(arrays, places)
     round_trip(tmp_path / "state_dict.npz", state, arrays, config)
-    regularized = {name.replace(".odefunc.", ".odefunc.odefunc."): value for name, value in state.items()}
+    regularized = {
+        name.replace(".odefunc.", ".odefunc.odefunc."): value for name, value in state.items()
+    }
     assert ffjord_arrays(regularized, config).keys() == arrays.keys()
     with pytest.raises(ValueError, match=r"no other arrays in the checkpoint, got chain\.0\.more"):
         ffjord_arrays(state | {"chain.0.more": np.zeros(2)}, config)
-    with pytest.raises(ValueError, match=f"expected {flows + 1} flows, as the config says, got {flows}"):
+    with pytest.raises(
+        ValueError, match=f"expected {flows + 1} flows, as the config says, got {flows}"
+    ):
         ffjord_arrays(state, dataclasses.replace(config, flows=flows + 1))
 
 
@@ -296,9 +313,13 @@ def test_golden_ffjord_swish():
     state = as_state_dict(arrays, {f"cnf{i}": f"chain.{i}" for i in flows})
     fields = [f"chain.{i}.odefunc.diffeq" for i in flows]
     hidden = range(len(config.hidden))
-    factors = {f"{field}.activation_fns.{number}.beta": np.array(1.7) for field in fields for number in hidden}
+    factors = {
+        f"{field}.activation_fns.{number}.beta": np.array(1.7)
+        for field in fields
+        for number in hidden
+    }
     density = ffjord(ffjord_arrays(state | factors, config), config)
-    betas = [value for name, value in take_apart(density)[1].items() if name.endswith("dynamics.beta")]
+    betas = [value for name, value in split(density)[1].items() if name.endswith("dynamics.beta")]
     assert betas
     for beta in betas:
         np.testing.assert_array_equal(beta, 1.7)

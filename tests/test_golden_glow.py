@@ -13,13 +13,15 @@ from jaxtyping import TypeCheckError
 
 from likejax.density import bits_per_dim
 from likejax.models.glow import GlowConfig
-from likejax.nn.depth import unstack
+from likejax.nn.repeat import unstack
+from likejax.nn.state import merge, split
 from likejax.reference.glow import glow, glow_arrays, official_names
-from likejax.train.state import put_together, take_apart
 from tests.golden import assert_same_arrays, golden_files, read, weights
 
 FILES = golden_files("glow_*.npz")
-pytestmark = pytest.mark.skipif(not FILES, reason="no glow_*.npz in LIKEJAX_GOLDEN or ../shared/golden")
+pytestmark = pytest.mark.skipif(
+    not FILES, reason="no glow_*.npz in LIKEJAX_GOLDEN or ../shared/golden"
+)
 
 
 def groups() -> list:
@@ -53,7 +55,9 @@ class Golden:
 def model(path, group: str) -> Golden:
     arrays = read(path, f"{group}.")
     cfg = {k.removeprefix("cfg_"): int(v) for k, v in arrays.items() if k.startswith("cfg_")}
-    permutation = {0: "reverse", 1: "shuffle", 2: "conv1x1_lu" if cfg["lu"] else "conv1x1"}[cfg["perm"]]
+    permutation = {0: "reverse", 1: "shuffle", 2: "conv1x1_lu" if cfg["lu"] else "conv1x1"}[
+        cfg["perm"]
+    ]
     return Golden(
         arrays,
         GlowConfig(
@@ -100,20 +104,30 @@ def test_golden_glow_every_step(golden):
             level += 1
         if name == "Repeat":
             for step, block in enumerate(bijection.blocks.blocks):
-                for part, kind in zip(block.bijections, ("actnorm", "invconv", "coupling"), strict=True):
+                for part, kind in zip(
+                    block.bijections, ("actnorm", "invconv", "coupling"), strict=True
+                ):
                     x, log_det = jax.vmap(part.forward)(x)
-                    expected = golden.arrays.get(f"logdet.level{level}.step{step}.{kind}", np.zeros(len(x)))
+                    expected = golden.arrays.get(
+                        f"logdet.level{level}.step{step}.{kind}", np.zeros(len(x))
+                    )
                     np.testing.assert_allclose(log_det, expected, rtol=1e-9, atol=1e-8)
-                np.testing.assert_allclose(x[:1], golden[f"out.level{level}.step{step}"], rtol=1e-9, atol=1e-8)
+                np.testing.assert_allclose(
+                    x[:1], golden[f"out.level{level}.step{step}"], rtol=1e-9, atol=1e-8
+                )
             continue
         if name == "TopPrior":
             np.testing.assert_allclose(x, golden["z.top"], rtol=1e-9, atol=1e-8)
         if name == "Split":
-            np.testing.assert_allclose(x[..., bijection.kept :], golden[f"z.level{level}"], rtol=1e-9, atol=1e-8)
+            np.testing.assert_allclose(
+                x[..., bijection.kept :], golden[f"z.level{level}"], rtol=1e-9, atol=1e-8
+            )
         z, log_det = jax.vmap(lambda x, y, b=bijection: b.forward(x, None, y))(x, golden.condition)
         x, *rest = z if isinstance(z, tuple) else (z,)
         for white in rest or ([x] if name == "TopPrior" else []):
-            log_normal = -0.5 * np.sum(np.square(white) + np.log(2 * np.pi), axis=(1, 2, 3)) + log_det
+            log_normal = (
+                -0.5 * np.sum(np.square(white) + np.log(2 * np.pi), axis=(1, 2, 3)) + log_det
+            )
             key = "logp.top" if name == "TopPrior" else f"logp.pool{level}"
             np.testing.assert_allclose(log_normal, golden[key], rtol=1e-9, atol=1e-8)
         factored += rest
@@ -121,16 +135,20 @@ def test_golden_glow_every_step(golden):
 
 
 def test_golden_glow_gradients(golden):
-    structure, params, fixed = take_apart(golden.density.density)
+    structure, params, fixed = split(golden.density.density)
 
     def mean_bits(params):
-        flow = put_together(structure, params, fixed)
+        flow = merge(structure, params, fixed)
         log_prob = flow.log_prob(golden.y, condition=golden.condition) + golden.offset
         return jnp.mean(bits_per_dim(log_prob, golden.config.event_shape))
 
     gradients = jax.jit(jax.grad(mean_bits))(params)
-    names = {official: ours.removeprefix("density.") for ours, official in official_names(golden.config)}
-    compared = [k.removeprefix("grad_mean_bpd.") for k in golden.arrays if k.startswith("grad_mean_bpd.")]
+    names = {
+        official: ours.removeprefix("density.") for ours, official in official_names(golden.config)
+    }
+    compared = [
+        k.removeprefix("grad_mean_bpd.") for k in golden.arrays if k.startswith("grad_mean_bpd.")
+    ]
     assert compared
     for official in compared:
         expected = golden[f"grad_mean_bpd.{official}"]
@@ -145,7 +163,7 @@ def test_golden_glow_inverse(golden):
     y = np.asarray(golden.density.density.decode(latents, condition=condition))
     np.testing.assert_allclose(y - 0.5, golden["inv.x_cont"], rtol=0, atol=1e-10)
     # the official code clips to 255 after spreading the levels over 0..255, so its top level is 255, not 248
-    k = np.asarray(golden.density.quantise(jnp.asarray(y)))
+    k = np.asarray(golden.density.quantize(jnp.asarray(y)))
     np.testing.assert_array_equal(k, golden["inv.x_uint8"] // (256 // golden.config.levels))
 
 
@@ -154,7 +172,9 @@ def test_golden_glow_float32(golden):
     with jax.enable_x64(False):
         weights = {k.removeprefix("w."): v for k, v in golden.arrays.items() if k.startswith("w.")}
         flow = glow(weights, golden.config).density
-        log_prob = flow.log_prob(golden.y.astype(np.float32), condition=golden.condition) + golden.offset
+        log_prob = (
+            flow.log_prob(golden.y.astype(np.float32), condition=golden.condition) + golden.offset
+        )
         bits = bits_per_dim(np.asarray(log_prob), golden.config.event_shape)
     np.testing.assert_allclose(bits, golden["bits_per_dim_float32run"], rtol=2e-5)
     np.testing.assert_allclose(bits, golden["bits_per_dim"], rtol=2e-5)
@@ -191,7 +211,9 @@ def with_shuffle(golden: Golden) -> tuple[dict[str, np.ndarray], dict[str, np.nd
         step = name.removesuffix("invconv.W")
         shuffled[f"{step}shuffle.indices"] = indices.astype(np.int32)
         shuffled[f"{step}shuffle.indices_inverse"] = np.argsort(indices).astype(np.int32)
-        convolved[name] = np.eye(len(value))[:, indices]  # row j to the columns i with indices[i] = j
+        convolved[name] = np.eye(len(value))[
+            :, indices
+        ]  # row j to the columns i with indices[i] = j
     return shuffled, convolved
 
 
@@ -232,11 +254,17 @@ def test_golden_glow_shuffle():
 
 def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """The same arrays as variables of a TensorFlow checkpoint, with what else the official code saves."""
-    checkpoint = {"Variable": np.ones(()), "Variable_1": np.zeros((1, 1, 1, 12)), "global_step": np.zeros(())}
+    checkpoint = {
+        "Variable": np.ones(()),
+        "Variable_1": np.zeros((1, 1, 1, 12)),
+        "global_step": np.zeros(()),
+    }
     for name, value in arrays.items():
         variable = "model/" + name.replace(".", "/")
         checkpoint[variable] = value
-        if value.dtype.kind == "f" and not variable.endswith(("/P", "/sign_S")):  # others are not trained
+        if value.dtype.kind == "f" and not variable.endswith(
+            ("/P", "/sign_S")
+        ):  # others are not trained
             checkpoint[f"{variable}/ExponentialMovingAverage"] = value + 1
             checkpoint[f"{variable}/ExponentialMovingAverage/biased"] = value
             checkpoint[f"{variable}/ExponentialMovingAverage/local_step"] = np.ones(())
@@ -252,11 +280,16 @@ def test_golden_glow_checkpoint(tmp_path):
         for arrays, config in (
             (with_classifier(conditional), conditional.config),
             (weights(triangular.arrays), triangular.config),
-            (with_shuffle(shuffled)[0], dataclasses.replace(shuffled.config, permutation="shuffle")),
+            (
+                with_shuffle(shuffled)[0],
+                dataclasses.replace(shuffled.config, permutation="shuffle"),
+            ),
         ):
             np.savez(tmp_path / "checkpoint.npz", **as_checkpoint(arrays))
             with np.load(tmp_path / "checkpoint.npz") as checkpoint:
-                assert {"model/0/0/actnorm_center/b", "model/0/1/f1/l_1/actnorm_scale/logs"} < set(checkpoint)
+                assert {"model/0/0/actnorm_center/b", "model/0/1/f1/l_1/actnorm_scale/logs"} < set(
+                    checkpoint
+                )
                 assert {"model/pool0/conv/W", "model/1/0/f1/l_last/logs"} < set(checkpoint)
                 assert_same_arrays(glow(glow_arrays(checkpoint), config), glow(arrays, config))
                 averaged = glow_arrays(checkpoint, weights="averaged")
@@ -265,12 +298,16 @@ def test_golden_glow_checkpoint(tmp_path):
 
 
 def test_golden_glow_checkpoints_of_something_else():
-    with pytest.raises(ValueError, match="expected variables under 'model/' in the checkpoint, got conv/W"):
+    with pytest.raises(
+        ValueError, match="expected variables under 'model/' in the checkpoint, got conv/W"
+    ):
         glow_arrays({"conv/W": np.zeros(3)})
     only = {"model/0/0/invconv/W": np.eye(4)}
     with pytest.raises(ValueError, match="expected moving averages in the checkpoint, got none"):
         glow_arrays(only, weights="averaged")
     with pytest.raises(ValueError, match="got moving averages only"):
         glow_arrays({f"{name}/ExponentialMovingAverage": value for name, value in only.items()})
-    with pytest.raises((ValueError, TypeCheckError), match=r"did you mean 'averaged'|parameter 'weights'"):
+    with pytest.raises(
+        (ValueError, TypeCheckError), match=r"did you mean 'averaged'|parameter 'weights'"
+    ):
         glow_arrays(only, weights="average")

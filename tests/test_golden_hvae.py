@@ -12,16 +12,18 @@ import pytest
 
 import likejax as lj
 from likejax.distributions import LogisticMixture
-from likejax.models.vae import Noise
-from likejax.models.vae_network import Moments
+from likejax.models.vae.density import Noise
+from likejax.models.vae.network import Moments
+from likejax.nn.state import merge, split
 from likejax.reference.hvae import hvae, hvae_arrays, hvae_config, official_names
 from likejax.reference.pixelcnn import parameter_order
-from likejax.train.state import put_together, take_apart
 from tests.golden import all_arrays, assert_same_arrays, golden_files, groups, weights
 from tests.official_hvae import OfficialHVAE
 
 FILES = golden_files("hvae_*.npz")
-pytestmark = pytest.mark.skipif(not FILES, reason="no hvae_*.npz in LIKEJAX_GOLDEN or ../shared/golden")
+pytestmark = pytest.mark.skipif(
+    not FILES, reason="no hvae_*.npz in LIKEJAX_GOLDEN or ../shared/golden"
+)
 
 LIKELIHOODS = {
     "BernoulliLikelihoodDense": "bernoulli",
@@ -55,7 +57,9 @@ def config_of(golden) -> lj.VAEConfig:
     latents = zip(golden["cfg_latent_blocks"], golden["cfg_latent_features"], strict=True)
     stages = []
     for i, (kind, features) in enumerate(latents):
-        channels, kernels, strides, gates = map(tuple, golden[f"cfg_det.stage{i}"].astype(int).T.tolist())
+        channels, kernels, strides, gates = map(
+            tuple, golden[f"cfg_det.stage{i}"].astype(int).T.tolist()
+        )
         stages.append(
             lj.StageConfig(
                 channels=channels,
@@ -75,7 +79,9 @@ def config_of(golden) -> lj.VAEConfig:
         levels=LEVELS.get(likelihood, 256),
         stages=tuple(stages),
         likelihood=likelihood,
-        mixtures=outputs // LogisticMixture.size(channels, 1) if likelihood == "logistic_mixture" else 1,
+        mixtures=outputs // LogisticMixture.size(channels, 1)
+        if likelihood == "logistic_mixture"
+        else 1,
         likelihood_form="reference",
         skips="as_released",
         activation=ACTIVATION_NAMES[str(golden["cfg_activation"])],
@@ -110,7 +116,9 @@ def noise_of(golden, density, samples=slice(None)) -> Noise:
 
 @jax.jit
 def first_pass(density, x, noise):
-    passed = jax.vmap(lambda x, noise: density.run(x, noise))(x, jax.tree.map(lambda eps: eps[0], noise))
+    passed = jax.vmap(lambda x, noise: density.run(x, noise))(
+        x, jax.tree.map(lambda eps: eps[0], noise)
+    )
     return passed, density.weights(passed, x)
 
 
@@ -134,8 +142,12 @@ def test_pass(golden):
         name = f"z{i + 1}"
         np.testing.assert_allclose(passed.latents[i], last(golden[name], 1), **TOLERANCE)
         for ours, theirs in ((passed.posteriors[i], "q"), (passed.priors[i], "p")):
-            np.testing.assert_allclose(ours.mean, last(golden[f"{theirs}_mean.{name}"], 1), **TOLERANCE)
-            np.testing.assert_allclose(ours.std, last(golden[f"{theirs}_std.{name}"], 1), **TOLERANCE)
+            np.testing.assert_allclose(
+                ours.mean, last(golden[f"{theirs}_mean.{name}"], 1), **TOLERANCE
+            )
+            np.testing.assert_allclose(
+                ours.std, last(golden[f"{theirs}_std.{name}"], 1), **TOLERANCE
+            )
         kl = passed.kl[i].reshape(len(x), -1).sum(1)
         np.testing.assert_allclose(kl, golden[f"kl.{name}"], **TOLERANCE)
     kls = sum(golden[f"kl.z{i + 1}"] for i in range(density.depth))
@@ -178,8 +190,12 @@ def test_bounds(golden):
         for k in range(density.depth):
             above = each[:, k]
             np.testing.assert_allclose(above, golden[f"Lgtk_{name}.samples"][k], **TOLERANCE)
-            np.testing.assert_allclose(their_bound(above), golden[f"Lgtk_{name}.iw_bound"][k], **TOLERANCE)
-            np.testing.assert_allclose(log_weights[0] - above[0], golden[f"LLRgtk_{name}.s1"][k], **TOLERANCE)
+            np.testing.assert_allclose(
+                their_bound(above), golden[f"Lgtk_{name}.iw_bound"][k], **TOLERANCE
+            )
+            np.testing.assert_allclose(
+                log_weights[0] - above[0], golden[f"LLRgtk_{name}.s1"][k], **TOLERANCE
+            )
             ratio = their_bound(log_weights) - their_bound(above)
             np.testing.assert_allclose(ratio, golden[f"LLRgtk_{name}.iw"][k], **TOLERANCE)
 
@@ -195,18 +211,21 @@ def their_bound(log_weights):
 def test_gradient(golden):
     """Of the mean negative ELBO; the official gradients go through the importer, whose reordering is linear."""
     density = density_of(golden)
-    x, noise = examples(golden, density), jax.tree.map(lambda eps: eps[0], noise_of(golden, density))
-    structure, params, fixed = take_apart(density)
+    x, noise = (
+        examples(golden, density),
+        jax.tree.map(lambda eps: eps[0], noise_of(golden, density)),
+    )
+    structure, params, fixed = split(density)
 
     def loss(params):
-        density = put_together(structure, params, fixed)
+        density = merge(structure, params, fixed)
         return -density.weights(density.run(x, noise), x).mean()
 
     gradient = jax.jit(jax.grad(loss))(params)
     prefix = "grad_mean_neg_elbo.w."
     theirs = {k.removeprefix(prefix): v for k, v in golden.items() if k.startswith(prefix)}
     zeros = {name: np.zeros_like(array) for name, array in weights(golden).items()}
-    _, expected, _ = take_apart(hvae(zeros | theirs, density.config))
+    _, expected, _ = split(hvae(zeros | theirs, density.config))
     ours_of = {official: ours for ours, official in official_names(density)}
     parts = {"V": "direction", "g": "scale", "b": "bias"}
     assert len(theirs) >= 5
@@ -220,14 +239,19 @@ def test_gradient(golden):
 def test_training_loss(golden):
     """With the official free nats: a floor on every element of the sampled divergence, shared by the channels only."""
     density = density_of(golden)
-    x, noise = examples(golden, density), jax.tree.map(lambda eps: eps[0], noise_of(golden, density))
+    x, noise = (
+        examples(golden, density),
+        jax.tree.map(lambda eps: eps[0], noise_of(golden, density)),
+    )
     objective = lj.ELBO(
         beta=float(golden["cfg_beta"]),
         free_nats=float(golden["cfg_free_nats"]),
         free_nats_per="element",
         kl="sampled",
     )
-    terms = jax.jit(lambda density, x, noise: density.latent_terms_with(x, noise))(density, x, noise)
+    terms = jax.jit(lambda density, x, noise: density.latent_terms_with(x, noise))(
+        density, x, noise
+    )
     loss = objective.loss(terms, jnp.zeros((), jnp.int32))
     np.testing.assert_allclose(loss, golden["train_loss"].mean(), **TOLERANCE)
 
@@ -240,7 +264,9 @@ def test_ancestral_samples(golden):
         density, Noise(eps, eps)
     )
     for i in range(density.depth):
-        np.testing.assert_allclose(passed.latents[i], last(golden[f"prior.z{i + 1}"], 1), **TOLERANCE)
+        np.testing.assert_allclose(
+            passed.latents[i], last(golden[f"prior.z{i + 1}"], 1), **TOLERANCE
+        )
     check_parameters(golden, density, passed.outputs, "prior.lik_param")
 
 
@@ -337,7 +363,9 @@ def test_the_plain_model_is_the_official_one(golden):
             theirs = golden["lik_param.logits"][i]
             np.testing.assert_allclose(outputs.reshape(theirs.shape), theirs, **TOLERANCE)
         if "lik_param.mean" in golden:
-            np.testing.assert_allclose(np.split(outputs, 2)[0] + 0.5, golden["lik_param.mean"][i], **TOLERANCE)
+            np.testing.assert_allclose(
+                np.split(outputs, 2)[0] + 0.5, golden["lik_param.mean"][i], **TOLERANCE
+            )
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
@@ -349,9 +377,13 @@ def test_other_forms(form):
     for i in range(density.depth):
         name = f"z{i + 1}"
         np.testing.assert_allclose(passed.latents[i], last(expected[name], 1), **TOLERANCE)
-        np.testing.assert_allclose(passed.posteriors[i].std, last(expected[f"q_std.{name}"], 1), **TOLERANCE)
+        np.testing.assert_allclose(
+            passed.posteriors[i].std, last(expected[f"q_std.{name}"], 1), **TOLERANCE
+        )
         if i < density.depth - 1:
-            np.testing.assert_allclose(passed.priors[i].mean, last(expected[f"p_mean.{name}"], 1), **TOLERANCE)
+            np.testing.assert_allclose(
+                passed.priors[i].mean, last(expected[f"p_mean.{name}"], 1), **TOLERANCE
+            )
     np.testing.assert_allclose(passed.outputs, last(expected["outputs"], 1), **TOLERANCE)
 
 
@@ -399,15 +431,26 @@ def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 def test_checkpoint(tmp_path):
     """A small file with the official names gives the arrays, the unread projection too; unknown names are refused."""
     models = (param.values[0] for param in groups(FILES))
-    golden = next((each for each in models if each["cfg_latent_blocks"][-1] == "GaussianDense"), None)
+    golden = next(
+        (each for each in models if each["cfg_latent_blocks"][-1] == "GaussianDense"), None
+    )
     golden = golden or pytest.skip("no model with a dense top latent in the files")
     arrays = weights(golden)
     top = len(golden["cfg_latent_blocks"]) - 1
-    features, size = golden[f"w.stage{top}.proj_p.V"].shape[1], golden[f"w.stage{top}.proj_p.V"].shape[0]
-    projection = {"V": np.arange(features * size).reshape(size, features) / 7, "g": np.ones((size, 1))}
+    features, size = (
+        golden[f"w.stage{top}.proj_p.V"].shape[1],
+        golden[f"w.stage{top}.proj_p.V"].shape[0],
+    )
+    projection = {
+        "V": np.arange(features * size).reshape(size, features) / 7,
+        "g": np.ones((size, 1)),
+    }
     projection["b"] = np.arange(size) / 3
     arrays |= {f"stage{top}.proj_q.{part}": value for part, value in projection.items()}
-    np.savez(tmp_path / "state_dict.npz", **{f"module.{name}": value for name, value in as_checkpoint(arrays).items()})
+    np.savez(
+        tmp_path / "state_dict.npz",
+        **{f"module.{name}": value for name, value in as_checkpoint(arrays).items()},
+    )
     with np.load(tmp_path / "state_dict.npz") as saved:
         read = hvae_arrays(saved)
     assert read.keys() == arrays.keys()
@@ -430,9 +473,15 @@ def test_config_of_a_checkpoint(golden):
         pytest.skip("the official command line has convolutions only")
     stages = range(len(config.stages))
     names = ("out_channels", "kernel_size", "stride", "gated")
-    blocks = [[dict(zip(names, row, strict=True)) for row in golden[f"cfg_det.stage{i}"].tolist()] for i in stages]
+    blocks = [
+        [dict(zip(names, row, strict=True)) for row in golden[f"cfg_det.stage{i}"].tolist()]
+        for i in stages
+    ]
     kinds = zip(golden["cfg_latent_blocks"], golden["cfg_latent_features"], strict=True)
-    latents = [{"block": str(kind), "latent_features": int(features), "weightnorm": True} for kind, features in kinds]
+    latents = [
+        {"block": str(kind), "latent_features": int(features), "weightnorm": True}
+        for kind, features in kinds
+    ]
     for block in (block for stage in blocks for block in stage):
         block |= {"block": "ResBlockConv2d", "weightnorm": True, "gated": bool(block["gated"])}
     kwargs = {
@@ -450,6 +499,8 @@ def test_config_of_a_checkpoint(golden):
     with pytest.raises(ValueError, match="expected activation to be ReLU or"):
         hvae_config(kwargs | {"activation": "PSwish"})
     with pytest.raises(ValueError, match="expected a latent with kernel_size=3, got 5"):
-        hvae_config(kwargs | {"config_stochastic": [latent | {"kernel_size": 5} for latent in latents]})
+        hvae_config(
+            kwargs | {"config_stochastic": [latent | {"kernel_size": 5} for latent in latents]}
+        )
     with pytest.raises(ValueError, match="without padding"):
         hvae_config(kwargs | {"padded_shape": (32, 32)})

@@ -24,7 +24,11 @@ def cases():
 def test_golden_ood_metrics(path, case):
     """The values over the full curve and those of scikit-learn's, whose default drops collinear points."""
     with np.load(path, allow_pickle=False) as arrays:
-        golden = {name.split(".", 1)[1]: arrays[name] for name in arrays.files if name.split(".")[0] == case}
+        golden = {
+            name.split(".", 1)[1]: arrays[name]
+            for name in arrays.files
+            if name.split(".")[0] == case
+        }
     pair = golden["id_scores"], golden["ood_scores"]
     ours = {
         "hvae_AUROC": ood.auroc(*pair),

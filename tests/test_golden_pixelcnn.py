@@ -11,9 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from likejax.distributions import LogisticMixture, logistic_mixture_log_probs, logistic_mixture_sample
+from likejax.distributions import (
+    LogisticMixture,
+    logistic_mixture_log_probs,
+    logistic_mixture_sample,
+)
 from likejax.models.pixelcnn import PixelCNNConfig
-from likejax.nn.depth import unstack
+from likejax.nn.repeat import unstack
+from likejax.nn.state import merge, split
 from likejax.reference.pixelcnn import (
     label_names,
     official_names,
@@ -22,7 +27,6 @@ from likejax.reference.pixelcnn import (
     pixelcnn_arrays,
     pixelcnn_port_arrays,
 )
-from likejax.train.state import put_together, take_apart
 from tests.golden import assert_same_arrays, golden_files, read
 
 NETWORKS = golden_files("pixelcnnpp_net_*.npz")
@@ -50,7 +54,9 @@ def mixture_of(params, channels: int) -> LogisticMixture:
 @functools.partial(jax.jit, static_argnames="form")
 def log_prob(x, params, form: str):
     """Of every pixel: values on [-1, 1] as the official code takes them, off the grid too."""
-    return logistic_mixture_log_probs((x + 1) * 127.5, mixture_of(params, x.shape[-1]), 256, form).sum(-1)
+    return logistic_mixture_log_probs(
+        (x + 1) * 127.5, mixture_of(params, x.shape[-1]), 256, form
+    ).sum(-1)
 
 
 @functools.partial(jax.jit, static_argnames="form")
@@ -69,12 +75,17 @@ def test_golden_pixelcnn_likelihood(path, kind):
         return values if kind == "px" else values.sum((-2, -1))
 
     atol = 1e-6 if kind == "px" else 1e-8
-    np.testing.assert_allclose(-per_example(log_prob(x, params, "reference")), nll, rtol=1e-9, atol=atol)
+    np.testing.assert_allclose(
+        -per_example(log_prob(x, params, "reference")), nll, rtol=1e-9, atol=atol
+    )
     gradient = nll_gradient(x, params, "reference")
     np.testing.assert_allclose(gradient, golden[f"{kind}_grad"], rtol=1e-6, atol=1e-8)
     if f"{kind}_logp_exact" in golden:
         np.testing.assert_allclose(
-            per_example(log_prob(x, params, "exact")), golden[f"{kind}_logp_exact"], rtol=1e-10, atol=1e-10
+            per_example(log_prob(x, params, "exact")),
+            golden[f"{kind}_logp_exact"],
+            rtol=1e-10,
+            atol=1e-10,
         )
 
 
@@ -85,7 +96,9 @@ def test_golden_pixelcnn_likelihood_in_float32(path, kind):
     golden = read(path)
     x, params = (golden[f"{kind}_{name}"].astype(np.float32) for name in ("x", "params"))
     with jax.enable_x64(False):
-        exact, reference = (np.asarray(log_prob(x, params, form)) for form in ("exact", "reference"))
+        exact, reference = (
+            np.asarray(log_prob(x, params, form)) for form in ("exact", "reference")
+        )
     assert exact.dtype == np.float32
     if kind == "rgb":
         exact, reference = exact.sum((-2, -1)), reference.sum((-2, -1))
@@ -93,7 +106,9 @@ def test_golden_pixelcnn_likelihood_in_float32(path, kind):
         np.testing.assert_allclose(-reference, golden["rgb_nll"], rtol=2e-5)
         return
     on_grid = golden["px_tag"] != 3
-    np.testing.assert_allclose(exact[on_grid], golden["px_logp_exact"][on_grid], rtol=2e-5, atol=1e-4)
+    np.testing.assert_allclose(
+        exact[on_grid], golden["px_logp_exact"][on_grid], rtol=2e-5, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("path", MIXTURES, ids=lambda p: p.stem)
@@ -116,7 +131,9 @@ def groups() -> list:
     return [
         pytest.param((path, prefix), id=f"{path.stem}-{prefix or 'all'}".removesuffix("."))
         for path in NETWORKS
-        for prefix in sorted({re.sub(r"(cfg_|w\.|x$|params_out|nll|grad_).*", "", n) for n in np.load(path).files})
+        for prefix in sorted(
+            {re.sub(r"(cfg_|w\.|x$|params_out|nll|grad_).*", "", n) for n in np.load(path).files}
+        )
     ]
 
 
@@ -133,7 +150,12 @@ def network(path, prefix: str):
         likelihood="reference",
     )
     weights = {k.removeprefix("w."): v for k, v in arrays.items() if k.startswith("w.")}
-    return pixelcnn(weights, config), config, arrays, np.round((arrays["x"] + 1) * 127.5).astype(np.uint8)
+    return (
+        pixelcnn(weights, config),
+        config,
+        arrays,
+        np.round((arrays["x"] + 1) * 127.5).astype(np.uint8),
+    )
 
 
 @pytest.mark.parametrize("case", groups())
@@ -146,13 +168,13 @@ def test_golden_pixelcnn_network(case):
     np.testing.assert_allclose(outputs, arrays["params_out"][..., order], rtol=1e-9, atol=1e-8)
     np.testing.assert_allclose(-density.log_prob(x), arrays["nll"], rtol=1e-9, atol=1e-8)
 
-    structure, params, fixed = take_apart(density)
+    structure, params, fixed = split(density)
     name = "network.above_first.direction"
 
     @jax.jit
     @jax.grad
     def gradient(direction):
-        density = put_together(structure, params | {name: direction}, fixed)
+        density = merge(structure, params | {name: direction}, fixed)
         values = logistic_mixture_log_probs(
             (image + 1) * 127.5,
             LogisticMixture.of(density.network(image), config.event_shape[2], config.mixtures),
@@ -202,7 +224,10 @@ def with_labels(arrays, config, classes: int):
     """The official weights of a conditional model: those of a file and random ones for the labels."""
     rng = np.random.default_rng(0)
     conditional = dataclasses.replace(config, num_classes=classes)
-    rows = {official: rng.normal(size=(classes, 2 * config.filters)) for _, official in label_names(conditional)}
+    rows = {
+        official: rng.normal(size=(classes, 2 * config.filters))
+        for _, official in label_names(conditional)
+    }
     return arrays | rows, conditional
 
 
@@ -211,21 +236,21 @@ def test_golden_pixelcnn_conditional():
     path = next(p for p in NETWORKS if "openai" in p.stem)
     _, config, arrays, x = network(path, "")
     plain = {k.removeprefix("w."): v for k, v in arrays.items() if k.startswith("w.")}
-    labelled, conditional = with_labels(plain, config, classes=3)
-    density = pixelcnn(labelled, conditional)
+    labeled, conditional = with_labels(plain, config, classes=3)
+    density = pixelcnn(labeled, conditional)
     labels = np.array([2, 0])
     got = density.log_prob(x[:2], condition=labels)
     for i, label in enumerate(labels):
         moved = dict(plain)
-        for name, rows in labelled.items():
+        for name, rows in labeled.items():
             if name.endswith(".hw"):
                 bias = name.removesuffix("hw") + "conv2.b"
                 moved[bias] = plain[bias] + rows[label]
         np.testing.assert_allclose(got[i], pixelcnn(moved, config).log_prob(x[:2])[i], rtol=1e-10)
     with pytest.raises(ValueError, match=r"missing \['dn0.u0.hw'\]"):
-        pixelcnn({k: v for k, v in labelled.items() if k != "dn0.u0.hw"}, conditional)
+        pixelcnn({k: v for k, v in labeled.items() if k != "dn0.u0.hw"}, conditional)
     with pytest.raises(ValueError, match=r"up0.u0.hw of shape \(3, "):
-        pixelcnn(labelled | {"up0.u0.hw": np.zeros((4, 2))}, conditional)
+        pixelcnn(labeled | {"up0.u0.hw": np.zeros((4, 2))}, conditional)
 
 
 # One block on a level, in the order in which the official graph is made: up the levels, and down again
@@ -260,7 +285,9 @@ def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
                 if f"{official}.{part}" in arrays:
                     variable = f"model/{kind}_{number}/{part}"
                     checkpoint[variable] = arrays[f"{official}.{part}"] + 1
-                    checkpoint[f"{variable}/ExponentialMovingAverage"] = arrays[f"{official}.{part}"]
+                    checkpoint[f"{variable}/ExponentialMovingAverage"] = arrays[
+                        f"{official}.{part}"
+                    ]
     return checkpoint
 
 
@@ -312,7 +339,9 @@ def test_golden_pixelcnn_port_checkpoint(tmp_path, case):
     _, config, arrays, _ = network(*case)
     arrays = {k.removeprefix("w."): v for k, v in arrays.items() if k.startswith("w.")}
     state = as_state_dict(arrays)
-    np.savez(tmp_path / "state_dict.npz", **{f"module.{name}": value for name, value in state.items()})
+    np.savez(
+        tmp_path / "state_dict.npz", **{f"module.{name}": value for name, value in state.items()}
+    )
     with np.load(tmp_path / "state_dict.npz") as saved:
         read = pixelcnn_port_arrays(saved, config)
     assert_same_arrays(pixelcnn(read, config), pixelcnn(arrays, config))

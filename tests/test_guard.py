@@ -16,14 +16,16 @@ from tests.registry import Laplace
 
 
 def points(n: int = 200) -> lj.Dataset:
-    return lj.Dataset.from_array(np.random.default_rng(0).laplace(scale=3, size=(n, 2)).astype(np.float32))
+    return lj.Dataset.from_array(
+        np.random.default_rng(0).laplace(scale=3, size=(n, 2)).astype(np.float32)
+    )
 
 
 def fit(objective=None, **settings):
     experiment = lj.Experiment(
         model=Laplace(),
         objective=objective or lj.NLL(),
-        optimiser=lj.Optimiser(learning_rate=0.05),
+        optimizer=lj.Optimizer(learning_rate=0.05),
         batch_size=20,
         log_every=1,
         **settings,
@@ -68,7 +70,10 @@ def test_a_gradient_of_zero_is_no_spike_and_does_not_hide_one():
     """Dead steps between others change nothing: the same norms are spikes with them and without."""
     rule = lj.Guard(after=3, spike_factor=10.0)
     verdicts = []
-    for norms in ((2.0, 3.0, 2.0, 25.0, 15.0), (0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 2.0, 0.0, 25.0, 0.0, 15.0)):
+    for norms in (
+        (2.0, 3.0, 2.0, 25.0, 15.0),
+        (0.0, 2.0, 0.0, 3.0, 0.0, 0.0, 2.0, 0.0, 25.0, 0.0, 15.0),
+    ):
         state, judged = guard.begin(), []
         for norm in norms:
             taken, state = guard.judge(rule, state, jnp.asarray(True), jnp.asarray(norm))
@@ -81,7 +86,8 @@ def test_a_gradient_of_zero_is_no_spike_and_does_not_hide_one():
 
 def test_so_many_in_a_row_stop_the_run_and_name_step_and_term():
     with pytest.raises(
-        lj.NonFiniteError, match=r"step 7: loss is nan, gradient_norm is nan \(the gradient of log_scale"
+        lj.NonFiniteError,
+        match=r"step 7: loss is nan, gradient_norm is nan \(the gradient of log_scale",
     ):
         fit(Broken(steps=tuple(range(4, 20))), steps=20, guard=lj.Guard(patience=3))
     assert fit(Broken(steps=(4, 5, 7, 8)), steps=12, guard=lj.Guard(patience=3)).steps == 12
@@ -98,7 +104,11 @@ def test_a_spike_is_skipped():
 
 def test_a_new_regime_is_accepted_after_a_few_steps():
     """Gradients 10,000 times larger for good: log2(10000 / 20) = 9 steps are skipped, then training goes on."""
-    run = fit(Broken(steps=tuple(range(20, 60)), factor=1e4), steps=60, guard=lj.Guard(after=10, patience=30))
+    run = fit(
+        Broken(steps=tuple(range(20, 60)), factor=1e4),
+        steps=60,
+        guard=lj.Guard(after=10, patience=30),
+    )
     skipped = [record["skipped"] for record in run.history]
     assert 7 <= sum(skipped) <= 11
     assert sum(skipped[35:]) == 0

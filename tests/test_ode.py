@@ -13,11 +13,11 @@ from flax import nnx
 from jaxtyping import TypeCheckError
 
 import likejax as lj
-from likejax.bijections import ODE, BatchNorm, FactorOut, Standardise
-from likejax.bijections.ode import Flight, Solver, Trace
-from likejax.nn.dynamics import Dynamics, TimeLayer
+from likejax.bijections import ODE, BatchNorm, FactorOut, Standardize
+from likejax.bijections.ode.ode import Flight, Solver, Trace
+from likejax.models.ffjord.dynamics import Dynamics, TimeLayer
 from likejax.nn.modules import Buffer
-from likejax.train.state import take_apart
+from likejax.nn.state import split
 from tests.registry import perturbed, rngs
 
 FLOORS = {
@@ -73,7 +73,9 @@ def network(seed: int = 0, **options) -> Dynamics:
     return perturbed(Dynamics(2, (8,), rngs=nnx.Rngs(seed), **options), scale=0.5)
 
 
-@pytest.mark.parametrize("solver", [Solver(m, 1e-9, 1e-9) for m in ("dopri5", "dopri8")] + [Solver("rk4", steps=80)])
+@pytest.mark.parametrize(
+    "solver", [Solver(m, 1e-9, 1e-9) for m in ("dopri5", "dopri8")] + [Solver("rk4", steps=80)]
+)
 def test_linear_ode(solver):
     """Forward, inverse and log-determinant of a linear field, by the matrix exponential; energies by quadrature."""
     with jax.enable_x64(True):
@@ -91,7 +93,9 @@ def test_linear_ode(solver):
         paths = np.stack([x @ scipy.linalg.expm(time * MATRIX).T @ MATRIX.T for time in times])
         energy = np.trapezoid(np.square(paths).sum(-1), times, axis=0) / (2 * 3)
         np.testing.assert_allclose(parts["kinetic_energy"], energy, rtol=1e-5)
-        np.testing.assert_allclose(parts["jacobian_norm"], end_time * np.square(MATRIX).sum() / 3, rtol=1e-7)
+        np.testing.assert_allclose(
+            parts["jacobian_norm"], end_time * np.square(MATRIX).sum() / 3, rtol=1e-7
+        )
 
 
 @pytest.mark.parametrize("product", ["jvp", "vjp"])
@@ -102,9 +106,13 @@ def test_hutchinson_of_a_linear_ode(product):
         trace = Trace(probes=5, noise="gaussian", product=product)
         ode = ODE(Linear(MATRIX), trace=trace, solver=Solver("rk4", steps=4))
         _, log_det, parts = ode.forward_jointly_with(jnp.ones((2, 3)), probes)
-        np.testing.assert_allclose(log_det, np.einsum("sbi,ij,sbj->b", probes, MATRIX, probes) / 5, rtol=1e-10)
+        np.testing.assert_allclose(
+            log_det, np.einsum("sbi,ij,sbj->b", probes, MATRIX, probes) / 5, rtol=1e-10
+        )
         image = probes @ (MATRIX.T if product == "jvp" else MATRIX)
-        np.testing.assert_allclose(parts["jacobian_norm"], np.square(image).sum(-1).mean(0) / 3, rtol=1e-10)
+        np.testing.assert_allclose(
+            parts["jacobian_norm"], np.square(image).sum(-1).mean(0) / 3, rtol=1e-10
+        )
 
 
 @pytest.mark.parametrize(("method", "order"), METHODS.items())
@@ -119,7 +127,9 @@ def test_order(method, order):
             end = 1 / (1 / 0.7 - np.sin(1.3))
             assert float(log_det) == pytest.approx(2 * np.log(end / 0.7), rel=0.02)
             errors.append(abs(float(z[0]) - end))
-        assert np.log(errors[0] / errors[1]) / np.log(steps[1] / steps[0]) == pytest.approx(order, abs=0.6)
+        assert np.log(errors[0] / errors[1]) / np.log(steps[1] / steps[0]) == pytest.approx(
+            order, abs=0.6
+        )
 
 
 def test_error_follows_the_tolerance():
@@ -128,7 +138,9 @@ def test_error_follows_the_tolerance():
         errors = []
         for tolerance in (1e-3, 1e-5, 1e-7):
             ode = ODE(Wave(), end_time=3.0, solver=Solver(rtol=tolerance, atol=tolerance))
-            errors.append(abs(float(jax.jit(ode.forward)(jnp.ones(1))[0][0]) - np.exp(np.sin(9.0) / 3)))
+            errors.append(
+                abs(float(jax.jit(ode.forward)(jnp.ones(1))[0][0]) - np.exp(np.sin(9.0) / 3))
+            )
             assert errors[-1] < 100 * tolerance
         assert errors[1] < errors[0] / 10
         assert errors[2] < errors[1] / 10
@@ -149,9 +161,13 @@ def test_hutchinson_is_unbiased():
         for noise in ("rademacher", "gaussian"):
             spread = {}
             for probes in (1, 16):
-                ode = ODE(field, trace=Trace(probes, noise=noise), solver=Solver(rtol=1e-8, atol=1e-8))
+                ode = ODE(
+                    field, trace=Trace(probes, noise=noise), solver=Solver(rtol=1e-8, atol=1e-8)
+                )
                 keys = jax.random.split(jax.random.key(2), 4096)
-                values = np.asarray(jax.jit(jax.vmap(lambda key, ode=ode: ode.forward(x, key)[1]))(keys))
+                values = np.asarray(
+                    jax.jit(jax.vmap(lambda key, ode=ode: ode.forward(x, key)[1]))(keys)
+                )
                 error = values.std(ddof=1) / np.sqrt(len(values))
                 assert error > 0
                 assert abs(values.mean() - exact) < 4 * error
@@ -162,7 +178,9 @@ def test_hutchinson_is_unbiased():
 def test_batch_mates_do_not_matter():
     """With half of a batch replaced by far points, the other half does not move by one bit."""
     for trace in (Trace(), Trace(probes=1)):
-        density = perturbed(lj.build(lj.FFJORDConfig(hidden=(16, 16), trace=trace), key=0), scale=0.5)
+        density = perturbed(
+            lj.build(lj.FFJORDConfig(hidden=(16, 16), trace=trace), key=0), scale=0.5
+        )
         x = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
         far = x.copy()
         far[8:] = 30 * far[8:] + 50
@@ -179,8 +197,12 @@ def test_the_joint_solve_differs_within_the_tolerance(trace):
     """Training's one solve of a batch and the separate ones agree to ten tolerances, on the same probes."""
     tolerance = 1e-5
     solver = Solver(rtol=tolerance, atol=tolerance)
-    config = lj.FFJORDConfig(hidden=(16,), flows=2, trace=trace, training_trace=trace, solver=solver)
-    density = perturbed(lj.build(dataclasses.replace(config, training_solver=solver), key=0), scale=0.5)
+    config = lj.FFJORDConfig(
+        hidden=(16,), flows=2, trace=trace, training_trace=trace, solver=solver
+    )
+    density = perturbed(
+        lj.build(dataclasses.replace(config, training_solver=solver), key=0), scale=0.5
+    )
     x = np.random.default_rng(0).normal(size=(64, 2)).astype(np.float32)
     separate, joint = density.log_prob(x, key=7), density.terms(x, key=7)
     np.testing.assert_allclose(joint.log_prob, separate, rtol=10 * tolerance, atol=10 * tolerance)
@@ -205,7 +227,9 @@ def test_energies_have_no_say_in_the_steps():
     assert (with_energies.kinetic_energy > 0).all()
 
 
-@pytest.mark.parametrize("solver", [Solver(rtol=1e-8, atol=1e-8), Solver("rk4", steps=40)], ids=["adaptive", "fixed"])
+@pytest.mark.parametrize(
+    "solver", [Solver(rtol=1e-8, atol=1e-8), Solver("rk4", steps=40)], ids=["adaptive", "fixed"]
+)
 def test_adjoints_agree(solver):
     """Checkpointed and continuous: the same gradient, of the end time too, and that of the closed form."""
     with jax.enable_x64(True):
@@ -227,7 +251,9 @@ def test_adjoints_agree(solver):
 
         expected = jax.grad(closed, argnums=(0, 1))(jnp.asarray(MATRIX), jnp.sqrt(1.3))
         for gradient in gradients:
-            np.testing.assert_allclose(gradient.dynamics.matrix[...], expected[0], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                gradient.dynamics.matrix[...], expected[0], rtol=1e-5, atol=1e-6
+            )
             np.testing.assert_allclose(gradient.sqrt_end_time[...], expected[1], rtol=1e-5)
 
 
@@ -253,7 +279,10 @@ def test_a_solve_that_fails_says_so():
     np.testing.assert_array_equal(np.isnan(log_prob), np.arange(8) == 5)
     np.testing.assert_array_equal(np.delete(log_prob, 5), np.delete(before, 5))
     assert np.isnan(density.terms(x).log_prob).all()
-    with pytest.raises(ValueError, match=r"NaN for 1 of the 8 examples of array train, the first at row 5.*max_steps"):
+    with pytest.raises(
+        ValueError,
+        match=r"NaN for 1 of the 8 examples of array train, the first at row 5.*max_steps",
+    ):
         lj.evaluate(density, lj.Dataset.from_array(x))
 
 
@@ -270,8 +299,8 @@ def test_kinds():
     estimate = lj.with_solver(exact, trace=Trace(probes=1))
     assert estimate.kind is lj.Kind.ESTIMATE
     assert estimate.config.trace == Trace(probes=1)
-    assert lj.Dequantised(estimate, 4).kind is lj.Kind.ESTIMATE
-    assert lj.Dequantised(exact, 4).kind is lj.Kind.BOUND
+    assert lj.Dequantized(estimate, 4).kind is lj.Kind.ESTIMATE
+    assert lj.Dequantized(exact, 4).kind is lj.Kind.BOUND
     with pytest.raises(ValueError, match="needs a key"):
         estimate.log_prob(np.zeros((1, 2), np.float32))
     training = lj.with_solver(exact, training_trace=Trace(probes=1))
@@ -281,7 +310,9 @@ def test_kinds():
 
 def test_draws_average_probes():
     """Draws of an estimate spread around the exact value, and evaluate states the error of their mean."""
-    density = perturbed(lj.build(lj.FFJORDConfig(hidden=(8,), trace=Trace(probes=1)), key=0), scale=0.5)
+    density = perturbed(
+        lj.build(lj.FFJORDConfig(hidden=(8,), trace=Trace(probes=1)), key=0), scale=0.5
+    )
     data = lj.load("moons", split="test").take(np.arange(64))
     exact = lj.with_solver(density, trace=Trace()).log_prob(data.examples)
     draws = np.asarray(density.log_prob_draws(data.examples, key=0, draws=64))
@@ -289,7 +320,9 @@ def test_draws_average_probes():
     assert (np.abs(draws.mean(0) - exact) < 5 * error + 1e-4).all()
     evaluation = lj.evaluate(density, data, key=0, draws=64)
     np.testing.assert_allclose(evaluation.log_prob, draws.mean(0), rtol=1e-4, atol=1e-4)
-    assert evaluation.monte_carlo_error == pytest.approx(np.sqrt(np.square(error).sum()) / 64, rel=1e-3)
+    assert evaluation.monte_carlo_error == pytest.approx(
+        np.sqrt(np.square(error).sum()) / 64, rel=1e-3
+    )
     assert "log p ~" in str(evaluation)
 
 
@@ -309,10 +342,16 @@ def test_strides():
     h = jax.random.normal(jax.random.key(0), (1, 6, 8, 3))
     down = TimeLayer(3, 5, images=True, stride=2, time="ignore", rngs=rngs())
     numbers = ("NHWC", "HWIO", "NHWC")
-    expected = jax.lax.conv_general_dilated(h, down.kernel[...], (2, 2), ((1, 1), (1, 1)), dimension_numbers=numbers)
-    np.testing.assert_allclose(down(0.0, h), expected + down.bias[...].reshape(1, 1, 1, -1), rtol=1e-4, atol=1e-5)
+    expected = jax.lax.conv_general_dilated(
+        h, down.kernel[...], (2, 2), ((1, 1), (1, 1)), dimension_numbers=numbers
+    )
+    np.testing.assert_allclose(
+        down(0.0, h), expected + down.bias[...].reshape(1, 1, 1, -1), rtol=1e-4, atol=1e-5
+    )
     up = TimeLayer(3, 5, images=True, stride=-2, time="ignore", rngs=rngs())
-    transposed = jax.lax.conv_transpose(h, up.kernel[...][::-1, ::-1], (2, 2), "SAME", dimension_numbers=numbers)
+    transposed = jax.lax.conv_transpose(
+        h, up.kernel[...][::-1, ::-1], (2, 2), "SAME", dimension_numbers=numbers
+    )
     got = up(0.0, h) - up.bias[...].reshape(1, 1, 1, -1)
     assert got.shape == (1, 12, 16, 5)
     np.testing.assert_allclose(got, transposed, rtol=1e-4, atol=1e-5)
@@ -338,7 +377,10 @@ def test_autoencoder_shaped_field(activation):
     x = np.random.default_rng(0).integers(0, 4, (3, 4, 4, 1)).astype(np.uint8)
     exact = lj.with_solver(density, trace=Trace()).log_prob_draws(x, key=1, draws=256)
     estimates = density.log_prob_draws(x, key=1, draws=256)
-    assert (density.kind, lj.with_solver(density, trace=Trace()).kind) == (lj.Kind.ESTIMATE, lj.Kind.BOUND)
+    assert (density.kind, lj.with_solver(density, trace=Trace()).kind) == (
+        lj.Kind.ESTIMATE,
+        lj.Kind.BOUND,
+    )
     difference = np.asarray(estimates - exact)
     error = difference.std(0, ddof=1) / 16
     assert (np.abs(difference.mean(0)) < 5 * error + 1e-4).all()
@@ -357,10 +399,12 @@ def test_identity_at_the_start():
 
 def test_initial_scale():
     """Three times the weight matrices, the same biases and gates."""
-    one, three = (lj.build(lj.FFJORDConfig(hidden=(4,), initial_scale=s), key=0) for s in (1.0, 3.0))
-    for name, value in take_apart(one)[1].items():
+    one, three = (
+        lj.build(lj.FFJORDConfig(hidden=(4,), initial_scale=s), key=0) for s in (1.0, 3.0)
+    )
+    for name, value in split(one)[1].items():
         factor = 3.0 if name.endswith("kernel") else 1.0
-        np.testing.assert_allclose(take_apart(three)[1][name], factor * value, rtol=1e-6, err_msg=name)
+        np.testing.assert_allclose(split(three)[1][name], factor * value, rtol=1e-6, err_msg=name)
 
 
 def test_energies_enter_the_loss():
@@ -368,7 +412,9 @@ def test_energies_enter_the_loss():
     density = perturbed(lj.build(lj.FFJORDConfig(hidden=(8,)), key=0))
     batch = next(iter_batches(lj.load("moons"), 16))
     plain, metrics = lj.NLL()(density, batch, jax.random.key(0), jnp.zeros((), int))
-    weighted, _ = lj.NLL(kinetic_weight=0.5, jacobian_weight=2.0)(density, batch, jax.random.key(0), jnp.zeros((), int))
+    weighted, _ = lj.NLL(kinetic_weight=0.5, jacobian_weight=2.0)(
+        density, batch, jax.random.key(0), jnp.zeros((), int)
+    )
     added = 0.5 * metrics["kinetic_energy"] + 2 * metrics["jacobian_norm"]
     assert added > 0
     np.testing.assert_allclose(weighted, plain + added, rtol=1e-5)
@@ -383,21 +429,23 @@ def iter_batches(dataset, size):
     yield Batch(x=jnp.asarray(dataset.examples[:size]), condition=None, weight=None)
 
 
-def test_standardise():
-    """Nats refer to the data as given; evaluate prints them with reference to standardised data too."""
+def test_standardize():
+    """Nats refer to the data as given; evaluate prints them with reference to standardized data too."""
     rng = np.random.default_rng(0)
-    table = lj.Dataset.from_array((rng.normal(size=(500, 2)) * [5.0, 0.01] + [3.0, -7.0]).astype(np.float32))
-    config = lj.FFJORDConfig(hidden=(4,), standardise=True, zero_last=True)
-    density = lj.build(config, key=0).initialise(table.examples, 0)
+    table = lj.Dataset.from_array(
+        (rng.normal(size=(500, 2)) * [5.0, 0.01] + [3.0, -7.0]).astype(np.float32)
+    )
+    config = lj.FFJORDConfig(hidden=(4,), standardize=True, zero_last=True)
+    density = lj.build(config, key=0).initialize(table.examples, 0)
     evaluation = lj.evaluate(density, table)
     scales = np.log(table.examples.std(0, dtype=np.float64)).sum()
     assert evaluation.sum_log_std == pytest.approx(scales, rel=1e-4)
-    assert evaluation.standardised == pytest.approx(-1 - np.log(2 * np.pi), rel=1e-4)
-    assert evaluation.mean == pytest.approx(evaluation.standardised - scales, rel=1e-5)
-    assert f"{evaluation.standardised:.4f} standardised" in str(evaluation)
-    assert evaluation.to_dict()["standardised"] == evaluation.standardised
-    assert lj.evaluate(lj.FullGaussian.fit(table), table).standardised is None
-    constant = Standardise(2).initialise(jnp.ones((5, 2)), jax.random.key(0))
+    assert evaluation.standardized == pytest.approx(-1 - np.log(2 * np.pi), rel=1e-4)
+    assert evaluation.mean == pytest.approx(evaluation.standardized - scales, rel=1e-5)
+    assert f"{evaluation.standardized:.4f} standardized" in str(evaluation)
+    assert evaluation.to_dict()["standardized"] == evaluation.standardized
+    assert lj.evaluate(lj.FullGaussian.fit(table), table).standardized is None
+    constant = Standardize(2).initialize(jnp.ones((5, 2)), jax.random.key(0))
     np.testing.assert_array_equal(constant.forward(jnp.ones(2))[0], 0)
 
 
@@ -425,7 +473,9 @@ def test_a_path_ends_where_forward_does():
 @pytest.mark.parametrize("name", FLOORS)
 def test_trained_toys_are_densities(name):
     """After a little training of the paper's network: mass 1 on a grid, and no better than the entropy allows."""
-    experiment = dataclasses.replace(lj.preset(f"ffjord/{name}"), steps=150, log_every=50, validate_every=150)
+    experiment = dataclasses.replace(
+        lj.preset(f"ffjord/{name}"), steps=150, log_every=50, validate_every=150
+    )
     train, test = lj.load(name), lj.load(name, split="test").take(np.arange(1000))
     density = lj.fit(experiment, train, key=0).density
     side = 7.0

@@ -16,20 +16,30 @@ from PIL import Image
 import likejax as lj
 from likejax import ood
 from likejax.cli import main
+from likejax.data.sources.synthetic import constants_like, noise_like
 from likejax.data.splits import row_hashes
-from likejax.data.synthetic import constants_like, noise_like
 from likejax.train.selecting_rows import SELECTION, note_selection, selection_of
 from tests.paths import DATA
 
 TRAIN, VALID, TEST = (lj.load("digits", split=split) for split in ("train", "validation", "test"))
 HISTOGRAM = lj.PixelHistogram.fit(TRAIN)
-SCORES = [ood.NegativeLogProb(), ood.Typicality(), ood.Typicality(group=4), ood.InputComplexity(), ood.ComplexityOnly()]
+SCORES = [
+    ood.NegativeLogProb(),
+    ood.Typicality(),
+    ood.Typicality(group=4),
+    ood.InputComplexity(),
+    ood.ComplexityOnly(),
+]
 
 
 def benchmark(**changes):
     options = {
         "inside": TEST,
-        "outside": [TEST.invert(), noise_like(TEST, 100, seed=0), constants_like(TEST, 100, seed=0)],
+        "outside": [
+            TEST.invert(),
+            noise_like(TEST, 100, seed=0),
+            constants_like(TEST, 100, seed=0),
+        ],
         "scores": SCORES,
         "fit": VALID,
         "train": TRAIN,
@@ -48,7 +58,9 @@ def test_numbers_are_those_of_the_parts(report):
     """Every score is that of fit and calibrate by hand, every metric that of its scores."""
     cut, *_ = jax.random.split(jax.random.key(0), 5)
     order = np.asarray(jax.random.permutation(cut, len(VALID)))
-    halves = [VALID.take(np.sort(rows)) for rows in (order[: len(VALID) // 2], order[len(VALID) // 2 :])]
+    halves = [
+        VALID.take(np.sort(rows)) for rows in (order[: len(VALID) // 2], order[len(VALID) // 2 :])
+    ]
     score = ood.Typicality().fit(HISTOGRAM, halves[0]).calibrate(halves[1])
     result = report.scores[1]
     np.testing.assert_array_equal(result.values["digits"], score(TEST.examples))
@@ -121,17 +133,28 @@ def test_files(report, tmp_path):
             {"inside": TEST.take(slice(0, 100)), "fit": TEST.take(slice(95, 359))},
             "5 of the 100 of digits test",
         ),
-        ({"outside": [lj.load("photographs", split="test").grey().resize(8, 8)]}, "levels 17 and 256"),
+        (
+            {"outside": [lj.load("photographs", split="test").gray().resize(8, 8)]},
+            "levels 17 and 256",
+        ),
         ({"outside": [TEST.invert().pad(10, 10)]}, r"event_shape \[8, 8, 1\] and \[10, 10, 1\]"),
         ({"outside": []}, "at least one outside set"),
         ({"outside": [noise_like(TEST, 9, seed=0), noise_like(TEST, 9, seed=1)]}, "comes twice"),
         ({"scores": [ood.Typicality(), ood.Typicality()]}, "scores with different labels"),
         ({"scores": []}, "scores with different labels, got none"),
         (
-            {"scores": [ood.LikelihoodRatio(lj.PixelHistogram.fit(VALID)), ood.LikelihoodRatio(HISTOGRAM)]},
+            {
+                "scores": [
+                    ood.LikelihoodRatio(lj.PixelHistogram.fit(VALID)),
+                    ood.LikelihoodRatio(HISTOGRAM),
+                ]
+            },
             "scores with different labels, got likelihood ratio, likelihood ratio",
         ),
-        ({"outside": [TEST.take(slice(0, 3)).invert()], "scores": [ood.Typicality(group=4)]}, "at least 4 examples"),
+        (
+            {"outside": [TEST.take(slice(0, 3)).invert()], "scores": [ood.Typicality(group=4)]},
+            "at least 4 examples",
+        ),
     ],
 )
 def test_what_does_not_compare_is_refused(changes, message):
@@ -158,7 +181,11 @@ class Nameless(lj.Density):
         ({"scores": ood.Typicality()}, TypeError, "expected a list of scores"),
         ({"scores": [ood.Typicality]}, TypeError, r"the class Typicality: call it, Typicality\(\)"),
         ({"scores": ["typicality"]}, TypeError, "expected scores, such as .* got str"),
-        ({"scores": [ood.Typicality().fit(HISTOGRAM, VALID)]}, TypeError, r"a fitted 'typicality': pass its \.recipe"),
+        (
+            {"scores": [ood.Typicality().fit(HISTOGRAM, VALID)]},
+            TypeError,
+            r"a fitted 'typicality': pass its \.recipe",
+        ),
         ({"outside": "digits"}, TypeError, "expected outside sets as a list"),
         ({"outside": 3}, TypeError, "expected outside sets as a list"),
         ({"outside": ["digits"]}, TypeError, "Dataset"),
@@ -168,7 +195,11 @@ class Nameless(lj.Density):
         ({"fpr": -0.1}, ValueError, "expected fpr to be"),
         ({"resamples": -1}, ValueError, "expected resamples to be an integer of at least 0"),
         ({"batch_size": 0}, ValueError, "expected batch_size to be an integer of at least 1"),
-        ({"overlap_tolerance": 2}, ValueError, "tolerance to be a number of at least 0 and at most 1"),
+        (
+            {"overlap_tolerance": 2},
+            ValueError,
+            "tolerance to be a number of at least 0 and at most 1",
+        ),
         ({"key": "seed"}, TypeError, "expected a key"),
     ],
 )
@@ -188,10 +219,14 @@ def test_a_density_must_say_what_it_is():
 
 def test_outside_sets_by_name_or_alone():
     options = {"scores": [ood.ComplexityOnly()], "resamples": 2}
-    by_name = benchmark(outside={"negatives": TEST.invert(), "static": noise_like(TEST, 20, seed=0)}, **options)
+    by_name = benchmark(
+        outside={"negatives": TEST.invert(), "static": noise_like(TEST, 20, seed=0)}, **options
+    )
     assert [each.name for each in by_name.sets] == ["digits", "negatives", "static"]
     alone = benchmark(outside=noise_like(TEST, 20, seed=0), **options)
-    np.testing.assert_array_equal(alone.scores[0].values["noise"], by_name.scores[0].values["static"])
+    np.testing.assert_array_equal(
+        alone.scores[0].values["noise"], by_name.scores[0].values["static"]
+    )
 
 
 # --- which rows were which
@@ -204,19 +239,28 @@ def test_rows_that_chose_the_weights_calibrate_nothing():
     whole = benchmark(fit=VALID, selected_on=selecting, **options)
     assert whole.parts["selected on"]["n"] == 90
     assert whole.parts["fitted on"]["n"] + whole.parts["calibrated with"]["n"] == 90
-    assert whole.notes == ("90 rows that chose the weights were left out of fitting and calibration.",)
+    assert whole.notes == (
+        "90 rows that chose the weights were left out of fitting and calibration.",
+    )
     same = benchmark(fit=held_out, selected_on=selecting, **options)
     assert same.scores[0].threshold == whole.scores[0].threshold
     assert same.notes == ()
     text = same.to_markdown()
-    assert "fitted on 45 of digits validation; calibrated with 45 of digits validation; selected on 90 of" in text
+    assert (
+        "fitted on 45 of digits validation; calibrated with 45 of digits validation; selected on 90 of"
+        in text
+    )
     assert "Allowed overlap of parts: 0 of the smaller" in text
     unsaid = benchmark(fit=held_out, **options)
     assert unsaid.notes == (ood.NOT_SAID,)
     assert ood.NOT_SAID in unsaid.to_markdown()
-    with pytest.raises(ValueError, match=r"90 of the 90 of digits validation did: likejax\.data\.hold_out"):
+    with pytest.raises(
+        ValueError, match=r"90 of the 90 of digits validation did: likejax\.data\.hold_out"
+    ):
         benchmark(fit=selecting, selected_on=VALID, **options)
-    with pytest.raises(ValueError, match="share no examples"):  # selection never touches the test set
+    with pytest.raises(
+        ValueError, match="share no examples"
+    ):  # selection never touches the test set
         benchmark(fit=held_out, selected_on=TEST.take(slice(0, 50)), **options)
 
 
@@ -237,8 +281,15 @@ def test_halves_of_a_validation_part():
 
 
 def test_an_allowed_overlap_is_printed():
-    shared = lj.Dataset.from_array(np.concatenate([VALID.examples, TEST.examples[:4]]), levels=17, name="digits")
-    options = {"fit": shared, "scores": [ood.Typicality()], "resamples": 2, "selected_on": TRAIN.take(slice(0, 9))}
+    shared = lj.Dataset.from_array(
+        np.concatenate([VALID.examples, TEST.examples[:4]]), levels=17, name="digits"
+    )
+    options = {
+        "fit": shared,
+        "scores": [ood.Typicality()],
+        "resamples": 2,
+        "selected_on": TRAIN.take(slice(0, 9)),
+    }
     options |= {"train": None}
     with pytest.raises(ValueError, match="4 of the 184 of digits"):
         benchmark(**options)
@@ -254,7 +305,9 @@ def test_what_a_run_notes_of_the_rows_that_chose_its_weights(tmp_path):
     assert len(selection_of(run)) == 0
     note_selection(run, VALID.take(slice(0, 60)))
     (run / "experiment.json").write_text("{}")
-    note_selection(run, VALID.take(slice(40, 90)))  # the run went on with other rows: both had their say
+    note_selection(
+        run, VALID.take(slice(40, 90))
+    )  # the run went on with other rows: both had their say
     assert set(selection_of(run)) == set(row_hashes(VALID.take(slice(0, 90))))
     (run / SELECTION).unlink()  # as if an older version had made the run
     note_selection(run, VALID)
@@ -267,41 +320,61 @@ def test_what_a_run_notes_of_the_rows_that_chose_its_weights(tmp_path):
         note_selection(tmp_path / "file" / "run", VALID)
 
 
-def test_the_representation_knows_binarisation_and_colour_order():
-    """Sets that differ only in how zeros and ones were made, or in the order of colours, do not compare."""
-    grey = lj.Dataset.from_array(np.random.default_rng(0).integers(0, 256, (50, 4, 4), np.uint8))
-    drawn, other = grey.binarise(0), grey.binarise(1)
+def test_the_representation_knows_binarization_and_color_order():
+    """Sets that differ only in how zeros and ones were made, or in the order of colors, do not compare."""
+    gray = lj.Dataset.from_array(np.random.default_rng(0).integers(0, 256, (50, 4, 4), np.uint8))
+    drawn, other = gray.binarize(0), gray.binarize(1)
     assert set(np.unique(drawn.examples)) == {0, 1}
     assert drawn.representation() != other.representation()
-    assert abs(drawn.examples.mean() - grey.examples.mean() / 255) < 0.05
+    assert abs(drawn.examples.mean() - gray.examples.mean() / 255) < 0.05
     given = lj.Dataset.from_array(drawn.examples, levels=2)
     histogram = lj.PixelHistogram.fit(drawn)
     options = {"fit": drawn.take(slice(0, 20)), "scores": [ood.NegativeLogProb()], "key": 0}
-    with pytest.raises(ValueError, match=r"binarisation 'drawn from the grey values with seed 0' and ''"):
-        ood.benchmark(histogram, inside=drawn.take(slice(20, 35)), outside=[given.take(slice(35, 50))], **options)
+    with pytest.raises(
+        ValueError, match=r"binarization 'drawn from the gray values with seed 0' and ''"
+    ):
+        ood.benchmark(
+            histogram,
+            inside=drawn.take(slice(20, 35)),
+            outside=[given.take(slice(35, 50))],
+            **options,
+        )
     rgb = lj.Dataset.from_array(np.zeros((3, 4, 4, 3), np.uint8))
-    bgr = lj.Dataset.from_array(np.zeros((3, 4, 4, 3), np.uint8), colour_order="BGR")
+    bgr = lj.Dataset.from_array(np.zeros((3, 4, 4, 3), np.uint8), color_order="BGR")
     assert rgb.representation() != bgr.representation()
-    assert rgb.grey().representation() == bgr.grey().representation()
-    colours = np.random.default_rng(1).integers(0, 256, (3, 4, 4, 3), np.uint8)
-    reversed_order = lj.Dataset.from_array(colours[..., ::-1], colour_order="BGR")
-    np.testing.assert_array_equal(reversed_order.grey().examples, lj.Dataset.from_array(colours).grey().examples)
+    assert rgb.gray().representation() == bgr.gray().representation()
+    colors = np.random.default_rng(1).integers(0, 256, (3, 4, 4, 3), np.uint8)
+    reversed_order = lj.Dataset.from_array(colors[..., ::-1], color_order="BGR")
+    np.testing.assert_array_equal(
+        reversed_order.gray().examples, lj.Dataset.from_array(colors).gray().examples
+    )
 
 
 def test_twins_in_the_rows_to_fit_are_no_overlap():
     """Copies of a row land in one half: data that repeat themselves are cut for any key."""
-    twins = lj.Dataset.from_array(np.repeat(VALID.examples[:60], 2, axis=0), levels=17, name="digits")
+    twins = lj.Dataset.from_array(
+        np.repeat(VALID.examples[:60], 2, axis=0), levels=17, name="digits"
+    )
     for key in range(5):
-        report = benchmark(fit=twins, key=key, scores=[ood.NegativeLogProb()], train=None, resamples=2)
+        report = benchmark(
+            fit=twins, key=key, scores=[ood.NegativeLogProb()], train=None, resamples=2
+        )
         assert sum(part["n"] for part in report.parts.values()) == 120
         assert min(part["n"] for part in report.parts.values()) >= 58
 
 
 def test_several_ratios_by_title():
-    backgrounds = {f"rate {rate}": lj.PixelHistogram.fit(TRAIN.mutate(rate, 0)) for rate in (0.1, 0.5)}
-    scores = [ood.LikelihoodRatio(background, title=title) for title, background in backgrounds.items()]
+    backgrounds = {
+        f"rate {rate}": lj.PixelHistogram.fit(TRAIN.mutate(rate, 0)) for rate in (0.1, 0.5)
+    }
+    scores = [
+        ood.LikelihoodRatio(background, title=title) for title, background in backgrounds.items()
+    ]
     report = benchmark(scores=scores)
-    assert [r.label for r in report.scores] == ["likelihood ratio (rate 0.1)", "likelihood ratio (rate 0.5)"]
+    assert [r.label for r in report.scores] == [
+        "likelihood ratio (rate 0.1)",
+        "likelihood ratio (rate 0.5)",
+    ]
     expected = backgrounds["rate 0.5"].log_prob(TEST.examples) - HISTOGRAM.log_prob(TEST.examples)
     np.testing.assert_allclose(report.scores[1].values["digits"], expected, rtol=1e-4, atol=1e-4)
 
@@ -309,12 +382,19 @@ def test_several_ratios_by_title():
 def test_the_background_recipe_trains_on_mutated_inputs(tmp_path):
     model = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4)
     experiment = lj.Experiment(model=model, dataset="digits", batch_size=32, steps=3, log_every=1)
-    run = ood.fit_background(experiment, TRAIN, validation=VALID, key=0, workdir=tmp_path, mutation_rate=0.3)
+    run = ood.fit_background(
+        experiment, TRAIN, validation=VALID, key=0, workdir=tmp_path, mutation_rate=0.3
+    )
     assert run.experiment.augment == ("mutate:0.3",)
     assert json.loads((tmp_path / "experiment.json").read_text())["augment"] == ["mutate:0.3"]
     fit_key, mutation_key = jax.random.split(jax.random.key(0))
     mutated = VALID.mutate(0.3, int(jax.random.randint(mutation_key, (), 0, 2**31 - 1)))
-    plain = lj.fit(dataclasses.replace(experiment, augment=("mutate:0.3",)), TRAIN, validation=mutated, key=fit_key)
+    plain = lj.fit(
+        dataclasses.replace(experiment, augment=("mutate:0.3",)),
+        TRAIN,
+        validation=mutated,
+        key=fit_key,
+    )
     assert plain.validation == run.validation  # selected on mutated images too
     for a, b in zip(jax.tree.leaves(plain.last), jax.tree.leaves(run.last), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -325,17 +405,17 @@ def test_the_background_recipe_trains_on_mutated_inputs(tmp_path):
 
 
 def test_steps_behind_a_name():
-    patches = lj.load("photographs+grey+resize:8x8+levels:17+invert", split="test")
+    patches = lj.load("photographs+gray+resize:8x8+levels:17+invert", split="test")
     assert (patches.event_shape, patches.levels) == ((8, 8, 1), 17)
     assert patches.provenance[1:] == (
-        "grey (BT.601)",
+        "gray (BT.601)",
         "resized to 8x8 (box)",
         "256 levels reduced to 17",
         "inverted",
     )
     assert lj.load("digits+pad:10x12+transpose", split="test").event_shape == (12, 10, 1)
     for name, message in (
-        ("digits+rotate", "unknown step 'rotate' .* there are invert, grey"),
+        ("digits+rotate", "unknown step 'rotate' .* there are invert, gray"),
         ("digits+resize:8", r"step 'resize:8' \(expected resize:HEIGHTxWIDTH"),
         ("digits+levels", r"step 'levels' \(expected levels:N\)"),
         ("digits+invert:3", r"step 'invert:3'"),
@@ -347,19 +427,42 @@ def test_steps_behind_a_name():
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
     """A run and its background, from the command line."""
-    tiny = ["--steps", "3", "--model.depth", "1", "--model.width", "8", "--validate-every", "3", "--draws", "1"]
+    tiny = [
+        "--steps",
+        "3",
+        "--model.depth",
+        "1",
+        "--model.width",
+        "8",
+        "--validate-every",
+        "3",
+        "--draws",
+        "1",
+    ]
     place = tmp_path_factory.mktemp("runs")
     run, background = place / "run", place / "background"
     assert main(["train", "glow/digits", "--workdir", str(run), *tiny]) == 0
-    assert main(["train", "glow/digits", "--workdir", str(background), "--background", "0.2", *tiny]) == 0
+    assert (
+        main(["train", "glow/digits", "--workdir", str(background), "--background", "0.2", *tiny])
+        == 0
+    )
     return run, background
 
 
 def test_the_command(runs, tmp_path, capsys):
     """train, train --background, ood: a report from the command line alone."""
     run, background = runs
-    outside = ["photographs+grey+resize:8x8+levels:17", "noise", "constants"]
-    arguments = ["--outside", *outside, "--background", str(background), "--limit", "60", "--resamples", "10"]
+    outside = ["photographs+gray+resize:8x8+levels:17", "noise", "constants"]
+    arguments = [
+        "--outside",
+        *outside,
+        "--background",
+        str(background),
+        "--limit",
+        "60",
+        "--resamples",
+        "10",
+    ]
     assert main(["ood", str(run), *arguments, "--out", str(tmp_path / "out")]) == 0
     printed = capsys.readouterr().out
     assert "# digits against photographs, noise, constants" in printed
@@ -371,7 +474,10 @@ def test_the_command(runs, tmp_path, capsys):
         "complexity only",
     ):
         assert f"| {label} |" in printed
-    assert "fitted on 45 of digits validation; calibrated with 45 of digits validation; selected on 90 of" in printed
+    assert (
+        "fitted on 45 of digits validation; calibrated with 45 of digits validation; selected on 90 of"
+        in printed
+    )
     assert "90 rows that chose the weights were left out" in printed
     for place in (run, background):
         chose = selection_of(place)
@@ -387,7 +493,8 @@ def test_the_command(runs, tmp_path, capsys):
     assert "expected outside datasets" in capsys.readouterr().err
     assert main(["ood", str(run), "--outside", "photographs"]) == 1
     assert (
-        "expected sets in one representation, digits and photographs differ in event_shape" in capsys.readouterr().err
+        "expected sets in one representation, digits and photographs differ in event_shape"
+        in capsys.readouterr().err
     )
 
 
@@ -395,11 +502,25 @@ def test_the_command_says_when_calibration_rows_chose_the_weights(runs, tmp_path
     """A run that selected on all validation rows, and one of an older version without a note, still get a report."""
     run = Path(shutil.copytree(runs[0], tmp_path / "run"))
     note_selection(run, VALID)
-    arguments = ["ood", str(run), "--outside", "noise", "--limit", "30", "--resamples", "2", "--groups", "2"]
+    arguments = [
+        "ood",
+        str(run),
+        "--outside",
+        "noise",
+        "--limit",
+        "30",
+        "--resamples",
+        "2",
+        "--groups",
+        "2",
+    ]
     assert main(arguments) == 0
     found = capsys.readouterr()
     for text in (found.out, found.err):
-        assert "180 of the 180 validation rows chose the weights, and scores were fitted on and calibrated" in text
+        assert (
+            "180 of the 180 validation rows chose the weights, and scores were fitted on and calibrated"
+            in text
+        )
     assert "warning" in found.err
     (run / SELECTION).unlink()
     assert main(arguments) == 0
@@ -417,7 +538,9 @@ def test_real_false_alarms_follow_the_beta_binomial():
     """The criterion of calibration on Fashion-MNIST's own test scores, under a per-pixel histogram."""
     from tests.test_ood_metrics import assert_calibrated
 
-    train, test = (lj.load("fashion_mnist", split=split, data_dir=DATA) for split in ("train", "test"))
+    train, test = (
+        lj.load("fashion_mnist", split=split, data_dir=DATA) for split in ("train", "test")
+    )
     density = lj.PixelHistogram.fit(train.take(slice(0, 5000)))
     score = ood.NegativeLogProb().fit(density, train.take(slice(50_000, 50_500)))
     assert_calibrated(score(test.examples), 1000, 1000)

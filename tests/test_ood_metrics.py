@@ -21,7 +21,9 @@ def test_the_toy_by_hand():
     assert ood.aupr(inside, outside) == 0.5
     assert ood.aupr(inside, outside, estimator="trapezoid") == 0.25
     assert ood.aupr(inside, outside, positive="inside") == pytest.approx(0.95)
-    assert ood.aupr(inside, outside, positive="inside", estimator="trapezoid") == pytest.approx(0.94375)
+    assert ood.aupr(inside, outside, positive="inside", estimator="trapezoid") == pytest.approx(
+        0.94375
+    )
     assert ood.fpr_at_tpr(inside, outside, 0.95) == 0.25
     negated = [-s for s in outside], [-s for s in inside]  # inside positive
     assert ood.fpr_at_tpr(*negated, 0.95) == 1.0
@@ -30,16 +32,23 @@ def test_the_toy_by_hand():
 
 def test_against_scikit_learn_with_ties():
     for decimals in (0, 1, 6):
-        inside, outside = RNG.normal(size=300).round(decimals), RNG.normal(0.7, size=200).round(decimals)
+        inside, outside = (
+            RNG.normal(size=300).round(decimals),
+            RNG.normal(0.7, size=200).round(decimals),
+        )
         labels, scores = np.repeat([0, 1], [300, 200]), np.concatenate([inside, outside])
-        assert ood.auroc(inside, outside) == pytest.approx(sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12)
+        assert ood.auroc(inside, outside) == pytest.approx(
+            sklearn_metrics.roc_auc_score(labels, scores), abs=1e-12
+        )
         expected = sklearn_metrics.average_precision_score(labels, scores)
         assert ood.aupr(inside, outside) == pytest.approx(expected, abs=1e-12)
         expected = sklearn_metrics.average_precision_score(1 - labels, -scores)
         assert ood.aupr(inside, outside, positive="inside") == pytest.approx(expected, abs=1e-12)
         for full, ours in ((False, False), (True, True)):
             rates = sklearn_metrics.roc_curve(labels, scores, drop_intermediate=full)[:2]
-            np.testing.assert_allclose(ood.roc_curve(inside, outside, drop_collinear=ours), rates, atol=1e-12)
+            np.testing.assert_allclose(
+                ood.roc_curve(inside, outside, drop_collinear=ours), rates, atol=1e-12
+            )
 
 
 def test_ranks_are_float64():
@@ -60,7 +69,13 @@ def test_ranks_are_float64():
     ],
 )
 def test_nan_and_one_class_are_refused(inside, outside, message):
-    for metric in (ood.auroc, ood.aupr, ood.detection_error, ood.evaluate_scores, ood.auroc_interval):
+    for metric in (
+        ood.auroc,
+        ood.aupr,
+        ood.detection_error,
+        ood.evaluate_scores,
+        ood.auroc_interval,
+    ):
         with pytest.raises(ValueError, match=message):
             metric(inside, outside)
 
@@ -104,7 +119,9 @@ def test_intervals_cover():
     rng = np.random.default_rng(0)
     scores = np.linspace(-8, 9, 20_001)  # a fine grid of thresholds
     found, alarms = stats.norm.sf(scores, loc=1), stats.norm.sf(scores)
-    average_precision = -np.trapezoid(found / (found + alarms), found)  # equal classes; the mirrored one is as large
+    average_precision = -np.trapezoid(
+        found / (found + alarms), found
+    )  # equal classes; the mirrored one is as large
     truth = {
         "auroc": stats.norm.cdf(1 / math.sqrt(2)),
         "aupr_out": average_precision,
@@ -116,7 +133,9 @@ def test_intervals_cover():
     assert set(truth) == set(ood.METRICS)
     hits = dict.fromkeys(truth, 0)
     for i in range(300):
-        intervals = ood.evaluate_scores(rng.normal(size=80), rng.normal(1, size=80), resamples=100, seed=i)
+        intervals = ood.evaluate_scores(
+            rng.normal(size=80), rng.normal(1, size=80), resamples=100, seed=i
+        )
         for name, value in truth.items():
             hits[name] += intervals[name].low <= value <= intervals[name].high
     for name, count in hits.items():
@@ -145,24 +164,66 @@ def test_intervals_stay_within_what_a_metric_can_be():
     ("call", "error", "message"),
     [
         (lambda: ood.aupr([0.0], [1.0], positive="outsde"), ValueError, "did you mean 'outside'"),
-        (lambda: ood.aupr([0.0], [1.0], estimator="average precision"), ValueError, "did you mean 'average_precision'"),
-        (lambda: ood.aupr([0.0], [1.0], positive="in", estimator="ap"), ValueError, "expected positive to be"),
-        (lambda: ood.fpr_at_tpr([0.0], [1.0], 95), ValueError, "expected tpr to be a number above 0 and at most 1"),
+        (
+            lambda: ood.aupr([0.0], [1.0], estimator="average precision"),
+            ValueError,
+            "did you mean 'average_precision'",
+        ),
+        (
+            lambda: ood.aupr([0.0], [1.0], positive="in", estimator="ap"),
+            ValueError,
+            "expected positive to be",
+        ),
+        (
+            lambda: ood.fpr_at_tpr([0.0], [1.0], 95),
+            ValueError,
+            "expected tpr to be a number above 0 and at most 1",
+        ),
         (lambda: ood.fpr_at_tpr([0.0], [1.0], 0), ValueError, "expected tpr to be"),
         (lambda: ood.fpr_at_tpr([0.0], [1.0], "0.95"), TypeError, "expected tpr to be"),
-        (lambda: ood.evaluate_scores([0.0], [1.0], resamples=-1), ValueError, "resamples to be an integer of at least"),
-        (lambda: ood.evaluate_scores([0.0], [1.0], confidence=0), ValueError, "expected confidence to be"),
-        (lambda: ood.auroc_difference(([0.0], [1.0]), ([0.0], [1.0]), confidence=2), ValueError, "confidence to be"),
+        (
+            lambda: ood.evaluate_scores([0.0], [1.0], resamples=-1),
+            ValueError,
+            "resamples to be an integer of at least",
+        ),
+        (
+            lambda: ood.evaluate_scores([0.0], [1.0], confidence=0),
+            ValueError,
+            "expected confidence to be",
+        ),
+        (
+            lambda: ood.auroc_difference(([0.0], [1.0]), ([0.0], [1.0]), confidence=2),
+            ValueError,
+            "confidence to be",
+        ),
         (lambda: ood.auroc(["a"], [1.0]), TypeError, "inside has dtype"),
         (lambda: ood.auroc([0.0], [1j]), TypeError, "outside has dtype complex128"),
         (lambda: ood.auroc([0.0], [True]), TypeError, "outside has dtype bool"),
-        (lambda: ood.threshold(np.zeros(3), -0.1), ValueError, "expected fpr to be a number above 0 and below 1"),
-        (lambda: ood.threshold(np.zeros(3), 0.1, delta=1.0), ValueError, "expected delta to be"),
-        (lambda: ood.threshold(np.zeros((3, 1)), 0.1), ValueError, r"calibration scores \(n,\) with n > 0"),
-        (lambda: ood.p_values(np.zeros(3), np.array(["a"])), TypeError, "expected real numbers as scores"),
-        (lambda: ood.rank_of_threshold(0, 0.1), ValueError, "expected n to be an integer of at least 1"),
         (
-            lambda: ood.false_alarm_rates(np.zeros(9), calibration=0, test=2, fpr=0.1, repeats=1, seed=0),
+            lambda: ood.threshold(np.zeros(3), -0.1),
+            ValueError,
+            "expected fpr to be a number above 0 and below 1",
+        ),
+        (lambda: ood.threshold(np.zeros(3), 0.1, delta=1.0), ValueError, "expected delta to be"),
+        (
+            lambda: ood.threshold(np.zeros((3, 1)), 0.1),
+            ValueError,
+            r"calibration scores \(n,\) with n > 0",
+        ),
+        (
+            lambda: ood.p_values(np.zeros(3), np.array(["a"])),
+            TypeError,
+            "expected real numbers as scores",
+        ),
+        (
+            lambda: ood.rank_of_threshold(0, 0.1),
+            ValueError,
+            "expected n to be an integer of at least 1",
+        ),
+        (
+            lambda: ood.false_alarm_rates(
+                np.zeros(9), calibration=0, test=2, fpr=0.1, repeats=1, seed=0
+            ),
             ValueError,
             "expected calibration to be an integer of at least 1",
         ),
@@ -193,7 +254,9 @@ def test_one_example_of_a_class_says_nothing():
 
 def test_the_bootstrap_is_stratified_and_keyed():
     inside, outside = RNG.normal(size=100), RNG.normal(1, size=20)
-    first, again, other = (ood.evaluate_scores(inside, outside, resamples=50, seed=s) for s in (1, 1, 2))
+    first, again, other = (
+        ood.evaluate_scores(inside, outside, resamples=50, seed=s) for s in (1, 1, 2)
+    )
     assert first == again
     assert first["aupr_out"] != other["aupr_out"]
     assert list(first) == list(ood.METRICS)
@@ -206,7 +269,12 @@ def test_the_bootstrap_is_stratified_and_keyed():
 
 def test_ranks_of_thresholds():
     """reference/ood.md, section 2.19: alpha .05, delta .1."""
-    assert [ood.rank_of_threshold(n, 0.05, 0.1) for n in (200, 1000, 5000, 10_000)] == [6, 41, 230, 472]
+    assert [ood.rank_of_threshold(n, 0.05, 0.1) for n in (200, 1000, 5000, 10_000)] == [
+        6,
+        41,
+        230,
+        472,
+    ]
     assert [ood.rank_of_threshold(n, 0.05) for n in (19, 18, 200, 1000)] == [1, 0, 10, 50]
     for n in (50, 137, 1000):
         k = ood.rank_of_threshold(n, 0.05, 0.1)
@@ -220,7 +288,9 @@ def test_ranks_of_thresholds():
 
 def test_p_values_and_thresholds_agree():
     calibration = RNG.permutation(np.arange(99.0))
-    np.testing.assert_allclose(ood.p_values(calibration, np.array([-1.0, 98.0, 98.5, 50.0])), [1, 0.02, 0.01, 0.5])
+    np.testing.assert_allclose(
+        ood.p_values(calibration, np.array([-1.0, 98.0, 98.5, 50.0])), [1, 0.02, 0.01, 0.5]
+    )
     t = ood.threshold(calibration, 0.05)
     scores = np.linspace(-5, 105, 1000)
     np.testing.assert_array_equal(scores > t, ood.p_values(calibration, scores) <= 0.05)
@@ -234,7 +304,9 @@ def test_p_values_and_thresholds_agree():
 
 def assert_calibrated(scores: np.ndarray, calibration: int, test: int) -> None:
     """The issue's criterion: mean rate within 4 standard errors of k / (n + 1), 82 % of rates in the 90 % interval."""
-    rates = ood.false_alarm_rates(scores, calibration=calibration, test=test, fpr=0.05, repeats=200, seed=0)
+    rates = ood.false_alarm_rates(
+        scores, calibration=calibration, test=test, fpr=0.05, repeats=200, seed=0
+    )
     k = ood.rank_of_threshold(calibration, 0.05)
     law = stats.betabinom(test, k, calibration + 1 - k)
     assert abs(rates.mean() - k / (calibration + 1)) < 4 * law.std() / test / math.sqrt(200)
@@ -251,7 +323,10 @@ def test_false_alarms_follow_the_beta_binomial(calibration, test):
 
 def test_pac_thresholds_hold_their_promise():
     """With delta = .1 at most a tenth of calibration sets (within 4 standard errors) has a true rate above .05."""
-    rates = [1 - stats.norm.cdf(ood.threshold(RNG.normal(size=500), 0.05, delta=0.1)) for _ in range(2000)]
+    rates = [
+        1 - stats.norm.cdf(ood.threshold(RNG.normal(size=500), 0.05, delta=0.1))
+        for _ in range(2000)
+    ]
     share = np.mean(np.array(rates) > 0.05)
     exact = stats.beta.sf(0.05, k := ood.rank_of_threshold(500, 0.05, delta=0.1), 501 - k)
     assert exact <= 0.1

@@ -22,7 +22,9 @@ DIGITS = {split: lj.load("digits", split=split) for split in ("train", "validati
 GLOW = perturbed(_glow(scales=1, depth=1), scale=0.02)
 HISTOGRAM = lj.PixelHistogram.fit(DIGITS["train"])
 STAGE = lj.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False)
-VAE = _vae(event_shape=(8, 8, 1), stages=(STAGE, lj.StageConfig(channels=(4,), strides=(1,), latent=2)))
+VAE = _vae(
+    event_shape=(8, 8, 1), stages=(STAGE, lj.StageConfig(channels=(4,), strides=(1,), latent=2))
+)
 BACKGROUND = lj.PixelHistogram.fit(DIGITS["train"].mutate(0.3, 0))
 
 SCORES = {
@@ -34,7 +36,9 @@ SCORES = {
     "input complexity": ood.InputComplexity(),
     "complexity only": ood.ComplexityOnly(),
     "hierarchy ratio": ood.HierarchyRatio(),
-    "hierarchy ratio by draws": ood.HierarchyRatio(draws=2, replacement="sample", shared_noise=False),
+    "hierarchy ratio by draws": ood.HierarchyRatio(
+        draws=2, replacement="sample", shared_noise=False
+    ),
 }
 """One line adds a score to every property below."""
 
@@ -50,8 +54,13 @@ def fitted():
 
     def get(name):
         if name not in known:
-            half = DIGITS["validation"].take(slice(0, 60)), DIGITS["validation"].take(slice(60, 120))
-            known[name] = SCORES[name].fit(density_of(name), half[0], key=1).calibrate(half[1], key=2)
+            half = (
+                DIGITS["validation"].take(slice(0, 60)),
+                DIGITS["validation"].take(slice(60, 120)),
+            )
+            known[name] = (
+                SCORES[name].fit(density_of(name), half[0], key=1).calibrate(half[1], key=2)
+            )
         return known[name]
 
     return get
@@ -78,12 +87,14 @@ def test_shape_type_and_batches(name, fitted):
     np.testing.assert_allclose(score(x, key=3), whole, rtol=1e-12)
     square = score(x.reshape(2, 3, *x.shape[1:]), key=keys.reshape(2, 3, *keys.shape[1:]))
     np.testing.assert_array_equal(square.reshape(-1), whole)
-    np.testing.assert_allclose([score(x[i : i + 1], key=keys[i : i + 1])[0] for i in range(6)], whole, rtol=1e-4)
+    np.testing.assert_allclose(
+        [score(x[i : i + 1], key=keys[i : i + 1])[0] for i in range(6)], whole, rtol=1e-4
+    )
     order = np.array([3, 1, 5, 0, 2, 4])
     np.testing.assert_array_equal(score(x[order], key=keys[order]), whole[order])
-    neighbours = x.copy()
-    neighbours[1:] = 16 - neighbours[1:]
-    assert score(neighbours, key=keys)[0] == whole[0]
+    neighbors = x.copy()
+    neighbors[1:] = 16 - neighbors[1:]
+    assert score(neighbors, key=keys)[0] == whole[0]
     np.testing.assert_allclose(score(x, key=keys, batch_size=4), whole, rtol=1e-4)
     assert score(x[:0], key=keys[:0]).shape == (0,)
 
@@ -116,7 +127,9 @@ def test_saved_and_restored(name, fitted, tmp_path):
         moved.calibrate(DIGITS["validation"].take(slice(0, 60)), key=0)
     record = tmp_path / "score" / "score.json"
     text = record.read_text()
-    record.write_text(text.replace('"settings": {', '"settings": { ', 1).replace('"score": "', '"score": " '))
+    record.write_text(
+        text.replace('"settings": {', '"settings": { ', 1).replace('"score": "', '"score": " ')
+    )
     with pytest.raises(lj.CheckpointError, match=r"score\.json does not have the checksum"):
         ood.restore(tmp_path / "score", **hand_made)
     record.write_text(text)
@@ -145,7 +158,9 @@ def test_calibration(name, fitted):
 @pytest.mark.parametrize("name", SCORES)
 def test_wrong_input(name, fitted):
     score = fitted(name)
-    with pytest.raises(ValueError, match=r"expected x of shape \(\*batch, .*8, 8, 1\), got \(2, 7, 8, 1\)"):
+    with pytest.raises(
+        ValueError, match=r"expected x of shape \(\*batch, .*8, 8, 1\), got \(2, 7, 8, 1\)"
+    ):
         score(np.zeros((2, 7, 8, 1), np.uint8), key=0)
     if name != "complexity only":
         with pytest.raises(ValueError, match="random draws: pass key="):
@@ -161,7 +176,9 @@ def test_hierarchy_ratio(fitted):
     """The difference of the bounds, with shared noise or independent; what it needs, and what it warns of."""
     x, key = DIGITS["test"].examples[:20], jax.random.key(5)
     above = np.asarray(VAE.log_prob_above(x, key=key, replacement="mean"), np.float64)
-    np.testing.assert_allclose(fitted("hierarchy ratio")(x, key=key), above[0] - above[1], rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        fitted("hierarchy ratio")(x, key=key), above[0] - above[1], rtol=1e-4, atol=1e-3
+    )
     drawn = np.asarray(VAE.log_prob_above(x, 1, key=key, draws=2), np.float64)
     independent = fitted("hierarchy ratio by draws")(x, key=key)
     shared = np.asarray(VAE.log_prob(x, key=key, draws=2), np.float64) - drawn
@@ -178,7 +195,9 @@ def test_hierarchy_ratio(fitted):
 
 def test_choice_of_k():
     """The largest k that costs inside data little: all of them where nothing is lost, 1 where none is cheap."""
-    stages = tuple(lj.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3))
+    stages = tuple(
+        lj.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3)
+    )
     density = _vae(event_shape=(8, 8, 1), stages=stages)
     inside = DIGITS["validation"].take(slice(0, 40))
     bounds = np.asarray(density.log_prob_above(inside.examples, key=0, replacement="mean")).mean(1)
@@ -194,7 +213,9 @@ def test_collapsed_latents():
     stage = replace(VAE.inference[1], posterior=replace(VAE.inference[1].posterior, layer=dead))
     density = replace(VAE, inference=nnx.List([VAE.inference[0], stage]))
     inside = DIGITS["validation"].take(slice(0, 40))
-    with pytest.warns(UserWarning, match=r"collapsed, .* latent 2 \(0\.00 nats\)\. .* rests on no latent at all"):
+    with pytest.warns(
+        UserWarning, match=r"collapsed, .* latent 2 \(0\.00 nats\)\. .* rests on no latent at all"
+    ):
         ood.HierarchyRatio().fit(density, inside, key=0)
     with pytest.raises(ValueError, match="upper latents are alive"):
         ood.choose_k(density, inside, key=0)
@@ -202,17 +223,25 @@ def test_collapsed_latents():
 
 def test_a_dead_latent_beside_a_live_one():
     """Each latent is judged by itself: the live one beside it hides nothing, and k may not rest on dead ones alone."""
-    stages = tuple(lj.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3))
+    stages = tuple(
+        lj.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3)
+    )
     density = _vae(event_shape=(8, 8, 1), stages=stages)
     inside = DIGITS["validation"].take(slice(0, 40))
-    divergences = [np.asarray(density.terms(inside.examples, key=0).parts[f"kl_{i}"]).mean() for i in (1, 2, 3)]
+    divergences = [
+        np.asarray(density.terms(inside.examples, key=0).parts[f"kl_{i}"]).mean() for i in (1, 2, 3)
+    ]
     assert min(divergences) > 1  # alive before the top is killed
     stage = density.inference[2]
     layer = stage.posterior.layer
-    dead = replace(layer, scale=nnx.Param(0 * layer.scale[...]), bias=nnx.Param(0 * layer.bias[...]))
+    dead = replace(
+        layer, scale=nnx.Param(0 * layer.scale[...]), bias=nnx.Param(0 * layer.bias[...])
+    )
     top = replace(stage, posterior=replace(stage.posterior, layer=dead))
     half_dead = replace(density, inference=nnx.List([*density.inference[:2], top]))
-    with pytest.warns(UserWarning, match=r"latent 3 \(0\.00 nats\)\. .* rests on the other latents above k"):
+    with pytest.warns(
+        UserWarning, match=r"latent 3 \(0\.00 nats\)\. .* rests on the other latents above k"
+    ):
         ood.HierarchyRatio(k=1).fit(half_dead, inside, key=0)
     with pytest.warns(UserWarning, match="rests on no latent at all"):
         ood.HierarchyRatio(k=2).fit(half_dead, inside, key=0)
@@ -224,19 +253,32 @@ def test_each_from_its_definition(fitted):
     log_prob = np.asarray(GLOW.log_prob(x, key=key), np.float64)
     np.testing.assert_allclose(fitted("negative log-likelihood")(x, key=key), -log_prob, rtol=1e-6)
     three = np.asarray(GLOW.log_prob(x, key=key, draws=3))
-    np.testing.assert_allclose(fitted("negative log-likelihood, 3 draws")(x, key=key), -three, rtol=1e-6)
-    entropy = -np.mean(np.asarray(GLOW.log_prob(DIGITS["validation"].examples[:60], key=1), np.float64))
+    np.testing.assert_allclose(
+        fitted("negative log-likelihood, 3 draws")(x, key=key), -three, rtol=1e-6
+    )
+    entropy = -np.mean(
+        np.asarray(GLOW.log_prob(DIGITS["validation"].examples[:60], key=1), np.float64)
+    )
     assert fitted("typicality").state["entropy"] == pytest.approx(entropy, rel=1e-6)
-    np.testing.assert_allclose(fitted("typicality")(x, key=key), np.abs(-log_prob - entropy), rtol=1e-4, atol=1e-3)
+    np.testing.assert_allclose(
+        fitted("typicality")(x, key=key), np.abs(-log_prob - entropy), rtol=1e-4, atol=1e-3
+    )
     ratio = np.asarray(BACKGROUND.log_prob(x), np.float64) - log_prob
     np.testing.assert_allclose(fitted("likelihood ratio")(x, key=key), ratio, rtol=1e-5, atol=1e-3)
     bits = np.array([8.0 * len(encode(image)) for image in x])
     np.testing.assert_allclose(fitted("complexity only")(x), bits / 64)
     expected = (-log_prob / np.log(2) - bits) / 64  # in bits: nats divided by ln 2
-    np.testing.assert_allclose(fitted("input complexity")(x, key=key), expected, rtol=1e-5, atol=1e-5)
-    groups = np.abs((-log_prob[:18]).reshape(6, 3).mean(1) - fitted("typicality of 3").state["entropy"])
     np.testing.assert_allclose(
-        fitted("typicality of 3")(x[:18].reshape(6, 3, 8, 8, 1), key=key), groups, rtol=1e-4, atol=1e-3
+        fitted("input complexity")(x, key=key), expected, rtol=1e-5, atol=1e-5
+    )
+    groups = np.abs(
+        (-log_prob[:18]).reshape(6, 3).mean(1) - fitted("typicality of 3").state["entropy"]
+    )
+    np.testing.assert_allclose(
+        fitted("typicality of 3")(x[:18].reshape(6, 3, 8, 8, 1), key=key),
+        groups,
+        rtol=1e-4,
+        atol=1e-3,
     )
 
 
@@ -283,7 +325,9 @@ def test_ratio_oracles():
     np.testing.assert_array_equal(same(DIGITS["test"].examples[:5], key=1), np.zeros(5))
     points = lj.Dataset.from_array(RNG.normal(size=(20, 4)).astype(np.float32))
     ratio = ood.LikelihoodRatio(StandardNormal(4, mean=1.0)).fit(StandardNormal(4), points)
-    np.testing.assert_allclose(ratio(points.examples), points.examples.sum(1) - 2, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        ratio(points.examples), points.examples.sum(1) - 2, rtol=1e-4, atol=1e-5
+    )
     with pytest.raises(ValueError, match="expected examples of shape"):
         ood.LikelihoodRatio(StandardNormal(3)).fit(StandardNormal(4), points)
 
@@ -296,7 +340,10 @@ def test_a_conditional_density_is_refused():
 
 def test_draws_of_a_bound_tighten_the_score(fitted):
     x = DIGITS["test"].examples[:100]
-    one, three = (fitted(n)(x, key=9).mean() for n in ("negative log-likelihood", "negative log-likelihood, 3 draws"))
+    one, three = (
+        fitted(n)(x, key=9).mean()
+        for n in ("negative log-likelihood", "negative log-likelihood, 3 draws")
+    )
     assert three < one
 
 
@@ -308,14 +355,21 @@ def test_draws_of_a_bound_tighten_the_score(fitted):
 def test_the_code_is_lossless(shape, dtype):
     top = np.iinfo(dtype).max
     smooth = np.cumsum(RNG.integers(0, 5, shape), axis=1).astype(dtype)
-    for image in (RNG.integers(0, top, shape, dtype, endpoint=True), smooth, np.full(shape, 7, dtype)):
+    for image in (
+        RNG.integers(0, top, shape, dtype, endpoint=True),
+        smooth,
+        np.full(shape, 7, dtype),
+    ):
         code = encode(image)
         np.testing.assert_array_equal(decode(code, shape, dtype), image)
 
 
 def test_code_lengths_are_bits_and_order_images():
     """Constant is far shorter than smooth, smooth than noise; noise costs its 8 bits an entry and little more."""
-    constant, noise = np.full((1, 32, 32, 3), 9, np.uint8), RNG.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8)
+    constant, noise = (
+        np.full((1, 32, 32, 3), 9, np.uint8),
+        RNG.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8),
+    )
     photograph = lj.load("photographs").examples[:1]
     lengths = [ood.code_lengths(image)[0] for image in (constant, photograph, noise)]
     assert lengths[0] < 0.05 * lengths[1] < 0.05 * lengths[2]
@@ -364,13 +418,19 @@ POINTS = lj.Dataset.from_array(np.abs(RNG.normal(size=(60, 2))).astype(np.float3
 def test_impossible_examples():
     """One excluded by a density ranks highest; one excluded by both of a ratio has no score, and nobody repairs it."""
     density, impossible = Exclusive(), np.array([[-1.0, 1.0], [2.0, 1.0]], np.float32)
-    raw = ood.NegativeLogProb().fit(density, POINTS.take(slice(0, 30))).calibrate(POINTS.take(slice(30, 60)))
+    raw = (
+        ood.NegativeLogProb()
+        .fit(density, POINTS.take(slice(0, 30)))
+        .calibrate(POINTS.take(slice(30, 60)))
+    )
     np.testing.assert_array_equal(raw(impossible), [np.inf, 5.0])
     assert raw.p_value(impossible)[0] == 1 / 31
     typical = ood.Typicality().fit(density, POINTS)
     assert typical(impossible)[0] == np.inf
     ratio = (
-        ood.LikelihoodRatio(Exclusive()).fit(density, POINTS.take(slice(0, 30))).calibrate(POINTS.take(slice(30, 60)))
+        ood.LikelihoodRatio(Exclusive())
+        .fit(density, POINTS.take(slice(0, 30)))
+        .calibrate(POINTS.take(slice(30, 60)))
     )
     np.testing.assert_array_equal(np.isnan(ratio(impossible)), [True, False])
     with pytest.raises(ValueError, match="likelihood ratio is NaN for row 0"):
@@ -383,7 +443,9 @@ def test_impossible_examples():
     scores = [ood.NegativeLogProb(), ood.LikelihoodRatio(Exclusive())]
     with pytest.raises(ValueError, match="likelihood ratio is NaN for row 0 of the set left"):
         ood.benchmark(density, outside=[outside], scores=scores, key=0, resamples=2, **options)
-    report = ood.benchmark(density, outside=[outside], scores=scores[:1], key=0, resamples=2, **options)
+    report = ood.benchmark(
+        density, outside=[outside], scores=scores[:1], key=0, resamples=2, **options
+    )
     assert (report.sets[1].mean, np.isnan(report.sets[1].deviation)) == (np.inf, True)
     assert "inf" in report.to_markdown()
 
@@ -393,17 +455,26 @@ def test_an_evaluation_says_that_examples_are_impossible():
     mixed = lj.Dataset.from_array(np.array([[-1.0, 1.0], [2.0, 1.0]], np.float32), name="mixed")
     evaluation = lj.evaluate(Exclusive(), mixed)
     assert (evaluation.mean, evaluation.impossible) == (-np.inf, 1)
-    assert str(evaluation) == "log p = -inf ± nan nats (exact, n = 2, 1 of probability 0, mixed train)"
-    with pytest.raises(ValueError, match="1 have probability 0 under the first and 1 under the second"):
+    assert (
+        str(evaluation) == "log p = -inf ± nan nats (exact, n = 2, 1 of probability 0, mixed train)"
+    )
+    with pytest.raises(
+        ValueError, match="1 have probability 0 under the first and 1 under the second"
+    ):
         lj.compare(evaluation, evaluation)
 
 
-@pytest.mark.parametrize("score", [ood.Typicality(), ood.NegativeLogProb(), ood.LikelihoodRatio(Exclusive())])
+@pytest.mark.parametrize(
+    "score", [ood.Typicality(), ood.NegativeLogProb(), ood.LikelihoodRatio(Exclusive())]
+)
 def test_infinities_are_not_fitted(score):
     """The error says which score, which rows and what; no numpy warning, no infinite entropy."""
-    left = lj.Dataset.from_array(np.concatenate([POINTS.examples[:3], -POINTS.examples[:2]]), name="both sides")
+    left = lj.Dataset.from_array(
+        np.concatenate([POINTS.examples[:3], -POINTS.examples[:2]]), name="both sides"
+    )
     with pytest.raises(
-        ValueError, match=rf"{score.label} is finite, it is (inf|nan) for 2 rows \(3, 4\) of the 5 to fit"
+        ValueError,
+        match=rf"{score.label} is finite, it is (inf|nan) for 2 rows \(3, 4\) of the 5 to fit",
     ):
         score.fit(Exclusive(), left)
 
@@ -427,33 +498,97 @@ BACKGROUND_EXPERIMENT = lj.Experiment(model=lj.VectorGlowConfig(depth=1, width=4
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: ood.HierarchyRatio(replacement="mode"), ValueError, "HierarchyRatio.replacement to be 'sample' or"),
-        (lambda: ood.HierarchyRatio(shared_noise="no"), TypeError, "shared_noise to be True or False"),
-        (lambda: ood.Typicality(group=-1), ValueError, "Typicality.group to be an integer of at least 1"),
-        (lambda: ood.NegativeLogProb(draws=0), ValueError, "NegativeLogProb.draws to be an integer of at least 1"),
+        (
+            lambda: ood.HierarchyRatio(replacement="mode"),
+            ValueError,
+            "HierarchyRatio.replacement to be 'sample' or",
+        ),
+        (
+            lambda: ood.HierarchyRatio(shared_noise="no"),
+            TypeError,
+            "shared_noise to be True or False",
+        ),
+        (
+            lambda: ood.Typicality(group=-1),
+            ValueError,
+            "Typicality.group to be an integer of at least 1",
+        ),
+        (
+            lambda: ood.NegativeLogProb(draws=0),
+            ValueError,
+            "NegativeLogProb.draws to be an integer of at least 1",
+        ),
         (lambda: ood.InputComplexity(drawz=2), TypeError, "did you mean 'draws'"),
-        (lambda: ood.LikelihoodRatio("background"), TypeError, r"LikelihoodRatio\.background to be of type Density"),
-        (lambda: ood.LikelihoodRatio(Nameless()).fit(Exclusive(), POINTS), TypeError, "Nameless sets no kind"),
-        (lambda: ood.choose_k(VAE, DIGITS["validation"], key=0, replacement="mode"), ValueError, "replacement to be"),
-        (lambda: ood.choose_k(VAE, DIGITS["validation"], key=0, loss=math.nan), ValueError, "expected loss to be"),
+        (
+            lambda: ood.LikelihoodRatio("background"),
+            TypeError,
+            r"LikelihoodRatio\.background to be of type Density",
+        ),
+        (
+            lambda: ood.LikelihoodRatio(Nameless()).fit(Exclusive(), POINTS),
+            TypeError,
+            "Nameless sets no kind",
+        ),
+        (
+            lambda: ood.choose_k(VAE, DIGITS["validation"], key=0, replacement="mode"),
+            ValueError,
+            "replacement to be",
+        ),
+        (
+            lambda: ood.choose_k(VAE, DIGITS["validation"], key=0, loss=math.nan),
+            ValueError,
+            "expected loss to be",
+        ),
         (lambda: ood.choose_k(VAE, "digits", key=0), TypeError, "Dataset"),
-        (lambda: ood.choose_k(HISTOGRAM, DIGITS["validation"], key=0), ValueError, "expected a VAE"),
+        (
+            lambda: ood.choose_k(HISTOGRAM, DIGITS["validation"], key=0),
+            ValueError,
+            "expected a VAE",
+        ),
         (lambda: ood.Typicality().fit(Nameless(), POINTS), TypeError, "Nameless sets no kind"),
         (lambda: ood.Typicality().fit(Exclusive, POINTS), TypeError, "expected a density"),
         (lambda: ood.Typicality().fit(Exclusive(), "points"), TypeError, "Dataset"),
-        (lambda: ood.Typicality().fit(Exclusive(), POINTS, batch_size=0), ValueError, "batch_size to be an integer"),
-        (lambda: ood.Typicality().fit(Exclusive(), POINTS)(POINTS), TypeError, r"pass its \.examples"),
-        (lambda: ood.Typicality().fit(Exclusive(), POINTS)(POINTS.examples, batch_size=-1), ValueError, "batch_size"),
+        (
+            lambda: ood.Typicality().fit(Exclusive(), POINTS, batch_size=0),
+            ValueError,
+            "batch_size to be an integer",
+        ),
+        (
+            lambda: ood.Typicality().fit(Exclusive(), POINTS)(POINTS),
+            TypeError,
+            r"pass its \.examples",
+        ),
+        (
+            lambda: ood.Typicality().fit(Exclusive(), POINTS)(POINTS.examples, batch_size=-1),
+            ValueError,
+            "batch_size",
+        ),
         (
             lambda: ood.Typicality().fit(Exclusive(), POINTS).threshold(0.1),
             ValueError,
             r"call score = score\.calibrate",
         ),
-        (lambda: ood.code_lengths(DIGITS["test"]), TypeError, "expected images to be an array of numbers, got Dataset"),
-        (lambda: ood.code_lengths(DIGITS["test"].examples[0]), ValueError, "expected images of shape"),
-        (lambda: ood.code_lengths(np.zeros((2, 4, 4, 1))), ValueError, "expected unsigned integers"),
+        (
+            lambda: ood.code_lengths(DIGITS["test"]),
+            TypeError,
+            "expected images to be an array of numbers, got Dataset",
+        ),
+        (
+            lambda: ood.code_lengths(DIGITS["test"].examples[0]),
+            ValueError,
+            "expected images of shape",
+        ),
+        (
+            lambda: ood.code_lengths(np.zeros((2, 4, 4, 1))),
+            ValueError,
+            "expected unsigned integers",
+        ),
         (lambda: ood.restore("nowhere", density="glow"), TypeError, "expected a density, got str"),
-        (lambda: ood.fit_background(BACKGROUND_EXPERIMENT, POINTS, key=0), ValueError, "integer images as train"),
+        (
+            lambda: ood.fit_background(BACKGROUND_EXPERIMENT, POINTS, key=0),
+            ValueError,
+            "integer images as train",
+        ),
         (
             lambda: ood.fit_background("glow/digits", DIGITS["train"], key=0),
             TypeError,

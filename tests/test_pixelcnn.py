@@ -1,4 +1,4 @@
-"""PixelCNN++: masses, causality, initialisation, and three ways to draw the same image."""
+"""PixelCNN++: masses, causality, initialization, and three ways to draw the same image."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from jaxtyping import TypeCheckError
 import likejax as lj
 from likejax.distributions import (
     LogisticMixture,
-    discretised_logistic_log_prob,
+    discretized_logistic_log_prob,
     logistic_mixture_log_probs,
     to_unit_scale,
 )
-from likejax.models import pixelcnn_sampling as sampling
-from likejax.models.pixelcnn_network import Apply, Level, shift_down, shift_right
-from likejax.nn.causal import concat_elu, dropout
-from likejax.nn.depth import stack
+from likejax.models.pixelcnn import sampling
+from likejax.models.pixelcnn.causal import concat_elu, dropout
+from likejax.models.pixelcnn.network import Apply, Level, shift_down, shift_right
+from likejax.nn.repeat import stack
 from likejax.nn.weight_norm import WeightNormConvolution, fold_weights
 from tests.registry import perturbed, rngs
 
@@ -40,14 +40,18 @@ def flat(**options) -> lj.PixelCNN:
 
 
 def images(density: lj.Density, n: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, density.levels, (n, *density.event_shape)).astype(np.uint8)
+    return (
+        np.random.default_rng(seed)
+        .integers(0, density.levels, (n, *density.event_shape))
+        .astype(np.uint8)
+    )
 
 
 def on_unit_scale(x: np.ndarray, levels: int) -> jax.Array:
     return to_unit_scale(jnp.asarray(x), levels)
 
 
-# The discretised logistic
+# The discretized logistic
 
 
 @pytest.mark.parametrize(
@@ -67,7 +71,7 @@ def test_table_of_single_logistics(value, mean, log_scale, reference, exact):
     with jax.enable_x64(True):
         arguments = [jnp.asarray(a, float) for a in (value, mean, log_scale)]
         for form, expected in (("reference", reference), ("exact", exact)):
-            got = discretised_logistic_log_prob(*arguments, 256, form)
+            got = discretized_logistic_log_prob(*arguments, 256, form)
             np.testing.assert_allclose(got, expected, atol=6e-8 if expected > -100 else 6e-5)
 
 
@@ -79,7 +83,7 @@ def test_masses_sum_to_one_in_float32(levels):
     mean, log_scale = (a.reshape(-1, 1) for a in np.meshgrid(means, log_scales))
     k = jnp.arange(levels, dtype=jnp.float32)[None]
     mean, log_scale, k = jnp.broadcast_arrays(jnp.asarray(mean), jnp.asarray(log_scale), k)
-    values = discretised_logistic_log_prob(k, mean, log_scale, levels)
+    values = discretized_logistic_log_prob(k, mean, log_scale, levels)
     assert values.dtype == jnp.float32
     assert np.isfinite(values).all()
     masses = np.exp(np.asarray(values, np.float64)).sum(1)
@@ -92,11 +96,15 @@ def test_gradients_of_the_mixture_are_finite(channels, form):
     """For outputs of a network that has gone astray, in float32, at both ends of the range and between."""
     size = LogisticMixture.size(channels, 3)
     rng = np.random.default_rng(0)
-    outputs = jnp.asarray(rng.normal(size=(60, size)) * np.geomspace(1e-3, 1e3, 60)[:, None], jnp.float32)
+    outputs = jnp.asarray(
+        rng.normal(size=(60, size)) * np.geomspace(1e-3, 1e3, 60)[:, None], jnp.float32
+    )
     k = jnp.asarray(rng.choice([0, 1, 128, 254, 255], (60, channels)))
 
     def total(outputs):
-        return logistic_mixture_log_probs(k, LogisticMixture.of(outputs, channels, 3), 256, form).sum()
+        return logistic_mixture_log_probs(
+            k, LogisticMixture.of(outputs, channels, 3), 256, form
+        ).sum()
 
     value, gradient = jax.value_and_grad(total)(outputs)
     assert np.isfinite(value)
@@ -129,7 +137,9 @@ def test_exact_and_reference_differ_where_masses_are_small():
 )
 def test_masses_of_all_images_sum_to_one(options):
     density = small(**options)
-    everything = np.array(list(itertools.product(range(density.levels), repeat=math.prod(density.event_shape))))
+    everything = np.array(
+        list(itertools.product(range(density.levels), repeat=math.prod(density.event_shape)))
+    )
     everything = everything.reshape(-1, *density.event_shape).astype(np.uint8)
     condition = 1 if options.get("num_classes") else None
     masses = np.exp(np.asarray(density.log_prob(everything, condition=condition), np.float64))
@@ -139,7 +149,9 @@ def test_masses_of_all_images_sum_to_one(options):
 def test_samples_have_the_stated_probabilities():
     """Frequencies of all 81 images of 2x2 pixels with 3 levels, by a chi-square test."""
     density = small(event_shape=(2, 2, 1), levels=3)
-    everything = np.array(list(itertools.product(range(3), repeat=4))).reshape(-1, 2, 2, 1).astype(np.uint8)
+    everything = (
+        np.array(list(itertools.product(range(3), repeat=4))).reshape(-1, 2, 2, 1).astype(np.uint8)
+    )
     masses = np.exp(np.asarray(density.log_prob(everything), np.float64))
     n = 20_000
     codes = np.asarray(density.sample(jax.random.key(0), n)).reshape(n, 4) @ [27, 9, 3, 1]
@@ -177,7 +189,9 @@ def test_values_outside_the_levels_have_no_mass():
         density.log_prob(x)
 
 
-@pytest.mark.parametrize("options", [{"filters": 0}, {"dropout": 1.0}, {"levels": 1}, {"blocks": 0}])
+@pytest.mark.parametrize(
+    "options", [{"filters": 0}, {"dropout": 1.0}, {"levels": 1}, {"blocks": 0}]
+)
 def test_sizes_that_make_no_sense(options):
     with pytest.raises(ValueError, match="expected"):
         lj.PixelCNNConfig(**options)
@@ -228,7 +242,9 @@ def test_causality(options):
     """No gradient at all from the pixel itself or a later one, through biases and the U-nets; some from earlier."""
     density = small(**options)
     height, width, channels = density.event_shape
-    image = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (height, width, channels)), jnp.float32)
+    image = jnp.asarray(
+        np.random.default_rng(1).uniform(-1, 1, (height, width, channels)), jnp.float32
+    )
     found = depends_on(density.network, image)
     pixels = height * width
     later = np.arange(pixels)[None] >= np.arange(pixels)[:, None]
@@ -266,14 +282,16 @@ def test_causality_of_both_streams():
     assert all(sees(found, 8, *offset) for offset in [(0, -1), (-1, -1), (0, -2)])
 
 
-# Layers and initialisation
+# Layers and initialization
 
 
 def test_concat_elu():
     x = jnp.asarray([-3.0, -1e-6, 0.0, 2e-7, 5.0, -200.0, 200.0])
     expected = jax.nn.elu(jnp.concatenate([x, -x]))
     np.testing.assert_allclose(concat_elu(x), expected, rtol=1e-6)
-    ours, theirs = (jax.jacobian(f)(x) for f in (concat_elu, lambda x: jax.nn.elu(jnp.concatenate([x, -x]))))
+    ours, theirs = (
+        jax.jacobian(f)(x) for f in (concat_elu, lambda x: jax.nn.elu(jnp.concatenate([x, -x])))
+    )
     np.testing.assert_allclose(ours, theirs, rtol=1e-6)
 
 
@@ -288,32 +306,34 @@ def test_dropout():
 
 @pytest.mark.parametrize("grows", [False, True])
 def test_weight_norm(grows):
-    """The kernel has norm ``scale`` per output; initialisation standardises the output; folded weights agree."""
+    """The kernel has norm ``scale`` per output; initialization standardizes the output; folded weights agree."""
     options = {"crop": (0, 1)} if grows else {"padding": ((1, 0), (1, 1))}
-    layer = WeightNormConvolution(3, 5, kernel_size=(2, 3), initial_scale=0.1, rngs=rngs(), **options)
+    layer = WeightNormConvolution(
+        3, 5, kernel_size=(2, 3), initial_scale=0.1, rngs=rngs(), **options
+    )
     layer = perturbed(layer)
     norms = np.sqrt(np.square(layer.kernel()).sum((0, 1, 2)))
     np.testing.assert_allclose(norms, np.abs(layer.scale[...]), rtol=1e-5)
     x = jnp.asarray(np.random.default_rng(0).normal(2, 3, (4, 6, 6, 3)), jnp.float32)
-    new, y = layer.initialise(x)
+    new, y = layer.initialize(x)
     np.testing.assert_allclose(new(x), y, rtol=1e-3, atol=1e-5)
     np.testing.assert_allclose(y.mean((0, 1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(y.std((0, 1, 2)), 0.1, rtol=1e-3)
     np.testing.assert_allclose(fold_weights(new)(x), y, rtol=1e-3, atol=1e-5)
 
 
-def test_initialisation():
-    """Sequential, without a trace in the original; outputs of the last layer are standardised on the batch."""
+def test_initialization():
+    """Sequential, without a trace in the original; outputs of the last layer are standardized on the batch."""
     density = lj.build(lj.PixelCNNConfig(**SMALL | {"blocks": 2, "output_scale": 0.1}), key=0)
     x = images(density, 16)
     before = density.log_prob(x)
-    new = density.initialise(x, 1)
+    new = density.initialize(x, 1)
     np.testing.assert_array_equal(density.log_prob(x), before)
     outputs = np.asarray(jax.jit(new.network)(on_unit_scale(x, 17)))
     np.testing.assert_allclose(outputs.mean((0, 1, 2)), 0, atol=1e-4)
     np.testing.assert_allclose(outputs.std((0, 1, 2)), 0.1, rtol=1e-3)
-    np.testing.assert_array_equal(new.log_prob(x), density.initialise(x, 1).log_prob(x))
-    stacked = stack(density).initialise(x, 1)
+    np.testing.assert_array_equal(new.log_prob(x), density.initialize(x, 1).log_prob(x))
+    stacked = stack(density).initialize(x, 1)
     np.testing.assert_allclose(stacked.log_prob(x), new.log_prob(x), rtol=1e-4)
 
 
@@ -327,13 +347,15 @@ def test_bits_of_a_head_that_says_nothing():
 
 
 @pytest.mark.parametrize(("scale", "excess"), [(1.0, 0.40), (0.1, 0.00)])
-def test_bits_after_initialisation(scale, excess):
-    """Initialised and scored on the same patches with dropout: what the reference needs more than a silent head."""
+def test_bits_after_initialization(scale, excess):
+    """Initialized and scored on the same patches with dropout: what the reference needs more than a silent head."""
     density = lj.build(lj.PixelCNNConfig(filters=16, blocks=1, output_scale=scale), key=0)
     x = lj.load("photographs").examples[::23][:48]
     zeros = LogisticMixture.of(jnp.zeros((*x.shape[:3], 100)), 3, 10)
     silent = logistic_mixture_log_probs(jnp.asarray(x), zeros, 256).sum() / len(x)
-    bits = lj.bits_per_dim(float(density.initialise(x, 1).terms(x, key=2).log_prob.mean()), (32, 32, 3))
+    bits = lj.bits_per_dim(
+        float(density.initialize(x, 1).terms(x, key=2).log_prob.mean()), (32, 32, 3)
+    )
     assert abs(bits - lj.bits_per_dim(float(silent), (32, 32, 3)) - excess) < 0.1
 
 
@@ -379,7 +401,7 @@ def test_labels_matter():
         pytest.param({"event_shape": (5, 4, 2), "resolutions": 1}, marks=pytest.mark.slow),
         pytest.param({"event_shape": (6, 10, 1), "resolutions": 4}, marks=pytest.mark.slow),
     ],
-    ids=["one channel", "padded colour", "one resolution", "four resolutions"],
+    ids=["one channel", "padded color", "one resolution", "four resolutions"],
 )
 def test_three_samplers_draw_the_same_images(options):
     """In float64 all three, bit for bit; in float32 naive and fixed-point, bit for bit."""
@@ -391,7 +413,10 @@ def test_three_samplers_draw_the_same_images(options):
     with jax.enable_x64(True):
         double = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), small(**options))
         for key in keys:
-            a, b, c = (double.with_sampler(name).sample(key, 3) for name in ("naive", "cached", "fixed_point"))
+            a, b, c = (
+                double.with_sampler(name).sample(key, 3)
+                for name in ("naive", "cached", "fixed_point")
+            )
             np.testing.assert_array_equal(a, b)
             np.testing.assert_array_equal(a, c)
         assert len(np.unique(np.asarray(a))) > 3
@@ -408,7 +433,9 @@ def test_cached_outputs_in_float32(options):
         np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-5)
 
 
-def first_difference_is_a_tie(density: lj.PixelCNN, first: np.ndarray, second: np.ndarray, key) -> bool:
+def first_difference_is_a_tie(
+    density: lj.PixelCNN, first: np.ndarray, second: np.ndarray, key
+) -> bool:
     """Whether two images agree up to a draw within 1e-5 of a boundary between levels or components, or altogether."""
     different = np.flatnonzero((first != second).reshape(-1))
     if not len(different):
@@ -416,7 +443,9 @@ def first_difference_is_a_tie(density: lj.PixelCNN, first: np.ndarray, second: n
     _, width, channels = density.event_shape
     pixel = different[0] // channels
     i, j = divmod(pixel, width)
-    mixture = jax.tree.map(lambda leaf: np.asarray(leaf[i, j], np.float64), density.mixture(jnp.asarray(first)))
+    mixture = jax.tree.map(
+        lambda leaf: np.asarray(leaf[i, j], np.float64), density.mixture(jnp.asarray(first))
+    )
     gumbel, logistic = sampling.draw_noise(key, density.event_shape, density.mixtures)
     scores = np.sort(mixture.logits + np.asarray(gumbel[i, j], np.float64))
     if scores[-1] - scores[-2] < 1e-5:
@@ -426,7 +455,9 @@ def first_difference_is_a_tie(density: lj.PixelCNN, first: np.ndarray, second: n
     half = (density.levels - 1) / 2
     before = jnp.asarray(first[i, j] / half - 1)
     mean = np.asarray(mixture.mean(channel, before))[best]
-    value = (mean + np.exp(mixture.log_scales[channel, best]) * float(logistic[i, j, channel]) + 1) * half
+    value = (
+        mean + np.exp(mixture.log_scales[channel, best]) * float(logistic[i, j, channel]) + 1
+    ) * half
     return abs(value - np.floor(value) - 0.5) < 1e-5 * half
 
 
@@ -435,7 +466,9 @@ def test_cached_and_naive_images_in_float32(seed):
     """They agree up to the first draw that lies within rounding of another outcome."""
     density = small(seed=seed, event_shape=(6, 6, 3), levels=256)
     keys = lj.example_keys(seed, range(8))
-    naive, cached = (np.asarray(density.with_sampler(s).sample(seed, 8)) for s in ("naive", "cached"))
+    naive, cached = (
+        np.asarray(density.with_sampler(s).sample(seed, 8)) for s in ("naive", "cached")
+    )
     for i in range(8):
         assert first_difference_is_a_tie(density, naive[i], cached[i], keys[i])
     assert (naive == cached).mean() > 0.9
@@ -447,8 +480,13 @@ def test_temperature():
     cold = density.sample(0, 32, temperature=0.0)
     np.testing.assert_array_equal(cold, density.sample(9, 32, temperature=0.0))
     np.testing.assert_array_equal(cold[0], cold[1])
-    np.testing.assert_array_equal(cold, density.with_sampler("fixed_point").sample(0, 32, temperature=0.0))
-    spread = [float(np.std(np.asarray(density.sample(0, 32, temperature=t), float), axis=0).mean()) for t in (0.3, 1)]
+    np.testing.assert_array_equal(
+        cold, density.with_sampler("fixed_point").sample(0, 32, temperature=0.0)
+    )
+    spread = [
+        float(np.std(np.asarray(density.sample(0, 32, temperature=t), float), axis=0).mean())
+        for t in (0.3, 1)
+    ]
     assert spread[0] < spread[1]
 
 
@@ -467,7 +505,9 @@ def test_inpaint(sampler):
     other.reshape(3, -1)[:, known:] = 0
     np.testing.assert_array_equal(density.inpaint(other, known, key=key), drawn)
     np.testing.assert_array_equal(density.inpaint(x, 64, key=key), x)
-    again = density.inpaint(whole, known, key=key)  # a sample completed with its own noise is itself
+    again = density.inpaint(
+        whole, known, key=key
+    )  # a sample completed with its own noise is itself
     np.testing.assert_array_equal(again, whole)
     with pytest.raises(ValueError, match="known to be an integer of at least 0 and at most 64"):
         density.inpaint(x, 65, key=key)
@@ -499,10 +539,16 @@ def test_unknown_sampler():
 
 
 def test_training_lowers_the_loss(tmp_path):
-    """A few steps of a tiny model on digits, through ``fit`` with its initialisation, then back from disk."""
+    """A few steps of a tiny model on digits, through ``fit`` with its initialization, then back from disk."""
     model = lj.PixelCNNConfig(**FLAT | {"filters": 8, "dropout": 0.2, "output_scale": 0.1})
     experiment = lj.Experiment(
-        model=model, dataset="digits", batch_size=32, steps=40, log_every=10, ema_decay=0.9, validate_every=20
+        model=model,
+        dataset="digits",
+        batch_size=32,
+        steps=40,
+        log_every=10,
+        ema_decay=0.9,
+        validate_every=20,
     )
     train, validation = lj.load("digits"), lj.load("digits", split="validation")
     run = lj.fit(experiment, train, validation=validation, workdir=tmp_path / "run", key=0)
@@ -516,5 +562,7 @@ def test_export():
     """The program of ``log_prob`` needs no key, for any number of examples, here and on accelerators."""
     density = flat()
     x = images(density, 3)
-    program = jax.export.deserialize(bytearray(lj.export(density, platforms=["cpu", "cuda", "tpu"])))
+    program = jax.export.deserialize(
+        bytearray(lj.export(density, platforms=["cpu", "cuda", "tpu"]))
+    )
     np.testing.assert_allclose(program.call(x), density.log_prob(x), rtol=1e-5)

@@ -14,8 +14,8 @@ from flax import nnx
 
 import likejax as lj
 from likejax.experiment import from_json, to_json
-from likejax.train.optimiser import build_optimiser
-from likejax.train.state import take_apart
+from likejax.nn.state import split
+from likejax.train.optimizer import build_optimizer
 
 OFFICIAL = {
     "glow/cifar10": 44_603_604,
@@ -55,7 +55,14 @@ def glow_parameters(config) -> int:
         half = channels // 2
         outputs = channels if config.coupling == "affine" else half
         mixing = {"conv1x1": channels**2, "reverse": 0}[config.permutation]
-        network = 9 * (half + 1) * width + 2 * width + width**2 + 2 * width + 9 * (width + 1) * outputs + 2 * outputs
+        network = (
+            9 * (half + 1) * width
+            + 2 * width
+            + width**2
+            + 2 * width
+            + 9 * (width + 1) * outputs
+            + 2 * outputs
+        )
         total += config.depth * (2 * channels + mixing + network)
         if scale < config.scales - 1:
             total += 9 * (half + 1) * channels + 2 * channels
@@ -97,12 +104,19 @@ def image_ffjord_parameters(config) -> int:
     while config.multiscale and side >= 8:  # what is left has at least four positions in a row
         fields += [channels, 4 * channels]
         side, channels = side // 2, 2 * channels
-    return config.flows * sum(ffjord_parameters(config, each, strides) for each in [*fields, channels])
+    return config.flows * sum(
+        ffjord_parameters(config, each, strides) for each in [*fields, channels]
+    )
 
 
 def pixelcnn_parameters(config) -> int:
     """Weight-normalized layers: direction, scale and bias."""
-    filters, blocks, levels, channels = config.filters, config.blocks, config.resolutions, config.event_shape[-1]
+    filters, blocks, levels, channels = (
+        config.filters,
+        config.blocks,
+        config.resolutions,
+        config.event_shape[-1],
+    )
 
     def layer(taps: int, before: int, after: int) -> int:
         return taps * before * after + 2 * after
@@ -110,7 +124,9 @@ def pixelcnn_parameters(config) -> int:
     def block(taps: int, side: int) -> int:
         skip = layer(1, 2 * side, filters) if side else 0
         label = config.num_classes * 2 * filters
-        return layer(taps, 2 * filters, filters) + skip + layer(taps, 2 * filters, 2 * filters) + label
+        return (
+            layer(taps, 2 * filters, filters) + skip + layer(taps, 2 * filters, 2 * filters) + label
+        )
 
     total = sum(layer(taps, channels + 1, filters) for taps in (6, 3, 2))
     for taps, side in ((6, 0), (4, filters)):
@@ -129,20 +145,28 @@ def vae_parameters(config) -> int:
     def block(shape, row, aux) -> tuple[int, tuple[int, int, int]]:
         """Parameters, and the shape without the stride."""
         channels, kernel, _, gated = row
-        total = layer(kernel, shape[2], channels) + layer(kernel, channels, 2 * channels if gated else channels)
+        total = layer(kernel, shape[2], channels) + layer(
+            kernel, channels, 2 * channels if gated else channels
+        )
         if aux is not None and aux != (*shape[:2], channels):
             total += layer(1 if aux[:2] == shape[:2] else kernel, aux[2], channels)
         return total, (*shape[:2], channels)
 
     def moments(shape, features: int, dense: bool) -> int:
-        return layer(1, math.prod(shape), 2 * features) if dense else layer(3, shape[2], 2 * features)
+        return (
+            layer(1, math.prod(shape), 2 * features) if dense else layer(3, shape[2], 2 * features)
+        )
 
     stages = config.stages
     shape = (1, 1, math.prod(config.event_shape)) if config.flatten else config.event_shape
     data, aux, total, hidden, inferred = shape[2], None, 0, [], []
     for i, stage in enumerate(stages):
         top = i == len(stages) - 1
-        both = {"bottom_up": stage.latent, "top_down": 0, "bidirectional": stage.latent - stage.latent // 2}
+        both = {
+            "bottom_up": stage.latent,
+            "top_down": 0,
+            "bidirectional": stage.latent - stage.latent // 2,
+        }
         up = stage.latent if top else both[config.inference]
         for row in stage.blocks(gated=config.gated):
             count, shape = block(shape, row, aux)
@@ -190,7 +214,7 @@ COUNTS = {
 def test_parameter_counts(name):
     """Of every preset, without allocating one, by the count of its family; the official numbers where there are any."""
     density = nnx.eval_shape(lambda: lj.build(lj.preset(name).model, key=jax.random.key(0)))
-    structure, params, _ = take_apart(density)
+    structure, params, _ = split(density)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in params.values())
     if density.config.family != "vae":  # whose blocks all differ
         assert any(".block." in n for n in structure.names), "repeated blocks are not stacked"
@@ -200,34 +224,38 @@ def test_parameter_counts(name):
         assert count == OFFICIAL[name]
     if name in ("glow/mnist", "glow/fashion_mnist"):
         assert density.event_shape == (28, 28, 1)
-        assert (lj.preset(name).model.scales, lj.preset(name).model.depth, lj.preset(name).model.width) == (2, 32, 512)
+        assert (
+            lj.preset(name).model.scales,
+            lj.preset(name).model.depth,
+            lj.preset(name).model.width,
+        ) == (2, 32, 512)
 
 
 def test_one_channel_pixelcnn_of_the_reference():
     """The official sizes with one channel have 53,644,220 parameters."""
     config = lj.PixelCNNConfig(event_shape=(28, 28, 1))
     density = nnx.eval_shape(lambda: lj.build(config, key=jax.random.key(0)))
-    assert sum(math.prod(leaf.shape) for leaf in take_apart(density)[1].values()) == 53_644_220
+    assert sum(math.prod(leaf.shape) for leaf in split(density)[1].values()) == 53_644_220
 
 
 @pytest.mark.parametrize("name", lj.PRESETS)
 def test_records(name):
-    """A preset comes back from its JSON, and its optimiser can be built."""
+    """A preset comes back from its JSON, and its optimizer can be built."""
     experiment = lj.preset(name)
     assert from_json(to_json(experiment)) == experiment
-    build_optimiser(experiment.optimiser, experiment.steps)
+    build_optimizer(experiment.optimizer, experiment.steps)
 
 
 def test_pixelcnn_trains_as_the_reference():
     """Adam with epsilon inside the root, of the size that belongs to a mean loss in bits, and slow decay."""
     experiment = lj.preset("pixelcnn/cifar10")
-    optimiser = experiment.optimiser
-    assert (optimiser.b1, optimiser.b2, optimiser.eps) == (0.95, 0.9995, 0.0)
+    optimizer = experiment.optimizer
+    assert (optimizer.b1, optimizer.b2, optimizer.eps) == (0.95, 0.9995, 0.0)
     assert (experiment.batch_size, experiment.ema_decay, experiment.augment) == (128, 0.9995, ())
     nats = experiment.batch_size * 32 * 32 * 3 * math.log(2.0)  # the summed loss over ours
-    assert optimiser.eps_root * nats**2 == pytest.approx(1e-8)
+    assert optimizer.eps_root * nats**2 == pytest.approx(1e-8)
     gradient, rate = 3e-7, 1e-3
-    rule = build_optimiser(optimiser, experiment.steps)
+    rule = build_optimizer(optimizer, experiment.steps)
     with jax.enable_x64(True):
         update, _ = rule.update({"w": jnp.asarray(gradient)}, rule.init({"w": jnp.zeros(())}))
     theirs = -rate * gradient * nats / math.sqrt((gradient * nats) ** 2 + 1e-8)

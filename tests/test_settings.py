@@ -28,26 +28,48 @@ def test_every_field_refuses_what_it_does_not_allow(kind):
     hints = typing.get_type_hints(kind, include_extras=True)
     for field in dataclasses.fields(kind):
         for value in senseless(hints[field.name]):
-            with pytest.raises((TypeError, ValueError), match=rf"expected {kind.__name__}\.{field.name}.*got"):
+            with pytest.raises(
+                (TypeError, ValueError), match=rf"expected {kind.__name__}\.{field.name}.*got"
+            ):
                 dataclasses.replace(example, **{field.name: value})
 
 
 def test_the_walk_finds_the_configs():
     names = {kind.__name__ for kind in config_classes()}
-    assert {"GlowConfig", "VAEConfig", "StageConfig", "Solver", "Trace", "NLL", "ELBO", "Guard", "Experiment"} <= names
+    assert {
+        "GlowConfig",
+        "VAEConfig",
+        "StageConfig",
+        "Solver",
+        "Trace",
+        "NLL",
+        "ELBO",
+        "Guard",
+        "Experiment",
+    } <= names
 
 
 def test_every_frozen_config_of_numbers_and_words_checks_itself():
     """A frozen dataclass with defaults is a config: none is left out of the mechanism."""
     for module in modules():
         for kind in vars(module).values():
-            if not (isinstance(kind, type) and dataclasses.is_dataclass(kind) and kind.__module__ == module.__name__):
+            if not (
+                isinstance(kind, type)
+                and dataclasses.is_dataclass(kind)
+                and kind.__module__ == module.__name__
+            ):
                 continue
             fields = dataclasses.fields(kind)
             has_defaults = all(
-                f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING for f in fields
+                f.default is not dataclasses.MISSING or f.default_factory is not dataclasses.MISSING
+                for f in fields
             )
-            is_config = fields and has_defaults and kind.__dataclass_params__.frozen and kind.__name__[0] != "_"
+            is_config = (
+                fields
+                and has_defaults
+                and kind.__dataclass_params__.frozen
+                and kind.__name__[0] != "_"
+            )
             if is_config and kind is not Range:
                 assert issubclass(kind, Settings), f"{module.__name__}.{kind.__name__}"
 
@@ -65,7 +87,7 @@ def test_lists_and_numpy_scalars_are_taken():
     config = lj.GlowConfig(event_shape=[8, 8, 1], levels=np.int64(17), depth=np.uint8(2))  # type: ignore[arg-type]
     assert config == lj.GlowConfig(event_shape=(8, 8, 1), levels=17, depth=2)
     assert type(config.levels) is int
-    assert lj.Optimiser(learning_rate=np.float32(0.5)).learning_rate == 0.5
+    assert lj.Optimizer(learning_rate=np.float32(0.5)).learning_rate == 0.5
     assert lj.FFJORDConfig(hidden=np.array([4, 5])).hidden == (4, 5)  # type: ignore[arg-type]
 
 
@@ -78,7 +100,11 @@ def test_configs_are_copied_and_pickled():
 def test_arguments_are_checked_the_same_way():
     assert checked("draws", np.int64(3), Count) == 3
     assert checked("rate", None, float | None) is None
-    for value, hint, error in ((0, Count, ValueError), (1.0, Fraction, ValueError), ("a", Positive, TypeError)):
+    for value, hint, error in (
+        (0, Count, ValueError),
+        (1.0, Fraction, ValueError),
+        ("a", Positive, TypeError),
+    ):
         with pytest.raises(error, match="expected name to be"):
             checked("name", value, hint)
 
@@ -102,12 +128,18 @@ def _evaluated(annotation: typing.Any, function: typing.Any) -> typing.Any:
 def functions_that_take_words() -> set[tuple[str, str]]:
     """Public functions and methods with an argument of a fixed set of words, and the name of that argument."""
     rooms = (lj, lj.ood, lj.bijections, lj.data, likejax.reference)
-    things = [(name, value) for room in rooms for name, value in vars(room).items() if name[0] != "_"]
+    things = [
+        (name, value) for room in rooms for name, value in vars(room).items() if name[0] != "_"
+    ]
     functions = [(name, value) for name, value in things if inspect.isfunction(value)]
     for name, value in things:
         if isinstance(value, type) and not issubclass(value, Settings):
             methods = [(key, getattr(each, "__func__", each)) for key, each in vars(value).items()]
-            functions += [(f"{name}.{key}", each) for key, each in methods if key == "__init__" or key[0] != "_"]
+            functions += [
+                (f"{name}.{key}", each)
+                for key, each in methods
+                if key == "__init__" or key[0] != "_"
+            ]
     found = set()
     for name, function in functions:
         for argument, annotation in getattr(function, "__annotations__", {}).items():
@@ -120,10 +152,18 @@ VAE = DENSITIES["vae"].make()
 IMAGES = np.zeros((2, 4, 4, 1), np.uint8)
 DATA = lj.Dataset.from_array(IMAGES, levels=17)
 WRONG_WORDS = {
-    ("PixelCNN.__init__", "form"): lambda: lj.PixelCNN(None, (4, 4, 1), levels=4, mixtures=1, form="exakt"),
-    ("PixelCNN.with_sampler", "sampler"): lambda: DENSITIES["pixelcnn"].make().with_sampler("cache"),
-    ("VAE.run", "replacement"): lambda: VAE.run(IMAGES[0], VAE.draw_noise(jax.random.key(0)), replacement="mode"),
-    ("VAE.log_prob_above", "replacement"): lambda: VAE.log_prob_above(IMAGES, key=0, replacement="mode"),
+    ("PixelCNN.__init__", "form"): lambda: lj.PixelCNN(
+        None, (4, 4, 1), levels=4, mixtures=1, form="exakt"
+    ),
+    ("PixelCNN.with_sampler", "sampler"): lambda: (
+        DENSITIES["pixelcnn"].make().with_sampler("cache")
+    ),
+    ("VAE.run", "replacement"): lambda: VAE.run(
+        IMAGES[0], VAE.draw_noise(jax.random.key(0)), replacement="mode"
+    ),
+    ("VAE.log_prob_above", "replacement"): lambda: VAE.log_prob_above(
+        IMAGES, key=0, replacement="mode"
+    ),
     ("VAE.reconstruct", "replacement"): lambda: VAE.reconstruct(IMAGES, key=0, replacement="mode"),
     ("choose_k", "replacement"): lambda: lj.ood.choose_k(VAE, DATA, key=0, replacement="mode"),
     ("aupr", "positive"): lambda: lj.ood.aupr([0.0], [1.0], positive="in"),

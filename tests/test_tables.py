@@ -37,21 +37,25 @@ def test_power(tmp_path):
     rows = raw.copy()
     np.random.RandomState(42).shuffle(rows)
     time = rows[:, 7]
-    np.testing.assert_allclose(test[:, 5], (time[900:] - time[:900].mean()) / time[:900].std(), rtol=1e-4, atol=1e-5)
-    # undo the standardisation by two points of a column without knowing the noise: it is at most 0.01 in the voltage
+    np.testing.assert_allclose(
+        test[:, 5], (time[900:] - time[:900].mean()) / time[:900].std(), rtol=1e-4, atol=1e-5
+    )
+    # undo the standardization by two points of a column without knowing the noise: it is at most 0.01 in the voltage
     spread = rows[:900, 2].std()
     gap = np.abs((both[:, 1] - both[0, 1]) * spread - (rows[:900, 2] - rows[0, 2]))
     assert 1e-4 < gap.max() < 0.02
 
 
 def test_gas(tmp_path):
-    """Time and concentrations go, of two sensors alike one goes, and all rows standardise."""
+    """Time and concentrations go, of two sensors alike one goes, and all rows standardize."""
     rng = np.random.default_rng(0)
     sensors = rng.normal(size=(400, 16))
     sensors[:, 9] = sensors[:, 2] + 0.01 * rng.normal(size=400)
     rows = np.hstack([np.arange(400)[:, None], rng.random((400, 2)), sensors])
     (tmp_path / "gas").mkdir()
-    np.savetxt(tmp_path / "gas" / "ethylene_CO.txt", rows, header="Time (seconds), CO (ppm)", comments="")
+    np.savetxt(
+        tmp_path / "gas" / "ethylene_CO.txt", rows, header="Time (seconds), CO (ppm)", comments=""
+    )
     train, validation, test = parts("gas", tmp_path)
     assert [len(part) for part in (train, validation, test)] == [324, 36, 40]
     together = np.concatenate([train, validation, test])
@@ -91,9 +95,12 @@ def test_miniboone(tmp_path):
 
 
 def test_bsds300(tmp_path):
-    """As distributed, not standardised."""
+    """As distributed, not standardized."""
     rng = np.random.default_rng(0)
-    raw = {name: rng.normal(size=(n, 63)) for name, n in (("train", 30), ("validation", 5), ("test", 10))}
+    raw = {
+        name: rng.normal(size=(n, 63))
+        for name, n in (("train", 30), ("validation", 5), ("test", 10))
+    }
     (tmp_path / "bsds300").mkdir()
     with h5py.File(tmp_path / "bsds300" / "BSDS300.hdf5", "w") as file:
         for name, rows in raw.items():
@@ -106,7 +113,10 @@ def test_bsds300(tmp_path):
 
 def test_preprocessed_files_are_read_as_they_are(tmp_path):
     rng = np.random.default_rng(0)
-    raw = {name: rng.normal(size=(n, 6)) for name, n in (("train", 30), ("validation", 5), ("test", 10))}
+    raw = {
+        name: rng.normal(size=(n, 6))
+        for name, n in (("train", 30), ("validation", 5), ("test", 10))
+    }
     for name, rows in raw.items():
         write(tmp_path / "power", f"{name}.npy", rows)
     for got, wanted in zip(parts("power", tmp_path), raw.values(), strict=True):

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 
 import likejax as lj
-from likejax.train import storage_thread
-from likejax.train.storage_thread import StorageTimeoutError, ask
-from likejax.train.store import Store
+from likejax.storage import thread as storage_thread
+from likejax.storage.store import Store
+from likejax.storage.thread import StorageTimeoutError, ask
 from tests.registry import Laplace
 
 POINTS = lj.Dataset.from_array(np.random.default_rng(0).laplace(size=(80, 2)).astype(np.float32))
@@ -86,7 +86,9 @@ def test_under_a_running_event_loop(tmp_path):
     async def everything():
         assert train(tmp_path / "here")
         assert save(tmp_path / "saved")
-        return await asyncio.gather(*(asyncio.to_thread(train, tmp_path / f"there{i}") for i in range(2)))
+        return await asyncio.gather(
+            *(asyncio.to_thread(train, tmp_path / f"there{i}") for i in range(2))
+        )
 
     assert asyncio.run(everything()) == [True, True]
 
@@ -105,7 +107,9 @@ def test_two_threads_cannot_train_in_one_directory(tmp_path):
         first = pool.submit(lambda: lj.fit(EXPERIMENT, slow(), key=0, workdir=tmp_path))
         try:
             assert began.wait(60)
-            with pytest.raises(lj.CheckpointError, match="another process or thread is training in"):
+            with pytest.raises(
+                lj.CheckpointError, match="another process or thread is training in"
+            ):
                 lj.fit(EXPERIMENT, POINTS, key=0, workdir=tmp_path)
         finally:
             may_end.set()
@@ -122,11 +126,16 @@ def test_jobs_come_one_at_a_time_in_order_and_hand_over_errors():
         running.remove(number)
         return number
 
-    jobs = [ask(f"number {number} to be noted", lambda number=number: work(number)) for number in range(50)]
+    jobs = [
+        ask(f"number {number} to be noted", lambda number=number: work(number))
+        for number in range(50)
+    ]
     assert [job.result(patience=10.0) for job in jobs] == list(range(50)) == order
     with pytest.raises(ZeroDivisionError):
         ask("a mistake", lambda: 1 // 0).result(patience=10.0)
-    inside = ask("a job that asks for another", lambda: ask("another", lambda: 7).result(patience=10.0))
+    inside = ask(
+        "a job that asks for another", lambda: ask("another", lambda: 7).result(patience=10.0)
+    )
     assert inside.result(patience=10.0) == 7
 
 
@@ -137,10 +146,14 @@ def test_a_wait_has_a_limit_and_names_what_it_waits_for(tmp_path, monkeypatch):
     monkeypatch.setattr(storage_thread, "PATIENCE", 0.2)
     try:
         stuck = ask("a disk that does not answer", lambda: answers.wait(60))
-        with pytest.raises(StorageTimeoutError, match=r"for a disk that does not answer.*stands at .*wait"):
+        with pytest.raises(
+            StorageTimeoutError, match=r"for a disk that does not answer.*stands at .*wait"
+        ):
             stuck.result()
         store.save(3, {"x": {"a": np.zeros(2, np.float32)}}, {})
-        with pytest.raises(lj.CheckpointError, match=r"checkpoint of step 3 .*waited 0 seconds for the checkpoint"):
+        with pytest.raises(
+            lj.CheckpointError, match=r"checkpoint of step 3 .*waited 0 seconds for the checkpoint"
+        ):
             store.wait()
     finally:
         answers.set()

@@ -24,9 +24,16 @@ from likejax.train.log import MetricsFile, read_metrics
 from likejax.train.progress import Lines, Silence, Unfailing, progress
 from tests.registry import Laplace
 
-POINTS = lj.Dataset.from_array(np.random.default_rng(0).laplace(scale=3, size=(240, 2)).astype(np.float32))
+POINTS = lj.Dataset.from_array(
+    np.random.default_rng(0).laplace(scale=3, size=(240, 2)).astype(np.float32)
+)
 PLAIN = lj.Experiment(
-    model=Laplace(), optimiser=lj.Optimiser(learning_rate=0.05), batch_size=24, steps=6, log_every=2, checkpoint_every=3
+    model=Laplace(),
+    optimizer=lj.Optimizer(learning_rate=0.05),
+    batch_size=24,
+    steps=6,
+    log_every=2,
+    checkpoint_every=3,
 )
 
 
@@ -44,7 +51,9 @@ class Dice(lj.Density):
         return jax.nn.log_softmax(self.logits[...])[x].sum()
 
     def _sample(self, key, condition, temperature):
-        return jax.random.categorical(key, self.logits[...], shape=self.event_shape).astype(jnp.uint8)
+        return jax.random.categorical(key, self.logits[...], shape=self.event_shape).astype(
+            jnp.uint8
+        )
 
 
 def fit(workdir=None, train=POINTS, **settings) -> lj.Run:
@@ -60,7 +69,7 @@ def scale(run: lj.Run) -> np.ndarray:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_sheets_of_any_number_of_channels(channels):
-    """One and three channels are pictures; of others every channel is a grey plane beside those of its image."""
+    """One and three channels are pictures; of others every channel is a gray plane beside those of its image."""
     images = np.zeros((3, 4, 6, channels), np.uint8)
     images[1] = 1 + np.arange(channels)
     drawn = plot.sheet(images, levels=8, columns=8).axes[0].images[0].get_array()
@@ -72,7 +81,10 @@ def test_sheets_of_any_number_of_channels(channels):
         tiles = [(i // columns, i % columns) for i in range(3 * planes)]
         values = [int(drawn[1 + 5 * row, 1 + 7 * column]) for row, column in tiles]
         assert values == [0] * planes + [1 + i for i in range(planes)] + [0] * planes
-    with pytest.raises(ValueError, match=r"shape \(n, height, width, channels\) with n > 0 for a sheet, got \(0, 4, 6"):
+    with pytest.raises(
+        ValueError,
+        match=r"shape \(n, height, width, channels\) with n > 0 for a sheet, got \(0, 4, 6",
+    ):
         plot.sheet(images[:0])
 
 
@@ -88,7 +100,8 @@ def test_a_picture_that_cannot_be_drawn_ends_no_training(tmp_path, monkeypatch):
 
     monkeypatch.setattr(plot, "sheet", broken)
     with pytest.warns(
-        UserWarning, match="sheet of samples failed, training goes on without: RuntimeError: no fonts"
+        UserWarning,
+        match="sheet of samples failed, training goes on without: RuntimeError: no fonts",
     ) as told:
         again = fit(tmp_path / "broken", data, model=Dice(), samples_every=2, steps=4)
     assert len(told) == 1
@@ -123,7 +136,9 @@ def test_a_full_disk_at_a_log_line_is_a_warning(tmp_path, monkeypatch):
     log = MetricsFile(tmp_path, start=0)
     log.write({"step": 1, "loss": 1.0})
     disk.full = True
-    with pytest.warns(UserWarning, match=r"writing the log .*metrics.jsonl failed, training goes on.*No space") as told:
+    with pytest.warns(
+        UserWarning, match=r"writing the log .*metrics.jsonl failed, training goes on.*No space"
+    ) as told:
         log.write({"step": 2, "loss": 2.0})
     with warnings.catch_warnings():  # once is enough
         warnings.simplefilter("error")
@@ -141,7 +156,9 @@ def test_a_full_disk_at_a_log_line_leaves_the_checkpoints_intact(tmp_path, monke
     with pytest.warns(UserWarning, match="No space left"):
         run = fit(tmp_path)
     np.testing.assert_array_equal(scale(run), scale(fit()))
-    np.testing.assert_array_equal(lj.restore(tmp_path, density=Laplace()).log_scale[...], run.last.log_scale[...])
+    np.testing.assert_array_equal(
+        lj.restore(tmp_path, density=Laplace()).log_scale[...], run.last.log_scale[...]
+    )
 
 
 def test_tensorboard_that_fails_ends_no_training(tmp_path, monkeypatch):
@@ -151,7 +168,9 @@ def test_tensorboard_that_fails_ends_no_training(tmp_path, monkeypatch):
         raise OSError("the event file is gone")
 
     monkeypatch.setattr(SummaryWriter, "add_scalar", broken)
-    with pytest.warns(UserWarning, match="TensorBoard events failed, training goes on without") as told:
+    with pytest.warns(
+        UserWarning, match="TensorBoard events failed, training goes on without"
+    ) as told:
         assert fit(tmp_path, tensorboard=True).steps == 6
     assert len(told) == 1
 
@@ -209,7 +228,10 @@ def test_a_record_that_cannot_be_written_is_a_checkpoint_error(tmp_path, monkeyp
     with monkeypatch.context() as disk:
         disk.setattr(Path, "write_text", full)
         with (
-            pytest.raises(lj.CheckpointError, match=r"could not write .*experiment.json: No space left on device"),
+            pytest.raises(
+                lj.CheckpointError,
+                match=r"could not write .*experiment.json: No space left on device",
+            ),
             warnings.catch_warnings(),
         ):
             fit(tmp_path / "run", steps=8)
@@ -235,14 +257,18 @@ def interrupted_after(steps: int):
 
 @pytest.fixture
 def default_handler():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell's background jobs ignore it
     yield
     signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.usefixtures("default_handler")
 def test_ctrl_c_without_a_workdir_returns_what_is_trained(capfd):
-    with pytest.warns(UserWarning, match=r"interrupted after step \d+ of 2000: fit returns the run as it stands"):
+    with pytest.warns(
+        UserWarning, match=r"interrupted after step \d+ of 2000: fit returns the run as it stands"
+    ):
         run = fit(train=interrupted_after(5), steps=2000)
     assert run.interrupted
     assert 1 <= run.steps < 2000
@@ -258,6 +284,8 @@ def test_ctrl_c_without_a_workdir_returns_what_is_trained(capfd):
 def test_ctrl_c_with_a_workdir_saves_and_raises(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, train=interrupted_after(5), steps=2000)
-    saved = max(int(place.name) for place in (tmp_path / "last").iterdir() if place.name.isdecimal())
+    saved = max(
+        int(place.name) for place in (tmp_path / "last").iterdir() if place.name.isdecimal()
+    )
     assert 1 <= saved < 2000
     assert json.loads((tmp_path / "experiment.json").read_text())["steps"] == 2000

@@ -12,19 +12,21 @@ import numpy as np
 import pytest
 
 import likejax as lj
-from likejax.train.optimiser import rate_that_jumps, schedule
+from likejax.train.optimizer import rate_that_jumps, schedule
 from likejax.train.selection import Validation
 from tests.registry import Laplace
 
 RNG = np.random.default_rng(0)
 TRAIN = lj.Dataset.from_array(RNG.laplace(scale=3, size=(240, 2)).astype(np.float32))
 EASY, HARD = (
-    lj.Dataset.from_array(RNG.laplace(scale=scale, size=(60, 2)).astype(np.float32), split="validation", name=name)
+    lj.Dataset.from_array(
+        RNG.laplace(scale=scale, size=(60, 2)).astype(np.float32), split="validation", name=name
+    )
     for name, scale in (("easy", 0.3), ("hard", 3.0))
 )
 PLAIN = lj.Experiment(
     model=Laplace(),
-    optimiser=lj.Optimiser(learning_rate=0.05),
+    optimizer=lj.Optimizer(learning_rate=0.05),
     batch_size=24,
     steps=10,
     log_every=5,
@@ -35,11 +37,15 @@ PLAIN = lj.Experiment(
 
 
 def fit(validation=None, workdir=None, **settings) -> lj.Run:
-    return lj.fit(dataclasses.replace(PLAIN, **settings), TRAIN, validation=validation, workdir=workdir, key=0)
+    return lj.fit(
+        dataclasses.replace(PLAIN, **settings), TRAIN, validation=validation, workdir=workdir, key=0
+    )
 
 
 def losses(run: lj.Run) -> dict[int, float]:
-    return {record["step"]: record["validation"] for record in run.history if "validation" in record}
+    return {
+        record["step"]: record["validation"] for record in run.history if "validation" in record
+    }
 
 
 # --- the rows
@@ -48,7 +54,9 @@ def losses(run: lj.Run) -> dict[int, float]:
 def test_rows_are_drawn_from_data_sorted_by_class():
     """Ten classes in order, 100 rows each: a hundred drawn rows have all of them, by the key and in order."""
     labels = np.repeat(np.arange(10), 100)
-    data = lj.Dataset.from_array(RNG.normal(size=(1000, 2)).astype(np.float32), labels=labels, split="validation")
+    data = lj.Dataset.from_array(
+        RNG.normal(size=(1000, 2)).astype(np.float32), labels=labels, split="validation"
+    )
     chosen = Validation(data, 100, jax.random.key(3)).examples
     assert np.array_equal(np.unique(chosen.labels), np.arange(10))
     again, other = (Validation(data, 100, jax.random.key(seed)).examples for seed in (3, 4))
@@ -67,15 +75,21 @@ def test_the_validation_loss_is_that_of_the_drawn_rows():
     np.testing.assert_allclose(losses(run)[5], -lj.evaluate(run.last, rows).mean, rtol=1e-6)
     assert run.validated_on is not None
     assert run.validated_on.startswith("20 of 60 rows of hard validation (")
-    assert fit(EASY, steps=5).validated_on == f"all 60 rows of easy validation ({EASY.fingerprint()})"
+    assert (
+        fit(EASY, steps=5).validated_on == f"all 60 rows of easy validation ({EASY.fingerprint()})"
+    )
     assert fit(steps=5).validated_on is None
 
 
 def test_weights_of_validation_rows_count():
     weights = np.arange(60) % 3 + 1.0
     weighted = lj.Dataset.from_array(HARD.examples, weights=weights, split="validation")
-    repeated = lj.Dataset.from_array(np.repeat(HARD.examples, np.arange(60) % 3 + 1, axis=0), split="validation")
-    np.testing.assert_allclose(losses(fit(weighted, steps=5))[5], losses(fit(repeated, steps=5))[5], rtol=1e-6)
+    repeated = lj.Dataset.from_array(
+        np.repeat(HARD.examples, np.arange(60) % 3 + 1, axis=0), split="validation"
+    )
+    np.testing.assert_allclose(
+        losses(fit(weighted, steps=5))[5], losses(fit(repeated, steps=5))[5], rtol=1e-6
+    )
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
@@ -102,13 +116,17 @@ def test_a_best_on_other_rows_does_not_count(tmp_path):
     first = fit(EASY, workdir=tmp_path, early_stopping=3)
     assert first.best_step == 5
     assert first.validation is not None
-    with pytest.warns(UserWarning, match=r"easy validation \(.*validates on all 60 rows of hard.*begin anew"):
+    with pytest.warns(
+        UserWarning, match=r"easy validation \(.*validates on all 60 rows of hard.*begin anew"
+    ):
         second = fit(HARD, workdir=tmp_path, early_stopping=3, steps=20)
     assert second.steps == 20
     assert second.validation == min(loss for step, loss in losses(second).items() if step > 10)
     assert second.validation > first.validation
     assert "hard" in str(second.validated_on)
-    assert np.array_equal(lj.restore(tmp_path, density=Laplace()).log_scale[...], second.density.log_scale[...])
+    assert np.array_equal(
+        lj.restore(tmp_path, density=Laplace()).log_scale[...], second.density.log_scale[...]
+    )
     with warnings.catch_warnings():  # the same rows as the time before
         warnings.simplefilter("error")
         third = fit(HARD, workdir=tmp_path, early_stopping=3, steps=25)
@@ -117,13 +135,17 @@ def test_a_best_on_other_rows_does_not_count(tmp_path):
 
 def test_another_number_of_rows_does_not_compare(tmp_path):
     fit(HARD, workdir=tmp_path, validation_examples=20)
-    with pytest.warns(UserWarning, match=r"20 of 60 rows of hard .*validates on 30 of 60 rows .*begin anew"):
+    with pytest.warns(
+        UserWarning, match=r"20 of 60 rows of hard .*validates on 30 of 60 rows .*begin anew"
+    ):
         fit(HARD, workdir=tmp_path, validation_examples=30, steps=15)
 
 
 def test_without_validation_the_stored_best_stays_and_says_what_it_was_measured_on(tmp_path):
     first = fit(EASY, workdir=tmp_path)
-    with pytest.warns(UserWarning, match=f"no validation set: the best weights .* those of step {first.best_step}"):
+    with pytest.warns(
+        UserWarning, match=f"no validation set: the best weights .* those of step {first.best_step}"
+    ):
         second = fit(None, workdir=tmp_path, steps=15)
     assert (second.best_step, second.validation) == (first.best_step, first.validation)
     assert second.validated_on == first.validated_on
@@ -135,7 +157,11 @@ def test_a_finished_run_keeps_its_best_and_says_so(tmp_path):
     first = fit(EASY, workdir=tmp_path)
     with pytest.warns(UserWarning, match="No step is left to train, so the old best stays"):
         again = fit(HARD, workdir=tmp_path)
-    assert (again.best_step, again.validation, again.validated_on) == (5, first.validation, first.validated_on)
+    assert (again.best_step, again.validation, again.validated_on) == (
+        5,
+        first.validation,
+        first.validated_on,
+    )
 
 
 def test_a_run_of_a_version_that_kept_no_rows_is_resumed(tmp_path, monkeypatch):
@@ -163,7 +189,9 @@ def test_a_run_of_a_version_that_kept_no_rows_is_resumed(tmp_path, monkeypatch):
 def test_fewer_steps_than_done_are_said_and_change_nothing(tmp_path):
     fit(workdir=tmp_path)
     before = (tmp_path / "experiment.json").read_text()
-    with pytest.warns(UserWarning, match="has done 10 steps, and 6 are asked for: nothing is trained"):
+    with pytest.warns(
+        UserWarning, match="has done 10 steps, and 6 are asked for: nothing is trained"
+    ):
         run = fit(workdir=tmp_path, steps=6)
     assert run.steps == 10
     assert (tmp_path / "experiment.json").read_text() == before
@@ -179,34 +207,42 @@ def test_a_refused_call_leaves_the_record_as_it_is(tmp_path):
 
 def test_a_rate_that_jumps_back_up_is_said(tmp_path):
     """A cosine that has reached 0 after 10 steps stands at half its peak when the run is to have 20."""
-    cosine = lj.Optimiser(learning_rate=0.05, decay="cosine")
-    fit(workdir=tmp_path, optimiser=cosine)
+    cosine = lj.Optimizer(learning_rate=0.05, decay="cosine")
+    fit(workdir=tmp_path, optimizer=cosine)
     rate = float(schedule(cosine, 20)(10))
-    text = (
-        rf"planned for 10 steps and goes on to 20: the cosine decay .* stood at 0 after step 10, goes on at {rate:.3g}"
-    )
+    text = rf"planned for 10 steps and goes on to 20: the cosine decay .* stood at 0 after step 10, goes on at {rate:.3g}"
     with pytest.warns(UserWarning, match=text):
-        fit(workdir=tmp_path, optimiser=cosine, steps=20)
+        fit(workdir=tmp_path, optimizer=cosine, steps=20)
     assert rate_that_jumps(cosine, planned=1000, steps=1001, done=3) is None
-    assert rate_that_jumps(lj.Optimiser(decay="constant"), planned=10, steps=1000, done=10) is None
-    assert rate_that_jumps(lj.Optimiser(decay="exponential"), planned=10, steps=1000, done=10) is None
-    before, now = rate_that_jumps(lj.Optimiser(learning_rate=1.0, decay="linear"), planned=10, steps=40, done=10) or ()
+    assert rate_that_jumps(lj.Optimizer(decay="constant"), planned=10, steps=1000, done=10) is None
+    assert (
+        rate_that_jumps(lj.Optimizer(decay="exponential"), planned=10, steps=1000, done=10) is None
+    )
+    before, now = (
+        rate_that_jumps(
+            lj.Optimizer(learning_rate=1.0, decay="linear"), planned=10, steps=40, done=10
+        )
+        or ()
+    )
     np.testing.assert_allclose((before, now), (0, 0.75), atol=1e-6)
 
 
 def test_a_setting_that_differs_is_named(tmp_path):
     fit(workdir=tmp_path)
-    text = r"other settings: optimiser\.learning_rate: 0\.05 in the run, 0\.01 now\. Resume"
+    text = r"other settings: optimizer\.learning_rate: 0\.05 in the run, 0\.01 now\. Resume"
     with pytest.raises(lj.CheckpointError, match=text):
-        fit(workdir=tmp_path, optimiser=lj.Optimiser(learning_rate=0.01))
-    with pytest.raises(lj.CheckpointError, match=r"settings: objective\.name: 'NLL' in the run, 'ELBO' now\. Re"):
+        fit(workdir=tmp_path, optimizer=lj.Optimizer(learning_rate=0.01))
+    with pytest.raises(
+        lj.CheckpointError, match=r"settings: objective\.name: 'NLL' in the run, 'ELBO' now\. Re"
+    ):
         fit(workdir=tmp_path, objective=lj.ELBO())
 
 
 def test_a_run_begun_with_a_hash_of_the_examples_alone_is_resumed(tmp_path, monkeypatch):
     """Versions before 0.6 did not hash labels and weights: their hash is accepted too, and no other."""
     weighted, unweighted, otherwise = (
-        lj.Dataset.from_array(TRAIN.examples, weights=weights) for weights in (np.ones(240), None, np.arange(240) + 1.0)
+        lj.Dataset.from_array(TRAIN.examples, weights=weights)
+        for weights in (np.ones(240), None, np.arange(240) + 1.0)
     )
     assert weighted.fingerprint() != weighted.examples_fingerprint() == unweighted.fingerprint()
     with monkeypatch.context() as older:

@@ -20,7 +20,12 @@ POINTS = RNG.laplace(scale=3, size=(240, 2)).astype(np.float32)
 IMAGES = RNG.integers(0, 4, (40, 4, 4, 1)).astype(np.uint8)
 GLOW = lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4)
 PLAIN = lj.Experiment(
-    model=Laplace(), optimiser=lj.Optimiser(learning_rate=0.05), batch_size=24, steps=10, log_every=1, ema_decay=0.0
+    model=Laplace(),
+    optimizer=lj.Optimizer(learning_rate=0.05),
+    batch_size=24,
+    steps=10,
+    log_every=1,
+    ema_decay=0.0,
 )
 STAGE = lj.StageConfig(channels=(4,), strides=(1,), latent=2)
 POINT_MODEL = lj.VectorGlowConfig(dimensions=2, depth=1, width=4)
@@ -52,26 +57,73 @@ def fit(train: Any, **settings: Any) -> lj.Run:
 # --- options that cannot be used
 
 
-LABELLED = images(labels=np.arange(40) % 5)
+LABELED = images(labels=np.arange(40) % 5)
 CONDITIONAL = dataclasses.replace(GLOW, num_classes=3)
 REFUSED: list[tuple[dict[str, Any], Any, type[Exception], str]] = [
-    ({"model": GLOW, "objective": lj.NLL(class_weight=0.1)}, images(), ValueError, r"NLL.class_weight=0 for \w+.*0\.1"),
-    ({"model": GLOW, "objective": lj.NLL(kinetic_weight=0.1)}, images(), ValueError, r"continuous flows \(FFJORD\)"),
-    ({"model": GLOW, "objective": lj.NLL(jacobian_weight=1.0)}, images(), ValueError, "no part jacobian_norm"),
-    ({"model": GLOW, "objective": lj.ELBO()}, images(), TypeError, "expected a VAE for the ELBO objective.*use NLL"),
-    ({"model": POINT_MODEL, "augment": ("flip",)}, POINTS, ValueError, "integer images to augment by flip"),
-    ({"model": GLOW, "samples_every": 5}, images(), ValueError, "expected a workdir for samples_every=5"),
-    ({"model": GLOW, "tensorboard": True}, images(), ValueError, "expected a workdir for tensorboard=True"),
-    ({"model": POINT_MODEL, "early_stopping": 3}, POINTS, ValueError, "validation set for early_stopping=3"),
-    ({"model": CONDITIONAL}, LABELLED, ValueError, r"dataset 'array', train: .*0\.\.2"),
-    ({"model": CONDITIONAL}, images(), ValueError, "expected a labelled dataset"),
-    ({"model": "glow"}, images(), TypeError, "expected Experiment.model to be a config .* or a Density, got 'glow'"),
+    (
+        {"model": GLOW, "objective": lj.NLL(class_weight=0.1)},
+        images(),
+        ValueError,
+        r"NLL.class_weight=0 for \w+.*0\.1",
+    ),
+    (
+        {"model": GLOW, "objective": lj.NLL(kinetic_weight=0.1)},
+        images(),
+        ValueError,
+        r"continuous flows \(FFJORD\)",
+    ),
+    (
+        {"model": GLOW, "objective": lj.NLL(jacobian_weight=1.0)},
+        images(),
+        ValueError,
+        "no part jacobian_norm",
+    ),
+    (
+        {"model": GLOW, "objective": lj.ELBO()},
+        images(),
+        TypeError,
+        "expected a VAE for the ELBO objective.*use NLL",
+    ),
+    (
+        {"model": POINT_MODEL, "augment": ("flip",)},
+        POINTS,
+        ValueError,
+        "integer images to augment by flip",
+    ),
+    (
+        {"model": GLOW, "samples_every": 5},
+        images(),
+        ValueError,
+        "expected a workdir for samples_every=5",
+    ),
+    (
+        {"model": GLOW, "tensorboard": True},
+        images(),
+        ValueError,
+        "expected a workdir for tensorboard=True",
+    ),
+    (
+        {"model": POINT_MODEL, "early_stopping": 3},
+        POINTS,
+        ValueError,
+        "validation set for early_stopping=3",
+    ),
+    ({"model": CONDITIONAL}, LABELED, ValueError, r"dataset 'array', train: .*0\.\.2"),
+    ({"model": CONDITIONAL}, images(), ValueError, "expected a labeled dataset"),
+    (
+        {"model": "glow"},
+        images(),
+        TypeError,
+        "expected Experiment.model to be a config .* or a Density, got 'glow'",
+    ),
     ({"model": lj.GlowConfig}, images(), TypeError, "expected Experiment.model to be a config"),
 ]
 
 
 @pytest.mark.usefixtures("nothing_is_built")
-@pytest.mark.parametrize(("settings", "train", "kind", "text"), REFUSED, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(
+    ("settings", "train", "kind", "text"), REFUSED, ids=lambda value: str(value)[:40]
+)
 def test_what_a_model_cannot_use_is_refused_at_the_start(settings, train, kind, text):
     with pytest.raises(kind, match=text):
         lj.fit(dataclasses.replace(PLAIN, **settings), train, key=0)
@@ -80,7 +132,12 @@ def test_what_a_model_cannot_use_is_refused_at_the_start(settings, train, kind, 
 @pytest.mark.usefixtures("nothing_is_built")
 def test_points_have_no_sheets(tmp_path):
     with pytest.raises(ValueError, match="expected images for sheets of samples"):
-        lj.fit(dataclasses.replace(PLAIN, model=POINT_MODEL, samples_every=5), POINTS, key=0, workdir=tmp_path)
+        lj.fit(
+            dataclasses.replace(PLAIN, model=POINT_MODEL, samples_every=5),
+            POINTS,
+            key=0,
+            workdir=tmp_path,
+        )
 
 
 @pytest.mark.usefixtures("nothing_is_built")
@@ -91,25 +148,29 @@ def test_arrays_are_compared_with_the_validation_rows():
 
 def test_initialization_sees_the_whole_table():
     """A column may be constant in a few hundred rows; images are taken by the hundred."""
-    assert PLAIN.rows_to_initialise((3,)) == 100_000
-    assert PLAIN.rows_to_initialise((8, 8, 1)) == 256
-    assert dataclasses.replace(PLAIN, initialise_with=7).rows_to_initialise((3,)) == 7
+    assert PLAIN.rows_to_initialize((3,)) == 100_000
+    assert PLAIN.rows_to_initialize((8, 8, 1)) == 256
+    assert dataclasses.replace(PLAIN, initialize_with=7).rows_to_initialize((3,)) == 7
 
 
 @pytest.mark.usefixtures("nothing_is_built")
 def test_labels_of_the_validation_part_are_checked_too():
     train = images(20, labels=np.arange(20) % 3)
-    valid = lj.Dataset.from_array(IMAGES[20:], levels=4, labels=np.arange(20) % 4, split="validation")
+    valid = lj.Dataset.from_array(
+        IMAGES[20:], levels=4, labels=np.arange(20) % 4, split="validation"
+    )
     with pytest.raises(ValueError, match=r"dataset 'array', validation: .*0\.\.2"):
         lj.fit(dataclasses.replace(PLAIN, model=CONDITIONAL), train, validation=valid, key=0)
 
 
 @pytest.mark.usefixtures("nothing_is_built")
-def test_binary_images_are_not_binarised_again():
+def test_binary_images_are_not_binarized_again():
     binary = lj.Dataset.from_array(IMAGES // 2, levels=2)
     vae = lj.VAEConfig(event_shape=(4, 4, 1), stages=(STAGE,))
-    with pytest.raises(ValueError, match=r"2 levels already: leave binarise out of Experiment\.augment"):
-        lj.fit(dataclasses.replace(PLAIN, model=vae, augment=("binarise",)), binary, key=0)
+    with pytest.raises(
+        ValueError, match=r"2 levels already: leave binarize out of Experiment\.augment"
+    ):
+        lj.fit(dataclasses.replace(PLAIN, model=vae, augment=("binarize",)), binary, key=0)
 
 
 @pytest.mark.usefixtures("nothing_is_built")
@@ -120,7 +181,9 @@ def test_integer_tables_are_not_shifted():
 
 
 @pytest.mark.usefixtures("nothing_is_built")
-@pytest.mark.parametrize("given", ["vector_glow/moons", POINT_MODEL, Laplace()], ids=lambda value: type(value).__name__)
+@pytest.mark.parametrize(
+    "given", ["vector_glow/moons", POINT_MODEL, Laplace()], ids=lambda value: type(value).__name__
+)
 def test_what_is_no_experiment(given):
     with pytest.raises(Exception, match=r"expected an Experiment to fit, got|Type-check error"):
         lj.fit(given, POINTS, key=0)
@@ -150,11 +213,20 @@ def test_densities_that_cannot_be_trained():
 def test_plain_arrays(kind):
     dataset = lj.Dataset.from_array(POINTS)
     valid = lj.Dataset.from_array(POINTS[:20] + 1, split="validation")
-    expected = lj.fit(dataclasses.replace(PLAIN, validate_every=5), dataset, validation=valid, key=0)
-    found = lj.fit(dataclasses.replace(PLAIN, validate_every=5), kind(POINTS), validation=kind(POINTS[:20] + 1), key=0)
+    expected = lj.fit(
+        dataclasses.replace(PLAIN, validate_every=5), dataset, validation=valid, key=0
+    )
+    found = lj.fit(
+        dataclasses.replace(PLAIN, validate_every=5),
+        kind(POINTS),
+        validation=kind(POINTS[:20] + 1),
+        key=0,
+    )
     np.testing.assert_array_equal(scale(found), scale(expected))
     assert found.validation == expected.validation
-    with pytest.raises(TypeError, match=r"validation to be a Dataset or an array, got list|Type-check error"):
+    with pytest.raises(
+        TypeError, match=r"validation to be a Dataset or an array, got list|Type-check error"
+    ):
         lj.fit(PLAIN, POINTS, validation=[POINTS], key=0)
 
 
@@ -169,15 +241,17 @@ def test_items_of_any_size_give_batches_of_one_size():
 
 def test_initialization_sees_as_many_rows_as_it_asks_for():
     """Items of one row: a mean and a deviation of one row would be no start; iterators get their rows back."""
-    experiment = dataclasses.replace(PLAIN, model=POINT_MODEL, initialise_with=64)
+    experiment = dataclasses.replace(PLAIN, model=POINT_MODEL, initialize_with=64)
     rows = [row[None] for row in POINTS]
     for train in (rows, iter(rows)):
         source = Source(experiment, train)
         np.testing.assert_array_equal(source.examples.examples, POINTS[:64])
-        batch = next(source.batches(lj.train.loop.Position(0, 0, 0), labelled=False, num_classes=None))
+        batch = next(
+            source.batches(lj.train.loop.Position(0, 0, 0), labeled=False, num_classes=None)
+        )
         np.testing.assert_array_equal(batch.x, POINTS[:24])
     assert len(Source(PLAIN, rows).examples) == 1  # a ready density needs none of them
-    assert len(Source(dataclasses.replace(experiment, initialise_with=999), rows).examples) == 240
+    assert len(Source(dataclasses.replace(experiment, initialize_with=999), rows).examples) == 240
     few = lj.fit(dataclasses.replace(experiment, steps=2), rows, key=0)
     assert np.isfinite(few.history[0]["loss"])
 
@@ -196,7 +270,9 @@ def test_items_with_weights():
     by_hand = np.average(np.asarray(Laplace().log_prob(POINTS)), weights=weights)
     np.testing.assert_allclose(first, by_hand, rtol=1e-5)
     assert abs(first - unweighted.history[0]["log_prob"]) > 1e-3
-    with pytest.raises(ValueError, match=r"keys x, labels and weights .*got 'wieghts'; did you mean 'weights'"):
+    with pytest.raises(
+        ValueError, match=r"keys x, labels and weights .*got 'wieghts'; did you mean 'weights'"
+    ):
         fit([{"x": POINTS, "wieghts": weights}])
     with pytest.raises(ValueError, match="expected the key x in every item"):
         fit([{"labels": np.zeros(3, int)}])
@@ -207,13 +283,19 @@ def test_items_with_weights():
 def test_labels_of_later_items_are_checked():
     first = (IMAGES[:6], np.array([0, 1, 2, 0, 1, 2]))
     later = (IMAGES[6:12], np.array([0, 1, 2, 3, 1, 2]))
-    experiment = dataclasses.replace(PLAIN, model=CONDITIONAL, batch_size=6, initialise_with=6, steps=3)
-    with pytest.raises(ValueError, match=r"labels 0\.\.2 for a model of 3 classes, got 0\.\.3 from the iterable"):
+    experiment = dataclasses.replace(
+        PLAIN, model=CONDITIONAL, batch_size=6, initialize_with=6, steps=3
+    )
+    with pytest.raises(
+        ValueError, match=r"labels 0\.\.2 for a model of 3 classes, got 0\.\.3 from the iterable"
+    ):
         lj.fit(experiment, [first, later], key=0)
 
 
 def test_single_examples_as_items_are_explained():
-    with pytest.raises(ValueError, match=r"got one example of shape \(4, 4, 1\): give x\[None\] for each"):
+    with pytest.raises(
+        ValueError, match=r"got one example of shape \(4, 4, 1\): give x\[None\] for each"
+    ):
         fit(list(IMAGES), model=GLOW)
 
 
@@ -221,7 +303,11 @@ def test_a_gaussian_vae_trains_from_an_iterable():
     """Its ``levels=0`` means continuous data, not data of no level."""
     model = lj.VAEConfig(event_shape=(4, 4, 1), levels=0, likelihood="gaussian", stages=(STAGE,))
     x = RNG.normal(size=(12, 4, 4, 1)).astype(np.float32)
-    run = lj.fit(lj.Experiment(model=model, objective=lj.ELBO(), batch_size=6, steps=1, log_every=1), [x], key=0)
+    run = lj.fit(
+        lj.Experiment(model=model, objective=lj.ELBO(), batch_size=6, steps=1, log_every=1),
+        [x],
+        key=0,
+    )
     assert np.isfinite(run.history[0]["loss"])
 
 
@@ -263,7 +349,9 @@ def test_a_ready_density_is_another_model(tmp_path):
 @pytest.mark.usefixtures("nothing_is_built")
 @pytest.mark.parametrize("levels", [2, 8])
 def test_levels_of_an_experiment_are_those_of_its_model(levels):
-    with pytest.raises(ValueError, match=rf"Experiment\.levels={levels} levels, got one of levels=4"):
+    with pytest.raises(
+        ValueError, match=rf"Experiment\.levels={levels} levels, got one of levels=4"
+    ):
         lj.fit(dataclasses.replace(PLAIN, model=GLOW, levels=levels), images(), key=0)
 
 
@@ -271,4 +359,9 @@ def test_levels_of_an_experiment_are_those_of_its_model(levels):
 def test_copies_of_another_type_are_copies():
     rows = POINTS
     with pytest.raises(ValueError, match="share no examples"):
-        lj.fit(dataclasses.replace(PLAIN, model=POINT_MODEL), rows, validation=rows[:9].astype(np.float64), key=0)
+        lj.fit(
+            dataclasses.replace(PLAIN, model=POINT_MODEL),
+            rows,
+            validation=rows[:9].astype(np.float64),
+            key=0,
+        )

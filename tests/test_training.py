@@ -16,24 +16,25 @@ import pytest
 
 import likejax as lj
 from likejax.experiment import from_json, to_json
-from likejax.nn.depth import for_backend, stack
+from likejax.nn.repeat import for_backend, stack
+from likejax.nn.state import merge, split
+from likejax.storage.store import Store
 from likejax.train import guard
 from likejax.train.checkpoint import density_items
-from likejax.train.optimiser import build_optimiser, schedule
-from likejax.train.state import TrainState, in_form, put_together, take_apart
-from likejax.train.store import Store
+from likejax.train.optimizer import build_optimizer, schedule
+from likejax.train.state import TrainState, in_form
 from tests.registry import Laplace
 
 TINY = lj.Experiment(
     model=lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=2, width=8),
     dataset="digits",
-    optimiser=lj.Optimiser(learning_rate=2e-3, warmup_steps=3, decay="cosine", clip_norm=10.0),
+    optimizer=lj.Optimizer(learning_rate=2e-3, warmup_steps=3, decay="cosine", clip_norm=10.0),
     batch_size=16,
     steps=12,
     validate_every=4,
     checkpoint_every=4,
     log_every=2,
-    initialise_with=64,
+    initialize_with=64,
     validation_examples=40,
 )
 TRAIN, VALID = lj.load("digits"), lj.load("digits", split="validation")
@@ -70,7 +71,9 @@ def test_the_best_on_validation_is_returned_and_restored(finished):
 
 
 def test_files_of_a_run(finished):
-    lines = [json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()]
+    lines = [
+        json.loads(line) for line in (finished.workdir / "metrics.jsonl").read_text().splitlines()
+    ]
     assert lines == finished.history
     assert {"loss", "log_prob", "gradient_norm", "steps_per_second", "step"} <= set(lines[0])
     assert from_json((finished.workdir / "experiment.json").read_text()) == TINY
@@ -79,9 +82,11 @@ def test_files_of_a_run(finished):
 
 def test_checkpoints_are_stacked(finished):
     """What is stored does not depend on the backend: repeated blocks have a leading axis."""
-    structure, params, fixed = take_apart(stack(finished.density))
+    structure, params, fixed = split(stack(finished.density))
     assert any(".blocks.block." in name for name in structure.names)
-    step, items, record = Store(finished.workdir / "last").read(lambda record: density_items(params, fixed))
+    step, items, record = Store(finished.workdir / "last").read(
+        lambda record: density_items(params, fixed)
+    )
     assert (step, record["layout"], record["experiment"]["steps"]) == (12, 2, 12)
     assert set(items["density"]["params"]) == set(params)
 
@@ -115,7 +120,8 @@ except KeyboardInterrupt:
     assert_same(resumed.density, finished.density)
     times = {"steps_per_second", "seconds"}
     ours, theirs = (
-        [{k: v for k, v in r.items() if k not in times} for r in run.history] for run in (resumed, finished)
+        [{k: v for k, v in r.items() if k not in times} for r in run.history]
+        for run in (resumed, finished)
     )
     assert ours == theirs
 
@@ -129,7 +135,9 @@ def test_a_finished_run_is_returned_as_it_is(finished):
 
 def test_another_experiment_is_refused(finished):
     other = dataclasses.replace(TINY, batch_size=8)
-    with pytest.raises(lj.CheckpointError, match=r"other settings: batch_size: 16 in the run, 8 now\."):
+    with pytest.raises(
+        lj.CheckpointError, match=r"other settings: batch_size: 16 in the run, 8 now\."
+    ):
         lj.fit(other, TRAIN, workdir=finished.workdir, key=1)
 
 
@@ -149,14 +157,20 @@ def test_no_recompilation():
 
 
 def _points() -> lj.Dataset:
-    return lj.Dataset.from_array(np.random.default_rng(0).laplace(scale=3, size=(500, 2)).astype(np.float32))
+    return lj.Dataset.from_array(
+        np.random.default_rng(0).laplace(scale=3, size=(500, 2)).astype(np.float32)
+    )
 
 
 def test_a_users_density_and_array():
     """A ready density of two methods, any array: the scale of a Laplace is found; nats, not bits."""
-    optimiser = lj.Optimiser(learning_rate=0.05)
-    experiment = lj.Experiment(model=Laplace(), optimiser=optimiser, steps=200, batch_size=50, ema_decay=0.9)
-    run = lj.fit(experiment, _points(), validation=lj.Dataset.from_array(np.ones((4, 2), np.float32)), key=0)
+    optimizer = lj.Optimizer(learning_rate=0.05)
+    experiment = lj.Experiment(
+        model=Laplace(), optimizer=optimizer, steps=200, batch_size=50, ema_decay=0.9
+    )
+    run = lj.fit(
+        experiment, _points(), validation=lj.Dataset.from_array(np.ones((4, 2), np.float32)), key=0
+    )
     np.testing.assert_allclose(np.exp(run.last.log_scale[...]), 3, rtol=0.1)
     evaluation = lj.evaluate(run.last, _points())
     assert evaluation.bits_per_dim is None
@@ -192,16 +206,22 @@ def test_not_finite_stops_with_step_and_term(tmp_path):
 
 
 def test_conditional_training():
-    model = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=8, num_classes=10)
-    experiment = dataclasses.replace(TINY, model=model, objective=lj.NLL(class_weight=0.01), steps=4, log_every=1)
+    model = lj.GlowConfig(
+        event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=8, num_classes=10
+    )
+    experiment = dataclasses.replace(
+        TINY, model=model, objective=lj.NLL(class_weight=0.01), steps=4, log_every=1
+    )
     run = lj.fit(experiment, TRAIN, validation=VALID, key=0)
     first = run.history[0]
-    expected = lj.bits_per_dim(first["log_prob"], (8, 8, 1)) - 0.01 * first["class_log_prob"] / np.log(2)
+    expected = lj.bits_per_dim(first["log_prob"], (8, 8, 1)) - 0.01 * first[
+        "class_log_prob"
+    ] / np.log(2)
     np.testing.assert_allclose(first["loss"], expected, rtol=1e-5)
     np.testing.assert_allclose(first["class_log_prob"], -np.log(10), rtol=1e-3)
-    unlabelled = lj.Dataset.from_array(TRAIN.examples, levels=17)
-    with pytest.raises(ValueError, match="expected a labelled dataset"):
-        lj.fit(experiment, unlabelled, key=0)
+    unlabeled = lj.Dataset.from_array(TRAIN.examples, levels=17)
+    with pytest.raises(ValueError, match="expected a labeled dataset"):
+        lj.fit(experiment, unlabeled, key=0)
 
 
 def test_wrong_data():
@@ -226,30 +246,36 @@ def test_experiments_survive_json():
 
 
 @pytest.mark.parametrize("name", ["adam", "adamw", "adamax"])
-def test_optimisers_are_optax(name):
+def test_optimizers_are_optax(name):
     """One step equals optax's own rule; warm-up and decay follow the schedule."""
-    optimiser = lj.Optimiser(name=name, learning_rate=0.1, weight_decay=0.5 if name == "adamw" else 0.0)
+    optimizer = lj.Optimizer(
+        name=name, learning_rate=0.1, weight_decay=0.5 if name == "adamw" else 0.0
+    )
     params, gradient = {"a": jnp.array([1.0, -2.0])}, {"a": jnp.array([0.3, 0.1])}
     rule = getattr(optax, name)(0.1, **({"weight_decay": 0.5} if name == "adamw" else {}))
     (ours, _), (theirs, _) = (
-        r.update(gradient, r.init(params), params) for r in (build_optimiser(optimiser, 10), rule)
+        r.update(gradient, r.init(params), params) for r in (build_optimizer(optimizer, 10), rule)
     )
     np.testing.assert_allclose(ours["a"], theirs["a"])
-    rate = schedule(lj.Optimiser(learning_rate=1.0, warmup_steps=10, decay="cosine"), 110)
-    np.testing.assert_allclose([rate(s) for s in (0, 9, 10, 60, 110)], [0.1, 0.91, 1, 0.5, 0], atol=1e-6)
+    rate = schedule(lj.Optimizer(learning_rate=1.0, warmup_steps=10, decay="cosine"), 110)
+    np.testing.assert_allclose(
+        [rate(s) for s in (0, 9, 10, 60, 110)], [0.1, 0.91, 1, 0.5, 0], atol=1e-6
+    )
 
 
 def test_states_change_form_and_back():
-    """Stacked and apart again: every array of parameters, moving average and optimiser returns."""
+    """Stacked and apart again: every array of parameters, moving average and optimizer returns."""
     density = for_backend(lj.build(TINY.model, key=0))
-    structure, params, fixed = take_apart(density)
-    transformation = build_optimiser(TINY.optimiser, 10)
-    state = TrainState(jnp.zeros((), jnp.int32), params, params, fixed, transformation.init(params), guard.begin())
+    structure, params, fixed = split(density)
+    transformation = build_optimizer(TINY.optimizer, 10)
+    state = TrainState(
+        jnp.zeros((), jnp.int32), params, params, fixed, transformation.init(params), guard.begin()
+    )
     stored = in_form(stack, structure, state)
     assert len(stored.params) < len(state.params)
-    stored_structure = take_apart(stack(density))[0]
+    stored_structure = split(stack(density))[0]
     back = in_form(for_backend, stored_structure, stored)
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert_same(put_together(structure, back.params, back.fixed), density)
+    assert_same(merge(structure, back.params, back.fixed), density)

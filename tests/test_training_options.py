@@ -16,18 +16,23 @@ from PIL import Image
 
 import likejax as lj
 from likejax.cli import main
-from likejax.nn.depth import stack
+from likejax.nn.repeat import stack
+from likejax.nn.state import merge, split
 from likejax.train.feed import Feed
-from likejax.train.optimiser import _clip_adaptively, build_optimiser, schedule
+from likejax.train.optimizer import _clip_adaptively, build_optimizer, schedule
 from likejax.train.progress import Lines, NotebookBar, Silence, TerminalBar, progress
 from likejax.train.sharding import device_mesh
-from likejax.train.state import put_together, take_apart
 from tests.registry import Laplace
 
 RNG = np.random.default_rng(0)
 POINTS = RNG.laplace(scale=3, size=(240, 2)).astype(np.float32)
 PLAIN = lj.Experiment(
-    model=Laplace(), optimiser=lj.Optimiser(learning_rate=0.05), batch_size=24, steps=10, log_every=1, ema_decay=0.0
+    model=Laplace(),
+    optimizer=lj.Optimizer(learning_rate=0.05),
+    batch_size=24,
+    steps=10,
+    log_every=1,
+    ema_decay=0.0,
 )
 
 
@@ -41,7 +46,13 @@ def scale(run: lj.Run) -> np.ndarray:
 
 def fit(train=None, validation=None, workdir=None, **settings) -> lj.Run:
     experiment = dataclasses.replace(PLAIN, **settings)
-    return lj.fit(experiment, dataset() if train is None else train, validation=validation, workdir=workdir, key=0)
+    return lj.fit(
+        experiment,
+        dataset() if train is None else train,
+        validation=validation,
+        workdir=workdir,
+        key=0,
+    )
 
 
 # --- the update
@@ -51,7 +62,9 @@ def fit(train=None, validation=None, workdir=None, **settings) -> lj.Run:
 def test_keys_of_another_implementation(impl):
     """Those that are quick on TPU; the run is a run, with other noise."""
     run = lj.fit(
-        lj.Experiment(model=lj.VectorGlowConfig(dimensions=2, depth=1, width=4), batch_size=20, steps=3),
+        lj.Experiment(
+            model=lj.VectorGlowConfig(dimensions=2, depth=1, width=4), batch_size=20, steps=3
+        ),
         lj.Dataset.from_array(POINTS),
         key=jax.random.key(0, impl=impl),
     )
@@ -65,25 +78,31 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
 
 
 def test_norm_clipping_bounds_the_update():
-    update = build_optimiser(lj.Optimiser(clip_norm=0.5), 10)
+    update = build_optimizer(lj.Optimizer(clip_norm=0.5), 10)
     gradient = {"a": jnp.full((4,), 3.0)}
     clipped, _ = optax.clip_by_global_norm(0.5).update(gradient, optax.EmptyState())
     np.testing.assert_allclose(jnp.linalg.norm(clipped["a"]), 0.5, rtol=1e-6)
     direct = optax.adam(1e-3)
-    ours, theirs = (rule.update(g, rule.init(gradient)) for rule, g in ((update, gradient), (direct, clipped)))
+    ours, theirs = (
+        rule.update(g, rule.init(gradient)) for rule, g in ((update, gradient), (direct, clipped))
+    )
     np.testing.assert_allclose(ours[0]["a"], theirs[0]["a"], rtol=1e-6)
 
 
 def test_adaptive_clipping_treats_blocks_of_a_stack_one_by_one():
     """Stacked or apart, the same clipped gradient, and not the raw one: the axis of depth is no axis of a weight."""
-    density = lj.build(lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=3, width=4), key=0)
-    structure, params, fixed = take_apart(density)
+    density = lj.build(
+        lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=3, width=4), key=0
+    )
+    structure, params, fixed = split(density)
     names = iter(range(len(params)))
-    gradient = {n: jax.random.normal(jax.random.key(next(names)), leaf.shape) for n, leaf in params.items()}
+    gradient = {
+        n: jax.random.normal(jax.random.key(next(names)), leaf.shape) for n, leaf in params.items()
+    }
     rule = _clip_adaptively(0.01)
 
     def stacked(arrays):
-        return take_apart(stack(put_together(structure, arrays, fixed)))[1]
+        return split(stack(merge(structure, arrays, fixed)))[1]
 
     apart, _ = rule.update(gradient, rule.init(params), params)
     together, _ = rule.update(stacked(gradient), rule.init(params), stacked(params))
@@ -91,7 +110,9 @@ def test_adaptive_clipping_treats_blocks_of_a_stack_one_by_one():
         np.testing.assert_allclose(together[name], leaf, rtol=1e-6, atol=1e-9)
     assert any(not np.allclose(apart[name], gradient[name]) for name in gradient)
     one = {"a": jnp.full((3, 4), 5.0)}
-    expected, _ = optax.adaptive_grad_clip(0.01).update(one, optax.EmptyState(), {"a": jnp.ones((3, 4))})
+    expected, _ = optax.adaptive_grad_clip(0.01).update(
+        one, optax.EmptyState(), {"a": jnp.ones((3, 4))}
+    )
     found, _ = rule.update(one, rule.init(one), {"a": jnp.ones((3, 4))})
     np.testing.assert_array_equal(found["a"], expected["a"])
 
@@ -100,18 +121,20 @@ def test_adaptive_clipping_treats_blocks_of_a_stack_one_by_one():
 def test_weight_decay_of_adam_is_added_to_the_gradient(name):
     """As in the official FFJORD code (PyTorch's Adam), and unlike adamw."""
     params, gradient = {"w": jnp.array([3.0, -2.0])}, {"w": jnp.array([0.1, 0.2])}
-    decayed = build_optimiser(lj.Optimiser(name=name, weight_decay=0.5), 10)
-    plain = build_optimiser(lj.Optimiser(name=name), 10)
+    decayed = build_optimizer(lj.Optimizer(name=name, weight_decay=0.5), 10)
+    plain = build_optimizer(lj.Optimizer(name=name), 10)
     got, _ = decayed.update(gradient, decayed.init(params), params)
     expected, _ = plain.update({"w": gradient["w"] + 0.5 * params["w"]}, plain.init(params), params)
     np.testing.assert_allclose(got["w"], expected["w"], rtol=1e-6)
 
 
 def test_schedules_end_where_they_say():
-    settings = {decay: {} for decay in ("constant", "cosine", "linear")} | {"exponential": {"decay_rate": 0.9}}
+    settings = {decay: {} for decay in ("constant", "cosine", "linear")} | {
+        "exponential": {"decay_rate": 0.9}
+    }
     rates = {}
     for decay, more in settings.items():
-        rate = schedule(lj.Optimiser(learning_rate=1.0, decay=decay, **more), 100)
+        rate = schedule(lj.Optimizer(learning_rate=1.0, decay=decay, **more), 100)
         rates[decay] = [float(rate(step)) for step in (0, 50, 100)]
     np.testing.assert_allclose(rates["constant"], [1, 1, 1])
     np.testing.assert_allclose(rates["cosine"], [1, 0.5, 0], atol=1e-6)
@@ -126,7 +149,7 @@ def test_integer_weights_equal_repetition():
     """Weights 1, 2 and 3 give the step that one, two and three copies of the examples give."""
     weights = np.arange(240) % 3 + 1
     repeated = np.repeat(POINTS, weights, axis=0)
-    settings = {"steps": 1, "optimiser": lj.Optimiser(learning_rate=0.1, name="adam", eps=1.0)}
+    settings = {"steps": 1, "optimizer": lj.Optimizer(learning_rate=0.1, name="adam", eps=1.0)}
     weighted = fit(dataset(weights=weights), batch_size=240, **settings)
     copies = fit(dataset(repeated), batch_size=480, **settings)
     np.testing.assert_allclose(scale(weighted), scale(copies), rtol=1e-5)
@@ -166,10 +189,14 @@ def test_an_iterable_resumes_where_it_was(tmp_path):
 def test_pairs_of_images_and_labels():
     images = RNG.integers(0, 4, (30, 4, 4, 1)).astype(np.uint8)
     labels = RNG.integers(0, 3, 30)
-    model = lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4, num_classes=3)
-    experiment = lj.Experiment(model=model, batch_size=6, steps=3, objective=lj.NLL(class_weight=0.1))
+    model = lj.GlowConfig(
+        event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4, num_classes=3
+    )
+    experiment = lj.Experiment(
+        model=model, batch_size=6, steps=3, objective=lj.NLL(class_weight=0.1)
+    )
     assert lj.fit(experiment, [(images, labels)], key=0).steps == 3
-    with pytest.raises(ValueError, match="labelled dataset for a conditional density"):
+    with pytest.raises(ValueError, match="labeled dataset for a conditional density"):
         lj.fit(experiment, [images], key=0)
 
 
@@ -223,10 +250,19 @@ def test_shared_rows_are_refused_unless_a_tolerance_allows_them():
     with pytest.raises(ValueError, match="24 of the 48 of array train are in array train"):
         lj.fit(PLAIN, dataset(POINTS[:200]), validation=dataset(POINTS[176:224]), key=0)
     coarse = np.round(POINTS)  # many points are equal
-    with pytest.raises(ValueError, match=r"share no examples: 34 of the 84 .*\(Experiment\.overlap_tolerance\)"):
+    with pytest.raises(
+        ValueError, match=r"share no examples: 34 of the 84 .*\(Experiment\.overlap_tolerance\)"
+    ):
         fit(dataset(coarse[:120]), validation=dataset(coarse[120:]))
-    with pytest.warns(UserWarning, match="rows that are trained on: 34 of the 84 .* overlap_tolerance=0.5 allows"):
-        assert fit(dataset(coarse[:120]), validation=dataset(coarse[120:]), overlap_tolerance=0.5).steps == 10
+    with pytest.warns(
+        UserWarning, match="rows that are trained on: 34 of the 84 .* overlap_tolerance=0.5 allows"
+    ):
+        assert (
+            fit(
+                dataset(coarse[:120]), validation=dataset(coarse[120:]), overlap_tolerance=0.5
+            ).steps
+            == 10
+        )
 
 
 # --- what a person sees
@@ -287,11 +323,21 @@ def test_a_bar_in_a_notebook_is_plain_html(monkeypatch):
 def pictured(tmp_path_factory):
     model = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4)
     experiment = lj.Experiment(
-        model=model, dataset="digits", batch_size=16, steps=4, log_every=2, samples_every=2, tensorboard=True
+        model=model,
+        dataset="digits",
+        batch_size=16,
+        steps=4,
+        log_every=2,
+        samples_every=2,
+        tensorboard=True,
     )
     workdir = tmp_path_factory.mktemp("pictures") / "run"
     return lj.fit(
-        experiment, lj.load("digits"), validation=lj.load("digits", split="validation"), workdir=workdir, key=0
+        experiment,
+        lj.load("digits"),
+        validation=lj.load("digits", split="validation"),
+        workdir=workdir,
+        key=0,
     )
 
 
@@ -329,7 +375,7 @@ def test_summary(pictured, capsys):
     assert main(["summary", str(pictured.workdir)]) == 0
     printed = capsys.readouterr().out
     assert printed.strip() == text
-    count = sum(leaf.size for leaf in take_apart(pictured.density)[1].values())
+    count = sum(leaf.size for leaf in split(pictured.density)[1].values())
     assert f"{count:,} parameters" in printed
     (pictured.workdir / "evaluation.json").write_text(
         json.dumps(lj.evaluate(pictured.density, lj.load("digits", split="test"), key=0).to_dict())

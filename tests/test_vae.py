@@ -16,12 +16,12 @@ import likejax as lj
 from likejax.data.batches import Batch
 from likejax.distributions import normal_log_prob
 from likejax.experiment import from_json, to_json
-from likejax.models.vae import Noise
-from likejax.models.vae_likelihood import Likelihood
-from likejax.models.vae_network import GenerativeStage, InferenceStage, Moments
+from likejax.models.vae.density import Noise
+from likejax.models.vae.likelihood import Likelihood
+from likejax.models.vae.network import GenerativeStage, InferenceStage, Moments
 from likejax.nn.modules import Buffer
+from likejax.nn.state import merge, split
 from likejax.train import checkpoint
-from likejax.train.state import put_together, take_apart
 from tests.registry import _vae, perturbed
 
 # --- the linear-Gaussian hierarchy: z2 ~ N(0, 1), z1 ~ N(0.9 z2, 0.5^2), x ~ N(1.2 z1, 0.3^2)
@@ -74,7 +74,9 @@ class _Bottom(GenerativeStage):
 
     def posterior_down(self, h, d):
         precision = 1 / S1**2 + B**2 / S**2
-        return Moments((A * d / S1**2 + B * h / S**2) / precision, jnp.full_like(h, precision**-0.5))
+        return Moments(
+            (A * d / S1**2 + B * h / S**2) / precision, jnp.full_like(h, precision**-0.5)
+        )
 
     def __call__(self, z, skips, *, top):
         return z, ()
@@ -99,19 +101,25 @@ class _Observed(Likelihood):
 
 def linear(shift: float = 0.0) -> lj.VAE:
     """With exact posteriors, or that of the top latent shifted."""
-    return lj.VAE([_NoUp(), _NoUp()], [_Bottom(), _Top(shift)], _Observed(), (1,), levels=None, flatten=True)
+    return lj.VAE(
+        [_NoUp(), _NoUp()], [_Bottom(), _Top(shift)], _Observed(), (1,), levels=None, flatten=True
+    )
 
 
 def expected(density, x: float, above: int, replacement: str) -> float:
     """The mean log weight by Gauss-Hermite quadrature, exact for the quadratic that it is."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(4)
     weights = weights / weights.sum()
-    grid = np.array(list(itertools.product(nodes, repeat=3)))  # of both posteriors and the lower prior
+    grid = np.array(
+        list(itertools.product(nodes, repeat=3))
+    )  # of both posteriors and the lower prior
     total = np.array([np.prod(w) for w in itertools.product(weights, repeat=3)])
     eps = [jnp.asarray(grid[:, i].reshape(-1, 1, 1, 1)) for i in range(3)]
     points = jnp.full((len(grid), 1), x)
     noise = Noise((eps[0], eps[1]), (eps[2], eps[2]))
-    log_weights = density.weights(density.run(points, noise, above=above, replacement=replacement), points)
+    log_weights = density.weights(
+        density.run(points, noise, above=above, replacement=replacement), points
+    )
     return float(total @ np.asarray(log_weights))
 
 
@@ -136,7 +144,10 @@ def test_bounds_rise_to_the_truth():
     x = jnp.full((4_000, 1), 1.0)
     density = linear(shift=0.7)
     draws = np.asarray(density.log_prob_draws(x, key=1, draws=64))
-    bounds = [float(np.mean(lj.combine_draws(jnp.asarray(draws[:k]), lj.Kind.BOUND))) for k in (1, 4, 16, 64)]
+    bounds = [
+        float(np.mean(lj.combine_draws(jnp.asarray(draws[:k]), lj.Kind.BOUND)))
+        for k in (1, 4, 16, 64)
+    ]
     assert bounds == sorted(bounds)
     assert bounds[-1] < LOG_PROBS[0]
     assert bounds[-1] == pytest.approx(LOG_PROBS[0], abs=0.05)
@@ -185,7 +196,9 @@ def test_bounds_above(inference):
 @pytest.mark.parametrize(("replacement", "passes"), [("sample", 3), ("mean", 6)])
 def test_bounds_above_share_what_they_can(monkeypatch, replacement, passes):
     """By draws all k share one way up; by means the stages up to the first drawn latent: 3 + 2 + 1 instead of 9."""
-    stages = tuple(lj.StageConfig(channels=(3,), strides=(1,), latent=2, dense=False) for _ in range(3))
+    stages = tuple(
+        lj.StageConfig(channels=(3,), strides=(1,), latent=2, dense=False) for _ in range(3)
+    )
     density = tiny(stages=stages)
     calls = []
     call = InferenceStage.__call__
@@ -202,9 +215,13 @@ def test_replacements_that_are_misspelt():
     for call in (
         lambda: density.log_prob_above(x, key=0, replacement="mode"),
         lambda: density.reconstruct(x, key=0, from_level=1, replacement="mode"),
-        lambda: density.run(jnp.asarray(x[0]), density.draw_noise(jax.random.key(0)), replacement="mode"),
+        lambda: density.run(
+            jnp.asarray(x[0]), density.draw_noise(jax.random.key(0)), replacement="mode"
+        ),
     ):
-        with pytest.raises((ValueError, TypeCheckError), match=r"to be 'sample' or 'mean'|parameter 'replacement'"):
+        with pytest.raises(
+            (ValueError, TypeCheckError), match=r"to be 'sample' or 'mean'|parameter 'replacement'"
+        ):
             call()
 
 
@@ -252,11 +269,18 @@ def test_stage_configs():
 
 def test_stages_of_different_blocks():
     """One kernel or one for each block; a record of either comes back, also one from before there were gates."""
-    stage = lj.StageConfig(channels=(4, 4), strides=(2, 1), kernel=(5, 1), latent=2, gated=(True, False))
-    assert [tuple(block) for block in stage.blocks(gated=False)] == [(4, 5, 2, True), (4, 1, 1, False)]
+    stage = lj.StageConfig(
+        channels=(4, 4), strides=(2, 1), kernel=(5, 1), latent=2, gated=(True, False)
+    )
+    assert [tuple(block) for block in stage.blocks(gated=False)] == [
+        (4, 5, 2, True),
+        (4, 1, 1, False),
+    ]
     assert lj.StageConfig(kernel=5).kernels == (5, 5, 5)
     assert [block.gated for block in lj.StageConfig().blocks(gated=True)] == [True] * 3
-    experiment = lj.Experiment(model=lj.VAEConfig(event_shape=(4, 4, 1), stages=(stage,), activation="leaky_relu"))
+    experiment = lj.Experiment(
+        model=lj.VAEConfig(event_shape=(4, 4, 1), stages=(stage,), activation="leaky_relu")
+    )
     assert from_json(to_json(experiment)) == experiment
     record = json.loads(to_json(lj.Experiment(model=lj.VAEConfig())))
     for each in record["model"]["stages"]:
@@ -266,7 +290,9 @@ def test_stages_of_different_blocks():
         dataclasses.replace(stage, kernel=(3, 3, 3))
     with pytest.raises(ValueError, match="gated for each of 2 blocks"):
         dataclasses.replace(stage, gated=(True,))
-    with pytest.raises(ValueError, match=r"StageConfig.kernel\[0\] to be an integer of at least 1, got 0"):
+    with pytest.raises(
+        ValueError, match=r"StageConfig.kernel\[0\] to be an integer of at least 1, got 0"
+    ):
         dataclasses.replace(stage, kernel=(0, 3))
 
 
@@ -274,21 +300,25 @@ def test_released_projection(monkeypatch, tmp_path):
     """The parameters that nothing reads are kept; a density that was saved without them is restored as it was."""
     density = tiny(skips="as_released")
     lj.save(density, tmp_path / "now")
-    names = {name for name in take_apart(density)[1] if ".unread." in name}
+    names = {name for name in split(density)[1] if ".unread." in name}
     assert len(names) == 3
-    assert take_apart(lj.restore(tmp_path / "now"))[1].keys() == take_apart(density)[1].keys()
+    assert split(lj.restore(tmp_path / "now"))[1].keys() == split(density)[1].keys()
 
     def without(density):
-        structure, params, fixed = take_apart(density)
+        structure, params, fixed = split(density)
         return structure, {name: leaf for name, leaf in params.items() if name not in names}, fixed
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "take_apart", without)
+        patched.setattr(checkpoint, "split", without)
         lj.save(density, tmp_path / "before")
-    restored = take_apart(lj.restore(tmp_path / "before"))[1]
-    for name, leaf in take_apart(density)[1].items():
-        np.testing.assert_array_equal(restored[name], jnp.zeros_like(leaf) if name in names else leaf)
-    assert not any(".unread." in name for name in take_apart(tiny(skips="as_released", inference="top_down"))[1])
+    restored = split(lj.restore(tmp_path / "before"))[1]
+    for name, leaf in split(density)[1].items():
+        np.testing.assert_array_equal(
+            restored[name], jnp.zeros_like(leaf) if name in names else leaf
+        )
+    assert not any(
+        ".unread." in name for name in split(tiny(skips="as_released", inference="top_down"))[1]
+    )
 
 
 def test_latents_and_reconstructions():
@@ -314,16 +344,18 @@ def test_imputation():
     known = np.array([[1, 0], [1, 1]], bool)[..., None]
     filled = density.impute(x, known, key=1, sweeps=4)
     np.testing.assert_array_equal(np.asarray(filled)[:, known], x[:, known])
-    np.testing.assert_array_equal(filled, density.impute(np.where(known, x, 1 - x), known, key=1, sweeps=4))
+    np.testing.assert_array_equal(
+        filled, density.impute(np.where(known, x, 1 - x), known, key=1, sweeps=4)
+    )
     assert (np.asarray(filled)[:, 0, 1] % 1 > 0).all()
 
 
-def test_initialise():
-    """Every layer standardises its output on the batch: that of the likelihood too, whatever was drawn before it."""
+def test_initialize():
+    """Every layer standardizes its output on the batch: that of the likelihood too, whatever was drawn before it."""
     config = dataclasses.replace(tiny().config, event_shape=(4, 4, 1), gated=True)
     density = lj.build(config, key=0)
     x = np.random.default_rng(0).integers(0, 2, (256, 4, 4, 1)).astype(np.uint8)
-    new = density.initialise(x, 1)
+    new = density.initialize(x, 1)
     keys = jax.random.split(jax.random.key(2), len(x))
     outputs = jax.vmap(lambda x, key: new.run(x, new.draw_noise(key)).outputs)(jnp.asarray(x), keys)
     assert float(outputs.mean()) == pytest.approx(0, abs=0.3)
@@ -333,7 +365,9 @@ def test_initialise():
 
 def test_skips_that_work():
     """As released, skips between maps of one shape are left out; otherwise they carry what the hidden maps know."""
-    stages = tuple(lj.StageConfig(channels=(4, 4), strides=(1, 1), latent=2, dense=False) for _ in range(2))
+    stages = tuple(
+        lj.StageConfig(channels=(4, 4), strides=(1, 1), latent=2, dense=False) for _ in range(2)
+    )
     working, released = (tiny(stages=stages, skips=skips) for skips in ("working", "as_released"))
     leaves, others = jax.tree.leaves(working), jax.tree.leaves(released)
     assert all(np.array_equal(a, b) for a, b in zip(leaves, others, strict=True))
@@ -348,7 +382,9 @@ def test_samples_and_means(likelihood):
     """The mean of samples is the mean that ``decode`` gives."""
     levels = {"bernoulli": 2, "logistic": 5, "gaussian": 0}[likelihood]
     density = tiny(likelihood=likelihood, levels=levels)
-    outputs = jnp.asarray(np.random.default_rng(0).normal(size=(2, 2, 1 if levels == 2 else 2)), jnp.float32)
+    outputs = jnp.asarray(
+        np.random.default_rng(0).normal(size=(2, 2, 1 if levels == 2 else 2)), jnp.float32
+    )
     keys = jax.random.split(jax.random.key(0), 4_000)
     samples = jax.vmap(lambda key: density.likelihood.sample(outputs, key))(keys)
     error = np.abs(samples.mean(0) - density.likelihood.mean(outputs))
@@ -368,18 +404,29 @@ def test_temperature_of_likelihoods():
     np.testing.assert_array_equal(gaussian.sample(outputs, key, 0.0), mean)
     logistic = tiny(likelihood="logistic", levels=5).likelihood
     center, _ = logistic.parameters(outputs)
-    np.testing.assert_array_equal(logistic.sample(outputs, key, 0.0), np.clip(np.floor(5 * center), 0, 4))
+    np.testing.assert_array_equal(
+        logistic.sample(outputs, key, 0.0), np.clip(np.floor(5 * center), 0, 4)
+    )
     bernoulli = tiny().likelihood
     np.testing.assert_array_equal(bernoulli.sample(outputs, key, 0.0), outputs > 0)
     logits = jnp.full((100, 200, 1), 1.5)
     for temperature in (1.0, 3.0):
         ones = float(bernoulli.sample(logits, key, temperature).mean())
         assert ones == pytest.approx(1 / (1 + np.exp(-1.5 / temperature)), abs=0.015)
-    np.testing.assert_array_equal(bernoulli.sample(logits, key), jax.random.bernoulli(key, jax.nn.sigmoid(logits)))
-    mixture = tiny(likelihood="logistic_mixture", levels=5, mixtures=2, event_shape=(2, 2, 1)).likelihood
-    parameters = jnp.array([[[0.1, 0.0, -1.0, 1.0, 0.0, 0.0]]])  # the first component is the larger, its mean level 0
+    np.testing.assert_array_equal(
+        bernoulli.sample(logits, key), jax.random.bernoulli(key, jax.nn.sigmoid(logits))
+    )
+    mixture = tiny(
+        likelihood="logistic_mixture", levels=5, mixtures=2, event_shape=(2, 2, 1)
+    ).likelihood
+    parameters = jnp.array(
+        [[[0.1, 0.0, -1.0, 1.0, 0.0, 0.0]]]
+    )  # the first component is the larger, its mean level 0
     assert float(mixture.sample(parameters, key, 0.0).squeeze()) == 0
-    assert all(jnp.isnan(each.sample(outputs * jnp.nan, key)).all() for each in (gaussian, logistic, bernoulli))
+    assert all(
+        jnp.isnan(each.sample(outputs * jnp.nan, key)).all()
+        for each in (gaussian, logistic, bernoulli)
+    )
 
 
 def test_temperature_of_samples():
@@ -402,9 +449,9 @@ def test_samples_say_whether_they_are_finite():
     x, finite = draw(density, 1.0)
     assert bool(finite)
     np.testing.assert_array_equal(x, density._sample(jax.random.key(0), None, 1.0))
-    structure, params, fixed = take_apart(density)
+    structure, params, fixed = split(density)
     for name in ("generation.1.to_map.bias", "likelihood.layer.bias"):
-        broken = put_together(structure, params | {name: params[name] * jnp.nan}, fixed)
+        broken = merge(structure, params | {name: params[name] * jnp.nan}, fixed)
         x, finite = draw(broken, 1.0)
         assert not bool(finite)
         assert x.dtype == jnp.uint8
@@ -460,10 +507,15 @@ def test_warm_up_and_free_nats():
         return float(lj.ELBO(**options)(density, batch, key, jnp.asarray(step))[0])
 
     _, metrics = lj.ELBO()(density, batch, key, jnp.asarray(0))
-    reconstruction, kls = float(metrics["reconstruction"]), [float(metrics[f"kl_{i}"]) for i in (1, 2)]
+    reconstruction, kls = (
+        float(metrics["reconstruction"]),
+        [float(metrics[f"kl_{i}"]) for i in (1, 2)],
+    )
     assert loss(0, warmup_steps=10) == pytest.approx(-reconstruction, rel=1e-5)
     assert loss(5, warmup_steps=10) == pytest.approx(-reconstruction + 0.5 * sum(kls), rel=1e-5)
-    assert loss(50, warmup_steps=10, beta=2.0) == pytest.approx(-reconstruction + 2 * sum(kls), rel=1e-5)
+    assert loss(50, warmup_steps=10, beta=2.0) == pytest.approx(
+        -reconstruction + 2 * sum(kls), rel=1e-5
+    )
     high = 10 * max(kls)
     free = {"free_nats": high, "free_steps": 10, "free_fade_steps": 10}
     assert loss(10, **free) == pytest.approx(-reconstruction + 2 * high, rel=1e-5)
@@ -475,21 +527,23 @@ def test_warm_up_and_free_nats():
 
 
 def test_objectives_that_do_not_fit():
-    glow = lj.build(lj.GlowConfig(event_shape=(4, 4, 1), levels=2, scales=1, depth=1, width=4), key=0)
+    glow = lj.build(
+        lj.GlowConfig(event_shape=(4, 4, 1), levels=2, scales=1, depth=1, width=4), key=0
+    )
     with pytest.raises(TypeError, match="expected a VAE for the ELBO"):
         lj.ELBO()(glow, batch_of(glow), jax.random.key(0), jnp.asarray(0))
     with pytest.raises(ValueError, match="at least 0"):
         lj.ELBO(free_nats=-1.0)
 
 
-def test_training_on_binarised_batches():
-    """Grey images are binarised anew in every batch, the validation part once; the record says it all."""
+def test_training_on_binarized_batches():
+    """Gray images are binarized anew in every batch, the validation part once; the record says it all."""
     stages = (lj.StageConfig(channels=(8,), strides=(1,), kernel=1, latent=4),)
     experiment = lj.Experiment(
         model=lj.VAEConfig(event_shape=(8, 8, 1), stages=stages, flatten=True),
-        augment=("binarise",),
+        augment=("binarize",),
         objective=lj.ELBO(warmup_steps=20),
-        optimiser=lj.Optimiser(learning_rate=3e-3),
+        optimizer=lj.Optimizer(learning_rate=3e-3),
         steps=60,
         validate_every=30,
         ema_decay=0.9,
@@ -499,14 +553,14 @@ def test_training_on_binarised_batches():
     assert run.density.levels == 2
     binary = experiment.as_evaluated(test)
     assert binary.levels == 2
-    assert "seed 0" in binary.binarisation
+    assert "seed 0" in binary.binarization
     trained = lj.evaluate(run.density, binary, key=0, draws=4)
     untrained = lj.evaluate(lj.build(experiment.model, key=0), binary, key=0, draws=4)
     assert trained.mean > untrained.mean + 3 * trained.standard_error
     assert lj.experiment.from_json(lj.experiment.to_json(experiment)) == experiment
-    with pytest.raises(ValueError, match="expected a Dataset to binarise"):
+    with pytest.raises(ValueError, match="expected a Dataset to binarize"):
         lj.fit(experiment, [train.examples[:64]], key=0)
-    with pytest.raises(ValueError, match="binarise as the last"):
-        dataclasses.replace(experiment, augment=("binarise", "flip"))
-    with pytest.raises(ValueError, match=r"dataset.binarise\(seed\)"):
+    with pytest.raises(ValueError, match="binarize as the last"):
+        dataclasses.replace(experiment, augment=("binarize", "flip"))
+    with pytest.raises(ValueError, match=r"dataset.binarize\(seed\)"):
         lj.evaluate(run.density, test, key=0)

@@ -17,5 +17,5 @@ from likejax.bijections.split import FactorOut as FactorOut
 from likejax.bijections.split import Split as Split
 from likejax.bijections.split import TopPrior as TopPrior
 from likejax.bijections.squeeze import Squeeze as Squeeze
-from likejax.bijections.standardise import BatchNorm as BatchNorm
-from likejax.bijections.standardise import Standardise as Standardise
+from likejax.bijections.standardize import BatchNorm as BatchNorm
+from likejax.bijections.standardize import Standardize as Standardize

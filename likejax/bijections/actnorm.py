@@ -1,4 +1,4 @@
-"""ActNorm: a learned scale and shift per channel, initialised from data."""
+"""ActNorm: a learned scale and shift per channel, initialized from data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from likejax.bijections.bijection import Bijection, check_last_axis
 from likejax.nn.modules import replace
-from likejax.nn.normalisation import ChannelAffine
+from likejax.nn.normalization import ChannelAffine
 from likejax.settings import Count, checked
 
 
@@ -27,7 +27,10 @@ class ActNorm(Bijection):
         self.affine = ChannelAffine(checked("channels", channels, Count))
 
     def forward(
-        self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
+        self,
+        x: Float[Array, "*shape channels"],
+        key: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
         check_last_axis(x, len(self.affine.bias[...]), "ActNorm")
         positions = math.prod(x.shape[:-1])
@@ -41,5 +44,5 @@ class ActNorm(Bijection):
         shape = (1,) * (z.ndim - 1) + (-1,)
         return z / self.affine.scale().reshape(shape) - self.affine.bias[...].reshape(shape)
 
-    def initialise(self, batch: Float[Array, "batch *shape channels"], key: Array) -> ActNorm:
-        return replace(self, affine=self.affine.initialise(batch))
+    def initialize(self, batch: Float[Array, "batch *shape channels"], key: Array) -> ActNorm:
+        return replace(self, affine=self.affine.initialize(batch))

@@ -56,7 +56,7 @@ class Bijection(nnx.Module, abc.ABC):
         z, log_det = jax.vmap(self.forward)(x, keys, condition)
         return z, log_det, {}
 
-    def initialise(self, batch: Float[Array, "batch ..."], key: Array) -> Bijection:
+    def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Bijection:
         """A new map whose data-dependent parameters fit ``batch``; without such parameters, itself."""
         del batch, key
         return self
@@ -65,14 +65,18 @@ class Bijection(nnx.Module, abc.ABC):
 def check_last_axis(x: Array, channels: int, name: str) -> None:
     """Raises a ValueError unless the last axis is as long as a map has parameters: a shorter one would be broadcast."""
     if x.ndim == 0 or x.shape[-1] != channels:
-        raise ValueError(f"expected an input of {channels} channels on the last axis for {name}, got shape {x.shape}")
+        raise ValueError(
+            f"expected an input of {channels} channels on the last axis for {name}, got shape {x.shape}"
+        )
 
 
 def check_bijection(bijection: Any) -> None:
     """Raises a TypeError unless ``bijection`` is one."""
     if not isinstance(bijection, Bijection):
         given = bijection.__name__ if isinstance(bijection, type) else type(bijection).__name__
-        raise TypeError(f"expected a bijection, an instance of a subclass of lj.bijections.Bijection, got {given}")
+        raise TypeError(
+            f"expected a bijection, an instance of a subclass of lj.bijections.Bijection, got {given}"
+        )
 
 
 def forward_batch(bijection: Bijection, batch: Array) -> Latent:

@@ -12,8 +12,8 @@ from jaxtyping import Array, ArrayLike, Float
 
 from likejax.bijections.bijection import Bijection, Latent, Parts, check_bijection, forward_batch
 from likejax.keys import example_keys, fold_in_each
-from likejax.nn.depth import Blocks
 from likejax.nn.modules import replace
+from likejax.nn.repeat import Blocks
 
 
 class Chain(Bijection):
@@ -71,16 +71,18 @@ class Chain(Bijection):
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
         x, *factored = z if isinstance(z, tuple) else (z,)
         if len(factored) != self.factored:
-            raise ValueError(f"expected {self.factored} factored-out latents besides the top one, got {len(factored)}")
+            raise ValueError(
+                f"expected {self.factored} factored-out latents besides the top one, got {len(factored)}"
+            )
         for bijection in reversed(self.bijections):
             own, factored = factored[: bijection.factored], factored[bijection.factored :]
             x = bijection.inverse((x, *own) if own else x, condition)
         return x
 
-    def initialise(self, batch: Float[Array, "batch ..."], key: Array) -> Chain:
+    def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Chain:
         done = []
         for i, bijection in enumerate(self.bijections):
-            done.append(bijection.initialise(batch, jax.random.fold_in(key, i)))
+            done.append(bijection.initialize(batch, jax.random.fold_in(key, i)))
             if len(done) < len(self.bijections):
                 z = forward_batch(done[-1], batch)
                 batch = z[0] if isinstance(z, tuple) else z
@@ -91,12 +93,14 @@ class Repeat(Bijection):
     """``length`` maps of one structure in a row, each with its own parameters.
 
     Args:
-      blocks: The maps, from ``likejax.nn.depth.repeat``; stacked or apart, the values are the same.
+      blocks: The maps, from ``likejax.nn.repeat.repeat``; stacked or apart, the values are the same.
     """
 
     def __init__(self, blocks: Blocks):
         if not isinstance(blocks, Blocks):
-            raise TypeError(f"expected blocks from likejax.nn.depth.repeat, got {type(blocks).__name__}")
+            raise TypeError(
+                f"expected blocks from likejax.nn.repeat.repeat, got {type(blocks).__name__}"
+            )
         self.blocks = blocks
         self.joint = blocks.first().joint
 
@@ -131,13 +135,15 @@ class Repeat(Bijection):
         return z, total, jax.tree.map(lambda leaf: leaf.sum(0), parts)
 
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
-        return self.blocks.fold(lambda x, block: (block.inverse(x, condition), None), z, reverse=True)[0]
+        return self.blocks.fold(
+            lambda x, block: (block.inverse(x, condition), None), z, reverse=True
+        )[0]
 
-    def initialise(self, batch: Float[Array, "batch ..."], key: Array) -> Repeat:
+    def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Repeat:
         def step(carry, block):
             batch, key = carry
             key, own_key = jax.random.split(key)
-            block = block.initialise(batch, own_key)
+            block = block.initialize(batch, own_key)
             return (forward_batch(block, batch), key), block
 
         _, blocks = self.blocks.fold(step, (batch, key))
@@ -150,7 +156,10 @@ def _fold_in(keys: Array | None, number: ArrayLike) -> Array | None:
 
 def _add(first: Parts, second: Parts) -> Parts:
     """Parts of both, those of one name added."""
-    return {**first, **{name: first[name] + part if name in first else part for name, part in second.items()}}
+    return {
+        **first,
+        **{name: first[name] + part if name in first else part for name, part in second.items()},
+    }
 
 
 class Inverse(Bijection):
@@ -163,7 +172,9 @@ class Inverse(Bijection):
     def __init__(self, bijection: Bijection):
         check_bijection(bijection)
         if bijection.factored:
-            raise ValueError("expected a map whose latent is one array to turn round, got one that factors out")
+            raise ValueError(
+                "expected a map whose latent is one array to turn round, got one that factors out"
+            )
         self.bijection = bijection
 
     @property

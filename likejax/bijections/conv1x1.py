@@ -15,7 +15,9 @@ from likejax.bijections.bijection import Bijection
 from likejax.nn.modules import Buffer
 from likejax.settings import Count, checked
 
-_EXACT = jax.lax.Precision.HIGHEST  # an invertible map in reduced precision is no longer inverted by its inverse
+_EXACT = (
+    jax.lax.Precision.HIGHEST
+)  # an invertible map in reduced precision is no longer inverted by its inverse
 
 
 def _rotation(channels: int, rngs: nnx.Rngs) -> Float[Array, "channels channels"]:
@@ -38,7 +40,10 @@ class Conv1x1(Bijection):
         self.weight = nnx.Param(_rotation(channels, rngs))
 
     def forward(
-        self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
+        self,
+        x: Float[Array, "*shape channels"],
+        key: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
         weight = self.weight[...]
         log_det = math.prod(x.shape[:-1]) * jnp.linalg.slogdet(weight).logabsdet
@@ -53,7 +58,7 @@ class Conv1x1(Bijection):
 class Conv1x1LU(Bijection):
     """``z = x W`` with ``W = P L (U + diag(sign * exp(log_scale)))``, so that ``log |det W| = sum(log_scale)``.
 
-    ``L`` is unit lower triangular, ``U`` strictly upper; ``P`` and ``sign`` stay as initialised.
+    ``L`` is unit lower triangular, ``U`` strictly upper; ``P`` and ``sign`` stay as initialized.
 
     Args:
       channels: Size of the last axis.
@@ -73,12 +78,17 @@ class Conv1x1LU(Bijection):
         self.log_scale = nnx.Param(jnp.log(jnp.abs(diagonal)))
 
     def _factors(self) -> tuple[Array, Array]:
-        lower = jnp.tril(self.lower[...], -1) + jnp.eye(len(self.sign[...]), dtype=self.lower[...].dtype)
+        lower = jnp.tril(self.lower[...], -1) + jnp.eye(
+            len(self.sign[...]), dtype=self.lower[...].dtype
+        )
         diagonal = self.sign[...] * jnp.exp(self.log_scale[...])
         return lower, jnp.triu(self.upper[...], 1) + jnp.diag(diagonal)
 
     def forward(
-        self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
+        self,
+        x: Float[Array, "*shape channels"],
+        key: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
         lower, upper = self._factors()
         weight = jnp.linalg.multi_dot([self.permutation[...], lower, upper], precision=_EXACT)
@@ -90,7 +100,9 @@ class Conv1x1LU(Bijection):
     ) -> Float[Array, "*shape channels"]:
         lower, upper = self._factors()
         solve = jax.scipy.linalg.solve_triangular
-        inverse = solve(upper, solve(lower, self.permutation[...].T, lower=True, unit_diagonal=True))
+        inverse = solve(
+            upper, solve(lower, self.permutation[...].T, lower=True, unit_diagonal=True)
+        )
         return jnp.tensordot(z, inverse, 1, precision=_EXACT)
 
 
@@ -103,14 +115,23 @@ class Permutation(Bijection):
     """
 
     def __init__(self, order: Int[Array, " channels"]):
-        if not isinstance(order, Tracer) and sorted(np.asarray(order).tolist()) != list(range(len(order))):
-            raise ValueError(f"expected each of 0..{len(order) - 1} once in a permutation, got {order}")
+        if not isinstance(order, Tracer) and sorted(np.asarray(order).tolist()) != list(
+            range(len(order))
+        ):
+            raise ValueError(
+                f"expected each of 0..{len(order) - 1} once in a permutation, got {order}"
+            )
         self.order = Buffer(order)
 
     def forward(
-        self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
+        self,
+        x: Float[Array, "*shape channels"],
+        key: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
-        return jnp.take(x, self.order[...], axis=-1), jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
+        return jnp.take(x, self.order[...], axis=-1), jnp.zeros(
+            (), jnp.promote_types(x.dtype, jnp.float32)
+        )
 
     def inverse(
         self, z: Float[Array, "*shape channels"], condition: Array | None = None

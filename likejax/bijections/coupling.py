@@ -22,7 +22,9 @@ def halves(channels: int) -> tuple[int, int]:
     """
     channels = checked("channels", channels, Count)
     if channels < 2:
-        raise ValueError(f"expected at least 2 channels to split in halves, got {channels}; squeeze the input first")
+        raise ValueError(
+            f"expected at least 2 channels to split in halves, got {channels}; squeeze the input first"
+        )
     return channels - channels // 2, channels // 2
 
 
@@ -44,11 +46,16 @@ class _Coupling(Bijection):
         self.kept, moved = halves(channels)
         width = checked("width", width, Count)
         self.network = CouplingNetwork(
-            self.kept, self.outputs * moved, width=width, kernel_sizes=kernel_sizes, rngs=rngs, dtype=dtype
+            self.kept,
+            self.outputs * moved,
+            width=width,
+            kernel_sizes=kernel_sizes,
+            rngs=rngs,
+            dtype=dtype,
         )
 
-    def initialise(self, batch: Float[Array, "batch *shape channels"], key: Array):
-        return replace(self, network=self.network.initialise(batch[..., : self.kept]))
+    def initialize(self, batch: Float[Array, "batch *shape channels"], key: Array):
+        return replace(self, network=self.network.initialize(batch[..., : self.kept]))
 
 
 class AdditiveCoupling(_Coupling):
@@ -68,7 +75,10 @@ class AdditiveCoupling(_Coupling):
     outputs = 1
 
     def forward(
-        self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
+        self,
+        x: Float[Array, "*shape channels"],
+        key: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
         kept, moved = jnp.split(x, [self.kept], axis=-1)
         z = jnp.concatenate([kept, moved + self.network(kept)], axis=-1)
@@ -85,7 +95,7 @@ class AffineCoupling(_Coupling):
     """``z1 = x1``, ``z2 = (x2 + shift) * s`` with ``s = sigmoid(h + 2)``; ``log_det = sum(log s)``.
 
     The network's outputs are interleaved: shift at even channels, ``h`` at odd ones. As in the official code
-    the scale at initialisation is ``sigmoid(2) = 0.88``, not 1.
+    the scale at initialization is ``sigmoid(2) = 0.88``, not 1.
 
     Args:
       channels: Size of the last axis, at least 2.
@@ -104,14 +114,21 @@ class AffineCoupling(_Coupling):
     def _shift_and_log_scale(self, kept: Array) -> tuple[Array, Array]:
         h = self.network(kept)
         logit = h[..., 1::2] + 2.0
-        return h[..., 0::2], jnp.minimum(logit, 0) - jnp.log1p(jnp.exp(-jnp.abs(logit)))  # log sigmoid, never -inf
+        return h[..., 0::2], jnp.minimum(logit, 0) - jnp.log1p(
+            jnp.exp(-jnp.abs(logit))
+        )  # log sigmoid, never -inf
 
     def forward(
-        self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
+        self,
+        x: Float[Array, "*shape channels"],
+        key: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
         kept, moved = jnp.split(x, [self.kept], axis=-1)
         shift, log_scale = self._shift_and_log_scale(kept)
-        return jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=-1), jnp.sum(log_scale)
+        return jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=-1), jnp.sum(
+            log_scale
+        )
 
     def inverse(
         self, z: Float[Array, "*shape channels"], condition: Array | None = None

@@ -39,7 +39,9 @@ class Affine(Bijection):
         location, scale = (jnp.broadcast_to(a[...], x.shape) for a in (self.location, self.scale))
         return (x - location) / scale, -jnp.sum(jnp.log(jnp.abs(scale)))
 
-    def inverse(self, z: Float[Array, "*shape"], condition: Array | None = None) -> Float[Array, "*shape"]:
+    def inverse(
+        self, z: Float[Array, "*shape"], condition: Array | None = None
+    ) -> Float[Array, "*shape"]:
         location, scale = (jnp.broadcast_to(a[...], z.shape) for a in (self.location, self.scale))
         return z * scale + location
 
@@ -76,5 +78,7 @@ class Logit(Bijection):
         log_s, log_1_minus_s = jnp.log(self.alpha + span * x), jnp.log(self.alpha + span * (1 - x))
         return log_s - log_1_minus_s, jnp.sum(jnp.log(span) - log_s - log_1_minus_s)
 
-    def inverse(self, z: Float[Array, "*shape"], condition: Array | None = None) -> Float[Array, "*shape"]:
+    def inverse(
+        self, z: Float[Array, "*shape"], condition: Array | None = None
+    ) -> Float[Array, "*shape"]:
         return (jax.nn.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)

@@ -17,7 +17,7 @@ class Split(Bijection):
     """Factors out the second half of the channels, whitened by a Gaussian that depends on the first half.
 
     ``z = (x1, (x2 - mean(x1)) * exp(-log_std(x1)))``, ``log_det = -sum(log_std)``; mean at the even and
-    log_std at the odd channels of a zero-initialised convolution.
+    log_std at the odd channels of a zero-initialized convolution.
 
     Args:
       channels: Size of the last axis, at least 2.
@@ -35,7 +35,10 @@ class Split(Bijection):
         self.prior = ZeroLinear(self.kept, 2 * out, kernel_size=kernel_size)
 
     def forward(
-        self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
+        self,
+        x: Float[Array, "*shape channels"],
+        key: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]], Float[Array, ""]]:
         kept, out = jnp.split(x, [self.kept], axis=-1)
         h = self.prior(kept)
@@ -68,7 +71,10 @@ class FactorOut(Bijection):
         self.kept, _ = halves(channels)
 
     def forward(
-        self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
+        self,
+        x: Float[Array, "*shape channels"],
+        key: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]], Float[Array, ""]]:
         kept, out = jnp.split(x, [self.kept], axis=-1)
         return (kept, out), jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
@@ -101,7 +107,7 @@ class ClassEmbedding(nnx.Module):
 class TopPrior(Bijection):
     """Whitens the top latent by a learned Gaussian, ``z = (x - mean) * exp(-log_std)``.
 
-    Mean (first half of the channels) and log_std (second half) are a zero-initialised convolution of an
+    Mean (first half of the channels) and log_std (second half) are a zero-initialized convolution of an
     all-zero image, so through the edge channel the border pixels have values of their own, plus a class
     embedding if conditional.
 
@@ -115,13 +121,21 @@ class TopPrior(Bijection):
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, official code (``prior``, ``learntop``, ``ycond``).
     """
 
-    def __init__(self, channels: int, *, num_classes: int = 0, learned: bool = True, kernel_size: int = 3):
+    def __init__(
+        self, channels: int, *, num_classes: int = 0, learned: bool = True, kernel_size: int = 3
+    ):
         channels = checked("channels", channels, Count)
         num_classes = checked("num_classes", num_classes, CountOrZero)
-        self.prior = nnx.data(ZeroLinear(2 * channels, 2 * channels, kernel_size=kernel_size) if learned else None)
-        self.embedding = nnx.data(ClassEmbedding(num_classes, 2 * channels) if num_classes else None)
+        self.prior = nnx.data(
+            ZeroLinear(2 * channels, 2 * channels, kernel_size=kernel_size) if learned else None
+        )
+        self.embedding = nnx.data(
+            ClassEmbedding(num_classes, 2 * channels) if num_classes else None
+        )
 
-    def _mean_and_log_std(self, shape: tuple[int, ...], condition: Array | None) -> tuple[Array, Array]:
+    def _mean_and_log_std(
+        self, shape: tuple[int, ...], condition: Array | None
+    ) -> tuple[Array, Array]:
         h = jnp.zeros((*shape[:-1], 2 * shape[-1]))
         if self.prior is not None:
             h = self.prior(h)
@@ -133,7 +147,10 @@ class TopPrior(Bijection):
         return mean, log_std
 
     def forward(
-        self, x: Float[Array, "*shape channels"], key: Array | None = None, condition: Array | None = None
+        self,
+        x: Float[Array, "*shape channels"],
+        key: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
         mean, log_std = self._mean_and_log_std(x.shape, condition)
         return (x - mean) * jnp.exp(-log_std), -jnp.sum(log_std)

@@ -17,7 +17,10 @@ class Squeeze(Bijection):
     """
 
     def forward(
-        self, x: Float[Array, "height width channels"], key: Array | None = None, condition: Array | None = None
+        self,
+        x: Float[Array, "height width channels"],
+        key: Array | None = None,
+        condition: Array | None = None,
     ) -> tuple[Float[Array, "half_height half_width squeezed"], Float[Array, ""]]:
         if x.ndim != 3 or x.shape[0] % 2 or x.shape[1] % 2:
             raise ValueError(

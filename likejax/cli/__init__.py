@@ -12,6 +12,7 @@ from typing import Any
 
 from likejax.cli import commands
 from likejax.cli.arguments import USAGE, UsageError
+from likejax.legacy import modern
 
 COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": commands.train,
@@ -55,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
       The exit code: 0; 2 if the command line is wrong by itself; 1 if what it names is not there or the work fails; 130
       after Ctrl-C; 141 if whoever read the output closed it.
     """
-    args = list(sys.argv[1:] if argv is None else argv)
+    given = list(sys.argv[1:] if argv is None else argv)
+    args = [modern(word) if word.startswith("--") or word == "binarise" else word for word in given]
     if not args or args[0] in ("-h", "--help", "help"):
         print(USAGE)
         return 0 if args else 2
@@ -66,7 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         import difflib
 
         near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        print(f"likejax: no command {args[0]!r}{f', did you mean {near[0]}?' if near else ''}", file=sys.stderr)
+        print(
+            f"likejax: no command {args[0]!r}{f', did you mean {near[0]}?' if near else ''}",
+            file=sys.stderr,
+        )
         return 2
     try:
         _use_compilation_cache()

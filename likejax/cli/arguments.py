@@ -40,7 +40,7 @@ class TrainArguments(Settings):
     data_dir: Path | None = None
     """Where dataset files lie; the variable LIKEJAX_DATA if not given."""
     seed: CountOrZero = 0
-    """Of initialisation, shuffling and noise."""
+    """Of initialization, shuffling and noise."""
     draws: Count = 4
     """Draws per example in the final evaluation."""
     background: Fraction = 0.0

@@ -29,7 +29,7 @@ def train(args: Sequence[str]) -> int:
 
     import likejax as lj
     from likejax import presets
-    from likejax.config import parse_with_experiment
+    from likejax.cli.overrides import parse_with_experiment
     from likejax.data.splits import hold_out
     from likejax.train.side_products import SideProducts
 
@@ -47,8 +47,13 @@ def train(args: Sequence[str]) -> int:
     speaks = jax.process_index() == 0
     suffix = "-background" if arguments.background else ""
     workdir = arguments.workdir or Path("runs") / (name.replace("/", "-") + suffix)
-    parts = {s: _data(experiment, experiment.dataset, s, arguments.data_dir) for s in ("validation", "test")}
-    parts["train"] = _data(dataclasses.replace(experiment, augment=()), experiment.dataset, "train", arguments.data_dir)
+    parts = {
+        s: _data(experiment, experiment.dataset, s, arguments.data_dir)
+        for s in ("validation", "test")
+    }
+    parts["train"] = _data(
+        dataclasses.replace(experiment, augment=()), experiment.dataset, "train", arguments.data_dir
+    )
     if speaks:
         print(f"{name} on {parts['train']!r}, writing to {workdir}", flush=True)
     train_key, evaluation_key = jax.random.split(jax.random.key(arguments.seed))
@@ -57,7 +62,9 @@ def train(args: Sequence[str]) -> int:
         selecting, _ = hold_out(selecting)
     options: dict[str, Any] = {"validation": selecting, "workdir": workdir, "key": train_key}
     if arguments.background:
-        run = lj.ood.fit_background(experiment, parts["train"], mutation_rate=arguments.background, **options)
+        run = lj.ood.fit_background(
+            experiment, parts["train"], mutation_rate=arguments.background, **options
+        )
     else:
         run = lj.fit(experiment, parts["train"], **options)
     if not speaks:
@@ -69,7 +76,9 @@ def train(args: Sequence[str]) -> int:
     if _is_pictured(run.density) and run.density.condition_shape is None:
         with SideProducts().making("drawing samples"):  # the run and its numbers are on disk
             picture = workdir / "samples.png"
-            _save_samples(run.density, picture, count=64, temperature=1.0, label=None, seed=arguments.seed)
+            _save_samples(
+                run.density, picture, count=64, temperature=1.0, label=None, seed=arguments.seed
+            )
             print(f"samples: {picture}")
     return 0
 
@@ -86,14 +95,16 @@ def _join_processes() -> None:
         address, count, index = given.split(",")
         jax.distributed.initialize(address, num_processes=int(count), process_id=int(index))
     except ValueError as error:
-        raise UsageError(f"expected LIKEJAX_PROCESSES=HOST:PORT,COUNT,INDEX, got {given!r} ({error})") from error
+        raise UsageError(
+            f"expected LIKEJAX_PROCESSES=HOST:PORT,COUNT,INDEX, got {given!r} ({error})"
+        ) from error
 
 
 def evaluate(args: Sequence[str]) -> int:
     import jax
 
     import likejax as lj
-    from likejax.config import parse
+    from likejax.cli.overrides import parse
 
     run, rest = _positional(args, "evaluate", "RUN")
     description = "The log-likelihood of every example of a dataset under a trained run: mean, standard error, kind."
@@ -105,9 +116,15 @@ def evaluate(args: Sequence[str]) -> int:
     data = _data(experiment, name, arguments.split, arguments.data_dir)
     density = lj.restore(run, which=arguments.which)
     evaluation = lj.evaluate(
-        density, data, key=jax.random.key(arguments.seed), draws=arguments.draws, batch_size=arguments.batch_size
+        density,
+        data,
+        key=jax.random.key(arguments.seed),
+        draws=arguments.draws,
+        batch_size=arguments.batch_size,
     )
-    if arguments.json is not None:  # before the print, which fails where the output goes to a full disk
+    if (
+        arguments.json is not None
+    ):  # before the print, which fails where the output goes to a full disk
         arguments.json.write_text(json.dumps(evaluation.to_dict(), indent=2))
     print(evaluation)
     return 0
@@ -115,10 +132,12 @@ def evaluate(args: Sequence[str]) -> int:
 
 def sample(args: Sequence[str]) -> int:
     import likejax as lj
-    from likejax.config import parse
+    from likejax.cli.overrides import parse
 
     run, rest = _positional(args, "sample", "RUN")
-    arguments = parse(SampleArguments, rest, prog="likejax sample RUN", description="Samples of a trained run.")
+    arguments = parse(
+        SampleArguments, rest, prog="likejax sample RUN", description="Samples of a trained run."
+    )
     _check_writable(arguments.out, "--out")
     density = lj.restore(run, which=arguments.which)
     _check_label(density, arguments.label)
@@ -139,7 +158,7 @@ def ood(args: Sequence[str]) -> int:
     import jax
 
     import likejax as lj
-    from likejax.config import parse
+    from likejax.cli.overrides import parse
 
     run, rest = _positional(args, "ood", "RUN")
     description = "How well scores of a trained run tell its own test data from outside data."
@@ -149,9 +168,15 @@ def ood(args: Sequence[str]) -> int:
     out = arguments.out or Path(run) / "ood"
     experiment = _record(run)
     _check_writable(out / "report.md", "--out")
-    parts = {s: _data(experiment, experiment.dataset, s, arguments.data_dir) for s in ("train", "validation", "test")}
+    parts = {
+        s: _data(experiment, experiment.dataset, s, arguments.data_dir)
+        for s in ("train", "validation", "test")
+    }
     inside = _limited(parts["test"], arguments)
-    outside = [_limited(_outside(experiment, inside, name, arguments), arguments) for name in arguments.outside]
+    outside = [
+        _limited(_outside(experiment, inside, name, arguments), arguments)
+        for name in arguments.outside
+    ]
     names = [data.name for data in outside]
     for i, typed in enumerate(arguments.outside):  # two forms of one dataset go by what was typed
         if names.count(names[i]) > 1 or names[i] == inside.name:
@@ -198,7 +223,11 @@ def _selected_on(validation: Any, run: str, arguments: OodArguments) -> tuple[An
     from likejax.data.splits import row_hashes
     from likejax.train.selecting_rows import selection_of
 
-    noted = {str(place): selection_of(place) for place in (run, arguments.background) if place is not None}
+    noted = {
+        str(place): selection_of(place)
+        for place in (run, arguments.background)
+        if place is not None
+    }
     silent = [place for place, rows in noted.items() if rows is None]
     known = [rows for rows in noted.values() if rows is not None]
     chose = np.isin(row_hashes(validation), np.concatenate([*known, np.zeros(0, np.uint64)]))
@@ -220,7 +249,9 @@ def _selected_on(validation: Any, run: str, arguments: OodArguments) -> tuple[An
         print(f"likejax: warning: {note}", file=sys.stderr)
     if chose.any() and are_left:
         return validation.take(chose), tuple(notes)
-    return None, tuple(notes) or ("None of the validation rows chose the weights, by the notes of the run.",)
+    return None, tuple(notes) or (
+        "None of the validation rows chose the weights, by the notes of the run.",
+    )
 
 
 def _limited(data: Any, arguments: OodArguments) -> Any:
@@ -230,7 +261,7 @@ def _limited(data: Any, arguments: OodArguments) -> Any:
 
 
 def _outside(experiment: Any, inside: Any, name: str, arguments: OodArguments) -> Any:
-    from likejax.data.synthetic import constants_like, noise_like
+    from likejax.data.sources.synthetic import constants_like, noise_like
 
     made = {"noise": noise_like, "constants": constants_like}
     if name in made:
@@ -239,15 +270,17 @@ def _outside(experiment: Any, inside: Any, name: str, arguments: OodArguments) -
 
 
 def summary(args: Sequence[str]) -> int:
-    from likejax.train.summary import summarise_run
+    from likejax.train.summary import summarize_run
 
     run, rest = _positional(args, "summary", "RUN")
     if rest:
         if rest == ["--help"]:
-            print("usage: likejax summary RUN\n\nWhat a run was trained on, how long it took, where it stands.")
+            print(
+                "usage: likejax summary RUN\n\nWhat a run was trained on, how long it took, where it stands."
+            )
             raise SystemExit(0)
         raise UsageError(f"`likejax summary RUN` takes no other arguments, got {' '.join(rest)}")
-    print(summarise_run(run))
+    print(summarize_run(run))
     return 0
 
 
@@ -262,14 +295,16 @@ def presets(args: Sequence[str]) -> int:
 
 
 def datasets(args: Sequence[str]) -> int:
-    from likejax.config import parse
+    from likejax.cli.overrides import parse
     from likejax.data.describe import described
     from likejax.data.load import datasets, outline
 
     description = "The datasets that can be loaded here by name; with a NAME, all that was understood of this one."
     name = args[0] if args and not args[0].startswith("-") else None
     rest = list(args) if name is None else list(args[1:])
-    arguments = parse(DatasetsArguments, rest, prog="likejax datasets [NAME]", description=description)
+    arguments = parse(
+        DatasetsArguments, rest, prog="likejax datasets [NAME]", description=description
+    )
     if name is not None:
         print(described(name, data_dir=arguments.data_dir))
         return 0
@@ -284,7 +319,7 @@ def datasets(args: Sequence[str]) -> int:
 
 
 def demo(args: Sequence[str]) -> int:
-    from likejax.config import parse
+    from likejax.cli.overrides import parse
     from likejax.demo import run_demo
 
     description = (
@@ -309,7 +344,9 @@ def _check_writable(path: Path, option: str) -> None:
         if path.exists() and not os.access(path, os.W_OK):
             raise PermissionError(f"{path} is write-protected")
     except OSError as error:
-        raise OSError(f"cannot write {path}, which {option} names: {error.strerror or error}") from error
+        raise OSError(
+            f"cannot write {path}, which {option} names: {error.strerror or error}"
+        ) from error
 
 
 def _check_label(density: Any, label: int | None) -> None:
@@ -333,12 +370,16 @@ def _check_picture(density: Any, out: Path) -> None:
             f"samples of shape {density.event_shape} and {kind} are no images: give --out a name ending in .npy"
         )
     if out.suffix.removeprefix(".") not in known:
-        raise UsageError(f"expected --out to end in .png, .npy or another format for pictures, got {out}")
+        raise UsageError(
+            f"expected --out to end in .png, .npy or another format for pictures, got {out}"
+        )
 
 
 def _positional(args: Sequence[str], command: str, what: str) -> tuple[str, list[str]]:
     if not args:
-        raise UsageError(f"expected `likejax {command} {what}`; `likejax presets` lists the presets")
+        raise UsageError(
+            f"expected `likejax {command} {what}`; `likejax presets` lists the presets"
+        )
     if args[0] in ("-h", "--help"):
         return ("glow/digits", ["--help"]) if what == "PRESET" else ("", ["--help"])
     if args[0].startswith("-"):
@@ -370,7 +411,9 @@ def _data(experiment: Any, name: str, split: str, data_dir: Path | None) -> Any:
     return experiment.as_evaluated(load(name, split=split, data_dir=data_dir))
 
 
-def _save_samples(density: Any, out: Path, *, count: int, temperature: float, label: int | None, seed: int) -> None:
+def _save_samples(
+    density: Any, out: Path, *, count: int, temperature: float, label: int | None, seed: int
+) -> None:
     import jax
     import numpy as np
 

@@ -38,10 +38,14 @@ def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | Non
     """
     array, columns = _array(examples)
     if array.dtype.kind not in "buif":
-        raise TypeError(f"expected a numeric array of examples, got dtype {array.dtype}{_advice(array)}")
+        raise TypeError(
+            f"expected a numeric array of examples, got dtype {array.dtype}{_advice(array)}"
+        )
     if array.ndim < 2 or len(array) == 0:
         advice = "; a table with one column has shape (n, 1)" if array.ndim == 1 else ""
-        raise ValueError(f"expected examples of shape (n, *event_shape) with n > 0, got shape {array.shape}{advice}")
+        raise ValueError(
+            f"expected examples of shape (n, *event_shape) with n > 0, got shape {array.shape}{advice}"
+        )
     if array.size == 0:
         raise ValueError(f"expected examples with entries, got shape {array.shape}")
     notes: tuple[str, ...] = ()
@@ -77,7 +81,9 @@ def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer
         many = array.ndim == 2 and len(array) == count
         advice = "; for one-hot rows pass labels.argmax(1)" if many else ""
         if array.dtype.kind in "USO":
-            advice = "; for names pass np.unique(names, return_inverse=True)[1], the same for every part"
+            advice = (
+                "; for names pass np.unique(names, return_inverse=True)[1], the same for every part"
+            )
         raise ValueError(
             f"expected integer labels of shape ({count},), got {array.dtype} of shape {array.shape}{advice}"
         )
@@ -85,7 +91,9 @@ def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer
     low, high = int(array.min()), int(array.max())
     if low < 0 or (classes is not None and high >= classes):
         last = "C-1" if classes is None else classes - 1
-        raise ValueError(f"expected labels in 0..{last}, got {low}..{high}; number the classes from 0")
+        raise ValueError(
+            f"expected labels in 0..{last}, got {low}..{high}; number the classes from 0"
+        )
     return array
 
 
@@ -98,7 +106,9 @@ def whole_numbers(labels: np.ndarray) -> Integer[np.ndarray, "..."]:
     if labels.dtype.kind in "ui":
         return labels
     if labels.dtype.kind == "f":
-        wrong = ~np.isfinite(labels) | (labels != np.floor(np.where(np.isfinite(labels), labels, 0)))
+        wrong = ~np.isfinite(labels) | (
+            labels != np.floor(np.where(np.isfinite(labels), labels, 0))
+        )
         if wrong.any():
             place = tuple(np.argwhere(wrong)[0])
             raise ValueError(
@@ -114,11 +124,15 @@ def _array(values: Any, what: str = "examples") -> tuple[np.ndarray, tuple[str, 
         return _frame(values)
     refuse_masked(what, values)
     if hasattr(values, "toarray"):
-        raise TypeError(f"expected a dense array of {what}, got {type(values).__name__}; pass x.toarray()")
+        raise TypeError(
+            f"expected a dense array of {what}, got {type(values).__name__}; pass x.toarray()"
+        )
     try:
         array = np.asarray(values)
     except (ValueError, TypeError) as error:  # lists of unequal lengths, tensors on a device
-        raise ValueError(f"expected {what} that form one array, got {type(values).__name__}: {error}") from error
+        raise ValueError(
+            f"expected {what} that form one array, got {type(values).__name__}: {error}"
+        ) from error
     if array.dtype.kind == "O" and array.ndim:
         array = _from_objects(array, what)
     return array, None
@@ -152,9 +166,13 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
         place = np.unravel_index(i, array.shape)
         row = f"row {int(place[0])}" + (f", column {int(place[1])}" if array.ndim == 2 else "")
         if isinstance(value, str | bytes):
-            raise TypeError(f"expected a numeric array of examples, {what} hold the text {value!r} at {row}")
+            raise TypeError(
+                f"expected a numeric array of examples, {what} hold the text {value!r} at {row}"
+            )
         if value is None or type(value).__name__ in ("NAType", "NaTType"):
-            raise ValueError(f"expected no missing values, {what} lack one at {row}; fill or drop them")
+            raise ValueError(
+                f"expected no missing values, {what} lack one at {row}; fill or drop them"
+            )
         try:
             numbers[i] = value
         except (TypeError, ValueError) as error:
@@ -162,7 +180,11 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
                 f"expected a numeric array of examples, {what} hold {type(value).__name__} at {row}"
             ) from error
     whole = np.isfinite(numbers).all() and (numbers == np.round(numbers)).all()
-    if whole and all(isinstance(value, int | np.integer) for value in flat) and np.abs(numbers).max(initial=0) < 2**53:
+    if (
+        whole
+        and all(isinstance(value, int | np.integer) for value in flat)
+        and np.abs(numbers).max(initial=0) < 2**53
+    ):
         return numbers.astype(np.int64).reshape(array.shape)
     return numbers.reshape(array.shape)
 
@@ -196,10 +218,14 @@ def _integers(array: np.ndarray, levels: int) -> np.ndarray:
             f"{_how_to_quantize(array, levels)}"
         )
     if not 2 <= levels <= 65536:
-        raise ValueError(f"expected 2 to 65536 levels, got {levels}; reduce finer data, or take them as continuous")
+        raise ValueError(
+            f"expected 2 to 65536 levels, got {levels}; reduce finer data, or take them as continuous"
+        )
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= levels:
-        raise ValueError(f"expected values in 0..{levels - 1} for {levels} levels, got {low}..{high}")
+        raise ValueError(
+            f"expected values in 0..{levels - 1} for {levels} levels, got {low}..{high}"
+        )
     return array.astype(integer_dtype(levels), copy=False)
 
 
@@ -212,7 +238,9 @@ def _how_to_quantize(array: np.ndarray, levels: int) -> str:
     if low >= 0 and high <= 1:
         return f": np.rint(x * {levels - 1}).astype('{dtype}') if they were divided by {levels - 1}"
     if low >= -1 and high <= 1:
-        return f": np.rint((x + 1) / 2 * {levels - 1}).astype('{dtype}') if they were brought to -1..1"
+        return (
+            f": np.rint((x + 1) / 2 * {levels - 1}).astype('{dtype}') if they were brought to -1..1"
+        )
     if low >= 0 and high < levels and (array == np.round(array)).all():
         return f": x.astype('{dtype}')"
     return ""
@@ -223,7 +251,9 @@ def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
     if array.dtype.kind in "ui":
         largest = max(abs(int(array.min())), abs(int(array.max())))
         if largest > _EXACT_IN_FLOAT64:
-            largest_at = np.unravel_index(int(np.argmax(np.abs(array.astype(np.float64)))), array.shape)
+            largest_at = np.unravel_index(
+                int(np.argmax(np.abs(array.astype(np.float64)))), array.shape
+            )
             row, *entry = (int(i) for i in largest_at)
             raise ValueError(
                 f"expected integers up to 2**53 as continuous values, got {array[largest_at]} at row {row}, "

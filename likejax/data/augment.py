@@ -47,10 +47,10 @@ def mutate(images: Images, rng: np.random.Generator, *, levels: int, rate: float
     return ((images + chosen * offsets) % levels).astype(images.dtype)
 
 
-def binarise(images: Images, rng: np.random.Generator, *, levels: int) -> Images:
-    """Zeros and ones, 1 with the probability of the grey value ``x / (levels - 1)``, drawn anew in every epoch.
+def binarize(images: Images, rng: np.random.Generator, *, levels: int) -> Images:
+    """Zeros and ones, 1 with the probability of the gray value ``x / (levels - 1)``, drawn anew in every epoch.
 
-    The model sees two levels; evaluation uses one fixed draw, ``Dataset.binarise``.
+    The model sees two levels; evaluation uses one fixed draw, ``Dataset.binarize``.
 
     References:
       Salakhutdinov and Murray, 2008, On the quantitative analysis of deep belief networks.
@@ -58,7 +58,12 @@ def binarise(images: Images, rng: np.random.Generator, *, levels: int) -> Images
     return (rng.random(images.shape, np.float32) * (levels - 1) < images).astype(np.uint8)
 
 
-AUGMENTATIONS: dict[str, Callable[..., Images]] = {"flip": flip, "shift": shift, "mutate": mutate, "binarise": binarise}
+AUGMENTATIONS: dict[str, Callable[..., Images]] = {
+    "flip": flip,
+    "shift": shift,
+    "mutate": mutate,
+    "binarize": binarize,
+}
 """Name in an experiment to function."""
 
 
@@ -67,8 +72,10 @@ def check_augmentation(spec: str) -> None:
     augmentation(spec, levels=256)
 
 
-def augmentation(spec: str, *, levels: int | None) -> Callable[[Images, np.random.Generator], Images]:
-    """The function of a name in an experiment: ``flip``, ``shift``, ``binarise``, ``mutate:0.2`` (with its rate).
+def augmentation(
+    spec: str, *, levels: int | None
+) -> Callable[[Images, np.random.Generator], Images]:
+    """The function of a name in an experiment: ``flip``, ``shift``, ``binarize``, ``mutate:0.2`` (with its rate).
 
     Raises:
       ValueError: If there is none of that name, its rate is missing or no probability, or the data are no integers.
@@ -76,13 +83,17 @@ def augmentation(spec: str, *, levels: int | None) -> Callable[[Images, np.rando
     name, colon, rate = spec.partition(":")
     if name not in AUGMENTATIONS:
         near = meant(name, AUGMENTATIONS)
-        raise ValueError(f"unknown augmentation {name!r}; there are flip, shift, binarise and mutate:RATE{near}")
+        raise ValueError(
+            f"unknown augmentation {name!r}; there are flip, shift, binarize and mutate:RATE{near}"
+        )
     if levels is None:
         raise ValueError(f"expected integer images to augment by {name}, got continuous data")
     if bool(colon) != (name == "mutate"):
-        raise ValueError(f"expected {'mutate:RATE' if name == 'mutate' else name}, got augmentation {spec!r}")
-    if name == "binarise":
-        return partial(binarise, levels=levels)
+        raise ValueError(
+            f"expected {'mutate:RATE' if name == 'mutate' else name}, got augmentation {spec!r}"
+        )
+    if name == "binarize":
+        return partial(binarize, levels=levels)
     return partial(mutate, levels=levels, rate=_probability(rate)) if colon else AUGMENTATIONS[name]
 
 

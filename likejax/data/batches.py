@@ -48,7 +48,7 @@ class DatasetBatches(Iterator[Batch]):
       dataset: Source of the examples.
       batch_size: Examples per batch, over all processes.
       position: Where to begin.
-      labelled: Whether batches carry the labels as conditions.
+      labeled: Whether batches carry the labels as conditions.
       augment: Names of augmentations, applied in order.
       part: Index of this process, and how many there are.
 
@@ -62,24 +62,32 @@ class DatasetBatches(Iterator[Batch]):
         batch_size: int,
         *,
         position: Position,
-        labelled: bool = False,
+        labeled: bool = False,
         augment: Sequence[str] = (),
         part: tuple[int, int] = (0, 1),
     ):
-        if labelled and dataset.labels is None:
-            raise ValueError(f"expected labels for a conditional model, dataset {dataset.name!r} has none")
+        if labeled and dataset.labels is None:
+            raise ValueError(
+                f"expected labels for a conditional model, dataset {dataset.name!r} has none"
+            )
         self.dataset = dataset
         self.batch_size = batch_size
         self.position = Position(*position)
-        self._labels = dataset.labels if labelled else None
-        # mean weight 1 over the dataset: integer weights then equal repetition, and no batch is normalised by itself
-        self._weights = None if dataset.weights is None else (dataset.weights / dataset.weights.mean()).astype("f4")
+        self._labels = dataset.labels if labeled else None
+        # mean weight 1 over the dataset: integer weights then equal repetition, and no batch is normalized by itself
+        self._weights = (
+            None
+            if dataset.weights is None
+            else (dataset.weights / dataset.weights.mean()).astype("f4")
+        )
         self._augment = [augmentation(spec, levels=dataset.levels) for spec in augment]
         self._mine = _share(batch_size, part)
         self._order = self._shuffled()
 
     def _shuffled(self) -> np.ndarray:
-        return np.random.default_rng([self.position.seed, self.position.epoch]).permutation(len(self.dataset))
+        return np.random.default_rng([self.position.seed, self.position.epoch]).permutation(
+            len(self.dataset)
+        )
 
     def _rows(self) -> np.ndarray:
         taken: list[np.ndarray] = []
@@ -99,14 +107,18 @@ class DatasetBatches(Iterator[Batch]):
         rng = np.random.default_rng([*self.position, 1])
         rows = self._rows()
         mine = rows[self._mine]
-        if self._augment:  # the whole batch, so that every process draws the same and the parts fit together
+        if (
+            self._augment
+        ):  # the whole batch, so that every process draws the same and the parts fit together
             x = self.dataset.examples[rows]
             for augment in self._augment:
                 x = augment(x, rng)
             x = x[self._mine]
         else:
             x = self.dataset.examples[mine]
-        condition, weight = (None if each is None else each[mine] for each in (self._labels, self._weights))
+        condition, weight = (
+            None if each is None else each[mine] for each in (self._labels, self._weights)
+        )
         return Batch(x, condition, weight)
 
 
@@ -125,7 +137,7 @@ class IterableBatches(Iterator[Batch]):
       batch_size: Examples per batch, over all processes.
       like: Examples every item must resemble in shape, levels and labels: the first item, as a dataset.
       position: Where to begin; its ``row`` counts the rows taken in this epoch.
-      labelled: Whether batches carry the labels as conditions.
+      labeled: Whether batches carry the labels as conditions.
       num_classes: Number of classes that labels must stay below, or ``None`` if it is not known.
       augment: Names of augmentations, applied in order.
       part: Index of this process, and how many there are.
@@ -138,7 +150,7 @@ class IterableBatches(Iterator[Batch]):
         *,
         like: Dataset,
         position: Position,
-        labelled: bool = False,
+        labeled: bool = False,
         num_classes: int | None = None,
         augment: Sequence[str] = (),
         part: tuple[int, int] = (0, 1),
@@ -148,7 +160,7 @@ class IterableBatches(Iterator[Batch]):
         self._part = part[0]
         self._source = source
         self._like = like
-        self._labelled = labelled
+        self._labeled = labeled
         self._num_classes = num_classes
         self._augment = [augmentation(spec, levels=like.levels) for spec in augment]
         self.position = Position(position.seed, position.epoch, 0)
@@ -181,12 +193,17 @@ class IterableBatches(Iterator[Batch]):
         examples = as_examples(item, levels=self._like.levels, event_shape=self._like.event_shape)
         if (examples.weights is None) != (self._like.weights is None):
             raise ValueError("expected weights with every item of the iterable, or with none")
-        if not self._labelled:
+        if not self._labeled:
             return examples
         if examples.labels is None:
-            raise ValueError("expected pairs of examples and labels from the iterable, for a conditional model")
+            raise ValueError(
+                "expected pairs of examples and labels from the iterable, for a conditional model"
+            )
         highest = int(examples.labels.max())
-        if self._num_classes is not None and not 0 <= int(examples.labels.min()) <= highest < self._num_classes:
+        if (
+            self._num_classes is not None
+            and not 0 <= int(examples.labels.min()) <= highest < self._num_classes
+        ):
             raise ValueError(
                 f"expected labels 0..{self._num_classes - 1} for a model of {self._num_classes} classes, got "
                 f"{int(examples.labels.min())}..{highest} from the iterable"
@@ -212,7 +229,7 @@ class IterableBatches(Iterator[Batch]):
         for augment in self._augment:
             x = augment(x, rng)
         weight = None if rows.weights is None else rows.weights.astype(np.float32)
-        return Batch(x, rows.labels if self._labelled else None, weight)
+        return Batch(x, rows.labels if self._labeled else None, weight)
 
 
 def together(parts: Sequence[Dataset]) -> Dataset:
@@ -231,7 +248,9 @@ def together(parts: Sequence[Dataset]) -> Dataset:
     )
 
 
-def as_examples(item: Any, *, levels: int | None, event_shape: tuple[int, ...] | None = None) -> Dataset:
+def as_examples(
+    item: Any, *, levels: int | None, event_shape: tuple[int, ...] | None = None
+) -> Dataset:
     """One item of an iterable, checked: see ``IterableBatches`` for its forms.
 
     Args:
@@ -273,11 +292,18 @@ def _fields(item: Any) -> tuple[Any, Any, Any]:
                     f"expected the keys x, labels and weights in an item of the iterable, got {name!r}{hint}"
                 )
         if "x" not in item:
-            raise ValueError(f"expected the key x in every item of the iterable, got {', '.join(item) or 'none'}")
+            raise ValueError(
+                f"expected the key x in every item of the iterable, got {', '.join(item) or 'none'}"
+            )
         return item["x"], item.get("labels"), item.get("weights")
     if isinstance(item, tuple | list) and len(item) == 2:
         return item[0], item[1], None
-    if isinstance(item, tuple | list) and len(item) == 3 and np.ndim(item[2]) == 1 and np.ndim(item[0]) > 1:
+    if (
+        isinstance(item, tuple | list)
+        and len(item) == 3
+        and np.ndim(item[2]) == 1
+        and np.ndim(item[0]) > 1
+    ):
         return item[0], item[1], item[2]
     return item, None, None
 
@@ -286,6 +312,8 @@ def _share(batch_size: int, part: tuple[int, int]) -> slice:
     """Which rows of a batch this process takes."""
     index, count = part
     if batch_size % count:
-        raise ValueError(f"expected a batch_size divisible by the {count} processes, got {batch_size}")
+        raise ValueError(
+            f"expected a batch_size divisible by the {count} processes, got {batch_size}"
+        )
     size = batch_size // count
     return slice(index * size, (index + 1) * size)

@@ -38,12 +38,22 @@ def numbered(labels: Mapping[str, np.ndarray | None]) -> Classes:
         return Classes(dict.fromkeys(labels), None)
     text = {values.dtype.kind in "US" for values in given.values()}
     if len(text) > 1:
-        raise ValueError("expected labels of one kind, got names in one part and numbers in another")
+        raise ValueError(
+            "expected labels of one kind, got names in one part and numbers in another"
+        )
     if text == {True}:
         given = {part: values.astype(str) for part, values in given.items()}
-        if not all(name.isascii() and name.isdigit() for values in given.values() for name in np.unique(values)):
-            return _by_value(labels, given, f"classes are numbered by their names, {_from_to(given)}")
-        given = {part: values.astype(np.int64) for part, values in given.items()}  # folders called 0, 1, ..., 10
+        if not all(
+            name.isascii() and name.isdigit()
+            for values in given.values()
+            for name in np.unique(values)
+        ):
+            return _by_value(
+                labels, given, f"classes are numbered by their names, {_from_to(given)}"
+            )
+        given = {
+            part: values.astype(np.int64) for part, values in given.items()
+        }  # folders called 0, 1, ..., 10
     given = {part: whole_numbers(values).astype(np.int64) for part, values in given.items()}
     low = min(int(values.min()) for values in given.values())
     high = max(int(values.max()) for values in given.values())
@@ -55,10 +65,14 @@ def numbered(labels: Mapping[str, np.ndarray | None]) -> Classes:
     return Classes({part: shifted.get(part) for part in labels}, names, notes)
 
 
-def _by_value(labels: Mapping[str, np.ndarray | None], given: Mapping[str, np.ndarray], note: str) -> Classes:
+def _by_value(
+    labels: Mapping[str, np.ndarray | None], given: Mapping[str, np.ndarray], note: str
+) -> Classes:
     values = np.unique(np.concatenate(list(given.values())))
     found = {part: np.searchsorted(values, each) for part, each in given.items()}
-    return Classes({part: found.get(part) for part in labels}, tuple(str(value) for value in values), (note,))
+    return Classes(
+        {part: found.get(part) for part in labels}, tuple(str(value) for value in values), (note,)
+    )
 
 
 def _from_to(given: Mapping[str, np.ndarray]) -> str:

@@ -38,8 +38,8 @@ class Dataset:
       labels: Read-only integers ``(n,)``, or ``None``.
       provenance: Where the examples come from and every step done to them, in order.
       weights: Read-only positive weights ``(n,)`` of the examples in the training loss, or ``None`` for equal ones.
-      binarisation: How grey values became zeros and ones; empty if they did not.
-      colour_order: What three channels are, in order.
+      binarization: How gray values became zeros and ones; empty if they did not.
+      color_order: What three channels are, in order.
       class_names: Name of each class, the same in all parts of a source; ``None`` if nothing is known of classes.
       columns: Names of the columns of a table, or ``None``.
     """
@@ -51,8 +51,8 @@ class Dataset:
     labels: Integer[np.ndarray, " n"] | None = None
     provenance: tuple[str, ...] = ()
     weights: Float[np.ndarray, " n"] | None = None
-    binarisation: str = ""
-    colour_order: str = "RGB"
+    binarization: str = ""
+    color_order: str = "RGB"
     class_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
 
@@ -67,7 +67,7 @@ class Dataset:
         name: str = "array",
         split: str = "train",
         provenance: Sequence[str] = ("from an array in memory",),
-        colour_order: str = "RGB",
+        color_order: str = "RGB",
         class_names: Sequence[str] | None = None,
     ) -> Dataset:
         """A dataset of any array, data frame or nested list.
@@ -81,7 +81,7 @@ class Dataset:
           name: What the data are called.
           split: Which part they are.
           provenance: Where they come from.
-          colour_order: What three channels are, in order.
+          color_order: What three channels are, in order.
           class_names: Name of each class, in the order of the labels.
 
         Raises:
@@ -99,7 +99,9 @@ class Dataset:
         (array, columns, notes), levels = as_numbers(examples, levels=levels)
         names = None if class_names is None else tuple(str(each) for each in class_names)
         if labels is not None:
-            labels = _frozen(as_labels(labels, len(array), classes=None if names is None else len(names)))
+            labels = _frozen(
+                as_labels(labels, len(array), classes=None if names is None else len(names))
+            )
         if weights is not None:
             weights = _frozen(_weights(weights, len(array)))
         return cls(
@@ -110,7 +112,7 @@ class Dataset:
             labels=labels,
             provenance=(*provenance, *notes),
             weights=weights,
-            colour_order=colour_order,
+            color_order=color_order,
             class_names=names,
             columns=columns,
         )
@@ -155,7 +157,9 @@ class Dataset:
         return self._digest().hexdigest()[:12]
 
     def _digest(self) -> Any:
-        digest = hashlib.sha256(f"{self.examples.shape} {self.examples.dtype} {self.levels}".encode())
+        digest = hashlib.sha256(
+            f"{self.examples.shape} {self.examples.dtype} {self.levels}".encode()
+        )
         digest.update(np.ascontiguousarray(self.examples).data)
         return digest
 
@@ -216,8 +220,10 @@ class Dataset:
             "event_shape": list(self.event_shape),
             "dtype": self.examples.dtype.name,
             "levels": self.levels,
-            "binarisation": self.binarisation,
-            "colour_order": self.colour_order if self.examples.ndim == 4 and self.event_shape[-1] == 3 else "",
+            "binarization": self.binarization,
+            "color_order": self.color_order
+            if self.examples.ndim == 4 and self.event_shape[-1] == 3
+            else "",
         }
 
     def take(self, rows: Any, *, step: str | None = None) -> Dataset:
@@ -225,11 +231,19 @@ class Dataset:
         try:
             examples = _frozen(self.examples[rows])
         except (IndexError, TypeError) as error:
-            raise ValueError(f"expected rows of 0..{len(self) - 1}, a mask of them or a slice: {error}") from error
-        labels, weights = (None if each is None else _frozen(each[rows]) for each in (self.labels, self.weights))
+            raise ValueError(
+                f"expected rows of 0..{len(self) - 1}, a mask of them or a slice: {error}"
+            ) from error
+        labels, weights = (
+            None if each is None else _frozen(each[rows]) for each in (self.labels, self.weights)
+        )
         step = step or f"{len(examples)} of {len(self)} rows"
         return dataclasses.replace(
-            self, examples=examples, labels=labels, weights=weights, provenance=(*self.provenance, step)
+            self,
+            examples=examples,
+            labels=labels,
+            weights=weights,
+            provenance=(*self.provenance, step),
         )
 
     def shuffled(self, seed: int) -> Dataset:
@@ -245,19 +259,27 @@ class Dataset:
         if self.levels is None or self.examples.ndim != 2:
             raise ValueError(f"expected a table of integers to take as continuous, got {self!r}")
         values = dataclasses.replace(self, levels=None)
-        return values._step(self.examples.astype(np.float32), f"{self.levels} levels taken as continuous values")
+        return values._step(
+            self.examples.astype(np.float32), f"{self.levels} levels taken as continuous values"
+        )
 
     def invert(self) -> Dataset:
         """``levels - 1 - x``: ink becomes paper."""
         levels = self._levels()
-        return self._step((levels - 1 - self.examples.astype(np.int32)).astype(self.examples.dtype), "inverted")
+        return self._step(
+            (levels - 1 - self.examples.astype(np.int32)).astype(self.examples.dtype), "inverted"
+        )
 
     def pad(self, height: int, width: int, *, value: int = 0) -> Dataset:
         """Images in the middle of a larger canvas of constant ``value``."""
         levels = self._levels()
         if not 0 <= value < levels:
             raise ValueError(f"expected a value in 0..{levels - 1} to pad with, got {value}")
-        margins = [(0, 0), *(self._margin(axis, size) for axis, size in ((1, height), (2, width))), (0, 0)]
+        margins = [
+            (0, 0),
+            *(self._margin(axis, size) for axis, size in ((1, height), (2, width))),
+            (0, 0),
+        ]
         padded = np.pad(self.examples, margins, constant_values=value)
         return self._step(padded, f"padded to {height}x{width} with {value}")
 
@@ -276,32 +298,41 @@ class Dataset:
             raise ValueError(f"expected 8-bit images to resize, got {self.levels} levels")
         filters = {f.name.lower(): f for f in Image.Resampling}
         if filter not in filters:
-            raise ValueError(f"unknown filter {filter!r}; the filters are {', '.join(filters)}{meant(filter, filters)}")
+            raise ValueError(
+                f"unknown filter {filter!r}; the filters are {', '.join(filters)}{meant(filter, filters)}"
+            )
 
         def one(plane: np.ndarray) -> np.ndarray:
             return np.asarray(Image.fromarray(plane).resize((width, height), filters[filter]))
 
-        planes = [np.stack([one(image[..., c]) for c in range(image.shape[-1])], -1) for image in self.examples]
+        planes = [
+            np.stack([one(image[..., c]) for c in range(image.shape[-1])], -1)
+            for image in self.examples
+        ]
         return self._step(np.stack(planes), f"resized to {height}x{width} ({filter})")
 
-    def grey(self) -> Dataset:
+    def gray(self) -> Dataset:
         """One channel: the luma of ITU-R BT.601, rounded."""
         self._levels()
         if self.event_shape[-1] != 3:
-            raise ValueError(f"expected 3 channels to turn grey, got {self.event_shape[-1]}")
+            raise ValueError(f"expected 3 channels to turn gray, got {self.event_shape[-1]}")
         weights = {"R": 0.299, "G": 0.587, "B": 0.114}
-        if sorted(self.colour_order) != sorted(weights):
-            raise ValueError(f"expected red, green and blue in some order to turn grey, got {self.colour_order!r}")
-        luma = np.rint(self.examples @ np.array([weights[colour] for colour in self.colour_order]))[..., None]
-        grey = dataclasses.replace(self, colour_order="RGB")
-        return grey._step(luma.astype(self.examples.dtype), "grey (BT.601)")
+        if sorted(self.color_order) != sorted(weights):
+            raise ValueError(
+                f"expected red, green and blue in some order to turn gray, got {self.color_order!r}"
+            )
+        luma = np.rint(self.examples @ np.array([weights[color] for color in self.color_order]))[
+            ..., None
+        ]
+        gray = dataclasses.replace(self, color_order="RGB")
+        return gray._step(luma.astype(self.examples.dtype), "gray (BT.601)")
 
-    def colour(self) -> Dataset:
+    def color(self) -> Dataset:
         """Three equal channels from one."""
         self._levels()
         if self.event_shape[-1] != 1:
             raise ValueError(f"expected 1 channel to repeat, got {self.event_shape[-1]}")
-        return self._step(np.repeat(self.examples, 3, axis=-1), "grey repeated to 3 channels")
+        return self._step(np.repeat(self.examples, 3, axis=-1), "gray repeated to 3 channels")
 
     def transpose(self) -> Dataset:
         """Rows and columns exchanged."""
@@ -322,19 +353,21 @@ class Dataset:
         examples = (self.examples.astype(np.int64) * levels // old).astype(self.examples.dtype)
         return reduced._step(examples, f"{old} levels reduced to {levels}")
 
-    def binarise(self, seed: int) -> Dataset:
-        """Zeros and ones drawn once, each pixel 1 with the probability of its grey value ``x / (levels - 1)``.
+    def binarize(self, seed: int) -> Dataset:
+        """Zeros and ones drawn once, each pixel 1 with the probability of its gray value ``x / (levels - 1)``.
 
         References:
           Salakhutdinov and Murray, 2008, On the quantitative analysis of deep belief networks.
         """
         levels = self._levels()
-        self._check_not_binary("binarise")
+        self._check_not_binary("binarize")
         seed = checked("seed", seed, CountOrZero)
         draws = np.random.default_rng([seed, 2]).random(self.examples.shape)
         binary = (draws < self.examples / (levels - 1)).astype(np.uint8)
-        made = f"drawn from the grey values with seed {seed}"
-        return dataclasses.replace(self, levels=2, binarisation=made)._step(binary, f"binarised, {made}")
+        made = f"drawn from the gray values with seed {seed}"
+        return dataclasses.replace(self, levels=2, binarization=made)._step(
+            binary, f"binarized, {made}"
+        )
 
     def mutate(self, rate: float, seed: int) -> Dataset:
         """One fixed draw of the mutation that background models are trained on; see ``data.augment.mutate``."""
@@ -344,10 +377,10 @@ class Dataset:
         return self._step(examples, f"mutated at rate {rate} with seed {seed}")
 
     def _check_not_binary(self, step: str) -> None:
-        """Refuses images of zeros and ones that are called grey: nearly all of their ones would be lost."""
+        """Refuses images of zeros and ones that are called gray: nearly all of their ones would be lost."""
         if self.levels != 2 and self.examples.max() == 1:
             raise ValueError(
-                f"expected grey values of {self.levels} levels to {step}, got only zeros and ones: make binary images "
+                f"expected gray values of {self.levels} levels to {step}, got only zeros and ones: make binary images "
                 "with Dataset.from_array(examples, levels=2) or from booleans"
             )
 
@@ -359,15 +392,23 @@ class Dataset:
     def _margin(self, axis: int, size: int) -> tuple[int, int]:
         extra = size - self.examples.shape[axis]
         if extra < 0:
-            raise ValueError(f"expected a canvas of at least {self.examples.shape[axis]}, got {size}")
+            raise ValueError(
+                f"expected a canvas of at least {self.examples.shape[axis]}, got {size}"
+            )
         return extra // 2, extra - extra // 2
 
     def _step(self, examples: np.ndarray, step: str) -> Dataset:
-        return dataclasses.replace(self, examples=_frozen(examples), provenance=(*self.provenance, step))
+        return dataclasses.replace(
+            self, examples=_frozen(examples), provenance=(*self.provenance, step)
+        )
 
 
 def as_dataset(
-    data: Any, *, levels: int | None = None, name: str = "array", event_shape: tuple[int, ...] | None = None
+    data: Any,
+    *,
+    levels: int | None = None,
+    name: str = "array",
+    event_shape: tuple[int, ...] | None = None,
 ) -> Dataset:
     """A dataset of whatever a function that takes data was given.
 
@@ -384,9 +425,13 @@ def as_dataset(
     if isinstance(data, Dataset):
         return data
     if isinstance(data, str | bytes | os.PathLike):
-        raise TypeError(f"expected a Dataset or an array, got {data!r}: lj.load(name, data_dir=...) reads a dataset")
+        raise TypeError(
+            f"expected a Dataset or an array, got {data!r}: lj.load(name, data_dir=...) reads a dataset"
+        )
     if isinstance(data, tuple):
-        raise TypeError("expected a Dataset or an array, got a tuple: lj.Dataset.from_array(x, labels=y) takes both")
+        raise TypeError(
+            "expected a Dataset or an array, got a tuple: lj.Dataset.from_array(x, labels=y) takes both"
+        )
     if not (isinstance(data, list) or hasattr(data, "__array__") or hasattr(data, "columns")):
         raise TypeError(
             f"expected a Dataset, an array (n, *event_shape), a data frame or lists, got {type(data).__name__}: "
@@ -394,7 +439,9 @@ def as_dataset(
         )
     shape = _shape(data)
     if event_shape is not None and shape == event_shape:
-        raise ValueError(f"expected examples of shape (n, *{event_shape}), got one example: pass x[None]")
+        raise ValueError(
+            f"expected examples of shape (n, *{event_shape}), got one example: pass x[None]"
+        )
     if levels is not None and len(shape) == 4 and shape[1:] != event_shape:
         _check_channels_last(shape)
     dataset = Dataset.from_array(data, levels=levels, name=name)
@@ -430,14 +477,18 @@ def _weights(weights: Any, count: int) -> Float[np.ndarray, " n"]:
         raise ValueError(f"expected {count} positive finite weights, got shape {weights.shape}")
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
     if len(wrong):
-        raise ValueError(f"expected {count} positive finite weights, got {weights[wrong[0]]} at row {wrong[0]}")
+        raise ValueError(
+            f"expected {count} positive finite weights, got {weights[wrong[0]]} at row {wrong[0]}"
+        )
     return weights
 
 
 def check_split(split: str) -> None:
     """Raises a ValueError unless ``split`` is one of ``SPLITS``."""
     if split not in SPLITS:
-        raise ValueError(f"expected a split of {', '.join(SPLITS)}, got {split!r}{meant(split, SPLITS)}")
+        raise ValueError(
+            f"expected a split of {', '.join(SPLITS)}, got {split!r}{meant(split, SPLITS)}"
+        )
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

@@ -72,4 +72,6 @@ def _columns(parts: Mapping[str, Dataset]) -> list[str]:
 def _overlaps(parts: Mapping[str, Dataset]) -> list[str]:
     """Examples that two published parts share, which ``fit`` refuses unless told to allow them."""
     pairs = itertools.combinations(parts.values(), 2)
-    return [f"overlap: {overlap}" for pair in pairs for overlap in check_disjoint(*pair, tolerance=1.0)]
+    return [
+        f"overlap: {overlap}" for pair in pairs for overlap in check_disjoint(*pair, tolerance=1.0)
+    ]

@@ -6,22 +6,24 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from likejax.data.builtin import load_digits, load_photographs
-from likejax.data.catalogue import named_places, place_of, prepared
 from likejax.data.dataset import Dataset, check_split
-from likejax.data.folders import load_file, load_folder
-from likejax.data.headers import outline_of
 from likejax.data.names import meant
+from likejax.data.readers.headers import outline_of
+from likejax.data.sources.builtin import load_digits, load_photographs
+from likejax.data.sources.catalog import named_places, place_of, prepared
+from likejax.data.sources.folders import load_file, load_folder
+from likejax.data.sources.tables import TABLES, load_table
+from likejax.data.sources.toys import TOYS, load_toy
 from likejax.data.splits import completed, pick
 from likejax.data.steps import apply_steps
-from likejax.data.tables import TABLES, load_table
-from likejax.data.toys import TOYS, load_toy
 
 BUILT_IN = {"digits": load_digits, "photographs": load_photographs}
 """Name to loader of the images that need no files."""
 
 
-def load(name: str, *, split: str = "train", data_dir: str | os.PathLike[str] | None = None) -> Dataset:
+def load(
+    name: str, *, split: str = "train", data_dir: str | os.PathLike[str] | None = None
+) -> Dataset:
     """A part of a dataset.
 
     Sources, in this order: built in (``digits``, ``photographs``, the eight 2-D toys); a folder ``name`` in
@@ -98,7 +100,9 @@ def _found(name: str, folder: Path | None, split: str) -> tuple[dict[str, Datase
     """All parts of a dataset, and the steps that stand behind its name."""
     check_split(split)
     if not isinstance(name, str):
-        raise TypeError(f"expected the name of a dataset, got {type(name).__name__}: lj.datasets() lists them")
+        raise TypeError(
+            f"expected the name of a dataset, got {type(name).__name__}: lj.datasets() lists them"
+        )
     dataset, steps = _without_steps(name, folder)
     return _parts(dataset, folder, _stamp(folder, dataset)), steps
 
@@ -137,7 +141,9 @@ def _stamp(folder: Path | None, name: str) -> tuple[tuple[str, int, int], ...]:
 
 
 @lru_cache(maxsize=2)  # a call for each split should read the files once
-def _parts(name: str, folder: Path | None, stamp: tuple[tuple[str, int, int], ...]) -> dict[str, Dataset]:
+def _parts(
+    name: str, folder: Path | None, stamp: tuple[tuple[str, int, int], ...]
+) -> dict[str, Dataset]:
     if name in BUILT_IN:
         return BUILT_IN[name]()
     if name in TOYS:
@@ -152,14 +158,18 @@ def _parts(name: str, folder: Path | None, stamp: tuple[tuple[str, int, int], ..
 
 
 def _from_tfds(name: str, folder: Path | None) -> dict[str, Dataset]:
-    from likejax.data.tfds import NAMES, load_tfds
+    from likejax.data.sources.tfds import NAMES, load_tfds
 
     short = name.removeprefix("tfds/")
     theirs = NAMES.get(short, short)
     try:
         return completed(load_tfds(theirs, None if folder is None else _tfds_folder(folder)))
     except ValueError as error:
-        where = f"{folder}/{name} does not exist" if folder else "no data_dir was given and LIKEJAX_DATA is not set"
+        where = (
+            f"{folder}/{name} does not exist"
+            if folder
+            else "no data_dir was given and LIKEJAX_DATA is not set"
+        )
         known = ", ".join((*BUILT_IN, *TOYS))
         near = meant(name, datasets(folder)) or "."
         other = f" TFDS calls it {theirs!r}." if theirs != short else ""

@@ -14,7 +14,9 @@ import numpy as np
 from likejax.data.dataset import SPLITS, Dataset, check_split
 from likejax.settings import Range, checked
 
-_CARVING_SEED = 20180709  # any fixed number: the carved rows must be the same on every machine for ever
+_CARVING_SEED = (
+    20180709  # any fixed number: the carved rows must be the same on every machine for ever
+)
 
 
 _FRACTIONS = {"train": 1.0, "validation": 0.1, "test": 0.1}
@@ -23,7 +25,9 @@ _MOST_CARVED = 5000
 """Most rows of a validation part that is carved from a training part."""
 
 
-def carve(name: str, rows: Dataset, fractions: Mapping[str, float], *, seed: int = _CARVING_SEED) -> dict[str, Dataset]:
+def carve(
+    name: str, rows: Dataset, fractions: Mapping[str, float], *, seed: int = _CARVING_SEED
+) -> dict[str, Dataset]:
     """Cuts one array into disjoint parts by a fixed permutation; the first part takes what is left.
 
     All copies of an example lie in one part, that of the first of them; those of an example with more copies than the
@@ -54,7 +58,9 @@ def carve(name: str, rows: Dataset, fractions: Mapping[str, float], *, seed: int
     return {split: parts[split] for split in SPLITS if split in parts}
 
 
-def _copies_together(rows: Dataset, part_of: np.ndarray, sizes: Sequence[int]) -> tuple[np.ndarray, int]:
+def _copies_together(
+    rows: Dataset, part_of: np.ndarray, sizes: Sequence[int]
+) -> tuple[np.ndarray, int]:
     """The part of each row, changed so that copies share one, and how many rows that moved."""
     _, first, group = np.unique(row_hashes(rows), return_index=True, return_inverse=True)
     copies = np.bincount(group)
@@ -95,13 +101,17 @@ def _completed(parts: dict[str, Dataset]) -> dict[str, Dataset]:
     train = parts.pop("train")
     if "test" not in parts:
         return carve(train.name, train, _FRACTIONS)
-    carved = carve(train.name, train, {"train": 1.0, "validation": min(0.1, _MOST_CARVED / len(train))})
+    carved = carve(
+        train.name, train, {"train": 1.0, "validation": min(0.1, _MOST_CARVED / len(train))}
+    )
     return {**carved, **parts}
 
 
 def _check_dataset(dataset: object) -> None:
     if not isinstance(dataset, Dataset):
-        raise TypeError(f"expected a lj.Dataset, got {type(dataset).__name__}: lj.Dataset.from_array(x) makes one")
+        raise TypeError(
+            f"expected a lj.Dataset, got {type(dataset).__name__}: lj.Dataset.from_array(x) makes one"
+        )
 
 
 def row_hashes(dataset: Dataset) -> np.ndarray:
@@ -109,7 +119,9 @@ def row_hashes(dataset: Dataset) -> np.ndarray:
     examples = dataset.examples
     if dataset.levels is None:
         with np.errstate(over="ignore"):
-            examples = examples.astype(np.float32) + np.float32(0)  # the zeros of both signs are one
+            examples = examples.astype(np.float32) + np.float32(
+                0
+            )  # the zeros of both signs are one
     rows = np.ascontiguousarray(examples).reshape(len(dataset), -1).view(np.uint8)
     digests = b"".join(hashlib.blake2b(row.data, digest_size=8).digest() for row in rows)
     return np.frombuffer(digests, np.uint64)
@@ -157,13 +169,17 @@ def check_disjoint(*parts: Dataset, tolerance: float = 0.0) -> tuple[Overlap, ..
     )
 
 
-def check_disjoint_rows(*parts: tuple[str, np.ndarray], tolerance: float = 0.0) -> tuple[Overlap, ...]:
+def check_disjoint_rows(
+    *parts: tuple[str, np.ndarray], tolerance: float = 0.0
+) -> tuple[Overlap, ...]:
     """``check_disjoint`` of titles and ``row_hashes``.
 
     Different rows are counted, and compared with the smaller part, so that neither a large part nor repetition hides
     an overlap.
     """
-    tolerance = checked("the overlap tolerance", tolerance, Annotated[float, Range(at_least=0, at_most=1)])
+    tolerance = checked(
+        "the overlap tolerance", tolerance, Annotated[float, Range(at_least=0, at_most=1)]
+    )
     distinct = [(title, np.unique(hashes)) for title, hashes in parts]
     allowed = []
     for one, other in itertools.combinations(distinct, 2):
@@ -197,7 +213,9 @@ def halves(dataset: Dataset, order: np.ndarray) -> tuple[Dataset, Dataset]:
     while 0 < middle < len(order) and starts[middle] == starts[middle - 1]:
         middle -= 1
     if not 0 < middle < len(order):
-        raise ValueError(f"expected at least two different examples to cut in halves, got {dataset!r}")
+        raise ValueError(
+            f"expected at least two different examples to cut in halves, got {dataset!r}"
+        )
     return dataset.take(np.sort(together[:middle])), dataset.take(np.sort(together[middle:]))
 
 
@@ -223,7 +241,9 @@ def hold_out(dataset: Dataset) -> tuple[Dataset, Dataset]:
       (90, 90)
     """
     _check_dataset(dataset)
-    selecting, held_out = halves(dataset, np.random.default_rng(_CARVING_SEED).permutation(len(dataset)))
+    selecting, held_out = halves(
+        dataset, np.random.default_rng(_CARVING_SEED).permutation(len(dataset))
+    )
 
     def told(name: str, half: Dataset) -> Dataset:
         step = f"the {name} half, {len(half)} of {len(dataset)} rows"

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from likejax.data.dataset import Dataset
 from likejax.data.names import meant
+from likejax.legacy import modern
 
 
 def apply_steps(dataset: Dataset, steps: list[str]) -> Dataset:
@@ -13,14 +14,15 @@ def apply_steps(dataset: Dataset, steps: list[str]) -> Dataset:
 
     Args:
       dataset: Integer images, or a table.
-      steps: ``invert``, ``grey``, ``colour``, ``transpose``, ``levels:N``, ``pad:HEIGHTxWIDTH``,
-        ``resize:HEIGHTxWIDTH`` or ``resize:HEIGHTxWIDTH:FILTER``, ``binarise:SEED``; ``continuous`` for tables.
+      steps: ``invert``, ``gray``, ``color``, ``transpose``, ``levels:N``, ``pad:HEIGHTxWIDTH``,
+        ``resize:HEIGHTxWIDTH`` or ``resize:HEIGHTxWIDTH:FILTER``, ``binarize:SEED``; ``continuous`` for tables.
 
     Raises:
       ValueError: For an unknown step, or one that does not fit the data.
     """
     for step in steps:
         name, *arguments = step.split(":")
+        name = modern(name)
         if name not in STEPS:
             raise ValueError(
                 f"unknown step {step!r} behind a dataset's name; there are {', '.join(USAGE)}{meant(name, STEPS)}"
@@ -44,23 +46,23 @@ def _resize(dataset: Dataset, size: str, filter: str = "box") -> Dataset:
 
 STEPS: dict[str, Callable[..., Dataset]] = {
     "invert": Dataset.invert,
-    "grey": Dataset.grey,
-    "colour": Dataset.colour,
+    "gray": Dataset.gray,
+    "color": Dataset.color,
     "transpose": Dataset.transpose,
     "levels": lambda dataset, levels: dataset.reduce_levels(int(levels)),
     "pad": lambda dataset, size: dataset.pad(*_size(size)),
     "resize": _resize,
-    "binarise": lambda dataset, seed: dataset.binarise(int(seed)),
+    "binarize": lambda dataset, seed: dataset.binarize(int(seed)),
     "continuous": Dataset.continuous,
 }
 USAGE = (
     "invert",
-    "grey",
-    "colour",
+    "gray",
+    "color",
     "transpose",
     "levels:N",
     "pad:HEIGHTxWIDTH",
     "resize:HEIGHTxWIDTH[:FILTER]",
-    "binarise:SEED",
+    "binarize:SEED",
     "continuous",
 )

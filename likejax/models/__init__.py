@@ -11,16 +11,16 @@ from jax.core import Tracer
 
 from likejax.density import Density
 from likejax.keys import KeyLike, as_key
-from likejax.nn.depth import for_backend
 from likejax.nn.modules import replace
+from likejax.nn.repeat import for_backend
 
 FAMILIES = {
     "glow": ("likejax.models.glow", "GlowConfig"),
     "vector_glow": ("likejax.models.vector_glow", "VectorGlowConfig"),
-    "ffjord": ("likejax.models.ffjord", "FFJORDConfig"),
-    "image_ffjord": ("likejax.models.ffjord", "ImageFFJORDConfig"),
-    "vae": ("likejax.models.vae", "VAEConfig"),
-    "pixelcnn": ("likejax.models.pixelcnn", "PixelCNNConfig"),
+    "ffjord": ("likejax.models.ffjord.config", "FFJORDConfig"),
+    "image_ffjord": ("likejax.models.ffjord.config", "ImageFFJORDConfig"),
+    "vae": ("likejax.models.vae.density", "VAEConfig"),
+    "pixelcnn": ("likejax.models.pixelcnn.density", "PixelCNNConfig"),
 }
 """Family name to the module and the name of its config."""
 
@@ -58,7 +58,9 @@ def build(config: Any, *, key: KeyLike) -> Density:
     """
     if not hasattr(config, "build") or isinstance(config, type):
         advice = " (lj.preset(name).model is a config)" if isinstance(config, str) else ""
-        raise TypeError(f"expected the config of a model, such as lj.GlowConfig(), got {type(config).__name__}{advice}")
+        raise TypeError(
+            f"expected the config of a model, such as lj.GlowConfig(), got {type(config).__name__}{advice}"
+        )
     # operation by operation: compiled as one, every config would cost seconds, and a second time just as many
     density = replace(config.build(nnx.Rngs(as_key(key))), config=config)
     abstract = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(density))

@@ -14,7 +14,7 @@ from likejax.data.dataset import Dataset
 from likejax.density import Density, Kind, integer_dtype
 from likejax.distributions import standard_normal_log_prob
 from likejax.inputs import inside_levels
-from likejax.models.dequantise import Dequantised
+from likejax.models.dequantize import Dequantized
 from likejax.nn.modules import Buffer
 from likejax.settings import Count, NonNegative, checked
 
@@ -50,21 +50,31 @@ class PixelHistogram(Density):
             raise ValueError(f"expected integer data, {dataset.name!r} is continuous")
         pixels = dataset.examples.reshape(len(dataset), -1).astype(np.int64)
         size = pixels.shape[1] * dataset.levels
-        counts = np.bincount((pixels + dataset.levels * np.arange(pixels.shape[1])).reshape(-1), minlength=size)
+        counts = np.bincount(
+            (pixels + dataset.levels * np.arange(pixels.shape[1])).reshape(-1), minlength=size
+        )
         counts = counts.reshape(*dataset.event_shape, dataset.levels)
         return cls(jnp.asarray(np.log((counts + 1.0) / (len(dataset) + dataset.levels))))
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
-        log_probs = jnp.take_along_axis(self.log_probs[...], x[..., None].astype(jnp.int32), axis=-1, mode="clip")
+        log_probs = jnp.take_along_axis(
+            self.log_probs[...], x[..., None].astype(jnp.int32), axis=-1, mode="clip"
+        )
         return jnp.where(inside_levels(x, self.levels).all(), log_probs.sum(), -jnp.inf)
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
-        gumbel = jax.random.gumbel(key, self.log_probs[...].shape)  # by temperature 0 the most frequent value
+        gumbel = jax.random.gumbel(
+            key, self.log_probs[...].shape
+        )  # by temperature 0 the most frequent value
         values = jnp.argmax(self.log_probs[...] + temperature * gumbel, axis=-1)
         return values.astype(integer_dtype(self.levels))
 
-    def _draw(self, key: Array, condition: Array | None, temperature: ArrayLike) -> tuple[Array, Bool[Array, ""]]:
-        is_number = ~jnp.isnan(self.log_probs[...]).any()  # a frequency of 0 has the finite meaning -inf
+    def _draw(
+        self, key: Array, condition: Array | None, temperature: ArrayLike
+    ) -> tuple[Array, Bool[Array, ""]]:
+        is_number = ~jnp.isnan(
+            self.log_probs[...]
+        ).any()  # a frequency of 0 has the finite meaning -inf
         return self._sample(key, condition, temperature), is_number
 
 
@@ -79,7 +89,9 @@ class FullGaussian(Density):
 
     kind = Kind.EXACT
 
-    def __init__(self, mean: Float[Array, " d"], cholesky: Float[Array, "d d"], event_shape: tuple[int, ...]):
+    def __init__(
+        self, mean: Float[Array, " d"], cholesky: Float[Array, "d d"], event_shape: tuple[int, ...]
+    ):
         dimensions = math.prod(event_shape)
         if jnp.shape(mean) != (dimensions,) or jnp.shape(cholesky) != (dimensions, dimensions):
             raise ValueError(
@@ -92,7 +104,7 @@ class FullGaussian(Density):
 
     @classmethod
     def fit(cls, dataset: Any, *, ridge: float = 1e-6) -> Density:
-        """The Gaussian of a dataset or an array; of integers, its dequantised form.
+        """The Gaussian of a dataset or an array; of integers, its dequantized form.
 
         For integers the moments are those of ``(x + u) / levels`` with ``u`` uniform, whose variance
         ``1 / (12 levels^2)`` keeps the covariance regular; for continuous data ``ridge`` times the mean variance
@@ -123,8 +135,10 @@ class FullGaussian(Density):
                 f"expected data with a regular covariance, {dataset.name!r} has constant or linearly dependent "
                 "columns: leave these out, or choose a larger ridge"
             ) from error
-        gaussian = cls(jnp.asarray(rows.mean(0), float), jnp.asarray(cholesky, float), dataset.event_shape)
-        return gaussian if dataset.levels is None else Dequantised(gaussian, dataset.levels)
+        gaussian = cls(
+            jnp.asarray(rows.mean(0), float), jnp.asarray(cholesky, float), dataset.event_shape
+        )
+        return gaussian if dataset.levels is None else Dequantized(gaussian, dataset.levels)
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         cholesky = self.cholesky[...]
@@ -138,7 +152,7 @@ class FullGaussian(Density):
 
 
 class Uniform(Density):
-    """The uniform density on the unit cube; under ``Dequantised`` it scores ``log2(levels)`` bits/dim exactly.
+    """The uniform density on the unit cube; under ``Dequantized`` it scores ``log2(levels)`` bits/dim exactly.
 
     Args:
       event_shape: Shape of one example.

@@ -1,4 +1,4 @@
-"""Normalising flows: a bijection to standard normal latents."""
+"""Normalizing flows: a bijection to standard normal latents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from likejax.bijections.bijection import Bijection, Latent, check_bijection
 from likejax.bijections.chain import Chain
-from likejax.bijections.standardise import Standardise
+from likejax.bijections.standardize import Standardize
 from likejax.density import Density, Kind, Terms
 from likejax.distributions import standard_normal_log_prob
 from likejax.inputs import as_array
@@ -35,7 +35,11 @@ class Flow(Density):
     """
 
     def __init__(
-        self, bijection: Bijection, event_shape: tuple[int, ...], *, condition_shape: tuple[int, ...] | None = None
+        self,
+        bijection: Bijection,
+        event_shape: tuple[int, ...],
+        *,
+        condition_shape: tuple[int, ...] | None = None,
     ):
         check_bijection(bijection)
         self.bijection = bijection
@@ -48,9 +52,11 @@ class Flow(Density):
 
     @property
     def sum_log_std(self) -> float | None:  # type: ignore[override]
-        """``sum(log std)`` of the data if the flow begins by standardising them."""
-        first = self.bijection.bijections[0] if isinstance(self.bijection, Chain) else self.bijection
-        return float(first.sum_log_std()) if isinstance(first, Standardise) else None
+        """``sum(log std)`` of the data if the flow begins by standardizing them."""
+        first = (
+            self.bijection.bijections[0] if isinstance(self.bijection, Chain) else self.bijection
+        )
+        return float(first.sum_log_std()) if isinstance(first, Standardize) else None
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         z, log_det = self.bijection.forward(x, key, condition)
@@ -68,7 +74,10 @@ class Flow(Density):
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         shapes, tree = jax.tree.flatten(self.latent_shapes())
         keys = jax.random.split(key, len(shapes))
-        parts = [temperature * jax.random.normal(k, s.shape, s.dtype) for k, s in zip(keys, shapes, strict=True)]
+        parts = [
+            temperature * jax.random.normal(k, s.shape, s.dtype)
+            for k, s in zip(keys, shapes, strict=True)
+        ]
         return self.bijection.inverse(jax.tree.unflatten(tree, parts), condition)
 
     def latent_shapes(self) -> Latent:
@@ -102,25 +111,33 @@ class Flow(Density):
             raise ValueError(f"expected {len(shapes)} latent arrays, got {len(parts)}")
         for part, wanted in zip(parts, shapes, strict=True):
             if part.ndim < wanted.ndim or part.shape[part.ndim - wanted.ndim :] != wanted.shape:
-                raise ValueError(f"expected a latent of shape (*batch, {wanted.shape}), got {part.shape}")
+                raise ValueError(
+                    f"expected a latent of shape (*batch, {wanted.shape}), got {part.shape}"
+                )
         batch = parts[0].shape[: parts[0].ndim - shapes[0].ndim]
         for part in parts:
             if part.shape[: len(batch)] != batch:
-                raise ValueError(f"expected latents of one batch shape, got {batch} and {part.shape[: len(batch)]}")
+                raise ValueError(
+                    f"expected latents of one batch shape, got {batch} and {part.shape[: len(batch)]}"
+                )
         count = math.prod(batch)
-        z = jax.tree.map(lambda part: jnp.asarray(part).reshape(count, *part.shape[len(batch) :]), z)
+        z = jax.tree.map(
+            lambda part: jnp.asarray(part).reshape(count, *part.shape[len(batch) :]), z
+        )
         x = _decode(self, z, self._checked_condition(condition, batch))
         return x.reshape(batch + self.event_shape)
 
-    def initialise(self, batch: ArrayLike, key: KeyLike) -> Flow:
+    def initialize(self, batch: ArrayLike, key: KeyLike) -> Flow:
         """A new flow whose data-dependent maps fit ``batch``, continuous examples ``(n, *event_shape)``."""
         flat = self._checked_batch(batch)
-        return replace(self, bijection=_initialise(self.bijection, flat, as_key(key)))
+        return replace(self, bijection=_initialize(self.bijection, flat, as_key(key)))
 
 
 @jax.jit
 def _encode(flow: Flow, x: Array, condition: Array | None) -> Latent:
-    return jax.vmap(lambda x, condition: flow.bijection.forward(x, None, condition)[0])(x, condition)
+    return jax.vmap(lambda x, condition: flow.bijection.forward(x, None, condition)[0])(
+        x, condition
+    )
 
 
 @jax.jit
@@ -129,5 +146,5 @@ def _decode(flow: Flow, z: Latent, condition: Array | None) -> Array:
 
 
 @jax.jit
-def _initialise(bijection: Bijection, batch: Array, key: Array) -> Bijection:
-    return bijection.initialise(batch, key)
+def _initialize(bijection: Bijection, batch: Array, key: Array) -> Bijection:
+    return bijection.initialize(batch, key)

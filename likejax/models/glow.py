@@ -19,11 +19,11 @@ from likejax.bijections.elementwise import Affine
 from likejax.bijections.split import Split, TopPrior
 from likejax.bijections.squeeze import Squeeze
 from likejax.density import Terms
-from likejax.models.dequantise import Dequantised
+from likejax.models.dequantize import Dequantized
 from likejax.models.flow import Flow
 from likejax.nn.convolutions import ZeroLinear
-from likejax.nn.depth import repeat
 from likejax.nn.labels import row_of_label
+from likejax.nn.repeat import repeat
 from likejax.settings import Count, CountOrZero, Levels, Settings
 
 
@@ -70,23 +70,27 @@ class GlowConfig(Settings):
                 "lower scales or pad the images"
             )
 
-    def build(self, rngs: nnx.Rngs) -> Dequantised:
+    def build(self, rngs: nnx.Rngs) -> Dequantized:
         """The untrained density, its repeated steps stacked."""
         channels = self.event_shape[2]
         maps: list[Bijection] = [Affine(0.5)]
         for scale in range(self.scales):
             channels *= 4
-            maps += [Squeeze(), Repeat(repeat(lambda rngs, c=channels: self._step(c, rngs), self.depth, rngs=rngs))]
+            maps += [
+                Squeeze(),
+                Repeat(repeat(lambda rngs, c=channels: self._step(c, rngs), self.depth, rngs=rngs)),
+            ]
             if scale < self.scales - 1:
                 maps.append(Split(channels))
                 channels //= 2
         maps.append(TopPrior(channels, num_classes=self.num_classes, learned=self.learned_prior))
         bijection = Chain(maps)
         if self.num_classes:
-            return Dequantised(
-                ClassConditionalGlow(bijection, self.event_shape, channels, self.num_classes), self.levels
+            return Dequantized(
+                ClassConditionalGlow(bijection, self.event_shape, channels, self.num_classes),
+                self.levels,
             )
-        return Dequantised(Flow(bijection, self.event_shape), self.levels)
+        return Dequantized(Flow(bijection, self.event_shape), self.levels)
 
     def _step(self, channels: int, rngs: nnx.Rngs) -> Chain:
         """ActNorm, permutation, coupling."""
@@ -123,7 +127,9 @@ class ClassConditionalGlow(Flow):
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, official code (``ycond``, ``weight_y``).
     """
 
-    def __init__(self, bijection: Chain, event_shape: tuple[int, ...], channels: int, num_classes: int):
+    def __init__(
+        self, bijection: Chain, event_shape: tuple[int, ...], channels: int, num_classes: int
+    ):
         super().__init__(bijection, event_shape, condition_shape=())
         self.num_classes = num_classes
         self.classifier = ZeroLinear(channels, num_classes, kernel_size=1)
@@ -135,4 +141,6 @@ class ClassConditionalGlow(Flow):
         white_top = z[0] if isinstance(z, tuple) else z
         top = self.bijection.bijections[-1].inverse(white_top, condition)  # pyright: ignore
         logits = self.classifier(top.mean((0, 1)))
-        return Terms(log_prob, {"class_log_prob": row_of_label(jax.nn.log_softmax(logits), condition)})
+        return Terms(
+            log_prob, {"class_log_prob": row_of_label(jax.nn.log_softmax(logits), condition)}
+        )

@@ -12,15 +12,15 @@ from likejax.bijections.chain import Chain, Repeat
 from likejax.bijections.conv1x1 import Conv1x1LU
 from likejax.bijections.coupling import AdditiveCoupling, AffineCoupling
 from likejax.models.flow import Flow
-from likejax.nn.depth import repeat
+from likejax.nn.repeat import repeat
 from likejax.settings import Count, Range, Settings
 
 
 @dataclasses.dataclass(frozen=True)
 class VectorGlowConfig(Settings):
-    """A RealNVP with ActNorm and LU-parameterised linear maps between couplings, for continuous vectors.
+    """A RealNVP with ActNorm and LU-parameterized linear maps between couplings, for continuous vectors.
 
-    The first ActNorm standardises the data when the density is initialised, inside the density, so its nats
+    The first ActNorm standardizes the data when the density is initialized, inside the density, so its nats
     refer to the data as given.
 
     References:

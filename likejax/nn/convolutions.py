@@ -76,7 +76,9 @@ def _convolve_phases(x: Array, kernel: Array, padding: Padding, native: bool) ->
     """
     *batch, height, width, channels = x.shape
     taps, edges = [], []
-    for size, taken, (before, after) in zip((height, width), kernel.shape[:2], padding, strict=True):
+    for size, taken, (before, after) in zip(
+        (height, width), kernel.shape[:2], padding, strict=True
+    ):
         offsets = np.arange((-before) // 2, (taken - 1 - before) // 2 + 1)
         taps.append(2 * offsets[:, None] + np.arange(2) + before)
         outputs = (size + before + after - taken) // 2 + 1
@@ -93,14 +95,22 @@ def _convolve_phases(x: Array, kernel: Array, padding: Padding, native: bool) ->
 def _gather_taps(kernel: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
     """``kernel[rows][:, columns]``, ``(*rows.shape, *columns.shape, in, out)``, with zeros where there is no tap."""
     padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
-    inside = [np.where((t >= 0) & (t < n), t, n) for t, n in zip((rows, columns), kernel.shape[:2], strict=True)]
+    inside = [
+        np.where((t >= 0) & (t < n), t, n)
+        for t, n in zip((rows, columns), kernel.shape[:2], strict=True)
+    ]
     return jnp.take(jnp.take(padded, inside[0], axis=0), inside[1], axis=rows.ndim)
 
 
 def _convolve_by_xla(x: Array, kernel: Array, padding: Padding, stride: int) -> Array:
     images = x.reshape(-1, *x.shape[-3:])
     out = jax.lax.conv_general_dilated(
-        images, kernel, (stride, stride), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=PRECISION
+        images,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=PRECISION,
     )
     return out.reshape(*x.shape[:-3], *out.shape[1:])
 
@@ -109,15 +119,23 @@ def _tap(x: Array, kernel: Array, padding: Padding, row: int, column: int) -> Ar
     """What the tap (row, column) of a kernel sees at every output position, at stride 1; zero outside ``x``."""
     rows, columns = kernel.shape[:2]
     (top, bottom), (left, right) = padding
-    edges = [(top - row, bottom - rows + 1 + row, 0), (left - column, right - columns + 1 + column, 0), (0, 0, 0)]
+    edges = [
+        (top - row, bottom - rows + 1 + row, 0),
+        (left - column, right - columns + 1 + column, 0),
+        (0, 0, 0),
+    ]
     return jax.lax.pad(x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 3) + edges)
 
 
 def _convolve_patches(x: Array, kernel: Array, padding: Padding, stride: int = 1) -> Array:
     rows, columns, channels, features = kernel.shape
-    taps = [_tap(x, kernel, padding, row, column) for row in range(rows) for column in range(columns)]
+    taps = [
+        _tap(x, kernel, padding, row, column) for row in range(rows) for column in range(columns)
+    ]
     patches = jnp.concatenate([tap[..., ::stride, ::stride, :] for tap in taps], axis=-1)
-    return jnp.tensordot(patches, kernel.reshape(rows * columns * channels, features), 1, precision=PRECISION)
+    return jnp.tensordot(
+        patches, kernel.reshape(rows * columns * channels, features), 1, precision=PRECISION
+    )
 
 
 def _convolve_taps(x: Array, kernel: Array, padding: Padding) -> Array:
@@ -127,7 +145,9 @@ def _convolve_taps(x: Array, kernel: Array, padding: Padding) -> Array:
     # lax.split, not slices: its gradient is one concatenation instead of a padded sum per tap, 4 times faster
     parts = jax.lax.split(products, [features] * (rows * columns), axis=products.ndim - 1)
     places = [(row, column) for row in range(rows) for column in range(columns)]
-    shifted = [_tap(part, kernel, padding, *place) for part, place in zip(parts, places, strict=True)]
+    shifted = [
+        _tap(part, kernel, padding, *place) for part, place in zip(parts, places, strict=True)
+    ]
     return sum(shifted[1:], shifted[0])
 
 
@@ -139,7 +159,9 @@ def _convolve_columns(x: Array, kernel: Array, padding: Padding) -> Array:
     by_row = kernel.transpose(1, 2, 0, 3).reshape(columns * channels, rows * features)
     products = jnp.tensordot(jnp.concatenate(gathered, axis=-1), by_row, 1, precision=PRECISION)
     parts = jax.lax.split(products, [features] * rows, axis=products.ndim - 1)
-    shifted = [_tap(part, kernel[:, :1], (padding[0], (0, 0)), row, 0) for row, part in enumerate(parts)]
+    shifted = [
+        _tap(part, kernel[:, :1], (padding[0], (0, 0)), row, 0) for row, part in enumerate(parts)
+    ]
     return sum(shifted[1:], shifted[0])
 
 
@@ -206,11 +228,20 @@ class Linear(nnx.Module):
     """
 
     def __init__(
-        self, channels: int, features: int, *, kernel_size: int, scale: float, rngs: nnx.Rngs, dtype: str = "float32"
+        self,
+        channels: int,
+        features: int,
+        *,
+        kernel_size: int,
+        scale: float,
+        rngs: nnx.Rngs,
+        dtype: str = "float32",
     ):
         extra = int(kernel_size > 1)
         shape = (kernel_size, kernel_size, channels + extra, features)
-        self.kernel = nnx.Param(scale * normal_weights(rngs.params(), shape) if scale else jnp.zeros(shape))
+        self.kernel = nnx.Param(
+            scale * normal_weights(rngs.params(), shape) if scale else jnp.zeros(shape)
+        )
         self.channels = channels
         self.dtype = dtype
 
@@ -227,13 +258,19 @@ class Linear(nnx.Module):
         constant = jnp.zeros(features, kernel.dtype) if bias is None else bias
         if scale is not None:
             kernel, constant = kernel * scale.reshape(1, 1, 1, features), constant * scale
-        dtype = jnp.promote_types(x.dtype, kernel.dtype) if self.dtype == "float32" else jnp.dtype(self.dtype)
+        dtype = (
+            jnp.promote_types(x.dtype, kernel.dtype)
+            if self.dtype == "float32"
+            else jnp.dtype(self.dtype)
+        )
         out = convolve(x.astype(dtype), kernel[:, :, : self.channels].astype(dtype))
         if kernel.shape[0] > 1:
-            constant = edge_map(x.shape[-3], x.shape[-2], kernel[:, :, self.channels]) + constant.reshape(
-                1, 1, features
-            )
-        return out + constant.reshape((1,) * (out.ndim - constant.ndim) + constant.shape).astype(dtype)
+            constant = edge_map(
+                x.shape[-3], x.shape[-2], kernel[:, :, self.channels]
+            ) + constant.reshape(1, 1, features)
+        return out + constant.reshape((1,) * (out.ndim - constant.ndim) + constant.shape).astype(
+            dtype
+        )
 
 
 class ZeroLinear(nnx.Module):
@@ -250,7 +287,15 @@ class ZeroLinear(nnx.Module):
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, section 3.3 and official code (``conv2d_zeros``).
     """
 
-    def __init__(self, channels: int, features: int, *, kernel_size: int, factor: float = 3.0, dtype: str = "float32"):
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        *,
+        kernel_size: int,
+        factor: float = 3.0,
+        dtype: str = "float32",
+    ):
         make = partial(Linear, kernel_size=kernel_size, scale=0.0, dtype=dtype)
         self.linear = make(channels, features, rngs=nnx.Rngs(0))
         self.bias = nnx.Param(jnp.zeros(features))

@@ -7,11 +7,11 @@ from jaxtyping import Array, Float
 
 from likejax.nn.convolutions import Linear, ZeroLinear, relu
 from likejax.nn.modules import replace
-from likejax.nn.normalisation import ChannelAffine
+from likejax.nn.normalization import ChannelAffine
 
 
 class CouplingNetwork(nnx.Module):
-    """Linear, affine, ReLU, linear, affine, ReLU, zero-initialised linear; Glow's ``NN()``.
+    """Linear, affine, ReLU, linear, affine, ReLU, zero-initialized linear; Glow's ``NN()``.
 
     Args:
       channels: Channels of the input.
@@ -47,11 +47,13 @@ class CouplingNetwork(nnx.Module):
         h = _affine_relu(self.second, self.second_affine, h)
         return self.last(h)
 
-    def initialise(self, batch: Float[Array, "batch *shape channels"]) -> CouplingNetwork:
+    def initialize(self, batch: Float[Array, "batch *shape channels"]) -> CouplingNetwork:
         """A new network whose hidden affine layers whiten their channels on ``batch``, one after the other."""
-        first = self.first_affine.initialise(self.first(batch))
+        first = self.first_affine.initialize(self.first(batch))
         h = _affine_relu(self.first, first, batch)
-        return replace(self, first_affine=first, second_affine=self.second_affine.initialise(self.second(h)))
+        return replace(
+            self, first_affine=first, second_affine=self.second_affine.initialize(self.second(h))
+        )
 
 
 def _affine_relu(linear: Linear, affine: ChannelAffine, x: Array) -> Array:

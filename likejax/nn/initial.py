@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 def normal_weights(key: Array, shape: tuple[int, ...]) -> Float[Array, "..."]:
     """Independent standard normal weights, the values of ``jax.random.normal(key, (size,))`` in that shape.
 
-    They are drawn flat, 1,024 or a higher power of two at once, and cut: XLA takes seconds to compile a vectorised draw
+    They are drawn flat, 1,024 or a higher power of two at once, and cut: XLA takes seconds to compile a vectorized draw
     of four axes, and every new size would cost a compilation.
 
     Example:

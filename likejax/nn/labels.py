@@ -6,7 +6,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
 
-def row_of_label(table: Float[Array, "classes ..."], label: Int[ArrayLike, "..."]) -> Float[Array, "..."]:
+def row_of_label(
+    table: Float[Array, "classes ..."], label: Int[ArrayLike, "..."]
+) -> Float[Array, "..."]:
     """The row of each label in a table of one row for each class; NaN for a label out of range.
 
     Args:

@@ -1,4 +1,4 @@
-"""Convolutions with weight normalisation, initialised from data."""
+"""Convolutions with weight normalization, initialized from data."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from likejax.nn.convolutions import Padding, convolve, convolve_transposed
 from likejax.nn.initial import normal_weights
 from likejax.nn.modules import Buffer, replace
-from likejax.nn.normalisation import channel_statistics
+from likejax.nn.normalization import channel_statistics
 
 NO_PADDING: Padding = ((0, 0), (0, 0))
 
@@ -31,7 +31,9 @@ class Geometry(nnx.Module):
       native: As for ``convolve``.
     """
 
-    def __init__(self, padding: Padding, stride: int, crop: tuple[int, int] | None, dtype: str, native: bool):
+    def __init__(
+        self, padding: Padding, stride: int, crop: tuple[int, int] | None, dtype: str, native: bool
+    ):
         self.padding = padding
         self.stride = stride
         self.crop = crop
@@ -43,13 +45,19 @@ class Geometry(nnx.Module):
         x, kernel = self.cast(x, kernel)
         if self.crop is not None:
             rows, columns = self.crop
-            return convolve_transposed(x, kernel, crop_rows=rows, crop=columns, stride=self.stride, native=self.native)
+            return convolve_transposed(
+                x, kernel, crop_rows=rows, crop=columns, stride=self.stride, native=self.native
+            )
         padding = self.padding if padding is None else padding
         return convolve(x, kernel, padding=padding, stride=self.stride, native=self.native)
 
     def cast(self, x: Array, kernel: Array) -> tuple[Array, Array]:
         """Both in the type to compute in."""
-        dtype = jnp.promote_types(x.dtype, kernel.dtype) if self.dtype == "float32" else jnp.dtype(self.dtype)
+        dtype = (
+            jnp.promote_types(x.dtype, kernel.dtype)
+            if self.dtype == "float32"
+            else jnp.dtype(self.dtype)
+        )
         return x.astype(dtype), kernel.astype(dtype)
 
 
@@ -66,7 +74,9 @@ class Convolution(nnx.Module):
     ) -> Float[Array, "*out features"]:
         return add_bias(self.geometry(x, self.kernel[...], padding=padding), self.bias[...])
 
-    def at(self, patch: Float[Array, "*batch rows columns channels"]) -> Float[Array, "*batch features"]:
+    def at(
+        self, patch: Float[Array, "*batch rows columns channels"]
+    ) -> Float[Array, "*batch features"]:
         """The output at the one position whose kernel covers ``patch``."""
         patch, kernel = self.geometry.cast(patch, self.kernel[...])
         flat = patch.reshape(*patch.shape[:-3], math.prod(kernel.shape[:3]))
@@ -83,7 +93,7 @@ class WeightNormConvolution(nnx.Module):
       padding: Zeros around the image.
       stride: Of both axes; by default 1, and 2 for a transposed convolution.
       crop: Makes it a transposed convolution: rows and columns cut off at the top and at the left.
-      initial_scale: Standard deviation of the output after ``initialise``.
+      initial_scale: Standard deviation of the output after ``initialize``.
       direction_scale: Standard deviation of the initial directions. Their length does not matter to the output, but
         it does to how far a step of Adam turns them.
       rngs: Source of the initial directions.
@@ -127,7 +137,7 @@ class WeightNormConvolution(nnx.Module):
     def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*out features"]:
         return add_bias(self.geometry(x, self.kernel()), self.bias[...])
 
-    def initialise(self, x: Float[Array, "*batch channels"]) -> tuple[WeightNormConvolution, Array]:
+    def initialize(self, x: Float[Array, "*batch channels"]) -> tuple[WeightNormConvolution, Array]:
         """The layer whose output on ``x`` has mean 0 and standard deviation ``initial_scale``, and that output.
 
         An output that varies by no more than its rounding is scaled as if its standard deviation were 1.
@@ -142,13 +152,15 @@ class WeightNormConvolution(nnx.Module):
         return layer, ((y - statistics.mean.reshape(last)) * factor.reshape(last)).astype(y.dtype)
 
 
-def add_bias(y: Float[Array, "*shape features"], bias: Float[Array, " features"]) -> Float[Array, "*shape features"]:
+def add_bias(
+    y: Float[Array, "*shape features"], bias: Float[Array, " features"]
+) -> Float[Array, "*shape features"]:
     """``y + bias`` in the type of ``y``."""
     return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape).astype(y.dtype)
 
 
 def fold_weights(module: Any) -> Any:
-    """``module`` with the kernel of every weight-normalised convolution in it computed once and for all."""
+    """``module`` with the kernel of every weight-normalized convolution in it computed once and for all."""
 
     def fold(node: Any) -> Any:
         if not isinstance(node, WeightNormConvolution):
@@ -158,17 +170,19 @@ def fold_weights(module: Any) -> Any:
     return jax.tree.map(fold, module, is_leaf=lambda node: isinstance(node, WeightNormConvolution))
 
 
-def initialise_by_running(module: Any, run: Callable[[Any], Any]) -> Any:
-    """``module`` with every weight-normalised convolution initialised on the input that ``run`` first gives it.
+def initialize_by_running(module: Any, run: Callable[[Any], Any]) -> Any:
+    """``module`` with every weight-normalized convolution initialized on the input that ``run`` first gives it.
 
-    Each layer sees the output of layers that are initialised already. ``run`` works on a whole batch, without loops
+    Each layer sees the output of layers that are initialized already. ``run`` works on a whole batch, without loops
     of XLA around the layers; a layer that it does not reach stays as it is.
 
     Args:
       module: Any module.
-      run: Calls what is to be initialised, ``run(module)``.
+      run: Calls what is to be initialized, ``run(module)``.
     """
-    pending = jax.tree.map(lambda node: _Pending(node) if _is_layer(node) else node, module, is_leaf=_is_layer)
+    pending = jax.tree.map(
+        lambda node: _Pending(node) if _is_layer(node) else node, module, is_leaf=_is_layer
+    )
     run(pending)
     return jax.tree.map(
         lambda node: node.state[0] if isinstance(node, _Pending) else node,
@@ -182,7 +196,7 @@ def _is_layer(node: Any) -> bool:
 
 
 class _Pending:
-    """Stands for a layer while ``initialise_by_running`` runs: its first call initialises it."""
+    """Stands for a layer while ``initialize_by_running`` runs: its first call initializes it."""
 
     def __init__(self, layer: WeightNormConvolution):
         self.state: list[Any] = [layer, False]
@@ -191,6 +205,6 @@ class _Pending:
         layer, done = self.state
         if done:
             return layer(x)
-        layer, y = layer.initialise(x)
+        layer, y = layer.initialize(x)
         self.state = [layer, True]
         return y

@@ -37,7 +37,7 @@ def fit_background(
     Args:
       experiment: Experiment of the density, or any other over the same examples.
       train: Inside examples, integers.
-      key: Key of initialisation, shuffling, noise and the validation's mutation.
+      key: Key of initialization, shuffling, noise and the validation's mutation.
       validation: Examples that select the best weights.
       workdir: Directory of the run, as in ``fit``.
       mutation_rate: Probability that an entry is drawn anew, between 0 and 1.
@@ -57,11 +57,11 @@ def fit_background(
     for name, data in (("train", train), ("validation", validation)):
         _check_images(name, data)
     fit_key, mutation_key = jax.random.split(as_key(key))
-    before = tuple(name for name in experiment.augment if name != "binarise")
-    after = ("binarise",) if experiment.binarises else ()
+    before = tuple(name for name in experiment.augment if name != "binarize")
+    after = ("binarize",) if experiment.binarizes else ()
     mutated = dataclasses.replace(experiment, augment=(*before, f"mutate:{mutation_rate}", *after))
     if validation is not None:
-        # before the mutation: mutated rows would not be recognised, here and below
+        # before the mutation: mutated rows would not be recognized, here and below
         check_disjoint(train, validation, tolerance=experiment.overlap_tolerance)
         if workdir is not None:
             path = Path(workdir).expanduser().absolute()
@@ -80,4 +80,6 @@ def _check_images(name: str, data: Any) -> None:
     if not isinstance(data, Dataset):
         raise TypeError(f"expected a likejax.Dataset as {name}, got {type(data).__name__}")
     if data.levels is None or data.examples.ndim != 4:
-        raise ValueError(f"expected integer images as {name}, whose entries can be mutated, got {data!r}")
+        raise ValueError(
+            f"expected integer images as {name}, whose entries can be mutated, got {data!r}"
+        )

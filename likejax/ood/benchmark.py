@@ -75,7 +75,7 @@ def benchmark(
 
     Raises:
       TypeError: If there is no density, dataset or score where one is due.
-      ValueError: If sets are represented differently (shape, type, levels, binarisation, colour order), share rows, or
+      ValueError: If sets are represented differently (shape, type, levels, binarization, color order), share rows, or
         a score is NaN.
 
     Example:
@@ -90,13 +90,23 @@ def benchmark(
       True
     """
     check_density(density)
-    fpr, confidence = checked("fpr", fpr, Probability), checked("confidence", confidence, Probability)
-    resamples, batch_size = checked("resamples", resamples, CountOrZero), checked("batch_size", batch_size, Count)
+    fpr, confidence = (
+        checked("fpr", fpr, Probability),
+        checked("confidence", confidence, Probability),
+    )
+    resamples, batch_size = (
+        checked("resamples", resamples, CountOrZero),
+        checked("batch_size", batch_size, Count),
+    )
     inside = checked_dataset(inside, density, "inside")
     sets = _by_name(inside, _outside_sets(outside, density))
     parts = {"fit": checked_dataset(fit, density, "fit")}
     parts |= {} if train is None else {"train": checked_dataset(train, density, "train")}
-    parts |= {} if selected_on is None else {"selected_on": checked_dataset(selected_on, density, "selected_on")}
+    parts |= (
+        {}
+        if selected_on is None
+        else {"selected_on": checked_dataset(selected_on, density, "selected_on")}
+    )
     _check_representations([*sets.values(), *parts.values()])
     parts["fit"], left_out = _without_selecting_rows(parts["fit"], parts.get("selected_on"))
     overlaps = _check_overlaps(sets, parts, overlap_tolerance)
@@ -109,16 +119,25 @@ def benchmark(
     seed = int(jax.random.randint(seed_key, (), 0, 2**31 - 1))
 
     def features(dataset: Dataset, set_key: jax.Array) -> Compute:
-        return features_of(densities, dataset.examples, keys_of(set_key, (len(dataset),)), batch_size=batch_size)
+        return features_of(
+            densities, dataset.examples, keys_of(set_key, (len(dataset),)), batch_size=batch_size
+        )
 
     to_fit, to_calibrate = features(fitting, fit_key), features(calibrating, calibrate_key)
     fitted = []
     for score in scores:
         raw = score.fit_features(score.densities_of(density, fitting), to_fit, fitting)
         fitted.append(
-            raw.calibrate_features(_in_groups(to_calibrate, score.group, len(calibrating), seed), calibrating)
+            raw.calibrate_features(
+                _in_groups(to_calibrate, score.group, len(calibrating), seed), calibrating
+            )
         )
-    draws = [f.draws for s in scores for f in s.features if isinstance(f, LogProb) and f.density == "density"]
+    draws = [
+        f.draws
+        for s in scores
+        for f in s.features
+        if isinstance(f, LogProb) and f.density == "density"
+    ]
     likelihood = LogProb(draws=max(draws, default=1))
     results, values = [], {}
     for name, dataset in sets.items():
@@ -137,7 +156,10 @@ def benchmark(
         scores=tuple(_result(score, values, tuple(sets), fpr, intervals) for score in fitted),
         parts={what: describe(part) for what, part in described.items()},
         overlap_tolerance=overlap_tolerance,
-        notes=(*_selection_note(selected_on, left_out), *(f"Allowed overlap: {each}." for each in overlaps)),
+        notes=(
+            *_selection_note(selected_on, left_out),
+            *(f"Allowed overlap: {each}." for each in overlaps),
+        ),
         fpr=fpr,
         confidence=confidence,
         resamples=resamples,
@@ -163,7 +185,9 @@ def _result(
         settings=score.recipe._settings(),
         kinds={name: each.kind.value for name, each in score.densities.items()},
         values={name: values[label, name] for name in names},
-        metrics={name: evaluate_scores(of_inside, values[label, name], **intervals) for name in outside},
+        metrics={
+            name: evaluate_scores(of_inside, values[label, name], **intervals) for name in outside
+        },
         calibrated_with=len(score._calibrated()),
         threshold=threshold(score._calibrated(), fpr),
     )
@@ -192,11 +216,15 @@ def _selection_note(selected_on: Dataset | None, left_out: int) -> tuple[str, ..
     if selected_on is None:
         return (NOT_SAID,)
     if left_out:
-        return (f"{left_out:,} rows that chose the weights were left out of fitting and calibration.",)
+        return (
+            f"{left_out:,} rows that chose the weights were left out of fitting and calibration.",
+        )
     return ()
 
 
-def _check_overlaps(sets: Mapping[str, Dataset], parts: Mapping[str, Dataset], tolerance: float) -> tuple[Overlap, ...]:
+def _check_overlaps(
+    sets: Mapping[str, Dataset], parts: Mapping[str, Dataset], tolerance: float
+) -> tuple[Overlap, ...]:
     """The overlaps that the tolerance allows between the inside set and the parts, and of outside sets with each.
 
     Raises:
@@ -214,35 +242,54 @@ def _check_overlaps(sets: Mapping[str, Dataset], parts: Mapping[str, Dataset], t
 def _check_scores(scores: Any, *, smallest: int) -> None:
     """Raises a TypeError or a ValueError unless these are recipes that a table can hold."""
     if isinstance(scores, Score | type) or not isinstance(scores, Sequence):
-        raise TypeError(f"expected a list of scores, such as [likejax.ood.Typicality()], got {scores!r}")
+        raise TypeError(
+            f"expected a list of scores, such as [likejax.ood.Typicality()], got {scores!r}"
+        )
     for score in scores:
         if isinstance(score, type):
-            raise TypeError(f"expected scores, got the class {score.__name__}: call it, {score.__name__}()")
+            raise TypeError(
+                f"expected scores, got the class {score.__name__}: call it, {score.__name__}()"
+            )
         if isinstance(score, FittedScore):
-            raise TypeError(f"expected recipes of scores, got a fitted {score.recipe.label!r}: pass its .recipe")
+            raise TypeError(
+                f"expected recipes of scores, got a fitted {score.recipe.label!r}: pass its .recipe"
+            )
         if not isinstance(score, Score):
-            raise TypeError(f"expected scores, such as likejax.ood.Typicality(), got {type(score).__name__}")
+            raise TypeError(
+                f"expected scores, such as likejax.ood.Typicality(), got {type(score).__name__}"
+            )
         if score.group > smallest:
-            raise ValueError(f"expected at least {score.group} examples of every set to form a group, got {smallest}")
+            raise ValueError(
+                f"expected at least {score.group} examples of every set to form a group, got {smallest}"
+            )
     labels = [score.label for score in scores]
     if not labels or len(set(labels)) < len(labels):
-        raise ValueError(f"expected scores with different labels, got {', '.join(labels) or 'none'}")
+        raise ValueError(
+            f"expected scores with different labels, got {', '.join(labels) or 'none'}"
+        )
 
 
-def _densities_by_name(scores: Sequence[Score], density: Density, inside: Dataset) -> dict[str, Density]:
+def _densities_by_name(
+    scores: Sequence[Score], density: Density, inside: Dataset
+) -> dict[str, Density]:
     """All densities that the scores need, by the names that features use."""
     densities: dict[str, Density] = {}
     for score in scores:
         for name, each in score.densities_of(density, inside).items():
             if densities.setdefault(name, each) is not each:
-                raise ValueError(f"expected one density called {name!r}: give the likelihood ratios different titles")
+                raise ValueError(
+                    f"expected one density called {name!r}: give the likelihood ratios different titles"
+                )
     return densities
 
 
 def _outside_sets(outside: Any, density: Density) -> list[Dataset]:
     """Outside sets as a list; those of a dictionary have its names."""
     if isinstance(outside, Mapping):
-        sets = [(name, checked_dataset(data, density, f"outside[{name!r}]")) for name, data in outside.items()]
+        sets = [
+            (name, checked_dataset(data, density, f"outside[{name!r}]"))
+            for name, data in outside.items()
+        ]
         return [dataclasses.replace(data, name=str(name)) for name, data in sets]
     if isinstance(outside, Dataset):
         return [outside]
@@ -278,17 +325,21 @@ def _check_representations(datasets: Sequence[Dataset]) -> None:
     first = datasets[0].representation()
     for dataset in datasets[1:]:
         other = dataset.representation()
-        different = [f"{name} {first[name]!r} and {other[name]!r}" for name in first if first[name] != other[name]]
+        different = [
+            f"{name} {first[name]!r} and {other[name]!r}"
+            for name in first
+            if first[name] != other[name]
+        ]
         if different:
             raise ValueError(
                 f"expected sets in one representation, {datasets[0].name} and {dataset.name} differ in "
                 f"{'; '.join(different)}: the density would see another kind of data. Bring them to one form "
-                "(invert, pad, resize, grey, reduce_levels, binarise)"
+                "(invert, pad, resize, gray, reduce_levels, binarize)"
             )
 
 
 def _in_groups(compute: Compute, group: int, n: int, seed: int) -> Any:
-    """Features of whole groups, formed at random: neighbours in a file are often of one class."""
+    """Features of whole groups, formed at random: neighbors in a file are often of one class."""
     if group == 1:
         return compute
     count = n // group * group

@@ -16,7 +16,9 @@ from likejax.ood.metrics import as_scores
 from likejax.settings import Count, CountOrZero, Probability, checked
 
 
-def p_values(calibration: Float[np.ndarray, " n"], scores: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
+def p_values(
+    calibration: Float[np.ndarray, " n"], scores: Float[np.ndarray, "*batch"]
+) -> Float[np.ndarray, "*batch"]:
     """``p = (1 + #{i: s_i >= s}) / (n + 1)``: for a new inside example, ``P(p <= alpha) <= alpha``.
 
     The probability is over calibration set and example together. Ties count against the example, so that the
@@ -68,7 +70,9 @@ def rank_of_threshold(n: int, fpr: float, delta: float | None = None) -> int:
     return int(allowed[-1]) if len(allowed) else 0
 
 
-def threshold(calibration: Float[np.ndarray, " n"], fpr: float, delta: float | None = None) -> float:
+def threshold(
+    calibration: Float[np.ndarray, " n"], fpr: float, delta: float | None = None
+) -> float:
     """The score above which an example is called OOD; infinite if ``n`` is too small for the wish.
 
     Args:
@@ -82,7 +86,13 @@ def threshold(calibration: Float[np.ndarray, " n"], fpr: float, delta: float | N
 
 
 def false_alarm_rates(
-    scores: Float[np.ndarray, " n"], *, calibration: int, test: int, fpr: float, repeats: int, seed: int
+    scores: Float[np.ndarray, " n"],
+    *,
+    calibration: int,
+    test: int,
+    fpr: float,
+    repeats: int,
+    seed: int,
 ) -> Float[np.ndarray, " repeats"]:
     """False-alarm rates of the marginal threshold over random cuts of inside scores into calibration and test.
 

@@ -23,7 +23,9 @@ def checked_dataset(data: Any, density: Density, name: str) -> Dataset:
       ValueError: If there are none, or they make no dataset.
     """
     try:
-        dataset = as_dataset(data, levels=density.levels, name=name, event_shape=density.event_shape)
+        dataset = as_dataset(
+            data, levels=density.levels, name=name, event_shape=density.event_shape
+        )
     except (TypeError, ValueError) as error:
         raise type(error)(f"{name}: {error}") from error
     if len(dataset) == 0:

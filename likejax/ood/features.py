@@ -52,8 +52,12 @@ class LogProb(Feature):
     def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
         density = densities[self.density]
         if self.stream and keys is not None:  # counted down from the top, where no draw's number is
-            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, np.uint32(2**32 - self.stream))
-        return density.log_prob(x, key=None if density.kind is Kind.EXACT else keys, draws=self.draws)
+            keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(
+                keys, np.uint32(2**32 - self.stream)
+            )
+        return density.log_prob(
+            x, key=None if density.kind is Kind.EXACT else keys, draws=self.draws
+        )
 
     def needs_key(self, densities: Densities) -> bool:
         """Unless the density is exact."""
@@ -104,7 +108,9 @@ Compute = Callable[[Feature], Numbers]
 """From a feature to its values on the examples at hand."""
 
 
-def features_of(densities: Densities, x: Any, keys: Key[Array, " n"] | None, *, batch_size: int = 128) -> Compute:
+def features_of(
+    densities: Densities, x: Any, keys: Key[Array, " n"] | None, *, batch_size: int = 128
+) -> Compute:
     """A function that computes features of ``x``, each once; of host arrays in chunks, in float64.
 
     Args:
@@ -127,7 +133,9 @@ def features_of(densities: Densities, x: Any, keys: Key[Array, " n"] | None, *, 
     return compute
 
 
-def _in_chunks(feature: Feature, densities: Densities, x: Any, keys: Any, batch_size: int) -> np.ndarray:
+def _in_chunks(
+    feature: Feature, densities: Densities, x: Any, keys: Any, batch_size: int
+) -> np.ndarray:
     n = len(x)
     size = min(batch_size, n)
     values = []

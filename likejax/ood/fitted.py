@@ -16,15 +16,15 @@ from jaxtyping import Float
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint_rows, row_hashes
 from likejax.density import Density, check_density
-from likejax.evaluate import check_fit
+from likejax.evaluation import check_fit
 from likejax.keys import KeyLike
 from likejax.ood import calibrate
 from likejax.ood.checks import checked_dataset, rows_named
 from likejax.ood.features import Compute, features_of, keys_of
+from likejax.storage.store import CheckpointError
 from likejax.train.checkpoint import checksum_of, place_of
 from likejax.train.checkpoint import restore as restore_density
 from likejax.train.checkpoint import save as save_density
-from likejax.train.store import CheckpointError
 
 if TYPE_CHECKING:
     from likejax.ood.scores import Score
@@ -54,14 +54,21 @@ class FittedScore:
 
     @classmethod
     def of(
-        cls, recipe: Score, densities: Mapping[str, Density], state: Mapping[str, float], dataset: Dataset
+        cls,
+        recipe: Score,
+        densities: Mapping[str, Density],
+        state: Mapping[str, float],
+        dataset: Dataset,
     ) -> FittedScore:
         """What ``recipe.fit`` returns."""
         return cls(recipe, dict(densities), state, None, {"fit": row_hashes(dataset)})
 
     def tree_flatten(self) -> tuple[Any, Any]:
         names = tuple(self.state)
-        static = _Same(self.recipe, self.calibration, self.rows), names  # float64 and hashes: not for devices
+        static = (
+            _Same(self.recipe, self.calibration, self.rows),
+            names,
+        )  # float64 and hashes: not for devices
         return (dict(self.densities), [self.state[n] for n in names]), static
 
     @classmethod
@@ -71,7 +78,9 @@ class FittedScore:
         densities, values = children
         return cls(recipe, densities, dict(zip(names, values, strict=True)), calibration, rows)
 
-    def __call__(self, x: Any, *, key: KeyLike | None = None, batch_size: int = 128) -> Float[Any, "*batch"]:
+    def __call__(
+        self, x: Any, *, key: KeyLike | None = None, batch_size: int = 128
+    ) -> Float[Any, "*batch"]:
         """Scores of examples; each depends on its example and its key alone, never on batch-mates.
 
         Host arrays are scored in chunks by compiled functions and give float64; inside ``jax.jit`` the whole call is
@@ -134,14 +143,18 @@ class FittedScore:
         if self.recipe.group > 1:
             wanted = (self.recipe.group, *wanted)
         if x.ndim < len(wanted) or x.shape[x.ndim - len(wanted) :] != wanted:
-            raise ValueError(f"expected x of shape (*batch, {', '.join(map(str, wanted))}), got {tuple(x.shape)}")
+            raise ValueError(
+                f"expected x of shape (*batch, {', '.join(map(str, wanted))}), got {tuple(x.shape)}"
+            )
         return tuple(x.shape[: x.ndim - len(wanted)])
 
     def _keys(self, key: KeyLike | None, batch: tuple[int, ...]) -> Any:
         if not self.recipe._needs_key(self.densities):
             return None
         if key is None:
-            raise ValueError(f"{self.recipe.label} is computed with random draws: pass key=jax.random.key(seed)")
+            raise ValueError(
+                f"{self.recipe.label} is computed with random draws: pass key=jax.random.key(seed)"
+            )
         return keys_of(key, batch, self.recipe.group)
 
     def calibrate(
@@ -169,24 +182,32 @@ class FittedScore:
           TypeError: If there is no dataset.
           ValueError: If rows were used in ``fit``, or a score is NaN.
         """
-        dataset = checked_dataset(dataset, self.densities["density"], "the examples to calibrate with")
+        dataset = checked_dataset(
+            dataset, self.densities["density"], "the examples to calibrate with"
+        )
         check_fit(self.densities["density"], dataset)
         groups = len(dataset) // self.recipe.group
         if groups == 0:
-            raise ValueError(f"expected at least {self.recipe.group} examples to form a group, got {len(dataset)}")
+            raise ValueError(
+                f"expected at least {self.recipe.group} examples to form a group, got {len(dataset)}"
+            )
         x = dataset.examples[: groups * self.recipe.group]
         keys = self._keys(key, (groups,))
         compute = features_of(self.densities, x, keys, batch_size=batch_size)
         return self.calibrate_features(compute, dataset, overlap_tolerance=overlap_tolerance)
 
-    def calibrate_features(self, compute: Compute, dataset: Dataset, *, overlap_tolerance: float = 0.0) -> FittedScore:
+    def calibrate_features(
+        self, compute: Compute, dataset: Dataset, *, overlap_tolerance: float = 0.0
+    ) -> FittedScore:
         """``calibrate`` from features that are computed already."""
         rows = row_hashes(dataset)
         if "fit" in self.rows:
             fitted_on = "the rows the score was fitted on", self.rows["fit"]
             check_disjoint_rows(fitted_on, (_title(dataset), rows), tolerance=overlap_tolerance)
         scores = self.numbers_of(compute, f"{_title(dataset)}, which calibrates it")
-        return dataclasses.replace(self, calibration=np.sort(scores), rows={**self.rows, "calibration": rows})
+        return dataclasses.replace(
+            self, calibration=np.sort(scores), rows={**self.rows, "calibration": rows}
+        )
 
     def threshold(self, fpr: float, delta: float | None = None) -> float:
         """The score above which an example is called OOD, at a false-positive rate.
@@ -214,12 +235,16 @@ class FittedScore:
         scores = np.asarray(self(x, key=key))
         if np.isnan(scores).any():
             bad = np.flatnonzero(np.isnan(scores))
-            raise ValueError(f"expected examples that have a score, {self.recipe.label} is NaN for {rows_named(bad)}")
+            raise ValueError(
+                f"expected examples that have a score, {self.recipe.label} is NaN for {rows_named(bad)}"
+            )
         return calibrate.p_values(calibration, scores)
 
     def _calibrated(self) -> np.ndarray:
         if self.calibration is None:
-            raise ValueError("expected a calibrated score: call score = score.calibrate(dataset, key=key) first")
+            raise ValueError(
+                "expected a calibrated score: call score = score.calibrate(dataset, key=key) first"
+            )
         return self.calibration
 
     def save(self, directory: str | os.PathLike[str]) -> None:
@@ -280,7 +305,9 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
             raise CheckpointError(f"{place / _ARRAYS} does not have the checksum that was written")
         if record["score"] not in SCORES:
             known = ", ".join(SCORES)
-            raise CheckpointError(f"{place} holds a score of another kind, {record['score']!r}; there are {known}")
+            raise CheckpointError(
+                f"{place} holds a score of another kind, {record['score']!r}; there are {known}"
+            )
         kind, names = SCORES[record["score"]], record["densities"]
         if unknown := [name for name in densities if name not in names]:
             raise ValueError(f"expected densities called {', '.join(names)}, got {unknown[0]!r}")
@@ -290,7 +317,9 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
         found = {name: restore_density(place / name, density=densities.get(name)) for name in names}
         for name, density in found.items():
             if checksum_of(density) != names[name]:
-                raise CheckpointError(f"{place / name} is not the density that the score was saved with")
+                raise CheckpointError(
+                    f"{place / name} is not the density that the score was saved with"
+                )
         companions = {name: each for name, each in found.items() if name != "density"}
         recipe = kind._from_settings(record["settings"], companions)
     except (
@@ -302,8 +331,14 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
         UnicodeDecodeError,
         RecursionError,
     ) as error:
-        raise CheckpointError(f"{place} holds no intact score: {type(error).__name__}: {error}") from error
-    rows = {name.removeprefix("rows_"): array for name, array in arrays.items() if name.startswith("rows_")}
+        raise CheckpointError(
+            f"{place} holds no intact score: {type(error).__name__}: {error}"
+        ) from error
+    rows = {
+        name.removeprefix("rows_"): array
+        for name, array in arrays.items()
+        if name.startswith("rows_")
+    }
     return FittedScore(recipe, found, state, arrays.get("calibration"), rows)
 
 
@@ -314,7 +349,9 @@ class _Same:
         self.values = values
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and all(a is b for a, b in zip(self.values, other.values, strict=True))
+        return isinstance(other, _Same) and all(
+            a is b for a, b in zip(self.values, other.values, strict=True)
+        )
 
     def __hash__(self) -> int:
         return hash(tuple(map(id, self.values)))

@@ -11,10 +11,19 @@ import numpy as np
 
 from likejax.data.dataset import Dataset
 from likejax.density import Density, check_density
-from likejax.evaluate import check_fit
+from likejax.evaluation import check_fit
 from likejax.keys import KeyLike
 from likejax.ood.checks import checked_dataset
-from likejax.ood.features import Compute, Feature, LatentKL, LogProb, LogProbAbove, Values, features_of, keys_of
+from likejax.ood.features import (
+    Compute,
+    Feature,
+    LatentKL,
+    LogProb,
+    LogProbAbove,
+    Values,
+    features_of,
+    keys_of,
+)
 from likejax.ood.fitted import FittedScore
 from likejax.ood.scores import Score
 from likejax.settings import Count, checked
@@ -64,7 +73,11 @@ class HierarchyRatio(Score):
 
     @property
     def label(self) -> str:
-        return f"{self.name} >{self.k}" + (" by draws" if self.replacement == "sample" else "") + self._draws_told()
+        return (
+            f"{self.name} >{self.k}"
+            + (" by draws" if self.replacement == "sample" else "")
+            + self._draws_told()
+        )
 
     def densities_of(self, density: Density, dataset: Dataset) -> dict[str, Density]:
         """As ``Score.densities_of``.
@@ -77,7 +90,9 @@ class HierarchyRatio(Score):
             raise ValueError(f"expected a VAE of more than k={self.k} latents, got {depth}")
         return super().densities_of(density, dataset)
 
-    def fit_features(self, densities: Mapping[str, Density], compute: Compute, dataset: Dataset) -> FittedScore:
+    def fit_features(
+        self, densities: Mapping[str, Density], compute: Compute, dataset: Dataset
+    ) -> FittedScore:
         """As ``Score.fit_features``; warns of every latent above ``k`` that has collapsed."""
         divergences = np.asarray(compute(LatentKL())).mean(0)
         above = range(self.k, len(divergences))

@@ -34,9 +34,13 @@ def _checked(inside: Any, outside: Any) -> tuple[np.ndarray, np.ndarray]:
     for name, scores in (("inside", inside), ("outside", outside)):
         scores = as_scores(scores, name)
         if scores.ndim != 1 or len(scores) == 0:
-            raise ValueError(f"expected scores (n,) with n > 0 of both classes, {name} has shape {scores.shape}")
+            raise ValueError(
+                f"expected scores (n,) with n > 0 of both classes, {name} has shape {scores.shape}"
+            )
         if np.isnan(scores).any():
-            raise ValueError(f"expected scores without NaN, {name} has {int(np.isnan(scores).sum())}")
+            raise ValueError(
+                f"expected scores without NaN, {name} has {int(np.isnan(scores).sum())}"
+            )
         pair.append(scores)
     return pair[0], pair[1]
 
@@ -80,7 +84,9 @@ class _Ordered:
         return true, false
 
 
-def roc_curve(inside: Any, outside: Any, *, drop_collinear: bool = False) -> tuple[np.ndarray, np.ndarray]:
+def roc_curve(
+    inside: Any, outside: Any, *, drop_collinear: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
     """False- and true-positive rates at every threshold, from ``(0, 0)`` to ``(1, 1)``.
 
     Args:
@@ -245,12 +251,19 @@ def auroc_interval(inside: Any, outside: Any, *, confidence: float = 0.95) -> In
         edge = ((1 - confidence) / 2) ** (1 / min(len(inside), len(outside)))
         low, high = (edge, 1.0) if value >= 1 else (0.0, 1 - edge)
     else:
-        logit, spread = math.log(value / (1 - value)), norm.ppf((1 + confidence) / 2) * error / (value * (1 - value))
-        low, high = (1 / (1 + math.exp(-min(max(logit + sign * spread, -700), 700))) for sign in (-1, 1))
+        logit, spread = (
+            math.log(value / (1 - value)),
+            norm.ppf((1 + confidence) / 2) * error / (value * (1 - value)),
+        )
+        low, high = (
+            1 / (1 + math.exp(-min(max(logit + sign * spread, -700), 700))) for sign in (-1, 1)
+        )
     return Interval(value, low, high, error)
 
 
-def auroc_difference(first: tuple[Any, Any], second: tuple[Any, Any], *, confidence: float = 0.95) -> Interval:
+def auroc_difference(
+    first: tuple[Any, Any], second: tuple[Any, Any], *, confidence: float = 0.95
+) -> Interval:
     """AUROC of one score minus that of another on the same examples, with DeLong's paired standard error.
 
     Args:
@@ -263,7 +276,9 @@ def auroc_difference(first: tuple[Any, Any], second: tuple[Any, Any], *, confide
     confidence = checked("confidence", confidence, Probability)
     pairs = [_checked(*pair) for pair in (first, second)]
     if pairs[0][0].shape != pairs[1][0].shape or pairs[0][1].shape != pairs[1][1].shape:
-        raise ValueError("expected the same examples under both scores, the numbers of scores differ")
+        raise ValueError(
+            "expected the same examples under both scores, the numbers of scores differ"
+        )
     placements = [_placements(*pair) for pair in pairs]
     differences = [a - b for a, b in zip(*placements, strict=True)]
     value = auroc(*pairs[0]) - auroc(*pairs[1])
@@ -273,7 +288,10 @@ def auroc_difference(first: tuple[Any, Any], second: tuple[Any, Any], *, confide
 
 
 def _variance_of_mean(*samples: np.ndarray) -> float:
-    return sum(float(np.var(sample, ddof=1)) / len(sample) if len(sample) > 1 else 0.0 for sample in samples)
+    return sum(
+        float(np.var(sample, ddof=1)) / len(sample) if len(sample) > 1 else 0.0
+        for sample in samples
+    )
 
 
 def evaluate_scores(
@@ -332,7 +350,9 @@ def _bootstrap(ordered: _Ordered, resamples: int, seed: int) -> np.ndarray:
     for i in range(resamples):
         weights = np.zeros(len(ordered.is_outside))
         for place in places:
-            weights[place] = np.bincount(rng.integers(0, len(place), len(place)), minlength=len(place))
+            weights[place] = np.bincount(
+                rng.integers(0, len(place), len(place)), minlength=len(place)
+            )
         draws[i] = _all_metrics(*ordered.counts(weights))
     return draws
 
@@ -359,7 +379,9 @@ def _bootstrap_intervals(
     return low, high
 
 
-def _logit_interval(value: float, draws: np.ndarray, confidence: float, n: int) -> tuple[float, float]:
+def _logit_interval(
+    value: float, draws: np.ndarray, confidence: float, n: int
+) -> tuple[float, float]:
     """Ends of the interval of a share on the logit scale, with the bias of the resamples taken back.
 
     Args:
@@ -374,7 +396,9 @@ def _logit_interval(value: float, draws: np.ndarray, confidence: float, n: int) 
     with_half = logit((np.append(draws, value) * n + 0.5) / (n + 1))
     resampled, middle = with_half[:-1], with_half[-1]
     bias = resampled.mean() - middle
-    spread = norm.ppf((1 + confidence) / 2) * resampled.std(ddof=1) if len(resampled) > 1 else np.nan
+    spread = (
+        norm.ppf((1 + confidence) / 2) * resampled.std(ddof=1) if len(resampled) > 1 else np.nan
+    )
     ends = expit(middle - bias + np.array([-spread, spread]))
     low, high = np.clip((ends * (n + 1) - 0.5) / n, 0, 1)
     return min(low, value), max(high, value)

@@ -14,6 +14,13 @@ from likejax.ood.scores import (
 
 SCORES: dict[str, type[Score]] = {
     score.name: score
-    for score in (NegativeLogProb, Typicality, LikelihoodRatio, InputComplexity, ComplexityOnly, HierarchyRatio)
+    for score in (
+        NegativeLogProb,
+        Typicality,
+        LikelihoodRatio,
+        InputComplexity,
+        ComplexityOnly,
+        HierarchyRatio,
+    )
 }
 """Name to recipe."""

@@ -70,10 +70,16 @@ class SetResult:
     kind: str
 
     @classmethod
-    def of(cls, dataset: Dataset, name: str, log_prob: Float[np.ndarray, " n"], density: Density) -> SetResult:
+    def of(
+        cls, dataset: Dataset, name: str, log_prob: Float[np.ndarray, " n"], density: Density
+    ) -> SetResult:
         """From the log-probabilities of the examples of a set."""
-        values = -log_prob if density.levels is None else bits_per_dim(log_prob, density.event_shape)
-        known = len(values) > 1 and np.isfinite(values).all()  # of infinite values there is no deviation
+        values = (
+            -log_prob if density.levels is None else bits_per_dim(log_prob, density.event_shape)
+        )
+        known = (
+            len(values) > 1 and np.isfinite(values).all()
+        )  # of infinite values there is no deviation
         deviation = float(np.std(values, ddof=1)) if known else float("nan")
         return cls(
             name=name,
@@ -156,7 +162,10 @@ class Report:
         for result in self.scores:
             if result.label == score and outside in result.metrics and name in METRICS:
                 return result.metrics[outside][name]
-        scores, sets = (", ".join(names) for names in ([r.label for r in self.scores], [s.name for s in self.sets[1:]]))
+        scores, sets = (
+            ", ".join(names)
+            for names in ([r.label for r in self.scores], [s.name for s in self.sets[1:]])
+        )
         raise ValueError(
             f"expected a score of {scores}, an outside set of {sets} and a metric of {', '.join(METRICS)}; "
             f"got {score!r}, {outside!r}, {name!r}"
@@ -164,13 +173,17 @@ class Report:
 
     def representation_hash(self) -> str:
         """Twelve digits that are equal for reports on data in the same representation."""
-        return hashlib.sha256(json.dumps(self.representation, sort_keys=True).encode()).hexdigest()[:12]
+        return hashlib.sha256(json.dumps(self.representation, sort_keys=True).encode()).hexdigest()[
+            :12
+        ]
 
     def to_markdown(self) -> str:
         """The tables: likelihoods of the sets, AUROC of all scores, every metric per outside set, calibration."""
         inside, *outside = self.sets
         percent = f"{100 * self.confidence:g} %"
-        draws = "" if inside.kind == "exact" else f", {self.draws} draw{'s' if self.draws > 1 else ''}"
+        draws = (
+            "" if inside.kind == "exact" else f", {self.draws} draw{'s' if self.draws > 1 else ''}"
+        )
         blocks = [
             f"# {inside.name} against {', '.join(s.name for s in outside)}",
             f"Likelihoods of kind {inside.kind}{draws}. Representation {self.representation_hash()}: "
@@ -204,7 +217,13 @@ class Report:
         blocks += [
             f"## Thresholds calibrated to a false-positive rate of {self.fpr:g}",
             _table(
-                ["score", "calibrated with", "threshold", f"flagged of {inside.name}", *(s.name for s in outside)],
+                [
+                    "score",
+                    "calibrated with",
+                    "threshold",
+                    f"flagged of {inside.name}",
+                    *(s.name for s in outside),
+                ],
                 [
                     [
                         r.label,
@@ -216,7 +235,9 @@ class Report:
                 ],
             ),
             "Rows: "
-            + "; ".join(f"{what} {p['n']:,} of {p['name']} {p['split']}" for what, p in self.parts.items())
+            + "; ".join(
+                f"{what} {p['n']:,} of {p['name']} {p['split']}" for what, p in self.parts.items()
+            )
             + f". Allowed overlap of parts: {self.overlap_tolerance:g} of the smaller. Bootstrap of {self.resamples}. "
             + f"Key {self.key}. "
             + ", ".join(f"{k} {v}" for k, v in self.versions.items())
@@ -243,7 +264,8 @@ class Report:
                 "settings": dict(r.settings),
                 "kinds": dict(r.kinds),
                 "metrics": {
-                    name: {m: dataclasses.asdict(i) for m, i in found.items()} for name, found in r.metrics.items()
+                    name: {m: dataclasses.asdict(i) for m, i in found.items()}
+                    for name, found in r.metrics.items()
                 },
                 "calibrated_with": r.calibrated_with,
                 "threshold": r.threshold,
@@ -298,4 +320,6 @@ def _sign(s: SetResult) -> str:
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
     lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )

@@ -17,7 +17,7 @@ from jaxtyping import Float
 
 from likejax.data.dataset import Dataset
 from likejax.density import Density, bits_per_dim, check_density
-from likejax.evaluate import check_fit
+from likejax.evaluation import check_fit
 from likejax.keys import KeyLike
 from likejax.ood.checks import checked_dataset, rows_named
 from likejax.ood.features import CodeLength, Compute, Feature, LogProb, Values, features_of, keys_of
@@ -69,7 +69,9 @@ class Score(Settings, abc.ABC):
         return dataclasses.asdict(self)  # type: ignore[call-overload]
 
     @classmethod
-    def _from_settings(cls, settings: Mapping[str, Any], companions: Mapping[str, Density]) -> Score:
+    def _from_settings(
+        cls, settings: Mapping[str, Any], companions: Mapping[str, Density]
+    ) -> Score:
         """The recipe of ``_settings`` and ``_companions``."""
         return cls(**settings)
 
@@ -83,7 +85,12 @@ class Score(Settings, abc.ABC):
         return f" ({draws} draws)" if draws != 1 else ""
 
     def fit(
-        self, density: Density, dataset: Dataset, *, key: KeyLike | None = None, batch_size: int = 128
+        self,
+        density: Density,
+        dataset: Dataset,
+        *,
+        key: KeyLike | None = None,
+        batch_size: int = 128,
     ) -> FittedScore:
         """The score of a density, fitted to inside examples that it was not trained on.
 
@@ -123,7 +130,9 @@ class Score(Settings, abc.ABC):
             check_fit(each, dataset)
         return densities
 
-    def fit_features(self, densities: Mapping[str, Density], compute: Compute, dataset: Dataset) -> FittedScore:
+    def fit_features(
+        self, densities: Mapping[str, Density], compute: Compute, dataset: Dataset
+    ) -> FittedScore:
         """``fit`` from features that are computed already."""
         statistic = np.asarray(self.statistic_of(compute, dataset.event_shape), np.float64)
         if statistic.shape != (len(dataset),):
@@ -209,7 +218,9 @@ class Typicality(Score):
 
     @property
     def label(self) -> str:
-        return (self.name if self.group == 1 else f"{self.name} of {self.group}") + self._draws_told()
+        return (
+            self.name if self.group == 1 else f"{self.name} of {self.group}"
+        ) + self._draws_told()
 
     def _judge(self, state: State, statistics: Any) -> Any:
         return abs(statistics.mean(1) - state["entropy"])
@@ -260,7 +271,9 @@ class LikelihoodRatio(Score):
         return {"draws": self.draws, "title": self.title}
 
     @classmethod
-    def _from_settings(cls, settings: Mapping[str, Any], companions: Mapping[str, Density]) -> LikelihoodRatio:
+    def _from_settings(
+        cls, settings: Mapping[str, Any], companions: Mapping[str, Density]
+    ) -> LikelihoodRatio:
         (background,) = companions.values()
         return cls(background, **settings)
 

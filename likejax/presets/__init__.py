@@ -12,7 +12,9 @@ from collections.abc import Callable
 from likejax.experiment import Experiment
 from likejax.presets import ffjord, glow, pixelcnn, vae
 
-PRESETS: dict[str, Callable[[], Experiment]] = glow.PRESETS | ffjord.PRESETS | pixelcnn.PRESETS | vae.PRESETS
+PRESETS: dict[str, Callable[[], Experiment]] = (
+    glow.PRESETS | ffjord.PRESETS | pixelcnn.PRESETS | vae.PRESETS
+)
 """Name to the function that makes the experiment; its docstring is the preset's card."""
 
 

@@ -7,14 +7,19 @@ from dataclasses import replace
 from typing import Any
 
 from likejax.bijections.ode import Solver, Trace
-from likejax.experiment import Experiment, Optimiser
+from likejax.experiment import Experiment, Optimizer
 from likejax.models.ffjord import FFJORDConfig, ImageFFJORDConfig
-from likejax.nn.dynamics import Activation
+from likejax.models.ffjord.dynamics import Activation
 from likejax.objectives import NLL
-from likejax.presets.optimisers import SMALL
+from likejax.presets.optimizers import SMALL
 
-_FFJORD_POINTS = Optimiser(
-    name="adam", learning_rate=5e-3, weight_decay=1e-5, warmup_steps=100, decay="cosine", clip_norm=50.0
+_FFJORD_POINTS = Optimizer(
+    name="adam",
+    learning_rate=5e-3,
+    weight_decay=1e-5,
+    warmup_steps=100,
+    decay="cosine",
+    clip_norm=50.0,
 )
 _RNODE = NLL(kinetic_weight=0.01, jacobian_weight=0.01)
 
@@ -23,7 +28,7 @@ def _points(name: str, **model: Any) -> Experiment[FFJORDConfig]:
     return Experiment(
         model=FFJORDConfig(**model),
         dataset=name,
-        optimiser=_FFJORD_POINTS,
+        optimizer=_FFJORD_POINTS,
         batch_size=100,
         steps=10_000,
         ema_decay=0.999,
@@ -99,7 +104,12 @@ def ffjord_rings() -> Experiment[FFJORDConfig]:
 
 
 def _table(
-    name: str, dimensions: int, hidden: tuple[int, ...], flows: int, activation: Activation, batch: int
+    name: str,
+    dimensions: int,
+    hidden: tuple[int, ...],
+    flows: int,
+    activation: Activation,
+    batch: int,
 ) -> Experiment[FFJORDConfig]:
     """The paper's flow of a benchmark table: exact trace in evaluation, one Gaussian probe in training."""
     solver = Solver(rtol=1e-6, atol=1e-8)
@@ -116,7 +126,7 @@ def _table(
     return Experiment(
         model=model,
         dataset=name,
-        optimiser=Optimiser(name="adam", learning_rate=1e-3),
+        optimizer=Optimizer(name="adam", learning_rate=1e-3),
         batch_size=batch,
         steps=100_000,
         ema_decay=0.0,
@@ -131,7 +141,7 @@ def ffjord_power() -> Experiment[FFJORDConfig]:
     """FFJORD on POWER with the paper's sizes, 43,325 parameters.
 
     Command: ``likejax train ffjord/power --data-dir DATA``. Paper: -log p = -0.46 nats (Grathwohl et al., 2019, table
-    2). Not trained here. The paper also lowers the rate when validation stalls, which ``--optimiser.decay`` replaces.
+    2). Not trained here. The paper also lowers the rate when validation stalls, which ``--optimizer.decay`` replaces.
     """
     return _table("power", 6, (60, 60, 60), 5, "tanh", 10_000)
 
@@ -174,15 +184,20 @@ def _small_table(name: str, dimensions: int) -> Experiment[FFJORDConfig]:
         dimensions=dimensions,
         hidden=(128, 128),
         end_time=1.0,
-        standardise=True,
+        standardize=True,
         training_trace=Trace(probes=1),
         training_solver=solver,
     )
     return Experiment(
         model=model,
         dataset=f"uci/{name}",
-        optimiser=Optimiser(
-            name="adamw", learning_rate=3e-3, weight_decay=0.03, warmup_steps=100, decay="cosine", clip_norm=50.0
+        optimizer=Optimizer(
+            name="adamw",
+            learning_rate=3e-3,
+            weight_decay=0.03,
+            warmup_steps=100,
+            decay="cosine",
+            clip_norm=50.0,
         ),
         batch_size=128,
         steps=3_000,
@@ -193,28 +208,28 @@ def _small_table(name: str, dimensions: int) -> Experiment[FFJORDConfig]:
 
 
 def ffjord_redwine() -> Experiment[FFJORDConfig]:
-    """FFJORD on the UCI red wine table (1,599 x 11), raw-unit nats, standardised inside.
+    """FFJORD on the UCI red wine table (1,599 x 11), raw-unit nats, standardized inside.
 
     Command: ``likejax train ffjord/redwine --data-dir DATA``. Measured by ``python benchmarks/tables.py`` on one CPU
-    core, seed 0: test log p = -0.333 +- 0.405 nats, -9.793 standardised (exact, n = 163).
+    core, seed 0: test log p = -0.333 +- 0.405 nats, -9.793 standardized (exact, n = 163).
     """
     return _small_table("redwine", 11)
 
 
 def ffjord_whitewine() -> Experiment[FFJORDConfig]:
-    """FFJORD on the UCI white wine table (4,898 x 11), raw-unit nats, standardised inside.
+    """FFJORD on the UCI white wine table (4,898 x 11), raw-unit nats, standardized inside.
 
     Command: ``likejax train ffjord/whitewine --data-dir DATA``. Measured by ``python benchmarks/tables.py`` on one CPU
-    core, seed 0: test log p = -1.294 +- 0.476 nats, -11.248 standardised (exact, n = 505).
+    core, seed 0: test log p = -1.294 +- 0.476 nats, -11.248 standardized (exact, n = 505).
     """
     return _small_table("whitewine", 11)
 
 
 def ffjord_parkinsons() -> Experiment[FFJORDConfig]:
-    """FFJORD on the UCI parkinsons table (5,875 x 15), raw-unit nats, standardised inside.
+    """FFJORD on the UCI parkinsons table (5,875 x 15), raw-unit nats, standardized inside.
 
     Command: ``likejax train ffjord/parkinsons --data-dir DATA``. Measured by ``python benchmarks/tables.py`` on one CPU
-    core, seed 0: test log p = 31.731 +- 0.250 nats, -1.753 standardised (exact, n = 588).
+    core, seed 0: test log p = 31.731 +- 0.250 nats, -1.753 standardized (exact, n = 588).
     """
     return _small_table("parkinsons", 15)
 
@@ -229,7 +244,7 @@ def ffjord_cifar10() -> Experiment[ImageFFJORDConfig]:
         model=ImageFFJORDConfig(),
         dataset="cifar10",
         augment=("flip",),
-        optimiser=Optimiser(name="adam", learning_rate=1e-3, warmup_steps=1_000),
+        optimizer=Optimizer(name="adam", learning_rate=1e-3, warmup_steps=1_000),
         batch_size=200,
         steps=125_000,
         ema_decay=0.0,
@@ -243,7 +258,11 @@ def ffjord_mnist() -> Experiment[ImageFFJORDConfig]:
     Command: ``likejax train ffjord/mnist --data-dir DATA``. Paper: 0.99 bits/dim. Not trained to the end here.
     """
     return replace(
-        ffjord_cifar10(), model=ImageFFJORDConfig(event_shape=(28, 28, 1)), dataset="mnist", augment=(), steps=150_000
+        ffjord_cifar10(),
+        model=ImageFFJORDConfig(event_shape=(28, 28, 1)),
+        dataset="mnist",
+        augment=(),
+        steps=150_000,
     )
 
 
@@ -267,7 +286,7 @@ def ffjord_cifar10_rnode() -> Experiment[ImageFFJORDConfig]:
     """RNODE on CIFAR-10: FFJORD with straight paths, by its kinetic energy and the norm of its Jacobian.
 
     Command: ``likejax train ffjord/cifar10-rnode --data-dir DATA``. Not trained to the end here. RNODE's own numbers
-    are of images at the centres of their bins, which bounds nothing, and do not compare.
+    are of images at the centers of their bins, which bounds nothing, and do not compare.
     """
     base = ffjord_cifar10()
     model = replace(base.model, alpha=0.05, zero_last=True, learn_end_time=False)
@@ -281,7 +300,9 @@ def ffjord_mnist_rnode() -> Experiment[ImageFFJORDConfig]:
     """
     base = ffjord_mnist()
     fixed = Solver(method="rk4", steps=4)
-    model = replace(base.model, alpha=1e-5, zero_last=True, learn_end_time=False, training_solver=fixed)
+    model = replace(
+        base.model, alpha=1e-5, zero_last=True, learn_end_time=False, training_solver=fixed
+    )
     return replace(base, model=model, objective=_RNODE, steps=30_000)
 
 
@@ -304,7 +325,7 @@ def ffjord_digits() -> Experiment[ImageFFJORDConfig]:
         ),
         dataset="digits",
         objective=_RNODE,
-        optimiser=replace(SMALL, learning_rate=3e-3),
+        optimizer=replace(SMALL, learning_rate=3e-3),
         batch_size=64,
         steps=500,
         ema_decay=0.99,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from likejax.experiment import Experiment, Optimiser
+from likejax.experiment import Experiment, Optimizer
 from likejax.models.glow import GlowConfig
 from likejax.models.vector_glow import VectorGlowConfig
 from likejax.objectives import NLL
-from likejax.presets.optimisers import SMALL
+from likejax.presets.optimizers import SMALL
 
-_PAPER = Optimiser(name="adamax", learning_rate=1e-3, b2=1 - 1 / 98, warmup_steps=980)
+_PAPER = Optimizer(name="adamax", learning_rate=1e-3, b2=1 - 1 / 98, warmup_steps=980)
 
 
 def glow_cifar10() -> Experiment[GlowConfig]:
@@ -24,7 +24,7 @@ def glow_cifar10() -> Experiment[GlowConfig]:
         model=GlowConfig(),
         dataset="cifar10",
         augment=("shift",),
-        optimiser=_PAPER,
+        optimizer=_PAPER,
         batch_size=512,
         steps=180_000,
         ema_decay=0.999,
@@ -55,7 +55,13 @@ def glow_imagenet32() -> Experiment[GlowConfig]:
     Command: ``likejax train glow/imagenet32 --data-dir DATA``. Paper: 4.09 bits/dim, on the down-sampling of van den
     Oord et al. (2016); others do not compare. Not trained to the end here.
     """
-    return Experiment(model=GlowConfig(depth=48), dataset="imagenet32", optimiser=_PAPER, batch_size=512, steps=500_000)
+    return Experiment(
+        model=GlowConfig(depth=48),
+        dataset="imagenet32",
+        optimizer=_PAPER,
+        batch_size=512,
+        steps=500_000,
+    )
 
 
 def glow_imagenet64() -> Experiment[GlowConfig]:
@@ -65,7 +71,12 @@ def glow_imagenet64() -> Experiment[GlowConfig]:
     """
     model = GlowConfig(event_shape=(64, 64, 3), scales=4, depth=48)
     return Experiment(
-        model=model, dataset="imagenet64", optimiser=_PAPER, batch_size=128, steps=1_000_000, initialise_with=64
+        model=model,
+        dataset="imagenet64",
+        optimizer=_PAPER,
+        batch_size=128,
+        steps=1_000_000,
+        initialize_with=64,
     )
 
 
@@ -80,10 +91,10 @@ def glow_celeba_hq256() -> Experiment[GlowConfig]:
         model=model,
         dataset="celeba_hq256",
         levels=32,
-        optimiser=_PAPER,
+        optimizer=_PAPER,
         batch_size=40,
         steps=1_000_000,
-        initialise_with=40,
+        initialize_with=40,
         validation_examples=500,
     )
 
@@ -95,7 +106,14 @@ def glow_mnist() -> Experiment[GlowConfig]:
     the FFJORD paper are for images padded to 32x32.
     """
     model = GlowConfig(event_shape=(28, 28, 1), scales=2)
-    return Experiment(model=model, dataset="mnist", augment=("shift",), optimiser=_PAPER, batch_size=256, steps=100_000)
+    return Experiment(
+        model=model,
+        dataset="mnist",
+        augment=("shift",),
+        optimizer=_PAPER,
+        batch_size=256,
+        steps=100_000,
+    )
 
 
 def glow_fashion_mnist() -> Experiment[GlowConfig]:
@@ -115,7 +133,7 @@ def glow_fashion_mnist_small() -> Experiment[GlowConfig]:
     return Experiment(
         model=GlowConfig(event_shape=(28, 28, 1), scales=2, depth=16, width=48),
         dataset="fashion_mnist",
-        optimiser=SMALL,
+        optimizer=SMALL,
         batch_size=16,
         steps=10_000,
         validate_every=1_000,
@@ -133,7 +151,7 @@ def glow_digits() -> Experiment[GlowConfig]:
     return Experiment(
         model=GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=8, width=64),
         dataset="digits",
-        optimiser=SMALL,
+        optimizer=SMALL,
         batch_size=64,
         steps=500,
         ema_decay=0.99,
@@ -144,14 +162,14 @@ def glow_digits() -> Experiment[GlowConfig]:
 
 
 def glow_photographs() -> Experiment[GlowConfig]:
-    """Glow on natural 32x32 RGB patches of two photographs, K=8 and width 64, for a first look at colour.
+    """Glow on natural 32x32 RGB patches of two photographs, K=8 and width 64, for a first look at color.
 
     Command: ``likejax train glow/photographs``.
     """
     return Experiment(
         model=GlowConfig(depth=8, width=64),
         dataset="photographs",
-        optimiser=SMALL,
+        optimizer=SMALL,
         batch_size=32,
         steps=2_000,
         validation_examples=250,
@@ -169,25 +187,30 @@ def vector_glow_moons() -> Experiment[VectorGlowConfig]:
     return Experiment(
         model=VectorGlowConfig(),
         dataset="moons",
-        optimiser=replace(SMALL, learning_rate=1e-3),
+        optimizer=replace(SMALL, learning_rate=1e-3),
         batch_size=256,
         steps=4_000,
-        initialise_with=256,  # as it was measured; the default takes all rows
+        initialize_with=256,  # as it was measured; the default takes all rows
         validate_every=500,
         checkpoint_every=1_000,
     )
 
 
 def vector_glow_redwine() -> Experiment[VectorGlowConfig]:
-    """Glow on vectors, on the UCI red wine table (1,599 x 11): raw-unit nats, standardised inside.
+    """Glow on vectors, on the UCI red wine table (1,599 x 11): raw-unit nats, standardized inside.
 
     Command: ``likejax train vector_glow/redwine --data-dir DATA``.
     """
     return Experiment(
         model=VectorGlowConfig(dimensions=11, depth=8, width=32),
         dataset="uci/redwine",
-        optimiser=Optimiser(
-            name="adamw", learning_rate=5e-4, weight_decay=0.01, warmup_steps=100, decay="cosine", clip_norm=50.0
+        optimizer=Optimizer(
+            name="adamw",
+            learning_rate=5e-4,
+            weight_decay=0.01,
+            warmup_steps=100,
+            decay="cosine",
+            clip_norm=50.0,
         ),
         batch_size=128,
         steps=600,

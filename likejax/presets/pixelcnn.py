@@ -6,13 +6,13 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from likejax.density import bits_per_dim
-from likejax.experiment import Experiment, Optimiser
+from likejax.experiment import Experiment, Optimizer
 from likejax.models.pixelcnn import PixelCNNConfig
-from likejax.presets.optimisers import SMALL
+from likejax.presets.optimizers import SMALL
 
 _BATCH_NATS = -1 / bits_per_dim(1.0, (128, 32, 32, 3))
 """Summed loss of a batch of the reference, in nats, per bit of ours."""
-_PIXELCNN = Optimiser(
+_PIXELCNN = Optimizer(
     name="adam",
     learning_rate=1e-3,
     b1=0.95,
@@ -35,10 +35,10 @@ def pixelcnn_cifar10() -> Experiment[PixelCNNConfig]:
     return Experiment(
         model=PixelCNNConfig(),
         dataset="cifar10",
-        optimiser=_PIXELCNN,
+        optimizer=_PIXELCNN,
         batch_size=128,
         steps=195_000,
-        initialise_with=128,
+        initialize_with=128,
         ema_decay=0.9995,
         validation_examples=5_000,
     )
@@ -95,12 +95,19 @@ def pixelcnn_fashion_mnist_small() -> Experiment[PixelCNNConfig]:
     number is of this size.
     """
     return Experiment(
-        model=PixelCNNConfig(event_shape=(28, 28, 1), filters=32, blocks=1, mixtures=10, dropout=0.0, output_scale=0.1),
+        model=PixelCNNConfig(
+            event_shape=(28, 28, 1),
+            filters=32,
+            blocks=1,
+            mixtures=10,
+            dropout=0.0,
+            output_scale=0.1,
+        ),
         dataset="fashion_mnist",
-        optimiser=replace(SMALL, b1=0.95, b2=0.999),
+        optimizer=replace(SMALL, b1=0.95, b2=0.999),
         batch_size=16,
         steps=6_000,
-        initialise_with=128,
+        initialize_with=128,
         ema_decay=0.998,
         validate_every=1_000,
         checkpoint_every=1_000,
@@ -116,10 +123,16 @@ def pixelcnn_digits() -> Experiment[PixelCNNConfig]:
     """
     return Experiment(
         model=PixelCNNConfig(
-            event_shape=(8, 8, 1), levels=17, filters=32, blocks=1, mixtures=5, dropout=0.5, output_scale=0.1
+            event_shape=(8, 8, 1),
+            levels=17,
+            filters=32,
+            blocks=1,
+            mixtures=5,
+            dropout=0.5,
+            output_scale=0.1,
         ),
         dataset="digits",
-        optimiser=SMALL,
+        optimizer=SMALL,
         batch_size=64,
         steps=600,
         ema_decay=0.99,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from likejax.experiment import Experiment, Optimiser
+from likejax.experiment import Experiment, Optimizer
 from likejax.models.vae import StageConfig, VAEConfig
 from likejax.objectives import ELBO
-from likejax.presets.optimisers import SMALL
+from likejax.presets.optimizers import SMALL
 
-_HVAE = Optimiser(name="adam", learning_rate=3e-4)
-_BIVA = Optimiser(name="adamax", learning_rate=2e-3, decay="exponential", decay_rate=0.999999)
+_HVAE = Optimizer(name="adam", learning_rate=3e-4)
+_BIVA = Optimizer(name="adamax", learning_rate=2e-3, decay="exponential", decay_rate=0.999999)
 
 
 def _released_objective(steps: int) -> ELBO:
@@ -21,7 +21,7 @@ def _released_objective(steps: int) -> ELBO:
 
 
 def hvae_fashion_mnist() -> Experiment[VAEConfig]:
-    """Hierarchical VAE of three latents on binarised Fashion-MNIST, skips working, 2,588,898 parameters.
+    """Hierarchical VAE of three latents on binarized Fashion-MNIST, skips working, 2,588,898 parameters.
 
     Command: ``likejax train hvae/fashion_mnist --data-dir DATA``. Havtorn et al. (2021) with the skips that their
     configuration leaves out; schedule theirs, 1,000 epochs. Not trained to the end here.
@@ -29,9 +29,9 @@ def hvae_fashion_mnist() -> Experiment[VAEConfig]:
     return Experiment(
         model=VAEConfig(),
         dataset="fashion_mnist",
-        augment=("binarise",),
+        augment=("binarize",),
         objective=_released_objective(200 * 429),
-        optimiser=_HVAE,
+        optimizer=_HVAE,
         batch_size=128,
         steps=1_000 * 429,  # of 55,000 training images
         ema_decay=0.999,
@@ -43,7 +43,7 @@ def hvae_fashion_mnist() -> Experiment[VAEConfig]:
 
 
 def hvae_fashion_mnist_released() -> Experiment[VAEConfig]:
-    """Hierarchical VAE of three latents on binarised Fashion-MNIST as released, without the skips it leaves out.
+    """Hierarchical VAE of three latents on binarized Fashion-MNIST as released, without the skips it leaves out.
 
     Command: ``likejax train hvae/fashion_mnist-released --data-dir DATA``. It has the 2,620,258 parameters of the
     official code, 31,360 of them in a projection above the top latent that nothing reads, there or here. Not trained
@@ -54,7 +54,7 @@ def hvae_fashion_mnist_released() -> Experiment[VAEConfig]:
 
 
 def hvae_mnist() -> Experiment[VAEConfig]:
-    """Hierarchical VAE of three latents on dynamically binarised MNIST, skips working, 2,588,898 parameters.
+    """Hierarchical VAE of three latents on dynamically binarized MNIST, skips working, 2,588,898 parameters.
 
     Command: ``likejax train hvae/mnist --data-dir DATA``. Not trained to the end here.
     """
@@ -62,7 +62,7 @@ def hvae_mnist() -> Experiment[VAEConfig]:
 
 
 def hvae_mnist_released() -> Experiment[VAEConfig]:
-    """Hierarchical VAE of three latents on dynamically binarised MNIST as released.
+    """Hierarchical VAE of three latents on dynamically binarized MNIST as released.
 
     Command: ``likejax train hvae/mnist-released --data-dir DATA``. Not trained to the end here.
     """
@@ -73,8 +73,8 @@ def hvae_cifar10() -> Experiment[VAEConfig]:
     """Hierarchical VAE of three latents on CIFAR-10, skips working, 36,873,800 parameters.
 
     Command: ``likejax train hvae/cifar10 --data-dir DATA``. Havtorn et al. (2021), 2,000 epochs, with the skips that
-    their configuration leaves out and on the integers that images are: the official code puts dequantised pixels into
-    the discretised likelihood. Not trained to the end here.
+    their configuration leaves out and on the integers that images are: the official code puts dequantized pixels into
+    the discretized likelihood. Not trained to the end here.
     """
     wide = (256, 256, 256)
     return Experiment(
@@ -90,7 +90,7 @@ def hvae_cifar10() -> Experiment[VAEConfig]:
         ),
         dataset="cifar10",
         objective=_released_objective(200 * 351),
-        optimiser=_HVAE,
+        optimizer=_HVAE,
         batch_size=128,
         steps=2_000 * 351,  # of 45,000 training images
         ema_decay=0.999,
@@ -128,7 +128,7 @@ def hvae_svhn_released() -> Experiment[VAEConfig]:
 
 
 def biva_mnist() -> Experiment[VAEConfig]:
-    """Bidirectional VAE of six latents on dynamically binarised MNIST, after BIVA.
+    """Bidirectional VAE of six latents on dynamically binarized MNIST, after BIVA.
 
     Command: ``likejax train biva/mnist --data-dir DATA``. Latents of 48, 40, 32, 24, 16 and 8 features, half of each
     inferred on the way up and half on the way down, 64 channels, Adamax, 2 free nats a latent, as Maaloe et al. (2019)
@@ -143,7 +143,7 @@ def biva_mnist() -> Experiment[VAEConfig]:
         hvae_mnist(),
         model=VAEConfig(stages=stages, inference="bidirectional", activation="elu"),
         objective=ELBO(free_nats=2.0),
-        optimiser=_BIVA,
+        optimizer=_BIVA,
     )
 
 
@@ -166,7 +166,7 @@ def biva_cifar10() -> Experiment[VAEConfig]:
     )
     base = hvae_cifar10()
     model = replace(base.model, stages=stages, inference="bidirectional", activation="elu")
-    return replace(base, model=model, objective=ELBO(free_nats=2.0), optimiser=_BIVA, batch_size=48)
+    return replace(base, model=model, objective=ELBO(free_nats=2.0), optimizer=_BIVA, batch_size=48)
 
 
 def biva_fashion_mnist() -> Experiment[VAEConfig]:
@@ -179,17 +179,20 @@ def biva_fashion_mnist() -> Experiment[VAEConfig]:
 
 
 def vae_mnist() -> Experiment[VAEConfig]:
-    """One-layer VAE with 50 latents on statically binarised MNIST, two dense blocks, minutes on two CPU cores.
+    """One-layer VAE with 50 latents on statically binarized MNIST, two dense blocks, minutes on two CPU cores.
 
     Command: ``likejax train vae/mnist --data-dir DATA``, then ``likejax evaluate`` with 500 draws. Measured on one
     core, other work on it, 17 minutes, seed 0: test bits/dim <= 0.1654 +- 0.0004 (bound, 500 draws, n = 10,000), 89.9
     nats; one draw 95.3.
     """
     return Experiment(
-        model=VAEConfig(stages=(StageConfig(channels=(400, 400), strides=(1, 1), kernel=1, latent=50),), flatten=True),
+        model=VAEConfig(
+            stages=(StageConfig(channels=(400, 400), strides=(1, 1), kernel=1, latent=50),),
+            flatten=True,
+        ),
         dataset="binarized_mnist",
         objective=ELBO(warmup_steps=2_000),
-        optimiser=Optimiser(name="adam", learning_rate=1e-3, warmup_steps=100, decay="cosine"),
+        optimizer=Optimizer(name="adam", learning_rate=1e-3, warmup_steps=100, decay="cosine"),
         batch_size=100,
         steps=20_000,
         ema_decay=0.999,
@@ -201,19 +204,22 @@ def vae_mnist() -> Experiment[VAEConfig]:
 
 
 def dlgm_mnist() -> Experiment[VAEConfig]:
-    """Deep latent Gaussian model of three dense latents on dynamically binarised MNIST, minutes on two CPU cores.
+    """Deep latent Gaussian model of three dense latents on dynamically binarized MNIST, minutes on two CPU cores.
 
     Command: ``likejax train dlgm/mnist --data-dir DATA``. Measured on one core, other work on it, 6 minutes, seed 0:
     test bits/dim <= 0.1812 +- 0.0005 (bound, one draw, n = 10,000), 98.5 nats. ``benchmarks/imputation.py`` fills in
     missing pixels.
     """
-    stages = tuple(StageConfig(channels=(200,), strides=(1,), kernel=1, latent=latent) for latent in (50, 25, 10))
+    stages = tuple(
+        StageConfig(channels=(200,), strides=(1,), kernel=1, latent=latent)
+        for latent in (50, 25, 10)
+    )
     model = VAEConfig(stages=stages, flatten=True)
-    return replace(vae_mnist(), model=model, dataset="mnist", augment=("binarise",), steps=12_000)
+    return replace(vae_mnist(), model=model, dataset="mnist", augment=("binarize",), steps=12_000)
 
 
 def hvae_fashion_mnist_small() -> Experiment[VAEConfig]:
-    """Hierarchical VAE of three latents on binarised Fashion-MNIST, under an hour on two CPU cores.
+    """Hierarchical VAE of three latents on binarized Fashion-MNIST, under an hour on two CPU cores.
 
     Command: ``likejax train hvae/fashion_mnist-small --data-dir DATA``. Upper latents so small that they hold what the
     garment is and no drawing of it, and kept alive by 10 free nats each. Measured on one core with other work beside
@@ -229,9 +235,9 @@ def hvae_fashion_mnist_small() -> Experiment[VAEConfig]:
             latent_scale=0.1,
         ),
         dataset="fashion_mnist",
-        augment=("binarise",),
+        augment=("binarize",),
         objective=ELBO(warmup_steps=500, free_nats=10.0),
-        optimiser=Optimiser(name="adam", learning_rate=2e-3, clip_norm=200.0),
+        optimizer=Optimizer(name="adam", learning_rate=2e-3, clip_norm=200.0),
         batch_size=64,
         steps=12_000,
         ema_decay=0.999,
@@ -259,7 +265,7 @@ def hvae_digits() -> Experiment[VAEConfig]:
         ),
         dataset="digits",
         objective=ELBO(warmup_steps=300, free_nats=1.0),
-        optimiser=SMALL,
+        optimizer=SMALL,
         batch_size=64,
         steps=1_000,
         ema_decay=0.99,

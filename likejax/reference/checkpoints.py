@@ -40,13 +40,19 @@ def tensorflow_variables(checkpoint: Mapping[str, Any], weights: Weights) -> dic
         elif not rest:  # the rest are counts and sums that an average is made of
             averaged[own] = np.asarray(value)
     if not last and not averaged:
-        raise ValueError(f"expected variables under {_SCOPE!r} in the checkpoint, got {_some(checkpoint)}")
+        raise ValueError(
+            f"expected variables under {_SCOPE!r} in the checkpoint, got {_some(checkpoint)}"
+        )
     if weights == "averaged":
         if not averaged:
-            raise ValueError("expected moving averages in the checkpoint, got none; weights='last' takes the others")
+            raise ValueError(
+                "expected moving averages in the checkpoint, got none; weights='last' takes the others"
+            )
         return last | averaged
     if averaged.keys() - last.keys():
-        raise ValueError("expected the weights of the last step, got moving averages only: pass weights='averaged'")
+        raise ValueError(
+            "expected the weights of the last step, got moving averages only: pass weights='averaged'"
+        )
     return last
 
 
@@ -91,10 +97,15 @@ def weight_normalized(
 def refuse_left_over(names: Iterable[str], taken: Iterable[str]) -> None:
     """Raises a ValueError if the model has arrays that were not taken."""
     if left_over := sorted(set(names) - set(taken)):
-        raise ValueError(f"expected no other arrays in the checkpoint, got {_some(left_over)}: they fit no part here")
+        raise ValueError(
+            f"expected no other arrays in the checkpoint, got {_some(left_over)}: they fit no part here"
+        )
 
 
 def _some(names: Iterable[str]) -> str:
     """The first names of many."""
     names = sorted(names)
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "") or "nothing"
+    return (
+        ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+        or "nothing"
+    )

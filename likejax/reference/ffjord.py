@@ -13,16 +13,16 @@ import numpy as np
 from likejax.bijections.bijection import Bijection
 from likejax.bijections.chain import Chain, Repeat
 from likejax.bijections.ode import ODE
-from likejax.bijections.standardise import BatchNorm
+from likejax.bijections.standardize import BatchNorm
 from likejax.density import Density
 from likejax.models import build
-from likejax.models.dequantise import Dequantised
+from likejax.models.dequantize import Dequantized
 from likejax.models.ffjord import FFJORDConfig, ImageFFJORDConfig
 from likejax.models.flow import Flow
-from likejax.nn.depth import for_backend, stack
 from likejax.nn.modules import replace
+from likejax.nn.repeat import for_backend, stack
+from likejax.nn.state import merge, split
 from likejax.reference.checkpoints import refuse_left_over, state_dict_arrays
-from likejax.train.state import put_together, take_apart
 
 _LAYER = {"bias": "b", "gate_weight": "gate_w", "gate_bias": "gate_b", "shift": "tbias_w"}
 _STATE_LAYER = {
@@ -32,11 +32,18 @@ _STATE_LAYER = {
     "_hyper_gate.bias": "gate_b",
     "_hyper_bias.weight": "tbias_w",
 }
-_STATE_NORM = {"weight": "log_scale", "bias": "shift", "running_mean": "running_mean", "running_var": "running_var"}
+_STATE_NORM = {
+    "weight": "log_scale",
+    "bias": "shift",
+    "running_mean": "running_mean",
+    "running_var": "running_var",
+}
 _COUNTERS = re.compile(r"(.*\.)?(_num_evals|step)")
 
 
-def ffjord_arrays(state_dict: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) -> dict[str, np.ndarray]:
+def ffjord_arrays(
+    state_dict: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig
+) -> dict[str, np.ndarray]:
     """The arrays that ``ffjord`` takes, from the ``state_dict`` in a checkpoint of the official code.
 
     PyTorch reads such a checkpoint, ``SAVE/checkpt.pth`` for example::
@@ -59,13 +66,19 @@ def ffjord_arrays(state_dict: Mapping[str, Any], config: FFJORDConfig | ImageFFJ
     """
     theirs = state_dict_arrays(state_dict)
     suffix = ".sqrt_end_time"
-    places = sorted((name.removesuffix(suffix) for name in theirs if name.endswith(suffix)), key=_numbers)
+    places = sorted(
+        (name.removesuffix(suffix) for name in theirs if name.endswith(suffix)), key=_numbers
+    )
     flows = _official_flows(config)
     if len(places) != len(flows):
-        raise ValueError(f"expected {len(flows)} flows, as the config says, got {len(places)} in the checkpoint")
+        raise ValueError(
+            f"expected {len(flows)} flows, as the config says, got {len(places)} in the checkpoint"
+        )
     official_of = dict(zip(places, flows, strict=True))
     suffix = ".running_mean"
-    norms = sorted((name.removesuffix(suffix) for name in theirs if name.endswith(suffix)), key=_numbers)
+    norms = sorted(
+        (name.removesuffix(suffix) for name in theirs if name.endswith(suffix)), key=_numbers
+    )
     official_of |= {place: f"bn{i}" for i, place in enumerate(norms)}
     arrays: dict[str, np.ndarray] = {}
     taken = [name for name in theirs if _COUNTERS.fullmatch(name)]
@@ -109,7 +122,7 @@ def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) 
     Names are ``FLOW.sqrt_T`` and ``FLOW.layerL.W|b|gate_w|gate_b|tbias_w``, where ``FLOW`` is ``cnf0``, ``cnf1``, ...
     for vectors and ``scale0.pre0``, ``scale0.post0``, ..., ``scaleS.last0``, ... for images; ``W`` is (out, in) for
     vectors and (out, in, rows, columns) for images. A field whose activation is swish has its ``FLOW.beta``. With
-    ``bn0.log_scale``, ``bn0.shift``, ``bn0.running_mean`` and ``bn0.running_var``, ``bn1.`` ... a batch normalisation
+    ``bn0.log_scale``, ``bn0.shift``, ``bn0.running_mean`` and ``bn0.running_var``, ``bn1.`` ... a batch normalization
     stands before every flow and after the last.
 
     Args:
@@ -124,19 +137,34 @@ def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) 
     """
     flows = _official_flows(config)
     density = build(config, key=0)
-    parts = [_with_weights(ode, name, arrays) for ode, name in zip(_flows_of(density), flows, strict=True)]
+    parts = [
+        _with_weights(ode, name, arrays)
+        for ode, name in zip(_flows_of(density), flows, strict=True)
+    ]
     numbers = sorted({int(m.group(1)) for name in arrays if (m := re.match(r"bn(\d+)\.", name))})
     known = {f"{name}.sqrt_T" for name in flows}
-    known |= {official for ode, name in zip(parts, flows, strict=True) for _, official, _ in _layer_arrays(ode, name)}
+    known |= {
+        official
+        for ode, name in zip(parts, flows, strict=True)
+        for _, official, _ in _layer_arrays(ode, name)
+    }
     if config.activation == "swish":
         known |= {f"{name}.beta" for name in flows}
-    known |= {f"bn{i}.{part}" for i in numbers for part in ("log_scale", "shift", "running_mean", "running_var")}
+    known |= {
+        f"bn{i}.{part}"
+        for i in numbers
+        for part in ("log_scale", "shift", "running_mean", "running_var")
+    }
     if extra := sorted(set(arrays) - known):
-        raise ValueError(f"arrays that this config has no place for: {', '.join(extra[:5])} ({len(extra)} in all)")
+        raise ValueError(
+            f"arrays that this config has no place for: {', '.join(extra[:5])} ({len(extra)} in all)"
+        )
     if not numbers:
         return for_backend(_replace_flows(density, iter(parts)))
     if numbers != list(range(len(flows) + 1)):
-        raise ValueError(f"expected batch normalisations bn0 to bn{len(flows)}, one more than flows, got {numbers}")
+        raise ValueError(
+            f"expected batch normalizations bn0 to bn{len(flows)}, one more than flows, got {numbers}"
+        )
     norms = [_batch_norm(arrays, i) for i in numbers]
     chain = [norms[0]]
     for ode, norm in zip(parts, norms[1:], strict=True):
@@ -155,7 +183,7 @@ def _official_flows(config: FFJORDConfig | ImageFFJORDConfig) -> list[str]:
 
 
 def _repeats(density: Density) -> list[Repeat]:
-    flow = density.flow if isinstance(density, Dequantised) else density
+    flow = density.flow if isinstance(density, Dequantized) else density
     assert isinstance(flow, Flow)
     assert isinstance(flow.bijection, Chain)
     return [bijection for bijection in flow.bijection.bijections if isinstance(bijection, Repeat)]
@@ -182,7 +210,7 @@ def _replace_flows(density: Density, flows: Iterator[ODE]) -> Density:
 
 def _layer_arrays(ode: ODE, flow: str) -> Iterator[tuple[str, str, tuple[int, ...]]]:
     """Name of every array of the layers here, its official name, its shape."""
-    for name, leaf in take_apart(ode)[1].items():
+    for name, leaf in split(ode)[1].items():
         if name.startswith("dynamics.layers."):
             _, _, number, part = name.split(".")
             official = "W" if part == "kernel" else _LAYER[part]
@@ -190,20 +218,26 @@ def _layer_arrays(ode: ODE, flow: str) -> Iterator[tuple[str, str, tuple[int, ..
 
 
 def _with_weights(ode: ODE, flow: str, arrays: Mapping[str, Any]) -> ODE:
-    structure, params, fixed = take_apart(ode)
+    structure, params, fixed = split(ode)
     params = dict(params)
     for name, official, shape in _layer_arrays(ode, flow):
         value = np.asarray(_get(arrays, official))
         if name.endswith("kernel"):
             if value.ndim not in (2, 4):
                 raise ValueError(f"expected {official} of 2 or 4 axes, got shape {value.shape}")
-            value = value.reshape(*value.shape[:2], *value.shape[2:], *(1,) * (4 - value.ndim)).transpose(2, 3, 1, 0)
+            value = value.reshape(
+                *value.shape[:2], *value.shape[2:], *(1,) * (4 - value.ndim)
+            ).transpose(2, 3, 1, 0)
         params[name] = _of_shape(value, shape, official)
     if "dynamics.beta" in params:
-        params["dynamics.beta"] = _of_shape(np.asarray(_get(arrays, f"{flow}.beta")), (), f"{flow}.beta")
+        params["dynamics.beta"] = _of_shape(
+            np.asarray(_get(arrays, f"{flow}.beta")), (), f"{flow}.beta"
+        )
     roots = params if "sqrt_end_time" in params else fixed
-    roots["sqrt_end_time"] = _of_shape(np.asarray(_get(arrays, f"{flow}.sqrt_T")), (), f"{flow}.sqrt_T")
-    return put_together(structure, params, fixed)
+    roots["sqrt_end_time"] = _of_shape(
+        np.asarray(_get(arrays, f"{flow}.sqrt_T")), (), f"{flow}.sqrt_T"
+    )
+    return merge(structure, params, fixed)
 
 
 def _batch_norm(arrays: Mapping[str, Any], number: int) -> Bijection:
@@ -216,11 +250,15 @@ def _batch_norm(arrays: Mapping[str, Any], number: int) -> Bijection:
 
 def _get(arrays: Mapping[str, Any], name: str) -> Any:
     if name not in arrays:
-        raise ValueError(f"expected an array {name!r} among the weights; config and weights do not fit")
+        raise ValueError(
+            f"expected an array {name!r} among the weights; config and weights do not fit"
+        )
     return arrays[name]
 
 
 def _of_shape(value: np.ndarray, shape: tuple[int, ...], name: str) -> jax.Array:
     if value.shape != shape:
-        raise ValueError(f"expected {name} of shape {shape} (in the layout here), got {value.shape}")
+        raise ValueError(
+            f"expected {name} of shape {shape} (in the layout here), got {value.shape}"
+        )
     return jnp.asarray(value, float)

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from likejax.models import build
-from likejax.models.dequantise import Dequantised
+from likejax.models.dequantize import Dequantized
 from likejax.models.glow import GlowConfig
-from likejax.nn.depth import for_backend, unstack
+from likejax.nn.repeat import for_backend, unstack
+from likejax.nn.state import merge, split
 from likejax.reference.checkpoints import Weights, tensorflow_variables
-from likejax.train.state import put_together, take_apart
 
 _FLOW = "density.bijection.bijections"
 
@@ -37,7 +37,10 @@ def official_names(config: GlowConfig) -> Iterator[tuple[str, str]]:
             for layer, official in (("first", "l_1"), ("second", "l_2")):
                 yield f"{network}.{layer}.kernel", f"{theirs}.f1.{official}.W"
                 yield f"{network}.{layer}_affine.bias", f"{theirs}.f1.{official}.actnorm_center.b"
-                yield f"{network}.{layer}_affine.log_scale", f"{theirs}.f1.{official}.actnorm_scale.logs"
+                yield (
+                    f"{network}.{layer}_affine.log_scale",
+                    f"{theirs}.f1.{official}.actnorm_scale.logs",
+                )
             yield from _zeros(f"{network}.last", f"{theirs}.f1.l_last")
         if level < config.scales - 1:
             yield from _zeros(f"{_FLOW}.{3 * level + 3}.prior", f"pool{level}.conv")
@@ -64,7 +67,9 @@ def _zeros(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
     yield f"{ours}.log_scale", f"{theirs}.logs"
 
 
-def glow_arrays(checkpoint: Mapping[str, Any], *, weights: Weights = "last") -> dict[str, np.ndarray]:
+def glow_arrays(
+    checkpoint: Mapping[str, Any], *, weights: Weights = "last"
+) -> dict[str, np.ndarray]:
     """The arrays that ``glow`` takes, from the variables of a checkpoint of the official code.
 
     TensorFlow reads such a checkpoint, ``LOGDIR/model_best_loss.ckpt`` for example::
@@ -87,7 +92,7 @@ def glow_arrays(checkpoint: Mapping[str, Any], *, weights: Weights = "last") -> 
     return {name.replace("/", "."): value for name, value in variables.items()}
 
 
-def glow(arrays: Mapping[str, Any], config: GlowConfig) -> Dequantised:
+def glow(arrays: Mapping[str, Any], config: GlowConfig) -> Dequantized:
     """The density of the official implementation's weights.
 
     A permutation by ``shuffle`` is the array ``LEVEL.STEP.shuffle.indices``: output channel ``i`` is input channel
@@ -100,7 +105,7 @@ def glow(arrays: Mapping[str, Any], config: GlowConfig) -> Dequantised:
       config: The config of the same sizes.
 
     Returns:
-      A ``Dequantised`` flow.
+      A ``Dequantized`` flow.
 
     Raises:
       ValueError: If an array is missing, left over, or of another shape than the config says, or a permutation is none.
@@ -108,26 +113,32 @@ def glow(arrays: Mapping[str, Any], config: GlowConfig) -> Dequantised:
     References:
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039; its official code in TensorFlow 1.
     """
-    structure, params, fixed = take_apart(unstack(build(config, key=0)))
+    structure, params, fixed = split(unstack(build(config, key=0)))
     ours = {**params, **fixed}
     pairs = dict(official_names(config))
     classifier = {official for official in pairs.values() if official.startswith("classifier.")}
     if not classifier & set(arrays):
         pairs = {name: official for name, official in pairs.items() if official not in classifier}
-    inverses = {f"{official}_inverse" for official in pairs.values() if official.endswith(".indices")}
+    inverses = {
+        f"{official}_inverse" for official in pairs.values() if official.endswith(".indices")
+    }
     missing = sorted(set(pairs.values()) - set(arrays))
     left_over = sorted(set(arrays) - set(pairs.values()) - inverses)
     if missing or left_over:
-        raise ValueError(f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}")
+        raise ValueError(
+            f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}"
+        )
     for name, official in pairs.items():
         array = np.asarray(arrays[official])
         if _without_ones(array.shape) != _without_ones(ours[name].shape):
-            raise ValueError(f"expected {official} to fill shape {ours[name].shape}, got {array.shape}")
+            raise ValueError(
+                f"expected {official} to fill shape {ours[name].shape}, got {array.shape}"
+            )
         if official.endswith(".indices"):
             _check_permutation(official, arrays)
             array = array.astype(ours[name].dtype)
         ours[name] = jnp.asarray(array.reshape(ours[name].shape))
-    density = put_together(structure, {n: ours[n] for n in params}, {n: ours[n] for n in fixed})
+    density = merge(structure, {n: ours[n] for n in params}, {n: ours[n] for n in fixed})
     return for_backend(density)
 
 
@@ -138,7 +149,11 @@ def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
 def _check_permutation(official: str, arrays: Mapping[str, Any]) -> None:
     order = np.asarray(arrays[official])
     if sorted(order.tolist()) != list(range(len(order))):
-        raise ValueError(f"expected {official} to be a permutation of 0 to {len(order) - 1}, got {order.tolist()}")
+        raise ValueError(
+            f"expected {official} to be a permutation of 0 to {len(order) - 1}, got {order.tolist()}"
+        )
     inverse = np.asarray(arrays.get(f"{official}_inverse", np.argsort(order)))
     if not np.array_equal(inverse, np.argsort(order)):
-        raise ValueError(f"expected {official}_inverse to be the inverse of {official}, got {inverse.tolist()}")
+        raise ValueError(
+            f"expected {official}_inverse to be the inverse of {official}, got {inverse.tolist()}"
+        )

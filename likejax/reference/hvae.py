@@ -12,12 +12,12 @@ import numpy as np
 
 from likejax.models import build
 from likejax.models.vae import VAE, StageConfig, VAEConfig
-from likejax.models.vae_likelihood import LikelihoodName
-from likejax.models.vae_network import Activation, Framed
+from likejax.models.vae.likelihood import LikelihoodName
+from likejax.models.vae.network import Activation, Framed
+from likejax.nn.state import merge, split, unread
 from likejax.nn.weight_norm import WeightNormConvolution
 from likejax.reference.checkpoints import refuse_left_over, state_dict_arrays
 from likejax.reference.pixelcnn import parameter_order
-from likejax.train.state import put_together, take_apart, unread
 
 Known = TypeVar("Known")
 
@@ -26,7 +26,10 @@ def official_names(density: VAE) -> Iterator[tuple[str, str]]:
     """Pairs of a layer's name in a likejax VAE and in the official code, whose stages count from the data upwards."""
     for i in range(density.depth):
         up, down = density.inference[i], density.generation[i]
-        for ours, official, stage in ((f"inference.{i}", f"stage{i}.q", up), (f"generation.{i}", f"stage{i}.p", down)):
+        for ours, official, stage in (
+            (f"inference.{i}", f"stage{i}.q", up),
+            (f"generation.{i}", f"stage{i}.p", down),
+        ):
             for j, block in enumerate(stage.blocks):
                 for name in ("conv1", "conv2") if block.aux is None else ("conv1", "aux", "conv2"):
                     inner = ".layer" if isinstance(getattr(block, name), Framed) else ""
@@ -85,7 +88,9 @@ def hvae_config(model_kwargs: Mapping[str, Any]) -> VAEConfig:
     """
     kwargs = model_kwargs.get("kwargs", model_kwargs)
     if kwargs.get("padded_shape") is not None or not kwargs.get("skip_stochastic", True):
-        raise ValueError("expected a model without padding and with skips over latents, as the released ones are")
+        raise ValueError(
+            "expected a model without padding and with skips over latents, as the released ones are"
+        )
     channels, height, width = (int(size) for size in kwargs["input_shape"])
     likelihood = _known("likelihood_module", kwargs["likelihood_module"], _LIKELIHOODS)
     pairs = zip(kwargs["config_deterministic"], kwargs["config_stochastic"], strict=True)
@@ -103,9 +108,15 @@ def hvae_config(model_kwargs: Mapping[str, Any]) -> VAEConfig:
 def _stage(blocks: Sequence[Mapping[str, Any]], latent: Mapping[str, Any]) -> StageConfig:
     for block in blocks:
         _refuse_unless(block, {"block": "ResBlockConv2d", "weightnorm": True}, "block")
-        _refuse_unless(block, {"downsampling_mode": "convolutional", "upsampling_mode": "convolutional"}, "block")
+        _refuse_unless(
+            block,
+            {"downsampling_mode": "convolutional", "upsampling_mode": "convolutional"},
+            "block",
+        )
     _refuse_unless(latent, {"weightnorm": True, "kernel_size": 3}, "latent")
-    is_dense = _known("block of a latent", latent["block"], {"GaussianDense": True, "GaussianConv2d": False})
+    is_dense = _known(
+        "block of a latent", latent["block"], {"GaussianDense": True, "GaussianConv2d": False}
+    )
     return StageConfig(
         channels=tuple(block["out_channels"] for block in blocks),
         kernel=tuple(block["kernel_size"] for block in blocks),
@@ -120,12 +131,16 @@ def _refuse_unless(settings: Mapping[str, Any], wanted: Mapping[str, Any], what:
     """Raises a ValueError where a setting is there and is not as wanted."""
     for name, value in wanted.items():
         if settings.get(name, value) != value:
-            raise ValueError(f"expected a {what} with {name}={value!r}, got {settings[name]!r}: likejax has no other")
+            raise ValueError(
+                f"expected a {what} with {name}={value!r}, got {settings[name]!r}: likejax has no other"
+            )
 
 
 def _known(name: str, word: str, known: Mapping[str, Known]) -> Known:
     if word not in known:
-        raise ValueError(f"expected {name} to be {' or '.join(known)}, got {word!r}: likejax has no other")
+        raise ValueError(
+            f"expected {name} to be {' or '.join(known)}, got {word!r}: likejax has no other"
+        )
     return known[word]
 
 
@@ -180,7 +195,9 @@ def _official_name(name: str) -> str | None:
     layer, part = match.group(1), _STATE_PARTS[match.group(2)]
     if layer == "likelihood.parameter_net":
         return f"lik.{part}"
-    if block := re.fullmatch(r"stages\.(\d+)\.(q|p)_deterministic\.layers\.(\d+)\.(conv1|conv2|aux_op)", layer):
+    if block := re.fullmatch(
+        r"stages\.(\d+)\.(q|p)_deterministic\.layers\.(\d+)\.(conv1|conv2|aux_op)", layer
+    ):
         stage, way, number, kind = block.groups()
         return f"stage{stage}.{way}.block{number}.{kind.removesuffix('_op')}.{part}"
     stage = re.fullmatch(r"stages\.(\d+)\.(.+)", layer)
@@ -212,7 +229,7 @@ def hvae(arrays: Mapping[str, Any], config: VAEConfig) -> VAE:
     if config.inference != "bottom_up" or config.skips != "as_released":
         raise ValueError(f"expected a bottom_up config with skips='as_released', got {config}")
     density = cast(VAE, build(config, key=0))
-    structure, params, fixed = take_apart(density)
+    structure, params, fixed = split(density)
     top = density.depth - 1
     names = dict(official_names(density))
     projection = f"stage{top}.proj_q"
@@ -222,7 +239,9 @@ def hvae(arrays: Mapping[str, Any], config: VAEConfig) -> VAE:
     wanted = {f"{official}.{part}" for official in names.values() for part in "Vgb"} | {prior}
     missing, left_over = sorted(wanted - set(arrays)), sorted(set(arrays) - wanted)
     if missing or left_over:
-        raise ValueError(f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}")
+        raise ValueError(
+            f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}"
+        )
     logits = np.asarray(arrays[prior])
     logits = np.moveaxis(logits, 0, -1) if logits.ndim == 3 else logits
     ours_of_prior = f"generation.{top}.top_prior"
@@ -244,16 +263,22 @@ def hvae(arrays: Mapping[str, Any], config: VAEConfig) -> VAE:
         for part, array in parts.items():
             shape = params[f"{name}.{part}"].shape
             if array.shape != shape:
-                raise ValueError(f"expected {official} to fill {part} of shape {shape}, got {array.shape}")
+                raise ValueError(
+                    f"expected {official} to fill {part} of shape {shape}, got {array.shape}"
+                )
             ours[f"{name}.{part}"] = jnp.asarray(array)
-    return put_together(structure, ours, fixed)
+    return merge(structure, ours, fixed)
 
 
-def _converted(direction: np.ndarray, scale: np.ndarray, *, grows: bool) -> tuple[np.ndarray, np.ndarray]:
+def _converted(
+    direction: np.ndarray, scale: np.ndarray, *, grows: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Direction (rows, columns, in, out) and scale (out,); theirs has (out, in) first, (in, out) if a map grows."""
     if direction.ndim == 2:
         return direction.T[None, None], scale.reshape(-1)
-    return direction.transpose(2, 3, 0, 1) if grows else direction.transpose(2, 3, 1, 0), scale.reshape(-1)
+    return direction.transpose(2, 3, 0, 1) if grows else direction.transpose(
+        2, 3, 1, 0
+    ), scale.reshape(-1)
 
 
 def _layer(density: VAE, name: str) -> Any:
@@ -272,9 +297,17 @@ def _channels_last(parts: dict[str, np.ndarray], name: str, density: VAE) -> dic
     stage = getattr(density, half)[int(index)]
     if rest[-1] in ("to_map", "unread"):
         order = _order(density.inference[int(index)].shape)
-        return {"direction": direction[..., order], "scale": parts["scale"][order], "bias": parts["bias"][order]}
+        return {
+            "direction": direction[..., order],
+            "scale": parts["scale"][order],
+            "bias": parts["bias"][order],
+        }
     if rest[0] in ("posterior", "prior_layer") and getattr(stage, rest[0]).dense:
-        above = density.inference[int(index)].shape if half == "inference" else density.generation[int(index) + 1].shape
+        above = (
+            density.inference[int(index)].shape
+            if half == "inference"
+            else density.generation[int(index) + 1].shape
+        )
         return parts | {"direction": direction[:, :, _order(above)]}
     return parts
 
@@ -282,4 +315,6 @@ def _channels_last(parts: dict[str, np.ndarray], name: str, density: VAE) -> dic
 def _order(shape: tuple[int, int, int]) -> np.ndarray:
     """Where our flattened map (height, width, channels) is in theirs (channels, height, width)."""
     height, width, channels = shape
-    return np.arange(math.prod(shape)).reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
+    return (
+        np.arange(math.prod(shape)).reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
+    )

@@ -12,7 +12,8 @@ import numpy as np
 
 from likejax.models import build
 from likejax.models.pixelcnn import PixelCNN, PixelCNNConfig
-from likejax.nn.depth import for_backend, unstack
+from likejax.nn.repeat import for_backend, unstack
+from likejax.nn.state import merge, split
 from likejax.reference.checkpoints import (
     Weights,
     refuse_left_over,
@@ -20,7 +21,6 @@ from likejax.reference.checkpoints import (
     tensorflow_variables,
     weight_normalized,
 )
-from likejax.train.state import put_together, take_apart
 
 
 def parameter_order(channels: int, mixtures: int) -> np.ndarray:
@@ -52,10 +52,14 @@ def _blocks(config: PixelCNNConfig) -> Iterator[_BlockName]:
     for stream, official in (("above", "u"), ("left", "ul")):
         for level in range(config.resolutions):
             ours = f"network.{stream}.scales.{level}"
-            back = last - level  # the official count of the way back begins at the smallest resolution
+            back = (
+                last - level
+            )  # the official count of the way back begins at the smallest resolution
             extra = 0 if level == last else 1  # its first block there is our merge
             for r in range(config.blocks):
-                yield _BlockName(f"{ours}.up.blocks.{r}", f"up{level}.{official}{r}", stream == "left")
+                yield _BlockName(
+                    f"{ours}.up.blocks.{r}", f"up{level}.{official}{r}", stream == "left"
+                )
             for r in range(config.blocks):
                 number = config.blocks - 1 - r + extra
                 yield _BlockName(f"{ours}.down.blocks.{r}", f"dn{back}.{official}{number}", True)
@@ -158,7 +162,9 @@ def pixelcnn_arrays(
     return arrays
 
 
-def pixelcnn_port_arrays(state_dict: Mapping[str, Any], config: PixelCNNConfig) -> dict[str, np.ndarray]:
+def pixelcnn_port_arrays(
+    state_dict: Mapping[str, Any], config: PixelCNNConfig
+) -> dict[str, np.ndarray]:
     """The arrays that ``pixelcnn`` takes, from a ``state_dict`` of the PyTorch port (pclucas14/pixel-cnn-pp).
 
     PyTorch reads it from the port's ``.pth`` files::
@@ -187,7 +193,11 @@ def pixelcnn_port_arrays(state_dict: Mapping[str, Any], config: PixelCNNConfig) 
     return arrays
 
 
-_PORT_FIRST = {"u_init": "u_init.conv", "ul_init_a": "ul_init.0.conv", "ul_init_b": "ul_init.1.conv"}
+_PORT_FIRST = {
+    "u_init": "u_init.conv",
+    "ul_init_a": "ul_init.0.conv",
+    "ul_init_b": "ul_init.1.conv",
+}
 _PORT_LAYERS = {"conv1": "conv_input.conv", "skip": "nin_skip.lin_a", "conv2": "conv_out.conv"}
 
 
@@ -211,8 +221,8 @@ def pixelcnn(arrays: Mapping[str, Any], config: PixelCNNConfig) -> PixelCNN:
     """The density of the official implementation's weights.
 
     Layers are direction ``V``, scale ``g`` and bias ``b``. TensorFlow's layout is told from the PyTorch port's by the
-    scale of the layers, a vector in the one and as many axes as the direction in the other. The port normalises its
-    transposed convolutions per input channel: their kernels are kept, and normalised anew per output channel.
+    scale of the layers, a vector in the one and as many axes as the direction in the other. The port normalizes its
+    transposed convolutions per input channel: their kernels are kept, and normalized anew per output channel.
 
     A conditional model has an array ``BLOCK.hw`` of shape (classes, 2 filters) for every gated block: the row of the
     label is added before the gate.
@@ -238,23 +248,36 @@ def pixelcnn(arrays: Mapping[str, Any], config: PixelCNNConfig) -> PixelCNN:
             "unconditional model"
         )
     names, labels = dict(official_names(config)), dict(label_names(config))
-    wanted = {f"{official}.{part}" for official in names.values() for part in "Vgb"} | set(labels.values())
+    wanted = {f"{official}.{part}" for official in names.values() for part in "Vgb"} | set(
+        labels.values()
+    )
     missing, left_over = sorted(wanted - set(arrays)), sorted(set(arrays) - wanted)
     if missing or left_over:
-        raise ValueError(f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}")
-    structure, params, fixed = take_apart(unstack(build(config, key=0)))
+        raise ValueError(
+            f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}"
+        )
+    structure, params, fixed = split(unstack(build(config, key=0)))
     order = parameter_order(config.event_shape[2], config.mixtures)
-    ours = {name: _of_shape(arrays[official], params[name].shape, official) for name, official in labels.items()}
+    ours = {
+        name: _of_shape(arrays[official], params[name].shape, official)
+        for name, official in labels.items()
+    }
     for name, official in names.items():
         layer = {part: np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb"}
         direction, scale = _converted(layer["V"], layer["g"], grows=name.endswith(".grow"))
         columns = order if name == "network.out" else slice(None)
-        for part, array in (("direction", direction), ("scale", scale), ("bias", layer["b"].reshape(-1))):
+        for part, array in (
+            ("direction", direction),
+            ("scale", scale),
+            ("bias", layer["b"].reshape(-1)),
+        ):
             shape = params[f"{name}.{part}"].shape
             if array.shape != shape:
-                raise ValueError(f"expected {official} to fill {part} of shape {shape}, got {array.shape}")
+                raise ValueError(
+                    f"expected {official} to fill {part} of shape {shape}, got {array.shape}"
+                )
             ours[f"{name}.{part}"] = jnp.asarray(array[..., columns])
-    return for_backend(put_together(structure, ours, fixed))
+    return for_backend(merge(structure, ours, fixed))
 
 
 def _of_shape(array: Any, shape: tuple[int, ...], name: str) -> jax.Array:
@@ -264,9 +287,13 @@ def _of_shape(array: Any, shape: tuple[int, ...], name: str) -> jax.Array:
     return jnp.asarray(array)
 
 
-def _converted(direction: np.ndarray, scale: np.ndarray, *, grows: bool) -> tuple[np.ndarray, np.ndarray]:
+def _converted(
+    direction: np.ndarray, scale: np.ndarray, *, grows: bool
+) -> tuple[np.ndarray, np.ndarray]:
     """Direction (rows, columns, in, out) and scale (out,) of a layer in either layout."""
-    if scale.ndim == 1:  # TensorFlow: (rows, columns, in, out), of transposed convolutions (rows, columns, out, in)
+    if (
+        scale.ndim == 1
+    ):  # TensorFlow: (rows, columns, in, out), of transposed convolutions (rows, columns, out, in)
         if direction.ndim == 2:
             return direction[None, None], scale
         return (direction.transpose(0, 1, 3, 2) if grows else direction), scale

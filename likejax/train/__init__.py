@@ -1,1 +1,1 @@
-"""Training: state, optimiser, devices, checkpoints, the loop, the log."""
+"""Training: state, optimizer, devices, checkpoints, the loop, the log."""

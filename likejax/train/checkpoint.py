@@ -14,16 +14,26 @@ import jax.numpy as jnp
 import numpy as np
 
 from likejax.density import Density, check_density
-from likejax.experiment import Experiment, config_of, from_json, model_record, to_json, with_defaults
+from likejax.experiment import (
+    Experiment,
+    config_of,
+    from_json,
+    model_record,
+    to_json,
+    with_defaults,
+)
 from likejax.models import build
-from likejax.nn.depth import for_backend, stack
+from likejax.nn.repeat import for_backend, stack
+from likejax.nn.state import Arrays, merge, split, unread
+from likejax.storage.store import CheckpointError, Store, manifest
 from likejax.train.guard import GuardState
-from likejax.train.state import Arrays, TrainState, put_together, take_apart, unread
-from likejax.train.store import CheckpointError, Store, manifest
+from likejax.train.state import TrainState
 
 RECORD = "experiment.json"
 _SAVED = "density"
 Which = Literal["last", "best"]
+_OPTIMIZER = "optimiser"
+"""Name of the optimizer's state on disk: the spelling of the first versions, whose runs stay readable."""
 _FREE = {
     "steps",
     "validate_every",
@@ -36,7 +46,7 @@ _FREE = {
     "overlap_tolerance",
     "early_stopping",
     "parameter_shards",
-    "initialise_with",
+    "initialize_with",
     "model.sampler",
 }
 """Settings that may change when a run goes on."""
@@ -112,7 +122,12 @@ class Checkpoints:
         """Deletes what is not needed any more: only where what replaces it is on disk whole."""
         kept = self._last.steps()[-self._keep :]
         self._last.keep(kept)
-        self._best.keep([*self._best.steps()[-1:], *(self._best_of[step] for step in kept if step in self._best_of)])
+        self._best.keep(
+            [
+                *self._best.steps()[-1:],
+                *(self._best_of[step] for step in kept if step in self._best_of),
+            ]
+        )
 
     def has_last(self) -> bool:
         """Whether there is something to resume from."""
@@ -135,7 +150,9 @@ class Checkpoints:
             return templates
 
         found, items, record = self._last.read(wanted)
-        self._last.keep([step for step in self._last.steps() if step <= found])  # damaged ones are not worth a place
+        self._last.keep(
+            [step for step in self._last.steps() if step <= found]
+        )  # damaged ones are not worth a place
         return items, record
 
     def drop_best_after(self, step: int) -> None:
@@ -180,22 +197,29 @@ def density_items(params: Arrays, fixed: Arrays) -> dict[str, Any]:
 
 def training_items(state: TrainState) -> dict[str, Any]:
     """What a resumed run needs besides the density of its moving average."""
-    leaves = jax.tree.leaves(state.optimiser)
-    optimiser = {str(i): leaf for i, leaf in enumerate(leaves)}
+    leaves = jax.tree.leaves(state.optimizer)
+    optimizer = {str(i): leaf for i, leaf in enumerate(leaves)}
     guard = state.guard._asdict()
-    return {"training": {"step": state.step, "params": state.params, "optimiser": optimiser, "guard": guard}}
+    return {
+        "training": {
+            "step": state.step,
+            "params": state.params,
+            _OPTIMIZER: optimizer,
+            "guard": guard,
+        }
+    }
 
 
 def state_of(items: Mapping[str, Any], like: TrainState) -> TrainState:
-    """The train state of ``density_items`` and ``training_items``, with the optimiser's structure of ``like``."""
+    """The train state of ``density_items`` and ``training_items``, with the optimizer's structure of ``like``."""
     density, training = items["density"], items["training"]
-    leaves = [training["optimiser"][str(i)] for i in range(len(training["optimiser"]))]
+    leaves = [training[_OPTIMIZER][str(i)] for i in range(len(training[_OPTIMIZER]))]
     return TrainState(
         step=training["step"],
         params=training["params"],
         ema=density["params"],
         fixed=density["fixed"],
-        optimiser=jax.tree.unflatten(jax.tree.structure(like.optimiser), leaves),
+        optimizer=jax.tree.unflatten(jax.tree.structure(like.optimizer), leaves),
         guard=GuardState(**training["guard"]),
     )
 
@@ -219,7 +243,7 @@ def write_record(workdir: Path, experiment: Experiment) -> None:
 
 
 def check_record(workdir: Path, experiment: Experiment) -> None:
-    """Refuses to go on with a run of another model, data or optimiser.
+    """Refuses to go on with a run of another model, data or optimizer.
 
     Raises:
       CheckpointError: Saying which setting differs.
@@ -227,7 +251,9 @@ def check_record(workdir: Path, experiment: Experiment) -> None:
     path = workdir / RECORD
     if not path.exists():
         if (workdir / _SAVED).is_dir():
-            raise CheckpointError(f"{workdir} holds a saved density: choose another workdir for the run")
+            raise CheckpointError(
+                f"{workdir} holds a saved density: choose another workdir for the run"
+            )
         return
     before, now = with_defaults(json_of(path)), json.loads(to_json(experiment))
     different = _differences(before, now)
@@ -246,12 +272,18 @@ def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]
     names = [name for name in {**are, **were} if name not in _FREE]
     names = [name for name in names if were.get(name, _ABSENT) != are.get(name, _ABSENT)]
     # another objective or family has other settings altogether: its name says it
-    other_kind = {name.rpartition(".")[0] for name in names if name.rpartition(".")[2] in ("name", "family", "density")}
+    other_kind = {
+        name.rpartition(".")[0]
+        for name in names
+        if name.rpartition(".")[2] in ("name", "family", "density")
+    }
     says_it = ("name", "family", "density")
     names = [
         name
         for name in names
-        if name.rpartition(".")[0] not in other_kind or name in were.keys() & are.keys() or name.endswith(says_it)
+        if name.rpartition(".")[0] not in other_kind
+        or name in were.keys() & are.keys()
+        or name.endswith(says_it)
     ]
     return [f"{name}: {_shown(were, name)} in the run, {_shown(are, name)} now" for name in names]
 
@@ -260,7 +292,11 @@ def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Values of a nested record by dotted names."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        flat |= (
+            _flat(value, f"{prefix}{name}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{name}": value}
+        )
     return flat
 
 
@@ -294,7 +330,9 @@ def json_of(path: Path) -> dict[str, Any]:
             raise TypeError(f"expected an object, got {type(record).__name__}")
         return record
     except (OSError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): restore it, or choose another workdir") from error
+        raise CheckpointError(
+            f"{path} is damaged ({error}): restore it, or choose another workdir"
+        ) from error
 
 
 def save(density: Density, directory: str | os.PathLike[str]) -> None:
@@ -321,19 +359,21 @@ def save(density: Density, directory: str | os.PathLike[str]) -> None:
     place = place_of(directory)
     if (place / RECORD).exists():
         raise CheckpointError(f"{place} holds a run: save the density to a directory of its own")
-    _, params, fixed = take_apart(stack(density))
+    _, params, fixed = split(stack(density))
     items = jax.tree.map(np.asarray, jax.device_get(density_items(params, fixed)))
     Store(place / _SAVED, writes=True).replace(items, {"model": model_record(density)})
 
 
 def checksum_of(density: Density) -> str:
     """SHA-256 of all arrays of a density, whatever form its blocks are in."""
-    _, params, fixed = take_apart(stack(density))
+    _, params, fixed = split(stack(density))
     entries = manifest(jax.tree.map(np.asarray, jax.device_get(density_items(params, fixed))))
     return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
 
 
-def restore(directory: str | os.PathLike[str], *, which: Which = "best", density: Density | None = None) -> Density:
+def restore(
+    directory: str | os.PathLike[str], *, which: Which = "best", density: Density | None = None
+) -> Density:
     """A density from disk: of a run its moving-average weights, best on validation, or one that ``save`` wrote.
 
     Checksums are verified; of damaged checkpoints the newest intact one is taken, with a warning.
@@ -353,7 +393,9 @@ def restore(directory: str | os.PathLike[str], *, which: Which = "best", density
     folders = [place / name for name in ((which, "last") if run else (_SAVED,))]
     folders = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
     if not folders:
-        raise CheckpointError(f"{place} is no run and holds no saved density: it has no {RECORD} and no {_SAVED}/")
+        raise CheckpointError(
+            f"{place} is no run and holds no saved density: it has no {RECORD} and no {_SAVED}/"
+        )
     structure: Any = None
     absent: Arrays = {}
 
@@ -364,10 +406,14 @@ def restore(directory: str | os.PathLike[str], *, which: Which = "best", density
         else:
             model = _model_of(place, record)
             template = jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
-        structure, params, fixed = take_apart(template)
+        structure, params, fixed = split(template)
         there = record.get("arrays", {})
-        absent = {name: params[name] for name in unread(template) if f"density/params/{name}" not in there}
-        return density_items({name: leaf for name, leaf in params.items() if name not in absent}, fixed)
+        absent = {
+            name: params[name] for name in unread(template) if f"density/params/{name}" not in there
+        }
+        return density_items(
+            {name: leaf for name, leaf in params.items() if name not in absent}, fixed
+        )
 
     for folder in folders:
         store = Store(folder)
@@ -381,7 +427,7 @@ def restore(directory: str | os.PathLike[str], *, which: Which = "best", density
                 raise
     arrays = jax.tree.map(jnp.asarray, items["density"])  # pyright: ignore[reportPossiblyUnbound]
     zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in absent.items()}
-    return for_backend(put_together(structure, arrays["params"] | zeros, arrays["fixed"]))
+    return for_backend(merge(structure, arrays["params"] | zeros, arrays["fixed"]))
 
 
 def _model_of(place: Path, record: Mapping[str, Any]) -> Any:

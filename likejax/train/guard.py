@@ -53,10 +53,18 @@ def judge(
     log_norm = jnp.log(jnp.maximum(jnp.where(finite, norm, 1.0), 1e-30))
     spike = jnp.zeros((), bool)
     if guard.spike_factor:
-        spike = finite & (state.seen >= guard.after) & (log_norm > state.log_norm + jnp.log(guard.spike_factor))
+        spike = (
+            finite
+            & (state.seen >= guard.after)
+            & (log_norm > state.log_norm + jnp.log(guard.spike_factor))
+        )
     # the plain mean at first, a moving average later; a spike counts as twice the reference and no more
     rate = jnp.maximum(1 / (state.seen.astype(jnp.float32) + 1.0), 1 - _MEMORY)
-    moved = jnp.where(spike, state.log_norm + jnp.log(_GROWTH), state.log_norm + rate * (log_norm - state.log_norm))
+    moved = jnp.where(
+        spike,
+        state.log_norm + jnp.log(_GROWTH),
+        state.log_norm + rate * (log_norm - state.log_norm),
+    )
     taken = finite & ~spike
     counts = finite & (norm > 0)  # a gradient of zero says nothing of the others
     skipped = (~taken).astype(jnp.int32)

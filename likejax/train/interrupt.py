@@ -40,7 +40,11 @@ class Interruption:
     def _note(self, number: int, frame: Any) -> None:
         if self.received is None:
             self.received = signal.Signals(number)
-            self._tell(b"\nlikejax: stopping after this step " + self._what_follows + b"; once more to stop at once\n")
+            self._tell(
+                b"\nlikejax: stopping after this step "
+                + self._what_follows
+                + b"; once more to stop at once\n"
+            )
             return
         self._give_back()
         os.kill(os.getpid(), number)

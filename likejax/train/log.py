@@ -51,7 +51,10 @@ class MetricsFile:
         self.history.append(record)
         if self._path is None:
             return
-        clean = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in record.items()}
+        clean = {
+            k: None if isinstance(v, float) and not math.isfinite(v) else v
+            for k, v in record.items()
+        }
         with self._side.making(f"writing the log {self._path}"):
             self._append(json.dumps(clean) + "\n")
         if self._events is not None:
@@ -62,7 +65,9 @@ class MetricsFile:
 
     def _append(self, line: str) -> None:
         assert self._path is not None
-        begin = "" if self._line_is_whole else "\n"  # what a full disk cut off stays a line of its own
+        begin = (
+            "" if self._line_is_whole else "\n"
+        )  # what a full disk cut off stays a line of its own
         self._line_is_whole = False
         with self._path.open("a") as file:
             file.write(begin + line)
@@ -86,7 +91,9 @@ def check_tensorboard() -> None:
     try:
         import tensorboardX  # noqa: F401
     except ImportError as error:
-        raise ValueError("tensorboard=True needs tensorboardX: pip install 'likejax[tensorboard]'") from error
+        raise ValueError(
+            "tensorboard=True needs tensorboardX: pip install 'likejax[tensorboard]'"
+        ) from error
 
 
 def _event_writer(workdir: Path, start: int) -> Any:

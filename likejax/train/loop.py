@@ -20,11 +20,12 @@ from jaxtyping import Array
 from likejax.data.batches import Batches, Position
 from likejax.data.dataset import Dataset
 from likejax.density import Density, bits_per_dim
-from likejax.evaluate import check_fit
-from likejax.experiment import Experiment, Optimiser, to_json
+from likejax.evaluation import check_fit
+from likejax.experiment import Experiment, Optimizer, to_json
 from likejax.keys import KeyLike, as_key
 from likejax.models import build
-from likejax.nn.depth import for_backend, stack
+from likejax.nn.repeat import for_backend, stack
+from likejax.nn.state import Structure, merge, split
 from likejax.train import guard, sharding
 from likejax.train.checkpoint import (
     CheckpointError,
@@ -40,16 +41,16 @@ from likejax.train.feed import Feed
 from likejax.train.guard import NonFiniteError
 from likejax.train.interrupt import Interruption
 from likejax.train.log import MetricsFile
-from likejax.train.optimiser import build_optimiser, rate_that_jumps
+from likejax.train.optimizer import build_optimizer, rate_that_jumps
 from likejax.train.progress import Progress, Silence, Unfailing, progress
 from likejax.train.selecting_rows import note_selection
 from likejax.train.selection import Best, Validation, described
 from likejax.train.side_products import SideProducts, tell
 from likejax.train.source import Source
 from likejax.train.start import check_experiment, check_model, validation_examples
-from likejax.train.state import Structure, TrainState, in_form, put_together, take_apart
+from likejax.train.state import TrainState, in_form
 from likejax.train.step import StepFunction, compile_step
-from likejax.train.summary import count_parameters, summarise
+from likejax.train.summary import count_parameters, summarize
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -84,7 +85,7 @@ class Run:
     def summary(self) -> str:
         """What was trained on what, how long it took, how it ended: a few lines for a person."""
         experiment = json.loads(to_json(self.experiment))
-        return summarise(experiment, self.history, parameters=count_parameters(self.density))
+        return summarize(experiment, self.history, parameters=count_parameters(self.density))
 
 
 def fit(
@@ -97,7 +98,7 @@ def fit(
 ) -> Run:
     """Trains the experiment's model, on every device of every process (no ``pmap``: see ``train.sharding``).
 
-    A model given as a config is built and initialised from data; a ready density is trained as it is. If ``workdir``
+    A model given as a config is built and initialized from data; a ready density is trained as it is. If ``workdir``
     holds a run of the same experiment, training goes on where its last checkpoint stands, and ends where an
     uninterrupted run would: bitwise on CPU. Ctrl-C and SIGTERM save before they end the program; without a ``workdir``
     Ctrl-C returns the run as it stands. Steps that are not finite or whose gradient explodes are skipped and counted
@@ -105,12 +106,12 @@ def fit(
     becomes a warning.
 
     Args:
-      experiment: Model, objective, optimiser and schedule.
+      experiment: Model, objective, optimizer and schedule.
       train: Training examples: a dataset, an array ``(n, *event_shape)``, or any iterable of arrays, of pairs of
         examples and labels, of triples with weights, or of mappings with the keys ``x``, ``labels`` and ``weights``.
         The items of an iterable may have any number of rows; it is drawn again from its beginning when a run is
         resumed.
-      key: Of initialisation, shuffling and noise.
+      key: Of initialization, shuffling and noise.
       validation: Examples that select the best weights, a dataset or an array; disjoint from ``train``. If there are
         more than ``experiment.validation_examples``, so many are drawn by ``key``, the same for the whole run.
       workdir: Where checkpoints, ``metrics.jsonl`` and ``experiment.json`` go; nothing is written without one.
@@ -155,11 +156,11 @@ def fit(
 
     density = _begin(experiment, source.examples, build_key)
     check_fit(density, source.examples)
-    structure, params, fixed = take_apart(density)
+    structure, params, fixed = split(density)
     params, fixed = sharding.of_first_process((params, fixed))
-    transformation = build_optimiser(experiment.optimiser, experiment.steps)
-    optimiser = jax.jit(transformation.init)(params)
-    state = TrainState(jnp.zeros((), jnp.int32), params, params, fixed, optimiser, guard.begin())
+    transformation = build_optimizer(experiment.optimizer, experiment.steps)
+    optimizer = jax.jit(transformation.init)(params)
+    state = TrainState(jnp.zeros((), jnp.int32), params, params, fixed, optimizer, guard.begin())
     origin = {
         "experiment": json.loads(to_json(experiment)),
         "key": np.asarray(jax.random.key_data(key)).tolist(),
@@ -173,7 +174,9 @@ def fit(
         Interruption(saves=path is not None) as interruption,
         Checkpoints(path, keep=experiment.keep_checkpoints) as checkpoints,
     ):
-        if path is not None and jax.process_index() == 0:  # before the record, by which older runs are known
+        if (
+            path is not None and jax.process_index() == 0
+        ):  # before the record, by which older runs are known
             note_selection(path, None if selects_by is None else selects_by.examples)
         if checkpoints.has_last():
             state, position = loop.resume(checkpoints, state, known_as=source.fingerprints())
@@ -183,18 +186,18 @@ def fit(
         shardings = sharding.divided(mesh, state)
         state = sharding.put_state(sharding.to_host(state), shardings)
         step = compile_step(experiment, structure, transformation, noise_key, mesh, shardings)
-        labelled = density.condition_shape is not None
-        batches = source.batches(position, labelled=labelled, num_classes=density.num_classes)
+        labeled = density.condition_shape is not None
+        batches = source.batches(position, labeled=labeled, num_classes=density.num_classes)
         state = loop.run(state, step, batches, mesh, checkpoints, interruption)
         _all_written(checkpoints)
     host = sharding.to_host(state)  # in every process, before one may end
     interrupted = interruption.received == signal.SIGINT
     if path is not None or not interrupted:
         interruption.end()
-    last = _on_device(put_together(structure, host.ema, host.fixed))
+    last = _on_device(merge(structure, host.ema, host.fixed))
     best = loop.best
     return Run(
-        density=last if best.ema is None else _on_device(put_together(structure, best.ema, host.fixed)),
+        density=last if best.ema is None else _on_device(merge(structure, best.ema, host.fixed)),
         last=last,
         experiment=experiment,
         steps=int(host.step),
@@ -223,7 +226,9 @@ def _all_written(checkpoints: Checkpoints) -> None:
     except CheckpointError as error:
         failure = error
     if sharding.agreed(failure is not None):
-        raise failure or CheckpointError("another process could not write its checkpoint: see there")
+        raise failure or CheckpointError(
+            "another process could not write its checkpoint: see there"
+        )
 
 
 def _is_older(record: Mapping[str, Any]) -> bool:
@@ -235,11 +240,11 @@ def _is_older(record: Mapping[str, Any]) -> bool:
 def _begin(experiment: Experiment, train: Dataset, key: Array) -> Density:
     if isinstance(experiment.model, Density):
         return for_backend(experiment.model)
-    build_key, rows_key, initialise_key = jax.random.split(key, 3)
+    build_key, rows_key, initialize_key = jax.random.split(key, 3)
     density = build(experiment.model, key=build_key)
-    count = min(experiment.rows_to_initialise(train.event_shape), len(train))
+    count = min(experiment.rows_to_initialize(train.event_shape), len(train))
     rows = np.asarray(jax.random.permutation(rows_key, len(train)))[:count]
-    return density.initialise(train.examples[np.sort(rows)], initialise_key)
+    return density.initialize(train.examples[np.sort(rows)], initialize_key)
 
 
 class _Loop:
@@ -298,7 +303,7 @@ class _Loop:
                     f"{self.workdir} holds a run that was begun with {what} ({record[name]}, now {self.origin[name]}): "
                     "resume it with those, or choose another workdir"
                 )
-        stored_structure = take_apart(stack(put_together(self.structure, state.params, state.fixed)))[0]
+        stored_structure = split(stack(merge(self.structure, state.params, state.fixed)))[0]
         state = in_form(for_backend, stored_structure, state_of(items, as_stored))
         self.window = record["window"]
         self._say_what_changed(int(state.step), record["experiment"]["steps"])
@@ -314,24 +319,28 @@ class _Loop:
                 best = Best()
             else:
                 arrays = stored["density"]
-                best.ema = take_apart(for_backend(put_together(stored_structure, arrays["params"], arrays["fixed"])))[1]
+                best.ema = split(
+                    for_backend(merge(stored_structure, arrays["params"], arrays["fixed"]))
+                )[1]
         self.best = self._comparable(best, int(state.step))
         return state, Position(*record["position"])
 
     def _say_what_changed(self, done: int, planned: int) -> None:
         """Warns where a run is asked for fewer steps than it has done, or its learning rate jumps."""
-        steps, optimiser = self.experiment.steps, self.experiment.optimiser
+        steps, optimizer = self.experiment.steps, self.experiment.optimizer
         if steps < done:
             tell(
                 f"{self.workdir} holds a run that has done {done} steps, and {steps} are asked for: nothing is "
                 f"trained, the weights are those of step {done}, and the record of the run stays as it is"
             )
-        if steps <= done or not isinstance(optimiser, Optimiser):  # of a schedule of the user's own nothing is known
+        if steps <= done or not isinstance(
+            optimizer, Optimizer
+        ):  # of a schedule of the user's own nothing is known
             return
-        jump = rate_that_jumps(optimiser, planned=planned, steps=steps, done=done)
+        jump = rate_that_jumps(optimizer, planned=planned, steps=steps, done=done)
         if jump is not None:
             tell(
-                f"the run was planned for {planned} steps and goes on to {steps}: the {optimiser.decay} decay of its "
+                f"the run was planned for {planned} steps and goes on to {steps}: the {optimizer.decay} decay of its "
                 f"learning rate stood at {jump[0]:.3g} after step {done}, goes on at {jump[1]:.3g} and falls from "
                 "there; a new run of all steps would end elsewhere"
             )
@@ -354,7 +363,9 @@ class _Loop:
             "and the two do not compare"
         )
         if done >= self.experiment.steps:
-            tell(f"{change}. No step is left to train, so the old best stays (Run.validated_on says so)")
+            tell(
+                f"{change}. No step is left to train, so the old best stays (Run.validated_on says so)"
+            )
             return best
         tell(f"{change}: selection and early stopping begin anew")
         return Best()
@@ -387,13 +398,19 @@ class _Loop:
                         self._note(*pending)
                     pending = number, metrics
                     view.advance(number)
-                    logs, validates, saves, draws = (every and number % every == 0 for every in _intervals(experiment))
+                    logs, validates, saves, draws = (
+                        every and number % every == 0 for every in _intervals(experiment)
+                    )
                     last = number == steps
                     stops = interruption.received is not None
-                    if jax.process_count() > 1:  # all processes stop at the same step; asked at log steps only
+                    if (
+                        jax.process_count() > 1
+                    ):  # all processes stop at the same step; asked at log steps only
                         stops = (logs or last) and sharding.agreed(stops)
                         if stops and interruption.received is None:
-                            interruption.received = signal.SIGTERM  # another process was asked: this one ends too
+                            interruption.received = (
+                                signal.SIGTERM
+                            )  # another process was asked: this one ends too
                     if not (logs or validates or saves or draws or last or stops):
                         continue
                     self._note(*pending)
@@ -426,8 +443,16 @@ class _Loop:
         return bool(limit) and self.best.since >= limit
 
     def _say_goodbye(self, number: int, view: Progress, interruption: Interruption) -> None:
-        name = interruption.received.name if interruption.received is not None else "a signal to another process"
-        kept = f"saved in {self.workdir}; the same call goes on from there" if self.workdir else "no workdir, not saved"
+        name = (
+            interruption.received.name
+            if interruption.received is not None
+            else "a signal to another process"
+        )
+        kept = (
+            f"saved in {self.workdir}; the same call goes on from there"
+            if self.workdir
+            else "no workdir, not saved"
+        )
         view.say(f"stopped by {name} after step {number}: {kept}")
         if not self.workdir and interruption.received == signal.SIGINT:
             tell(
@@ -443,10 +468,16 @@ class _Loop:
         if in_a_row < self.experiment.guard.patience:
             return
         bad = [name for name, value in values.items() if not math.isfinite(value)]
-        bad.sort(key=lambda name: name == "gradient_norm")  # the terms first: they say where it began
+        bad.sort(
+            key=lambda name: name == "gradient_norm"
+        )  # the terms first: they say where it began
         terms = ", ".join(f"{name} is {values[name]}" for name in bad)
         terms = terms or f"gradient_norm is {values['gradient_norm']:.3g}, a spike"
-        params = [name for name, trains in zip(self.structure.names, self.structure.trainable, strict=True) if trains]
+        params = [
+            name
+            for name, trains in zip(self.structure.names, self.structure.trainable, strict=True)
+            if trains
+        ]
         where = f" (the gradient of {params[bad_array]} first)" if bad_array >= 0 else ""
         raise NonFiniteError(
             f"step {number}: {terms}{where}; {in_a_row} steps in a row could not be taken, so training stopped; the "
@@ -458,7 +489,8 @@ class _Loop:
         taken = [values for values in self.window if values["taken"]]
         names = [name for name in self.window[0] if name != "taken"]
         record: dict[str, Any] = {
-            name: float(np.mean([values[name] for values in taken])) if taken else None for name in names
+            name: float(np.mean([values[name] for values in taken])) if taken else None
+            for name in names
         }
         record |= {"step": number, "skipped": len(self.window) - len(taken)}
         record |= {"steps_per_second": steps_per_second, "seconds": seconds}
@@ -478,32 +510,38 @@ class _Loop:
         return f"loss {record['loss']:.3f}"
 
     def _shown(self, log_prob: float) -> float:
-        """A mean log-likelihood in the unit that is minimised: bits/dim, or nats of continuous data."""
+        """A mean log-likelihood in the unit that is minimized: bits/dim, or nats of continuous data."""
         return -log_prob if self.levels is None else float(bits_per_dim(log_prob, self.event_shape))
 
     def _density(self, state: TrainState) -> Density:
         """The moving average on one device of this process: every process computes the same with it."""
         host = sharding.to_host((state.ema, state.fixed))
-        return _on_device(put_together(self.structure, *host))
+        return _on_device(merge(self.structure, *host))
 
-    def _validate(self, state: TrainState, number: int, view: Progress, checkpoints: Checkpoints) -> None:
+    def _validate(
+        self, state: TrainState, number: int, view: Progress, checkpoints: Checkpoints
+    ) -> None:
         assert self.validation is not None
         size = self.experiment.batch_size
         log_prob = self.validation.log_prob(self._density(state), batch_size=size, step=number)
         loss = self._shown(-self.validation.loss(log_prob))
         self.metrics.write({"step": number, "validation": loss})
-        view.say(f"step {number}: validation {loss:.4f} {self.unit} of the moving average (n = {len(log_prob)})")
+        view.say(
+            f"step {number}: validation {loss:.4f} {self.unit} of the moving average (n = {len(log_prob)})"
+        )
         if not loss < self.best.loss:
             self.best.since += 1
             return
         ema, fixed = sharding.to_host((state.ema, state.fixed))
         self.best = Best(number, loss, ema, measured_on=self.validation.identity)
-        _, ema, fixed = take_apart(stack(put_together(self.structure, ema, fixed)))
+        _, ema, fixed = split(stack(merge(self.structure, ema, fixed)))
         record = {"experiment": self.origin["experiment"], "best_step": number, "validation": loss}
         record["best_on"] = self.validation.identity
         checkpoints.save_best(number, density_items(ema, fixed), record)
 
-    def _save(self, state: TrainState, number: int, position: Position, checkpoints: Checkpoints) -> None:
+    def _save(
+        self, state: TrainState, number: int, position: Position, checkpoints: Checkpoints
+    ) -> None:
         if self.workdir is None:
             return
         stored = in_form(stack, self.structure, sharding.to_host(state))
@@ -516,7 +554,9 @@ class _Loop:
             "best_on": self.best.measured_on,
             "window": self.window,
         }
-        checkpoints.save_last(number, density_items(stored.ema, stored.fixed) | training_items(stored), record)
+        checkpoints.save_last(
+            number, density_items(stored.ema, stored.fixed) | training_items(stored), record
+        )
 
     def _draw(self, state: TrainState, number: int) -> None:
         """A sheet of samples of the moving average, as a picture in the run's directory."""
@@ -541,4 +581,9 @@ class _Loop:
 
 
 def _intervals(experiment: Experiment) -> tuple[int, int, int, int]:
-    return experiment.log_every, experiment.validate_every, experiment.checkpoint_every, experiment.samples_every
+    return (
+        experiment.log_every,
+        experiment.validate_every,
+        experiment.checkpoint_every,
+        experiment.samples_every,
+    )

@@ -77,9 +77,13 @@ class Unfailing:
     def _failing_once(self) -> Iterator[None]:
         try:
             yield
-        except Exception as error:  # a closed standard error, a terminal that went away, a broken display
+        except (
+            Exception
+        ) as error:  # a closed standard error, a terminal that went away, a broken display
             self._view = Silence()
-            tell(f"progress is not shown any more, training goes on: {type(error).__name__}: {error}")
+            tell(
+                f"progress is not shown any more, training goes on: {type(error).__name__}: {error}"
+            )
 
     def advance(self, step: int) -> None:
         """As the view does."""
@@ -114,7 +118,9 @@ class Lines:
     def report(self, step: int, text: str, steps_per_second: float) -> None:
         """One line."""
         left = (self._steps - step) / steps_per_second if steps_per_second else math.inf
-        self.say(f"step {step}/{self._steps}: {text}, {steps_per_second:.2f} steps/s, {duration(left)} left")
+        self.say(
+            f"step {step}/{self._steps}: {text}, {steps_per_second:.2f} steps/s, {duration(left)} left"
+        )
 
     def say(self, text: str) -> None:
         """One line."""
@@ -147,7 +153,9 @@ class TerminalBar:
 
     def report(self, step: int, text: str, steps_per_second: float) -> None:
         """Changes the words beside the bar."""
-        self._bar.update(self._task, completed=step, description=f"{text}, {steps_per_second:.2f} steps/s")
+        self._bar.update(
+            self._task, completed=step, description=f"{text}, {steps_per_second:.2f} steps/s"
+        )
 
     def say(self, text: str) -> None:
         """A line above the bar."""

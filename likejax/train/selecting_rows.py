@@ -9,8 +9,8 @@ import numpy as np
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import row_hashes
+from likejax.storage.store import CheckpointError
 from likejax.train.checkpoint import RECORD
-from likejax.train.store import CheckpointError
 
 SELECTION = "selection.npy"
 
@@ -61,7 +61,11 @@ def selection_of(directory: str | os.PathLike[str]) -> np.ndarray | None:
     try:
         rows = np.load(path, allow_pickle=False)
         if rows.dtype != np.uint64 or rows.ndim != 1:
-            raise ValueError(f"expected uint64 of shape (n,), got {rows.dtype} of shape {rows.shape}")
+            raise ValueError(
+                f"expected uint64 of shape (n,), got {rows.dtype} of shape {rows.shape}"
+            )
     except (OSError, ValueError, EOFError) as error:
-        raise CheckpointError(f"{path} is damaged ({error}): restore it, or delete it if it is lost") from error
+        raise CheckpointError(
+            f"{path} is damaged ({error}): restore it, or delete it if it is lost"
+        ) from error
     return rows

@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 
 from likejax.data.dataset import Dataset
 from likejax.density import Density, log_prob_in_chunks
+from likejax.nn.state import Arrays
 from likejax.train.guard import NonFiniteError
 from likejax.train.source import fingerprints
-from likejax.train.state import Arrays
 
 
 @dataclasses.dataclass
@@ -52,7 +52,9 @@ class Validation:
             # drawn, not the first: data may be sorted by class
             seed = [*np.asarray(jax.random.key_data(key)).ravel().tolist(), 4]
             self._rows = np.sort(np.random.default_rng(seed).permutation(n)[:count])
-            self.examples = dataset.take(self._rows, step=f"{count} of {n} rows drawn by the run's key")
+            self.examples = dataset.take(
+                self._rows, step=f"{count} of {n} rows drawn by the run's key"
+            )
         self._fingerprints = fingerprints(dataset)
         self.identity = {
             "name": f"{dataset.name} {dataset.split}",

@@ -66,7 +66,9 @@ def put_state(state: Any, shardings: Any) -> Any:
 
     def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
         array = np.array(leaf)
-        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index].copy())
+        return jax.make_array_from_callback(
+            array.shape, sharding, lambda index: array[index].copy()
+        )
 
     return jax.tree.map(put, state, shardings)
 

@@ -9,7 +9,14 @@ from typing import Any
 import jax
 
 from likejax.data.augment import augmentation
-from likejax.data.batches import Batches, DatasetBatches, IterableBatches, Position, as_examples, together
+from likejax.data.batches import (
+    Batches,
+    DatasetBatches,
+    IterableBatches,
+    Position,
+    as_examples,
+    together,
+)
 from likejax.data.dataset import Dataset, as_dataset
 from likejax.density import Density
 from likejax.experiment import Experiment
@@ -38,10 +45,12 @@ class Source:
         if isinstance(train, Dataset):
             self._train: Any = train
             self._check_augmentation(train)
-            self.examples = train.binarise(0) if experiment.binarises else train
+            self.examples = train.binarize(0) if experiment.binarizes else train
             return
-        if experiment.binarises:
-            raise ValueError("expected a Dataset to binarise: an iterable gives zeros and ones itself, without augment")
+        if experiment.binarizes:
+            raise ValueError(
+                "expected a Dataset to binarize: an iterable gives zeros and ones itself, without augment"
+            )
         if isinstance(train, str | bytes) or not isinstance(train, Iterable):
             raise TypeError(
                 f"expected a Dataset or an iterable of arrays to train on, got {type(train).__name__}; "
@@ -50,7 +59,9 @@ class Source:
         items = iter(train)
         taken = self._first_items(items)
         # what an iterator was used up by looking goes back to its front; others are iterated anew
-        self._train = itertools.chain([item for item, _ in taken], items) if items is train else train
+        self._train = (
+            itertools.chain([item for item, _ in taken], items) if items is train else train
+        )
         self.examples = together([examples for _, examples in taken])
         self._check_augmentation(self.examples)
 
@@ -62,7 +73,7 @@ class Source:
     def _first_items(self, items: Iterator[Any]) -> list[tuple[Any, Dataset]]:
         """Items with as many rows as initialization asks for, or all there are; a ready density needs but one."""
         model = self._experiment.model
-        wanted = 1 if isinstance(model, Density) else self._experiment.initialise_with or 256
+        wanted = 1 if isinstance(model, Density) else self._experiment.initialize_with or 256
         shape = getattr(model, "event_shape", None)
         taken: list[tuple[Any, Dataset]] = []
         while sum(len(examples) for _, examples in taken) < wanted:
@@ -85,9 +96,9 @@ class Source:
                     f"expected images (height, width, channels) to augment by {name}, got examples of shape "
                     f"{examples.event_shape}: leave {name} out of Experiment.augment"
                 )
-            if name == "binarise" and examples.levels == 2:
+            if name == "binarize" and examples.levels == 2:
                 raise ValueError(
-                    f"expected grey images to binarise, {examples.name!r} has 2 levels already: leave binarise out of "
+                    f"expected gray images to binarize, {examples.name!r} has 2 levels already: leave binarize out of "
                     "Experiment.augment"
                 )
 
@@ -97,20 +108,27 @@ class Source:
             return [None]
         return fingerprints(self._train)
 
-    def batches(self, position: Position, *, labelled: bool, num_classes: int | None) -> Batches:
+    def batches(self, position: Position, *, labeled: bool, num_classes: int | None) -> Batches:
         """The stream of this process's parts of batches."""
         size, augment = self._experiment.batch_size, self._experiment.augment
         part = jax.process_index(), jax.process_count()
-        options: dict[str, Any] = {"position": position, "labelled": labelled, "augment": augment, "part": part}
+        options: dict[str, Any] = {
+            "position": position,
+            "labeled": labeled,
+            "augment": augment,
+            "part": part,
+        }
         if isinstance(self._train, Dataset):
             return DatasetBatches(self._train, size, **options)
-        return IterableBatches(self._train, size, like=self.examples, num_classes=num_classes, **options)
+        return IterableBatches(
+            self._train, size, like=self.examples, num_classes=num_classes, **options
+        )
 
 
 def array_dataset(experiment: Experiment, data: Any) -> Dataset:
     """A dataset as it is, or one of an array for the experiment's model."""
-    if experiment.binarises and not isinstance(data, Dataset):
-        return Dataset.from_array(data)  # grey: the model has other levels
+    if experiment.binarizes and not isinstance(data, Dataset):
+        return Dataset.from_array(data)  # gray: the model has other levels
     shape = getattr(experiment.model, "event_shape", None)
     return as_dataset(data, levels=levels_of(experiment.model), event_shape=shape)
 

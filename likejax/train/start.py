@@ -10,14 +10,14 @@ import jax
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint
 from likejax.density import Density
-from likejax.evaluate import check_fit
+from likejax.evaluation import check_fit
 from likejax.experiment import Experiment, Recorded
 from likejax.models import build
+from likejax.nn.state import split
 from likejax.objectives import ELBO, NLL
 from likejax.train.log import check_tensorboard
 from likejax.train.side_products import tell
 from likejax.train.source import array_dataset, is_array
-from likejax.train.state import take_apart
 
 
 def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -> None:
@@ -42,7 +42,7 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
         raise TypeError(
             f"expected Experiment.model to be a config such as lj.GlowConfig() or a Density, got {model!r:.100}"
         )
-    for name in ("objective", "optimiser"):
+    for name in ("objective", "optimizer"):
         value = getattr(experiment, name)
         if isinstance(value, Recorded):
             value()  # says that only its name is known
@@ -53,7 +53,9 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
         )
     for name in ("samples_every", "tensorboard"):
         if getattr(experiment, name) and not writes:
-            raise ValueError(f"expected a workdir for {name}={getattr(experiment, name)}, whose files go there")
+            raise ValueError(
+                f"expected a workdir for {name}={getattr(experiment, name)}, whose files go there"
+            )
     if experiment.tensorboard:
         check_tensorboard()
 
@@ -70,14 +72,18 @@ def check_model(experiment: Experiment, examples: Dataset) -> None:
       ValueError: If model and data do not fit, nothing can be trained, or a setting cannot be used.
     """
     model = experiment.model
-    density = model if isinstance(model, Density) else jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
+    density = (
+        model
+        if isinstance(model, Density)
+        else jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
+    )
     if experiment.levels and experiment.levels != density.levels:
         raise ValueError(
             f"expected a model of Experiment.levels={experiment.levels} levels, got one of levels={density.levels}: "
             "set the two alike, and reduce the data with dataset.reduce_levels (the command line does)"
         )
     check_fit(density, examples)
-    if not take_apart(density)[1]:
+    if not split(density)[1]:
         raise ValueError(
             f"expected a density with trainable parameters, {type(density).__name__} has none: training changes arrays "
             "in nnx.Param, all others stay as they are"
@@ -95,7 +101,7 @@ def validation_examples(experiment: Experiment, validation: Any, train: Dataset 
     """The validation set as it is looked at.
 
     Args:
-      experiment: Says whether images are binarised.
+      experiment: Says whether images are binarized.
       validation: A dataset or an array.
       train: Training data, which must not share rows with it; ``None`` for an iterable.
 
@@ -113,7 +119,7 @@ def validation_examples(experiment: Experiment, validation: Any, train: Dataset 
         examples = dataclasses.replace(examples, split="validation")
     if train is not None:
         _check_overlap(train, examples, tolerance=experiment.overlap_tolerance)
-    return experiment.as_evaluated(examples) if experiment.binarises else examples
+    return experiment.as_evaluated(examples) if experiment.binarizes else examples
 
 
 def _check_overlap(train: Dataset, validation: Dataset, *, tolerance: float) -> None:
@@ -123,4 +129,6 @@ def _check_overlap(train: Dataset, validation: Dataset, *, tolerance: float) -> 
     except ValueError as error:
         raise ValueError(f"{error} (Experiment.overlap_tolerance)") from error
     for overlap in allowed:
-        tell(f"selection sees rows that are trained on: {overlap}, as overlap_tolerance={tolerance} allows")
+        tell(
+            f"selection sees rows that are trained on: {overlap}, as overlap_tolerance={tolerance} allows"
+        )

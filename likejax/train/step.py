@@ -14,9 +14,10 @@ from jaxtyping import Array
 from likejax.data.batches import Batch
 from likejax.experiment import Experiment
 from likejax.keys import example_keys
+from likejax.nn.state import Arrays, Structure, merge
 from likejax.train import sharding
 from likejax.train.guard import judge
-from likejax.train.state import Arrays, Structure, TrainState, moving_average, put_together
+from likejax.train.state import TrainState, moving_average
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -31,16 +32,21 @@ def compile_step(
 ) -> StepFunction:
     """The function from a state and a batch to the next state and what to log, with the old state's memory reused.
 
-    A step that the guard rejects leaves parameters, moving average and optimiser as they were; the metric ``taken``
+    A step that the guard rejects leaves parameters, moving average and optimizer as they were; the metric ``taken``
     says so, ``in_a_row`` how many before it were rejected too, and ``bad_array`` which parameter's gradient is the
     first that is not finite (-1 if all are).
     """
-    key_data, impl = np.asarray(jax.random.key_data(key)), jax.random.key_impl(key)  # constants in every process
+    key_data, impl = (
+        np.asarray(jax.random.key_data(key)),
+        jax.random.key_impl(key),
+    )  # constants in every process
     whole = sharding.replicated(mesh)
 
     def gradient_of(params: Arrays, fixed: Arrays, batch: Batch, keys: Array, step: Array) -> Any:
         def loss_of(params: Arrays) -> Any:
-            return _checked(experiment.objective(put_together(structure, params, fixed), batch, keys, step))
+            return _checked(
+                experiment.objective(merge(structure, params, fixed), batch, keys, step)
+            )
 
         (loss, metrics), gradient = jax.value_and_grad(loss_of, has_aux=True)(params)
         return {**metrics, "loss": loss}, gradient
@@ -60,23 +66,35 @@ def compile_step(
                 keys,
                 experiment.accumulate,
             )
-        squares = jnp.stack([jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in gradient.values()])
+        squares = jnp.stack(
+            [jnp.sum(jnp.square(leaf.astype(jnp.float32))) for leaf in gradient.values()]
+        )
         norm = jnp.sqrt(jnp.sum(squares))
-        finite = jnp.isfinite(norm) & jnp.all(jnp.stack([jnp.isfinite(value) for value in metrics.values()]))
+        finite = jnp.isfinite(norm) & jnp.all(
+            jnp.stack([jnp.isfinite(value) for value in metrics.values()])
+        )
         taken, guard = judge(experiment.guard, state.guard, finite, norm)
 
         with jax.numpy_dtype_promotion("standard"):  # optax mixes floats with its counter
-            updates, optimiser = transformation.update(gradient, state.optimiser, state.params)
+            updates, optimizer = transformation.update(gradient, state.optimizer, state.params)
             new_params: Arrays = optax.apply_updates(state.params, updates)  # pyright: ignore
         ema = moving_average(state.ema, new_params, experiment.ema_decay, state.step)
-        old = state.params, state.ema, state.optimiser
-        new_params, ema, optimiser = jax.tree.map(
-            lambda new, old: jnp.where(taken, new, old), (new_params, ema, optimiser), old
+        old = state.params, state.ema, state.optimizer
+        new_params, ema, optimizer = jax.tree.map(
+            lambda new, old: jnp.where(taken, new, old), (new_params, ema, optimizer), old
         )
         infinite = ~jnp.isfinite(squares)
         bad_array = jnp.where(infinite.any(), jnp.argmax(infinite), -1)
-        watch = {"gradient_norm": norm, "taken": taken, "in_a_row": guard.in_a_row, "bad_array": bad_array}
-        return TrainState(state.step + 1, new_params, ema, state.fixed, optimiser, guard), {**metrics, **watch}
+        watch = {
+            "gradient_norm": norm,
+            "taken": taken,
+            "in_a_row": guard.in_a_row,
+            "bad_array": bad_array,
+        }
+        return TrainState(state.step + 1, new_params, ema, state.fixed, optimizer, guard), {
+            **metrics,
+            **watch,
+        }
 
     return jax.jit(
         step,
@@ -107,7 +125,9 @@ def _checked(result: Any) -> tuple[Array, dict[str, Array]]:
     loss, metrics = jnp.asarray(result[0]), dict(result[1])
     for name, value in {"loss": loss, **metrics}.items():
         if name in RESERVED:
-            raise ValueError(f"expected another name than {name!r} for a metric of the objective: the log uses it")
+            raise ValueError(
+                f"expected another name than {name!r} for a metric of the objective: the log uses it"
+            )
         if jnp.shape(value) != ():
             raise ValueError(
                 f"expected the objective to return a scalar {name}, got shape {jnp.shape(value)}: take its mean"
@@ -117,7 +137,9 @@ def _checked(result: Any) -> tuple[Array, dict[str, Array]]:
     return loss, {name: jnp.asarray(value) for name, value in metrics.items()}
 
 
-def _accumulated(gradient_of: Callable[[Batch, Array], Any], batch: Batch, keys: Array, parts: int) -> Any:
+def _accumulated(
+    gradient_of: Callable[[Batch, Array], Any], batch: Batch, keys: Array, parts: int
+) -> Any:
     """Means of metrics and gradient over ``parts`` parts of the batch, one after the other.
 
     Every part takes rows from every device, so that each device works on all parts. On CPU a loop of XLA runs its
@@ -128,7 +150,9 @@ def _accumulated(gradient_of: Callable[[Batch, Array], Any], batch: Batch, keys:
         return jnp.swapaxes(leaf.reshape(leaf.shape[0] // parts, parts, *leaf.shape[1:]), 0, 1)
 
     cut_batch, cut_keys = jax.tree.map(cut, batch), cut(keys)
-    first = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (cut_batch, cut_keys))
+    first = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), (cut_batch, cut_keys)
+    )
     zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), jax.eval_shape(gradient_of, *first))
 
     def add(total: Any, part: tuple[Batch, Array]) -> tuple[Any, None]:

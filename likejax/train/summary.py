@@ -12,13 +12,15 @@ import jax
 
 from likejax.experiment import config_of
 from likejax.models import build
+from likejax.nn.state import split
 from likejax.train.checkpoint import RECORD, CheckpointError, json_of
 from likejax.train.log import METRICS, read_metrics
 from likejax.train.progress import duration
-from likejax.train.state import take_apart
 
 
-def summarise(experiment: Mapping[str, Any], history: Sequence[Mapping[str, Any]], *, parameters: int | None) -> str:
+def summarize(
+    experiment: Mapping[str, Any], history: Sequence[Mapping[str, Any]], *, parameters: int | None
+) -> str:
     """What was trained on what, how long it took, where it stands.
 
     Args:
@@ -31,7 +33,9 @@ def summarise(experiment: Mapping[str, Any], history: Sequence[Mapping[str, Any]
     settings = ", ".join(f"{k}={v}" for k, v in model.items() if k not in ("density", "config"))
     count = "" if parameters is None else f", {parameters:,} parameters"
     logged = [record for record in history if "seconds" in record]
-    checks = [(record["validation"], record["step"]) for record in history if "validation" in record]
+    checks = [
+        (record["validation"], record["step"]) for record in history if "validation" in record
+    ]
     checks = [(loss, step) for loss, step in checks if loss is not None and math.isfinite(loss)]
     done = max((record["step"] for record in history), default=0)
     seconds = sum(record["seconds"] for record in logged)
@@ -54,7 +58,7 @@ def summarise(experiment: Mapping[str, Any], history: Sequence[Mapping[str, Any]
     return "\n".join(lines)
 
 
-def summarise_run(directory: str | os.PathLike[str]) -> str:
+def summarize_run(directory: str | os.PathLike[str]) -> str:
     """The summary of a run's directory, with its test evaluation if it has one.
 
     Raises:
@@ -65,13 +69,15 @@ def summarise_run(directory: str | os.PathLike[str]) -> str:
         raise CheckpointError(f"{place} is no run: it has no {RECORD}")
     experiment = json_of(place / RECORD)
     history = read_metrics(place / METRICS) if (place / METRICS).exists() else []
-    lines = [summarise(experiment, history, parameters=_parameters(experiment["model"]))]
+    lines = [summarize(experiment, history, parameters=_parameters(experiment["model"]))]
     if (place / "evaluation.json").exists():
         e = json_of(place / "evaluation.json")
         value, error, unit = e["bits_per_dim"], e["bits_per_dim_error"], "bits/dim"
         if value is None:
             value, error, unit = e["mean"], e["standard_error"], "nats"
-        lines.append(f"evaluation  {value:.4f} ± {error:.4f} {unit} ({e['kind']}, n = {e['n']}, {e['dataset']})")
+        lines.append(
+            f"evaluation  {value:.4f} ± {error:.4f} {unit} ({e['kind']}, n = {e['n']}, {e['dataset']})"
+        )
     return "\n".join(lines)
 
 
@@ -85,4 +91,4 @@ def _parameters(model: Mapping[str, Any]) -> int | None:
 
 def count_parameters(density: Any) -> int:
     """Entries of all trainable arrays of a density."""
-    return sum(math.prod(array.shape) for array in take_apart(density)[1].values())
+    return sum(math.prod(array.shape) for array in split(density)[1].values())

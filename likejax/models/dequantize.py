@@ -1,0 +1,151 @@
+"""From a continuous density to one on integers, by uniform noise."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer
+
+from likejax.bijections.bijection import Latent
+from likejax.density import Density, Kind, Terms, check_density, integer_dtype, tell_of_lost
+from likejax.inputs import inside_levels
+from likejax.keys import KeyLike, as_key
+from likejax.models.flow import Flow
+from likejax.nn.modules import replace
+from likejax.settings import Levels, checked
+
+_MARGIN = 0.01
+"""Of a level, between the noise of ``encode`` and the edges of its cell."""
+
+
+class Dequantized(Density):
+    """The probability mass of integers ``k`` in ``0..levels-1`` under a density ``p`` on ``[0, 1]^D``.
+
+    ``log P(k, u) = log p((k + u) / levels) - D log(levels)`` with ``u`` uniform on ``[0, 1)^D``. Since
+    ``E_u[P(k, u)]`` is the mass that ``p`` gives to the cell of ``k``, one draw is a bound. This class is the
+    only owner of ``log(levels)``.
+
+    Args:
+      density: A continuous density; its scale is the unit interval.
+      levels: Number of integer values.
+
+    Attributes:
+      kind: ``BOUND``, or ``ESTIMATE`` if ``density`` only estimates.
+
+    References:
+      Uria, Murray and Larochelle, 2013, RNADE, arXiv:1306.0186. Theis, van den Oord and Bethge, 2016, A note
+      on the evaluation of generative models, arXiv:1511.01844, section 3.1.
+    """
+
+    levels: int  # type: ignore[assignment]
+
+    def __init__(self, density: Density, levels: int):
+        check_density(density)
+        if density.levels is not None:
+            raise TypeError("expected a continuous density to dequantize, got one on integers")
+        self.density = density
+        self.levels = checked("levels", levels, Levels)
+        self.event_shape = density.event_shape
+        self.condition_shape = density.condition_shape
+        self.num_classes = density.num_classes
+
+    @property
+    def kind(self) -> Kind:  # type: ignore[override]
+        return Kind.ESTIMATE if self.density.kind is Kind.ESTIMATE else Kind.BOUND
+
+    def dequantize(self, x: Integer[Array, "*shape"], key: Array) -> Float[Array, "*shape"]:
+        """``(x + u) / levels`` with ``u`` uniform on [0, 1), for one example or with one key for a batch."""
+        noise = jax.random.uniform(key, (x.size,)).reshape(x.shape)
+        return (x.astype(noise.dtype) + noise) / self.levels
+
+    def quantize(self, y: Float[Array, "*shape"]) -> Integer[Array, "*shape"]:
+        """``floor(levels * y)`` clipped to ``0..levels-1``, the inverse of ``dequantize``."""
+        k = jnp.clip(jnp.floor(y * self.levels), 0, self.levels - 1)
+        return k.astype(integer_dtype(self.levels))
+
+    def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
+        return self._terms(x, key, condition).log_prob
+
+    def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
+        assert key is not None
+        noise_key, density_key = jax.random.split(key)
+        terms = self.density._terms(self.dequantize(x, noise_key), density_key, condition)
+        return terms._replace(log_prob=self._mass(x, terms.log_prob))
+
+    def _batch_terms(self, x: Array, keys: Array | None, condition: Array | None) -> Terms:
+        assert keys is not None
+        noise_keys, density_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
+        terms = self.density._batch_terms(
+            jax.vmap(self.dequantize)(x, noise_keys), density_keys, condition
+        )
+        return terms._replace(log_prob=jax.vmap(self._mass)(x, terms.log_prob))
+
+    def _mass(self, x: Integer[Array, "*shape"], log_prob: Float[Array, ""]) -> Float[Array, ""]:
+        """From the density at a point of a cell to the mass that it stands for; none outside the levels."""
+        mass = log_prob - x.size * math.log(self.levels)
+        return jnp.where(inside_levels(x, self.levels).all(), mass, -jnp.inf)
+
+    def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
+        return self._draw(key, condition, temperature)[0]
+
+    def _draw(
+        self, key: Array, condition: Array | None, temperature: ArrayLike
+    ) -> tuple[Array, Bool[Array, ""]]:
+        y, finite = self.density._draw(key, condition, temperature)
+        return self.quantize(y), finite
+
+    def initialize(self, batch: ArrayLike, key: KeyLike) -> Dequantized:
+        """A new density whose data-dependent parameters fit integer examples ``(n, *event_shape)``."""
+        flat = self._checked_batch(batch)
+        noise_key, density_key = jax.random.split(as_key(key))
+        return replace(
+            self, density=self.density.initialize(self.dequantize(flat, noise_key), density_key)
+        )
+
+    def encode(self, x: ArrayLike, *, key: KeyLike, condition: ArrayLike | None = None) -> Latent:
+        """All latents of integer examples after dequantization; see ``Flow.encode``.
+
+        The noise keeps a hundredth of a level away from the edges of its cell, so that rounding in the flow there and
+        back cannot carry it into the next one.
+
+        Args:
+          x: Integers ``(*batch, *event_shape)``.
+          key: One key for the batch, or keys of shape ``batch``, as in ``log_prob``.
+          condition: ``(*batch, *condition_shape)``.
+        """
+        flat, batch = self._checked(x)
+        keys = self._keys(key, batch)
+        y = jax.vmap(self.dequantize)(flat, keys)
+        centers = (flat + 0.5) / self.levels
+        y = centers + (1 - 2 * _MARGIN) * (y - centers)
+        return self.flow.encode(y.reshape(batch + self.event_shape), condition=condition)
+
+    def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Integer[Array, "..."]:
+        """The integers of latents ``z``: ``decode(encode(x, key=key))`` is ``x``.
+
+        A warning counts the images whose numbers are not finite before they are rounded.
+
+        Raises:
+          ValueError: If the latents are of other shapes, or no image is finite.
+        """
+        y = self.flow.decode(z, condition=condition)
+        finite = jnp.isfinite(y).all(tuple(range(-len(self.event_shape), 0)))
+        tell_of_lost(
+            finite.reshape(-1), "decoded image", "density.flow.decode(z) shows the numbers."
+        )
+        return self.quantize(y)
+
+    @property
+    def flow(self) -> Flow:
+        """The flow inside.
+
+        Raises:
+          TypeError: If the continuous density is none, and so has no latents.
+        """
+        if not isinstance(self.density, Flow):
+            raise TypeError(
+                f"expected a flow to encode with, got {type(self.density).__name__}, which has no latents"
+            )
+        return self.density

@@ -1,0 +1,5 @@
+"""FFJORD, continuous normalizing flows of points and images."""
+
+from likejax.models.ffjord.config import FFJORDConfig as FFJORDConfig
+from likejax.models.ffjord.config import ImageFFJORDConfig as ImageFFJORDConfig
+from likejax.models.ffjord.config import function_evaluations as function_evaluations

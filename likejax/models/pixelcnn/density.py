@@ -1,0 +1,319 @@
+"""PixelCNN++: the exact probability of an integer image, pixel by pixel."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Annotated, Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer
+
+from likejax.density import Density, Kind, Terms, checked_temperature, integer_dtype, tell_of_lost
+from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_probs, to_unit_scale
+from likejax.inputs import inside_levels
+from likejax.keys import KeyLike, as_key
+from likejax.models.pixelcnn import sampling
+from likejax.models.pixelcnn.network import PixelCNNNetwork
+from likejax.nn.modules import replace
+from likejax.settings import (
+    Count,
+    CountOrZero,
+    Fraction,
+    Levels,
+    Positive,
+    Range,
+    Settings,
+    checked,
+)
+
+Sampler = Literal["cached", "fixed_point", "naive"]
+"""How pixels are drawn; the distribution is the same."""
+
+
+@dataclasses.dataclass(frozen=True)
+class PixelCNNConfig(Settings):
+    """A PixelCNN++; the defaults are the official code's CIFAR-10 model.
+
+    Example:
+      >>> import jax, likejax as lj
+      >>> config = lj.PixelCNNConfig(event_shape=(8, 8, 1), levels=17, filters=4, blocks=1, mixtures=2)
+      >>> lj.build(config, key=jax.random.key(0)).kind
+      <Kind.EXACT: 'exact'>
+    """
+
+    family: ClassVar[str] = "pixelcnn"
+
+    event_shape: tuple[Count, Count, Count] = (32, 32, 3)
+    """Height, width and channels of the images; any size, padded inside where the resolutions do not divide it."""
+    levels: Levels = 256
+    """Integer values of a (sub-)pixel."""
+    filters: Count = 160
+    """Channels of every layer, F."""
+    blocks: Count = 5
+    """Gated blocks on a resolution each way, R."""
+    resolutions: Count = 3
+    """Resolutions of the U-nets, each half the size of the one before."""
+    mixtures: Count = 10
+    """Components of the logistic mixture, M."""
+    dropout: Fraction = 0.5
+    """Rate of dropout in training."""
+    num_classes: CountOrZero = 0
+    """Classes of a conditional model; 0 if unconditional."""
+    likelihood: Form = "exact"
+    """Form of the discretized logistic; ``reference`` approximates small masses as the official code does."""
+    output_scale: Positive = 1.0
+    """Standard deviation of the network's outputs after initialization; 0.1 starts nearer to a good loss."""
+    compute_dtype: Literal["float32", "bfloat16"] = "float32"
+    """Type the network computes in; the likelihood itself stays in float32."""
+    sampler: Sampler = "cached"
+    """How ``sample`` draws pixels, see ``PixelCNN.with_sampler``; training and likelihood do not depend on it."""
+
+    def build(self, rngs: nnx.Rngs) -> PixelCNN:
+        """The untrained density, its repeated blocks stacked."""
+        channels = self.event_shape[2]
+        network = PixelCNNNetwork(
+            channels,
+            LogisticMixture.size(channels, self.mixtures),
+            filters=self.filters,
+            blocks=self.blocks,
+            levels=self.resolutions,
+            output_scale=self.output_scale,
+            rngs=rngs,
+            options={
+                "dropout": self.dropout,
+                "num_classes": self.num_classes,
+                "dtype": self.compute_dtype,
+            },
+        )
+        density = PixelCNN(
+            network,
+            self.event_shape,
+            levels=self.levels,
+            mixtures=self.mixtures,
+            form=self.likelihood,
+            num_classes=self.num_classes,
+        )
+        return replace(density, sampler=self.sampler)
+
+
+class PixelCNN(Density):
+    """``log P(x) = sum_i log P(x_i | x_1 ... x_(i-1))`` over pixels in raster order, exact.
+
+    A pixel's channels share a mixture of discretized logistics, in which the mean of a channel is linear in the
+    channels before it. Nothing is dequantized, and the key is unused; ``terms`` uses it for dropout.
+
+    Args:
+      network: From images on [-1, 1] to the parameters of each pixel's mixture.
+      event_shape: Height, width and channels.
+      levels: Integer values of a (sub-)pixel.
+      mixtures: Components.
+      form: Of the discretized logistic, ``exact`` or the official code's ``reference``.
+      num_classes: Labels of a conditional model; 0 if unconditional.
+
+    References:
+      Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++: Improving the PixelCNN with discretized logistic mixture
+      likelihood and other modifications, arXiv:1701.05517, and its official code.
+    """
+
+    kind = Kind.EXACT
+    levels: int  # type: ignore[assignment]
+
+    def __init__(
+        self,
+        network: PixelCNNNetwork,
+        event_shape: tuple[int, int, int],
+        *,
+        levels: int,
+        mixtures: int,
+        form: Form = "exact",
+        num_classes: int = 0,
+    ):
+        self.network = network
+        self.event_shape = tuple(event_shape)
+        self.levels = levels
+        self.mixtures = mixtures
+        self.form: Form = checked("form", form, Form)
+        self.condition_shape = () if num_classes else None
+        self.num_classes = num_classes or None
+        self.sampler: Sampler = "cached"
+
+    def mixture(
+        self,
+        x: Integer[Array, "*batch height width channels"],
+        label: Array | None = None,
+        key: Array | None = None,
+    ) -> LogisticMixture:
+        """The distribution of each pixel given those before it; ``key`` for dropout."""
+        return LogisticMixture.of(
+            self.network(self._image(x), label, key), self.event_shape[2], self.mixtures
+        )
+
+    def _image(self, x: Array) -> Array:
+        """Integers as the network takes them."""
+        return to_unit_scale(x, self.levels, self.network.above_first.bias[...].dtype)
+
+    def _log_probs(self, x: Array, label: Array | None, key: Array | None) -> Array:
+        values = logistic_mixture_log_probs(x, self.mixture(x, label, key), self.levels, self.form)
+        return jnp.where(inside_levels(x, self.levels), values, -jnp.inf)
+
+    def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
+        return self._log_probs(x, condition, None).sum()
+
+    def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
+        return Terms(self._log_probs(x, condition, key).sum(), {})
+
+    def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
+        return self._draw(key, condition, temperature)[0]
+
+    def _draw(
+        self, key: Array, condition: Array | None, temperature: ArrayLike
+    ) -> tuple[Array, Bool[Array, ""]]:
+        nothing = jnp.zeros(self.event_shape, integer_dtype(self.levels))
+        return self._completed(nothing, 0, key, condition, temperature)
+
+    def _completed(
+        self,
+        x: Array,
+        known: ArrayLike,
+        key: Array,
+        condition: Array | None,
+        temperature: ArrayLike,
+    ) -> sampling.Drawn:
+        noise = sampling.draw_noise(key, self.event_shape, self.mixtures)
+        return _SAMPLERS[self.sampler](self, sampling.Task(x, known, noise, condition, temperature))
+
+    def initialize(self, batch: ArrayLike, key: KeyLike) -> PixelCNN:
+        """A new density whose layers standardize their outputs on integer examples ``(n, *event_shape)``.
+
+        Layers are initialized in the order in which they run, each on the output of those before it, with dropout
+        and without labels.
+        """
+        flat = self._checked_batch(batch)
+        return replace(self, network=_initialized(self.network, self._image(flat), as_key(key)))
+
+    def log_prob_map(
+        self, x: ArrayLike, *, condition: ArrayLike | None = None
+    ) -> Float[Array, "*batch event"]:
+        """Log-probability of every channel of every pixel given all before it, nats; their sum is ``log_prob``.
+
+        Args:
+          x: Integers ``(*batch, *event_shape)``.
+          condition: ``(*batch,)`` labels, or one for all.
+
+        Returns:
+          ``(*batch, *event_shape)``.
+
+        Raises:
+          TypeError: As ``log_prob``.
+          ValueError: As ``log_prob``.
+        """
+        flat, batch = self._checked(x)
+        values = _batched_log_probs(self, flat, self._checked_condition(condition, batch))
+        return values.reshape(batch + self.event_shape)
+
+    def log_prob_rest(
+        self, x: ArrayLike, known: int, *, condition: ArrayLike | None = None
+    ) -> Float[Array, "*batch"]:
+        """``log P(rest | first pixels)``, exact: of all but the first ``known`` pixels in raster order, nats.
+
+        Args:
+          x: Integers ``(*batch, *event_shape)``.
+          known: Number of pixels that are given, 0 to height * width.
+          condition: As in ``log_prob``.
+        """
+        known = self._checked_known(known)
+        each = self.log_prob_map(x, condition=condition)
+        return each.reshape(*each.shape[:-3], -1, self.event_shape[2])[..., known:, :].sum((-2, -1))
+
+    def inpaint(
+        self,
+        x: ArrayLike,
+        known: int,
+        *,
+        key: KeyLike,
+        condition: ArrayLike | None = None,
+        temperature: ArrayLike = 1.0,
+    ) -> Integer[Array, "*batch event"]:
+        """Images whose first ``known`` pixels are those of ``x``, the rest drawn given them.
+
+        Args:
+          x: Integers ``(*batch, *event_shape)``; what comes after the known pixels is not looked at.
+          known: Number of pixels in raster order that are kept: ``14 * 28`` is the upper half of 28x28.
+          key: One key, or keys of shape ``batch``, as in ``log_prob``; with ``known=0`` the images of ``sample``.
+          condition: ``(*batch,)`` labels, or one for all.
+          temperature: As in ``sample``.
+
+        Raises:
+          ValueError: If ``known`` is not between 0 and the number of pixels, or for a wrong shape.
+        """
+        known = self._checked_known(known)
+        flat, batch = self._checked(x)
+        keys = self._keys(key, batch)
+        condition = self._checked_condition(condition, batch)
+        temperature = checked_temperature(temperature)
+        images, finite = _batched_completed(self, flat, known, keys, condition, temperature)
+        tell_of_lost(
+            finite,
+            "completed image",
+            "density.log_prob(x) is NaN for what the model cannot compute.",
+        )
+        return images.reshape(batch + self.event_shape)
+
+    def with_sampler(self, sampler: Sampler) -> PixelCNN:
+        """The same density that samples in another way, to the same distribution; ``save`` keeps it.
+
+        Args:
+          sampler: ``cached`` computes each row and pixel once; ``fixed_point`` draws all pixels at once until the
+            image no longer changes; ``naive`` runs the network once a pixel. With one key the last two agree bit
+            for bit, and the first up to rounding at ties.
+
+        Raises:
+          ValueError: For another name.
+        """
+        sampler = checked("sampler", sampler, Sampler)
+        config = None if self.config is None else dataclasses.replace(self.config, sampler=sampler)
+        return replace(self, sampler=sampler, config=config)
+
+    def _checked_known(self, known: Any) -> int:
+        pixels = self.event_shape[0] * self.event_shape[1]
+        if np.ndim(known) > 0:
+            raise TypeError(
+                f"expected known to be a number of pixels in raster order, 0 to {pixels}, got an array of shape "
+                f"{np.shape(known)}: a PixelCNN++ completes what comes after a prefix, not any mask"
+            )
+        return checked("known", known, Annotated[int, Range(at_least=0, at_most=pixels)])
+
+
+_SAMPLERS: dict[str, Callable[[PixelCNN, sampling.Task], sampling.Drawn]] = {
+    "cached": sampling.cached,
+    "fixed_point": sampling.fixed_point,
+    "naive": sampling.naive,
+}
+
+
+@jax.jit
+def _batched_log_probs(density: PixelCNN, x: Array, condition: Array | None) -> Array:
+    return jax.vmap(density._log_probs, in_axes=(0, 0, None))(x, condition, None)
+
+
+@jax.jit
+def _batched_completed(
+    density: PixelCNN,
+    x: Array,
+    known: ArrayLike,
+    keys: Array,
+    condition: Array | None,
+    temperature: ArrayLike,
+) -> sampling.Drawn:
+    return jax.vmap(density._completed, in_axes=(0, None, 0, 0, None))(
+        x, known, keys, condition, temperature
+    )
+
+
+@jax.jit
+def _initialized(network: PixelCNNNetwork, image: Array, key: Array) -> PixelCNNNetwork:
+    return network.initialize(image, key)

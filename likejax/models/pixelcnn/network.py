@@ -1,0 +1,379 @@
+"""The network of PixelCNN++: two causal U-nets, run on images, through initialization, or pixel by pixel.
+
+One stream sees the rows above a pixel, the other the pixels to the left in its row and, through the first, all
+above. The two have one architecture, described once in ``Stream.walk``; a ``Mode`` says what running a piece
+of it means.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from likejax.models.pixelcnn.causal import SHIFTS, GatedBlock
+from likejax.nn.modules import replace
+from likejax.nn.repeat import Blocks, repeat
+from likejax.nn.weight_norm import Convolution, WeightNormConvolution
+
+AnyConvolution = WeightNormConvolution | Convolution
+
+
+class Level(NamedTuple):
+    """What belongs to the pieces of one level of a U-net: inputs, outputs or states, as ``Blocks.fold`` takes them.
+
+    Attributes:
+      up: Of each block on the way down in size.
+      down: Of each block on the way back.
+      merge: Of the block that takes what comes from the smaller level.
+      shrink: Of the convolution to the smaller level.
+      grow: Of the transposed convolution back from it.
+      out: Of the level as a whole.
+    """
+
+    up: Any = None
+    down: Any = None
+    merge: Any = None
+    shrink: Any = None
+    grow: Any = None
+    out: Any = None
+
+
+class Mode(abc.ABC):
+    """One way to run the pieces of a stream: each takes a state and gives one back, in the form of ``Level``."""
+
+    @abc.abstractmethod
+    def block(
+        self, block: GatedBlock, state: Any, x: Array, side: Array | None
+    ) -> tuple[Array, Any]:
+        """A gated block."""
+
+    @abc.abstractmethod
+    def shrink(self, layer: AnyConvolution, state: Any, x: Array) -> tuple[Array, Any]:
+        """A convolution of stride 2."""
+
+    @abc.abstractmethod
+    def grow(self, layer: AnyConvolution, state: Any, x: Array, level: int) -> tuple[Array, Any]:
+        """A transposed convolution of stride 2, back to ``level``."""
+
+    @abc.abstractmethod
+    def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
+        """The levels below, from ``level`` on: ``go()``, or what stands in for it."""
+
+
+class Scale(nnx.Module):
+    """The pieces of one level: repeated blocks both ways and, above the last level, the way to the next."""
+
+    def __init__(
+        self,
+        up: Blocks,
+        down: Blocks,
+        shrink: AnyConvolution | None,
+        grow: AnyConvolution | None,
+        merge: GatedBlock | None,
+    ):
+        self.up = up
+        self.down = down
+        self.shrink = shrink
+        self.grow = grow
+        self.merge = merge
+
+
+class Stream(nnx.Module):
+    """A causal U-net.
+
+    On each level ``blocks`` gated blocks, then the level below, then as many blocks, each of which takes the input
+    of its mirror image by a short-cut. ``side`` inputs, from another stream, come to every block.
+
+    Args:
+      filters: Channels throughout.
+      blocks: Blocks on a level each way, R.
+      levels: Resolutions.
+      stream: Which causal convolutions; the ``left`` stream takes the ``above`` stream's outputs as side inputs.
+      rngs: Source of the initial weights.
+      options: ``dropout``, ``num_classes`` and ``dtype`` of the blocks.
+    """
+
+    def __init__(
+        self,
+        filters: int,
+        blocks: int,
+        levels: int,
+        *,
+        stream: Literal["above", "left"],
+        rngs: nnx.Rngs,
+        options: dict[str, Any],
+    ):
+        size, padding = SHIFTS[stream]
+        with_side = filters if stream == "left" else 0
+
+        def make(side: int) -> Callable[[nnx.Rngs], GatedBlock]:
+            return lambda rngs: GatedBlock(filters, side, stream=stream, rngs=rngs, **options)
+
+        def between(**geometry: Any) -> WeightNormConvolution:
+            return WeightNormConvolution(
+                filters, filters, kernel_size=size, rngs=rngs, dtype=options["dtype"], **geometry
+            )
+
+        def scale(last: bool) -> Scale:
+            return Scale(
+                up=repeat(make(with_side), blocks, rngs=rngs),
+                down=repeat(make(filters + with_side), blocks, rngs=rngs),
+                shrink=None if last else between(padding=padding, stride=2),
+                grow=None if last else between(crop=(0, (size[1] - 1) // 2)),
+                merge=None if last else make(filters + with_side)(rngs),
+            )
+
+        self.scales = nnx.List([scale(i == levels - 1) for i in range(levels)])
+        self.blocks = blocks
+
+    def walk(
+        self, mode: Mode, h: Array, sides: list[Level], states: list[Level], level: int = 0
+    ) -> tuple[Array, list[Level], list[Level]]:
+        """Runs the levels from ``level`` on.
+
+        Args:
+          mode: How.
+          h: Input of the level.
+          sides: Side inputs of each level from this one on.
+          states: States of each level from this one on.
+          level: The first level to run.
+
+        Returns:
+          The output, the outputs of every block (side inputs of the other stream), and the new states.
+        """
+        scale, side, state = self.scales[level], sides[0], states[0]
+        merge = merge_state = shrink_state = grow_state = None
+        outs: list[Level] = []
+        new: list[Level] = []
+
+        def up(h: Array, block: GatedBlock, side: Any, state: Any) -> tuple[Array, Any]:
+            out, state = mode.block(block, state, h, side)
+            return out, (h, out, state)
+
+        def down(
+            h: Array, block: GatedBlock, skip: Array, side: Any, state: Any
+        ) -> tuple[Array, Any]:
+            out, state = mode.block(block, state, h, _join(side, skip))
+            return out, (out, state)
+
+        h, (skips, ups, up_states) = scale.up.fold(up, h, side.up, state.up)
+        if scale.merge is not None and scale.shrink is not None and scale.grow is not None:
+            small, shrink_state = mode.shrink(scale.shrink, state.shrink, h)
+            small, outs, new = mode.below(
+                lambda: self.walk(mode, small, sides[1:], states[1:], level + 1),
+                states[1:],
+                level + 1,
+            )
+            grown, grow_state = mode.grow(scale.grow, state.grow, small, level)
+            merge, merge_state = mode.block(scale.merge, state.merge, grown, _join(side.merge, h))
+            h = merge
+        h, (downs, down_states) = scale.down.fold(
+            down, h, skips, side.down, state.down, reverse=True
+        )
+        this = Level(up_states, down_states, merge_state, shrink_state, grow_state, h)
+        return h, [Level(ups, downs, merge), *outs], [this, *new]
+
+    def keys(self, key: Array | None) -> list[Level]:
+        """States that are keys for dropout, one for every block; none without a key."""
+        if key is None:
+            return [Level() for _ in self.scales]
+        each = [jax.random.split(key, 3) for key in jax.random.split(key, len(self.scales))]
+        return [
+            Level(jax.random.split(up, self.blocks), jax.random.split(down, self.blocks), m)
+            for up, down, m in each
+        ]
+
+    def replaced(self, states: list[Level]) -> Stream:
+        """The stream whose pieces are ``states``, as ``Initialize`` gives them back."""
+        scales = [
+            replace(
+                scale,
+                up=scale.up.with_blocks(state.up),
+                down=scale.down.with_blocks(state.down),
+                shrink=state.shrink,
+                grow=state.grow,
+                merge=state.merge,
+            )
+            for scale, state in zip(self.scales, states, strict=True)
+        ]
+        return replace(self, scales=nnx.List(scales))
+
+
+def _join(side: Array | None, skip: Array) -> Array:
+    return skip if side is None else jnp.concatenate([side, skip], axis=-1)
+
+
+class Apply(Mode):
+    """On whole images; the states are keys for dropout, or nothing."""
+
+    def __init__(self, label: Array | None):
+        self.label = label
+
+    def block(
+        self, block: GatedBlock, state: Any, x: Array, side: Array | None
+    ) -> tuple[Array, Any]:
+        return block(x, side, self.label, state), None
+
+    def shrink(self, layer: AnyConvolution, state: Any, x: Array) -> tuple[Array, Any]:
+        return layer(x), None
+
+    def grow(self, layer: AnyConvolution, state: Any, x: Array, level: int) -> tuple[Array, Any]:
+        return layer(x), None
+
+    def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
+        return go()
+
+
+class Initialize(Mode):
+    """On a batch of images, every layer initialized before the next sees its output; the new states are the pieces."""
+
+    def block(
+        self, block: GatedBlock, state: Any, x: Array, side: Array | None
+    ) -> tuple[Array, Any]:
+        block, out = block.initialize(x, side, None, state)
+        return out, block
+
+    def shrink(self, layer: Any, state: Any, x: Array) -> tuple[Array, Any]:
+        layer, out = layer.initialize(x)
+        return out, layer
+
+    def grow(self, layer: Any, state: Any, x: Array, level: int) -> tuple[Array, Any]:
+        return self.shrink(layer, state, x)
+
+    def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
+        return go()
+
+
+class PixelCNNNetwork(nnx.Module):
+    """From an image on [-1, 1] to the parameters of every pixel's distribution given the pixels before it.
+
+    Args:
+      channels: Of the image.
+      outputs: Numbers per pixel.
+      filters: Channels throughout, F.
+      blocks: Blocks on a level each way, R.
+      levels: Resolutions.
+      output_scale: Standard deviation of the outputs after initialization.
+      rngs: Source of the initial weights.
+      options: ``dropout``, ``num_classes`` and ``dtype`` of the blocks.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        outputs: int,
+        *,
+        filters: int,
+        blocks: int,
+        levels: int,
+        output_scale: float,
+        rngs: nnx.Rngs,
+        options: dict[str, Any],
+    ):
+        def first(rows: int, columns: int) -> WeightNormConvolution:
+            side = columns // 2
+            padding = ((rows - 1, 0), (side, side))
+            return WeightNormConvolution(
+                channels + 1,
+                filters,
+                kernel_size=(rows, columns),
+                padding=padding,
+                rngs=rngs,
+                dtype=options["dtype"],
+            )
+
+        self.above_first = first(2, 3)
+        self.row_first = first(1, 3)
+        self.left_first = first(2, 1)
+        self.above = Stream(filters, blocks, levels, stream="above", rngs=rngs, options=options)
+        self.left = Stream(filters, blocks, levels, stream="left", rngs=rngs, options=options)
+        self.out = WeightNormConvolution(
+            filters, outputs, initial_scale=output_scale, rngs=rngs, dtype=options["dtype"]
+        )
+        self.multiple = 2 ** (levels - 1)
+
+    def __call__(
+        self,
+        image: Float[Array, "*batch height width channels"],
+        label: Array | None = None,
+        key: Array | None = None,
+    ) -> Float[Array, "*batch height width outputs"]:
+        """The parameters; ``key`` for dropout, ``None`` for none."""
+        height, width = image.shape[-3:-1]
+        x = self.framed(image)
+        keys = (None, None) if key is None else tuple(jax.random.split(key))
+        mode = Apply(label)
+        nothing = [Level() for _ in self.above.scales]
+        _, sides, _ = self.above.walk(
+            mode, shift_down(self.above_first(x)), nothing, self.above.keys(keys[0])
+        )
+        first = shift_down(self.row_first(x)) + shift_right(self.left_first(x))
+        h, _, _ = self.left.walk(mode, first, sides, self.left.keys(keys[1]))
+        return self.outputs(h)[..., :height, :width, :]
+
+    def framed(
+        self, image: Float[Array, "*batch height width channels"]
+    ) -> Float[Array, "*batch rows columns plus"]:
+        """The image with a channel of ones, padded with zeros below and at the right to what the levels divide."""
+        one = jnp.ones((*image.shape[:-1], 1), image.dtype)
+        rows, columns = (-size % self.multiple for size in image.shape[-3:-1])
+        edges = [(0, 0)] * (image.ndim - 3) + [(0, rows), (0, columns), (0, 0)]
+        return jnp.pad(jnp.concatenate([image, one], axis=-1), edges)
+
+    def outputs(self, h: Float[Array, "*shape filters"]) -> Float[Array, "*shape outputs"]:
+        """The last layer, on the left stream's output; at least float32."""
+        return _at_least_float32(self.out(jax.nn.elu(h)))
+
+    def initialize(
+        self, image: Float[Array, "batch height width channels"], key: Array
+    ) -> PixelCNNNetwork:
+        """The network with every layer initialized on a batch, in the order in which it runs; with dropout."""
+        x = self.framed(image)
+        above_key, left_key = jax.random.split(key)
+        mode = Initialize()
+        nothing = [Level() for _ in self.above.scales]
+        above_first, h = self.above_first.initialize(x)
+        _, sides, above = self.above.walk(mode, shift_down(h), nothing, self.above.keys(above_key))
+        row_first, row = self.row_first.initialize(x)
+        left_first, left_h = self.left_first.initialize(x)
+        h, _, left = self.left.walk(
+            mode, shift_down(row) + shift_right(left_h), sides, self.left.keys(left_key)
+        )
+        out, _ = self.out.initialize(jax.nn.elu(h))
+        return replace(
+            self,
+            above_first=above_first,
+            row_first=row_first,
+            left_first=left_first,
+            above=self.above.replaced(above),
+            left=self.left.replaced(left),
+            out=out,
+        )
+
+
+def _at_least_float32(x: Array) -> Array:
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def shift_down(
+    x: Float[Array, "*batch height width channels"],
+) -> Float[Array, "*batch height width channels"]:
+    """Every row one lower, the first zero."""
+    return jax.lax.pad(
+        x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 3) + [(1, -1, 0), (0, 0, 0), (0, 0, 0)]
+    )
+
+
+def shift_right(
+    x: Float[Array, "*batch height width channels"],
+) -> Float[Array, "*batch height width channels"]:
+    """Every column one to the right, the first zero."""
+    return jax.lax.pad(
+        x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 3) + [(0, 0, 0), (1, -1, 0), (0, 0, 0)]
+    )

@@ -1,0 +1,148 @@
+"""Repeated blocks: stored stacked, run as a scan on accelerators and as a plain loop on CPU.
+
+XLA's CPU backend neither parallelizes nor vectorizes well inside a loop, so there the blocks are taken
+apart once, outside any compiled function; ``for_backend`` is the one place that chooses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Carry = TypeVar("Carry")
+Step = Callable[..., tuple[Carry, Any]]
+"""``(carry, block, *items) -> (carry, out)``: one block, with its item of every further sequence."""
+
+
+class Stacked(nnx.Module):
+    """``length`` blocks of one structure as a single module whose arrays have a leading axis ``length``."""
+
+    def __init__(self, block: nnx.Module, length: int):
+        self.block = block
+        self.length = length
+
+    def fold(
+        self, step: Step, carry: Carry, *sequences: Any, reverse: bool = False
+    ) -> tuple[Carry, Any]:
+        """``carry, out = step(carry, block, *items)`` over the blocks in order.
+
+        Args:
+          step: One block's work.
+          carry: What goes from block to block.
+          sequences: Each an out of an earlier ``fold``, arrays with a leading axis ``length``, or ``None``.
+          reverse: Whether to begin with the last block; items and outs stay with their block.
+
+        Returns:
+          The last carry and the outs, stacked.
+        """
+
+        def one(carry: Carry, items: Any) -> tuple[Carry, Any]:
+            return step(carry, *items)
+
+        return jax.lax.scan(
+            one, carry, (self.block, *sequences), length=self.length, reverse=reverse
+        )
+
+    def first(self) -> Any:
+        """A block to ask what all have in common; its arrays are those of the stack."""
+        return self.block
+
+    def with_blocks(self, outs: Any) -> Stacked:
+        """The same repetition with the blocks that a ``fold`` put out."""
+        return Stacked(outs, self.length)
+
+
+class Unstacked(nnx.Module):
+    """The same blocks as separate modules."""
+
+    def __init__(self, blocks: list[nnx.Module]):
+        self.blocks = nnx.List(blocks)
+
+    @property
+    def length(self) -> int:
+        """Number of blocks."""
+        return len(self.blocks)
+
+    def first(self) -> Any:
+        """A block to ask what all have in common."""
+        return self.blocks[0]
+
+    def fold(
+        self, step: Step, carry: Carry, *sequences: Any, reverse: bool = False
+    ) -> tuple[Carry, Any]:
+        """As ``Stacked.fold``; outs come back as a list, a tuple of outs as a tuple of lists."""
+        outs: list[Any] = [None] * len(self.blocks)
+        for i in reversed(range(len(outs))) if reverse else range(len(outs)):
+            carry, outs[i] = step(
+                carry, self.blocks[i], *(_item(sequence, i) for sequence in sequences)
+            )
+        return carry, tuple(map(list, zip(*outs, strict=True))) if isinstance(
+            outs[0], tuple
+        ) else outs
+
+    def with_blocks(self, outs: Any) -> Unstacked:
+        """The same repetition with the blocks that a ``fold`` put out."""
+        return Unstacked(outs)
+
+
+def _item(sequence: Any, index: int) -> Any:
+    return (
+        sequence[index]
+        if isinstance(sequence, list)
+        else jax.tree.map(lambda leaf: leaf[index], sequence)
+    )
+
+
+Blocks = Stacked | Unstacked
+
+
+def stacked_axes(name: str) -> int:
+    """How many leading axes of the array of that dotted name count blocks and not entries of a weight."""
+    return name.split(".").count("block")
+
+
+def repeat(make: Callable[[nnx.Rngs], nnx.Module], length: int, *, rngs: nnx.Rngs) -> Stacked:
+    """``length`` independently initialized blocks, built by one vectorized call of ``make``."""
+    keys = jax.random.split(rngs.params(), length)
+    return Stacked(jax.vmap(lambda key: make(nnx.Rngs(key)))(keys), length)
+
+
+def unstack(module: Any) -> Any:
+    """``module`` with every ``Stacked`` in it taken apart into an ``Unstacked``."""
+
+    def apart(node: Any) -> Any:
+        if not isinstance(node, Stacked):
+            return node
+        return Unstacked(
+            [jax.tree.map(lambda leaf, i=i: leaf[i], node.block) for i in range(node.length)]
+        )
+
+    return jax.tree.map(apart, module, is_leaf=lambda node: isinstance(node, Stacked))
+
+
+def stack(module: Any) -> Any:
+    """``module`` with every ``Unstacked`` in it put together into a ``Stacked``."""
+
+    def together(node: Any) -> Any:
+        if not isinstance(node, Unstacked):
+            return node
+        return Stacked(
+            jax.tree.map(lambda *leaves: _stack_leaves(leaves), *node.blocks), len(node.blocks)
+        )
+
+    return jax.tree.map(together, module, is_leaf=lambda node: isinstance(node, Unstacked))
+
+
+def _stack_leaves(leaves: tuple[Any, ...]) -> Any:
+    """Arrays of the host stay on the host."""
+    return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves)
+
+
+def for_backend(module: Any) -> Any:
+    """``module`` in the form that runs fastest here: blocks apart on CPU, stacked on GPU and TPU."""
+    return unstack(module) if jax.default_backend() == "cpu" else stack(module)

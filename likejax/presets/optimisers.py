@@ -1,8 +1,0 @@
-"""Update rules that small presets of several families share."""
-
-from __future__ import annotations
-
-from likejax.experiment import Optimiser
-
-SMALL = Optimiser(name="adam", learning_rate=2e-3, b2=0.99, warmup_steps=100, decay="cosine", clip_norm=50.0)
-"""For minutes on two CPU cores."""
