@@ -27,7 +27,7 @@ from likejax.distributions import LogisticMixture, logistic_mixture_log_probs
 
 @jax.jit
 def _mixture_at(
-    density: lj.PixelCNN, x: jax.Array, pixel: jax.Array, condition: jax.Array | None
+    density: lj.models.PixelCNN, x: jax.Array, pixel: jax.Array, condition: jax.Array | None
 ) -> LogisticMixture:
     """The distribution of one pixel of every image, ``(n, ...)``."""
     mixture = density.mixture(x, condition)
@@ -49,7 +49,7 @@ def _probabilities(
     return jnp.exp(jax.vmap(of, out_axes=1)(jnp.arange(levels)))
 
 
-def _each_probability(density: lj.PixelCNN, x: np.ndarray, condition: np.ndarray | None):
+def _each_probability(density: lj.models.PixelCNN, x: np.ndarray, condition: np.ndarray | None):
     """Place and probabilities of every sub-pixel in the order of coding; reads ``x`` only before that place."""
     height, width, channels = density.event_shape
     for pixel in range(height * width):
@@ -69,7 +69,9 @@ def _each_probability(density: lj.PixelCNN, x: np.ndarray, condition: np.ndarray
 _FAMILY = constriction.stream.model.Categorical(perfect=False)
 
 
-def encode(density: lj.PixelCNN, x: np.ndarray, condition: np.ndarray | None = None) -> bytes:
+def encode(
+    density: lj.models.PixelCNN, x: np.ndarray, condition: np.ndarray | None = None
+) -> bytes:
     """Integer images ``(n, *event_shape)`` as a string of bytes."""
     coder = constriction.stream.queue.RangeEncoder()
     for place, probabilities in _each_probability(density, x, condition):
@@ -78,7 +80,7 @@ def encode(density: lj.PixelCNN, x: np.ndarray, condition: np.ndarray | None = N
 
 
 def decode(
-    density: lj.PixelCNN, text: bytes, n: int, condition: np.ndarray | None = None
+    density: lj.models.PixelCNN, text: bytes, n: int, condition: np.ndarray | None = None
 ) -> np.ndarray:
     """The ``n`` images of ``encode``, with the same density on the same kind of machine."""
     coder = constriction.stream.queue.RangeDecoder(np.frombuffer(text, "<u4").astype(np.uint32))
@@ -97,7 +99,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("images.bin"))
     arguments = parser.parse_args()
     density = lj.restore(arguments.run)
-    assert isinstance(density, lj.PixelCNN), (
+    assert isinstance(density, lj.models.PixelCNN), (
         f"expected a PixelCNN to code with, got {type(density).__name__}"
     )
     test = lj.load(arguments.dataset, split="test", data_dir=arguments.data_dir).take(

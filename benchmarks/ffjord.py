@@ -45,7 +45,7 @@ class ConcatSquash(nn.Module):
 class Field(nn.Module):
     """State and log-determinant; the trace exact or by one probe that ``noise`` holds during a solve."""
 
-    def __init__(self, config: lj.FFJORDConfig):
+    def __init__(self, config: lj.models.FFJORDConfig):
         super().__init__()
         sizes = (config.dimensions, *config.hidden, config.dimensions)
         self.layers = nn.ModuleList(ConcatSquash(a, b) for a, b in itertools.pairwise(sizes))
@@ -79,7 +79,7 @@ class Field(nn.Module):
 
 
 class FFJORD(nn.Module):
-    def __init__(self, config: lj.FFJORDConfig):
+    def __init__(self, config: lj.models.FFJORDConfig):
         super().__init__()
         self.field = Field(config)
         self.sqrt_end_time = nn.Parameter(torch.tensor(math.sqrt(config.end_time)))
@@ -99,7 +99,9 @@ class FFJORD(nn.Module):
 Step = Callable[[np.ndarray], float]
 
 
-def ours(config: lj.FFJORDConfig, rate: float) -> tuple[Step, Callable[[np.ndarray], float], int]:
+def ours(
+    config: lj.models.FFJORDConfig, rate: float
+) -> tuple[Step, Callable[[np.ndarray], float], int]:
     density = lj.build(config, key=0)
     structure, params, fixed = split(density)
     rule = optax.adam(rate)
@@ -130,7 +132,9 @@ def ours(config: lj.FFJORDConfig, rate: float) -> tuple[Step, Callable[[np.ndarr
     return train, score, sum(leaf.size for leaf in params.values())
 
 
-def theirs(config: lj.FFJORDConfig, rate: float) -> tuple[Step, Callable[[np.ndarray], float], int]:
+def theirs(
+    config: lj.models.FFJORDConfig, rate: float
+) -> tuple[Step, Callable[[np.ndarray], float], int]:
     model = FFJORD(config)
     rule = torch.optim.Adam(model.parameters(), rate)
 
@@ -148,7 +152,9 @@ def theirs(config: lj.FFJORDConfig, rate: float) -> tuple[Step, Callable[[np.nda
     return train, score, sum(p.numel() for p in model.parameters())
 
 
-def race(config: lj.FFJORDConfig, name: str, rate: float, batch_size: int, steps: int) -> None:
+def race(
+    config: lj.models.FFJORDConfig, name: str, rate: float, batch_size: int, steps: int
+) -> None:
     """Both train on the same batches; prints nats of 2,000 test points against seconds, compilation included."""
     train, test = lj.load(name).examples, lj.load(name, split="test").examples[:2_000]
     rows = np.random.default_rng(0).integers(0, len(train), (steps, batch_size))
@@ -198,13 +204,15 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     points = arguments.dimensions == 2
-    solver = lj.Solver() if points else lj.Solver(rtol=1e-6, atol=1e-8)
-    config = lj.FFJORDConfig(
+    solver = lj.bijections.Solver() if points else lj.bijections.Solver(rtol=1e-6, atol=1e-8)
+    config = lj.models.FFJORDConfig(
         dimensions=arguments.dimensions,
         hidden=tuple(arguments.hidden),
         activation="tanh" if points else "softplus",
         end_time=0.5 if points else 1.0,
-        training_trace=lj.Trace() if points else lj.Trace(probes=1, noise="gaussian"),
+        training_trace=lj.bijections.Trace()
+        if points
+        else lj.bijections.Trace(probes=1, noise="gaussian"),
         training_solver=solver,
     )
     rng = np.random.default_rng(0)

@@ -87,7 +87,7 @@ def log_normal(x: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> to
 class Glow(nn.Module):
     """The official architecture, written plainly."""
 
-    def __init__(self, config: lj.GlowConfig):
+    def __init__(self, config: lj.models.GlowConfig):
         super().__init__()
         self.config = config
         self.steps, self.priors = nn.ModuleList(), nn.ModuleList()
@@ -118,7 +118,7 @@ class Glow(nn.Module):
         return total + log_normal(x, mean, log_std)
 
 
-def ours(config: lj.GlowConfig, x: np.ndarray):
+def ours(config: lj.models.GlowConfig, x: np.ndarray):
     density = lj.build(config, key=0).initialize(x, 1)
     structure, params, fixed = split(density)
     rule = optax.adam(1e-3)
@@ -145,7 +145,7 @@ def ours(config: lj.GlowConfig, x: np.ndarray):
     return train, score, sum(leaf.size for leaf in params.values())
 
 
-def theirs(config: lj.GlowConfig, x: np.ndarray):
+def theirs(config: lj.models.GlowConfig, x: np.ndarray):
     model = Glow(config)
     rule = torch.optim.Adam(model.parameters(), 1e-3)
     data = torch.as_tensor(x.transpose(0, 3, 1, 2).copy()).float()

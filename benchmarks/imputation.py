@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=None)
     arguments = parser.parse_args()
     density = lj.restore(arguments.run)
-    assert isinstance(density, lj.VAE)
+    assert isinstance(density, lj.models.VAE)
     experiment = lj.experiment.from_json((arguments.run / "experiment.json").read_text())
     parts = {
         s: lj.load(experiment.dataset, split=s, data_dir=arguments.data_dir)

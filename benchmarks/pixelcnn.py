@@ -98,7 +98,7 @@ class Block(nn.Module):
 
 
 class PixelCNN(nn.Module):
-    def __init__(self, config: lj.PixelCNNConfig):
+    def __init__(self, config: lj.models.PixelCNNConfig):
         super().__init__()
         self.config = config
         channels, filters, dropout = config.event_shape[2], config.filters, config.dropout
@@ -253,14 +253,14 @@ def training(preset: str, batch_size: int, rounds: int) -> None:
     compare("log_prob", {"likejax": score, "PyTorch": score_torch}, rounds)
 
 
-def sampler_seconds(density: lj.PixelCNN, batch: int) -> float:
+def sampler_seconds(density: lj.models.PixelCNN, batch: int) -> float:
     """Seconds for a batch of images, compiled before."""
     keys = [jax.random.key(i) for i in range(2)]
     jax.block_until_ready(density.sample(keys[0], batch))
     return timed(lambda: jax.block_until_ready(density.sample(keys[1], batch)))
 
 
-def naive_seconds(density: lj.PixelCNN, batch: int, count: int) -> float:
+def naive_seconds(density: lj.models.PixelCNN, batch: int, count: int) -> float:
     """One run of the network and one draw for each of ``count`` evenly spaced pixels, scaled to all pixels.
 
     A host loop over the compiled round that the naive sampler repeats: the loop itself costs nothing beside it.
@@ -288,7 +288,7 @@ def naive_seconds(density: lj.PixelCNN, batch: int, count: int) -> float:
     return (time.perf_counter() - start) * height * width / len(pixels)
 
 
-def torch_naive_seconds(config: lj.PixelCNNConfig, batch: int, count: int) -> float:
+def torch_naive_seconds(config: lj.models.PixelCNNConfig, batch: int, count: int) -> float:
     """The plain PyTorch sampler, on the same pixels."""
     height, width, channels = config.event_shape
     model = PixelCNN(config).eval()
@@ -303,7 +303,7 @@ def torch_naive_seconds(config: lj.PixelCNNConfig, batch: int, count: int) -> fl
     return (time.perf_counter() - start) * height * width / len(pixels)
 
 
-def samplers(config: lj.PixelCNNConfig, batches: list[int], count: int) -> None:
+def samplers(config: lj.models.PixelCNNConfig, batches: list[int], count: int) -> None:
     density = lj.build(config, key=0)
     noise = (
         np.random.default_rng(0)
@@ -343,7 +343,7 @@ def main() -> None:
         f"{torch.get_num_threads()} threads"
     )
     if arguments.sampling:
-        config = lj.PixelCNNConfig(filters=arguments.filters, blocks=arguments.blocks)
+        config = lj.models.PixelCNNConfig(filters=arguments.filters, blocks=arguments.blocks)
         samplers(config, arguments.batches, arguments.naive_pixels)
     else:
         training(arguments.preset, arguments.batch_size, arguments.rounds)

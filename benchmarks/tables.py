@@ -28,9 +28,10 @@ def parameters(config: Any) -> int:
     return sum(math.prod(leaf.shape) for leaf in split(density)[1].values())
 
 
-def real_nvp_of_size(dimensions: int, size: int) -> lj.VectorGlowConfig:
+def real_nvp_of_size(dimensions: int, size: int) -> lj.models.VectorGlowConfig:
     configs = [
-        lj.VectorGlowConfig(dimensions=dimensions, depth=8, width=width) for width in range(4, 129)
+        lj.models.VectorGlowConfig(dimensions=dimensions, depth=8, width=width)
+        for width in range(4, 129)
     ]
     return min(configs, key=lambda config: abs(parameters(config) - size))
 
@@ -79,7 +80,7 @@ def main() -> None:
         ]
         best = max(candidates, key=lambda run: lj.evaluate(run.density, parts["validation"]).mean)
         runs["RealNVP"], sizes["RealNVP"] = best.density, parameters(real_nvp)
-        runs["Gaussian"], sizes["Gaussian"] = lj.FullGaussian.fit(parts["train"]), 0
+        runs["Gaussian"], sizes["Gaussian"] = lj.models.FullGaussian.fit(parts["train"]), 0
         results = {label: lj.evaluate(density, parts["test"]) for label, density in runs.items()}
         for label, result in results.items():
             against = lj.compare(results["FFJORD"], result)

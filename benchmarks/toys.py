@@ -68,7 +68,7 @@ def study(name: str, out: Path) -> tuple[dict[str, Any], lj.Density]:
         "above": excess.mean(),
         "above error": excess.std(ddof=1) / np.sqrt(len(excess)),
         "mass": float(np.exp(log_probs).sum() * (2 * SIDE / CELLS) ** 2),
-        "evaluations": lj.function_evaluations(
+        "evaluations": lj.models.function_evaluations(
             density, train.examples[:100], key=jax.random.key(1)
         )._asdict(),
     }

@@ -147,7 +147,7 @@ def evaluate(
 
     Example:
       >>> import likejax as lj
-      >>> histogram = lj.PixelHistogram.fit(lj.load("digits"))
+      >>> histogram = lj.models.PixelHistogram.fit(lj.load("digits"))
       >>> print(lj.evaluate(histogram, lj.load("digits", split="test")))
       bits/dim = 2.4386 ± 0.0109 (exact, n = 359, digits test)
     """

@@ -52,7 +52,7 @@ run.best_step, round(run.validation, 3)
 
 # %%
 glow = lj.evaluate(density, test, key=2, draws=8)
-histogram = lj.evaluate(lj.PixelHistogram.fit(train), test)
+histogram = lj.evaluate(lj.models.PixelHistogram.fit(train), test)
 print("Glow      ", glow)
 print("histogram ", histogram)
 print("Glow - histogram:", lj.compare(glow, histogram))

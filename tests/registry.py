@@ -76,7 +76,7 @@ def _repeat() -> bj.Bijection:
 
 def _ode(channels: int = 3, **options) -> bj.Bijection:
     field = Dynamics(channels, (5,), rngs=rngs(), **options)
-    return bj.ODE(field, end_time=0.5, solver=lj.Solver("rk4", steps=200))
+    return bj.ODE(field, end_time=0.5, solver=lj.bijections.Solver("rk4", steps=200))
 
 
 VECTOR = {"kernel_sizes": (1, 1, 1)}
@@ -135,7 +135,7 @@ class DensityCase:
 
 def _glow(**options) -> lj.Density:
     sizes = {"event_shape": (8, 8, 1), "levels": 17, "scales": 2, "depth": 2, "width": 8} | options
-    return lj.build(lj.GlowConfig(**sizes), key=0)
+    return lj.build(lj.models.GlowConfig(**sizes), key=0)
 
 
 def _pixelcnn(**options) -> lj.Density:
@@ -147,45 +147,45 @@ def _pixelcnn(**options) -> lj.Density:
         "resolutions": 2,
         "mixtures": 2,
     }
-    return lj.build(lj.PixelCNNConfig(**sizes | {"dropout": 0.0} | options), key=0)
+    return lj.build(lj.models.PixelCNNConfig(**sizes | {"dropout": 0.0} | options), key=0)
 
 
 def _vae(**options) -> lj.Density:
-    lower = lj.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False)
-    stages = (lower, lj.StageConfig(channels=(4,), strides=(1,), latent=2))
+    lower = lj.models.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False)
+    stages = (lower, lj.models.StageConfig(channels=(4,), strides=(1,), latent=2))
     sizes = {"event_shape": (4, 4, 1), "levels": 17, "stages": stages, "likelihood": "logistic"}
-    return lj.build(lj.VAEConfig(**sizes | options), key=0)
+    return lj.build(lj.models.VAEConfig(**sizes | options), key=0)
 
 
 def _vae_vector() -> lj.Density:
-    stage = lj.StageConfig(channels=(6,), strides=(1,), kernel=1, latent=2)
+    stage = lj.models.StageConfig(channels=(6,), strides=(1,), kernel=1, latent=2)
     return _vae(event_shape=(3,), levels=0, likelihood="gaussian", stages=(stage,), flatten=True)
 
 
 _FIXED = {
-    "solver": lj.Solver("midpoint", steps=8),
-    "training_solver": lj.Solver("midpoint", steps=8),
+    "solver": lj.bijections.Solver("midpoint", steps=8),
+    "training_solver": lj.bijections.Solver("midpoint", steps=8),
 }
 
 
 def _ffjord() -> lj.Density:
-    return lj.build(lj.FFJORDConfig(dimensions=3, hidden=(8,), flows=2, **_FIXED), key=0)
+    return lj.build(lj.models.FFJORDConfig(dimensions=3, hidden=(8,), flows=2, **_FIXED), key=0)
 
 
 def _ffjord_image() -> lj.Density:
     sizes = {"event_shape": (4, 4, 1), "levels": 17, "alpha": 0.05, "hidden": (4,), "flows": 1}
-    return lj.build(lj.ImageFFJORDConfig(**sizes, **_FIXED), key=0)
+    return lj.build(lj.models.ImageFFJORDConfig(**sizes, **_FIXED), key=0)
 
 
 def _gaussian() -> lj.Density:
     rng = np.random.default_rng(0)
-    return lj.FullGaussian.fit(
+    return lj.models.FullGaussian.fit(
         lj.Dataset.from_array(rng.normal(size=(50, 3)) @ rng.normal(size=(3, 3)))
     )
 
 
 def _histogram() -> lj.Density:
-    return lj.PixelHistogram.fit(
+    return lj.models.PixelHistogram.fit(
         lj.Dataset.from_array(np.arange(18, dtype=np.uint8).reshape(2, 3, 3) % 4, levels=4)
     )
 
@@ -233,7 +233,7 @@ DENSITIES: dict[str, DensityCase] = {
         lambda: _glow(event_shape=(4, 4, 1), permutation="conv1x1_lu", scales=1)
     ),
     "vector glow": DensityCase(
-        lambda: lj.build(lj.VectorGlowConfig(dimensions=3, depth=2, width=8), key=0)
+        lambda: lj.build(lj.models.VectorGlowConfig(dimensions=3, depth=2, width=8), key=0)
     ),
     "ffjord": DensityCase(_ffjord),
     "ffjord image": DensityCase(_ffjord_image),
@@ -259,12 +259,16 @@ DENSITIES: dict[str, DensityCase] = {
         )
     ),
     "vae vector": DensityCase(_vae_vector),
-    "dequantized uniform": DensityCase(lambda: lj.Dequantized(lj.Uniform((2, 2, 1)), 4)),
+    "dequantized uniform": DensityCase(
+        lambda: lj.models.Dequantized(lj.models.Uniform((2, 2, 1)), 4)
+    ),
     "full gaussian": DensityCase(_gaussian),
     "pixel histogram": DensityCase(_histogram),
     "user's laplace": DensityCase(Laplace),
     "noisy normal": DensityCase(NoisyStandardNormal),
-    "dequantized noisy normal": DensityCase(lambda: lj.Dequantized(NoisyStandardNormal(), 8)),
+    "dequantized noisy normal": DensityCase(
+        lambda: lj.models.Dequantized(NoisyStandardNormal(), 8)
+    ),
 }
 
 

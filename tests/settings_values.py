@@ -29,7 +29,7 @@ def config_classes() -> list[type]:
 
 EXAMPLES = {
     "Experiment": lambda: lj.preset("glow/digits"),
-    "LikelihoodRatio": lambda: lj.ood.LikelihoodRatio(lj.Uniform((2,))),
+    "LikelihoodRatio": lambda: lj.ood.LikelihoodRatio(lj.models.Uniform((2,))),
 }
 """Configs that need an argument."""
 

@@ -19,7 +19,7 @@ LAYERS = [
     {"data", "nn", "distributions", "plot"},
     {"bijections"},
     {"models"},
-    {"objectives", "evaluation", "export", "storage"},
+    {"objectives", "evaluation", "exporting", "storage"},
     {"experiment"},
     {"train"},
     {"ood"},

@@ -121,7 +121,7 @@ class HalfLost(lj.Density):
 
 
 def test_lost_samples_are_counted_and_drawn_again():
-    density = lj.Dequantized(HalfLost(), 4)
+    density = lj.models.Dequantized(HalfLost(), 4)
     continuous = np.isfinite(HalfLost().sample(KEY, 8)).all(1)
     lost = np.flatnonzero(~continuous)
     assert 0 < len(lost) < 8
@@ -138,8 +138,12 @@ def test_lost_samples_are_counted_and_drawn_again():
 
 
 def test_a_failed_solve_is_no_black_image():
-    config = lj.ImageFFJORDConfig(
-        event_shape=(4, 4, 1), levels=17, hidden=(4,), flows=1, solver=lj.Solver(max_steps=1)
+    config = lj.models.ImageFFJORDConfig(
+        event_shape=(4, 4, 1),
+        levels=17,
+        hidden=(4,),
+        flows=1,
+        solver=lj.bijections.Solver(max_steps=1),
     )
     density = lj.build(config, key=0)
     with pytest.raises(ValueError, match="expected finite numbers behind the samples"):
@@ -194,7 +198,7 @@ def test_small_habits():
     half = x.astype(np.float16)
     np.testing.assert_array_equal(VECTOR.log_prob(half), VECTOR.log_prob(half.astype(np.float32)))
     ink = np.array([[[[True], [False]], [[False], [True]]]])
-    uniform = lj.Dequantized(lj.Uniform((2, 2, 1)), 2)
+    uniform = lj.models.Dequantized(lj.models.Uniform((2, 2, 1)), 2)
     np.testing.assert_array_equal(
         uniform.log_prob(ink, key=0), uniform.log_prob(ink.astype(np.uint8), key=0)
     )
@@ -261,11 +265,19 @@ def test_what_is_no_example(x, error, message):
             "expected x of shape",
         ),
         (lambda: lj.build("glow/digits", key=0), TypeError, "expected the config of a model"),
-        (lambda: lj.build(lj.VectorGlowConfig(), key="seed"), TypeError, "expected a key"),
-        (lambda: lj.Uniform((2, 0)), ValueError, "at least 1"),
-        (lambda: lj.Dequantized(VECTOR, 1), ValueError, "levels to be an integer of at least 2"),
-        (lambda: lj.Dequantized(lj.VectorGlowConfig(), 4), TypeError, "build one with lj.build"),
-        (lambda: lj.export(lj.VectorGlowConfig()), TypeError, "build one with lj.build"),
+        (lambda: lj.build(lj.models.VectorGlowConfig(), key="seed"), TypeError, "expected a key"),
+        (lambda: lj.models.Uniform((2, 0)), ValueError, "at least 1"),
+        (
+            lambda: lj.models.Dequantized(VECTOR, 1),
+            ValueError,
+            "levels to be an integer of at least 2",
+        ),
+        (
+            lambda: lj.models.Dequantized(lj.models.VectorGlowConfig(), 4),
+            TypeError,
+            "build one with lj.build",
+        ),
+        (lambda: lj.export(lj.models.VectorGlowConfig()), TypeError, "build one with lj.build"),
         (
             lambda: VECTOR.decode(np.zeros((2, 5), np.float32)),
             ValueError,
@@ -286,7 +298,7 @@ def test_what_is_no_example(x, error, message):
         ),
         (lambda: PIXELCNN.with_sampler("cache"), ValueError, "did you mean 'cached'"),
         (
-            lambda: lj.FullGaussian.fit(lj.Dataset.from_array(np.ones((9, 2)))),
+            lambda: lj.models.FullGaussian.fit(lj.Dataset.from_array(np.ones((9, 2)))),
             ValueError,
             "constant or linearly",
         ),
@@ -378,12 +390,12 @@ def test_the_hardware_generator_keeps_examples_apart(impl):
     ("call", "error", "message"),
     [
         (
-            lambda: lj.with_solver(VECTOR, solver=lj.Solver()),
+            lambda: lj.models.with_solver(VECTOR, solver=lj.bijections.Solver()),
             TypeError,
             "Flow solves no ODE",
         ),
         (
-            lambda: lj.function_evaluations(VECTOR, np.zeros((1, 3))),
+            lambda: lj.models.function_evaluations(VECTOR, np.zeros((1, 3))),
             TypeError,
             "expected a continuous flow",
         ),
@@ -403,8 +415,8 @@ def test_the_hardware_generator_keeps_examples_apart(impl):
         ),
         (lambda: lj.bijections.TopPrior(2, num_classes=-1), ValueError, "num_classes"),
         (lambda: lj.bijections.FactorOut(1), ValueError, "at least 2 channels"),
-        (lambda: lj.Flow(lj.bijections.ActNorm(2), (2, 0)), ValueError, "event_shape"),
-        (lambda: lj.Flow("actnorm", (2,)), TypeError, "expected a bijection"),
+        (lambda: lj.models.Flow(lj.bijections.ActNorm(2), (2, 0)), ValueError, "event_shape"),
+        (lambda: lj.models.Flow("actnorm", (2,)), TypeError, "expected a bijection"),
         (lambda: lj.preset("glow/digit"), ValueError, "did you mean glow/digits"),
     ],
 )
@@ -430,7 +442,7 @@ def test_offsets_that_float32_cannot_hold_are_refused_before_they_are_cast(offse
     rows = np.random.default_rng(0).normal(size=(100, 3))
     rows[:, 1] += offset
     with pytest.raises(ValueError, match=r"variation float32 holds: column 1.*Subtract an offset"):
-        lj.FullGaussian.fit(lj.Dataset.from_array(rows))
+        lj.models.FullGaussian.fit(lj.Dataset.from_array(rows))
     with pytest.raises(ValueError, match=r"variation float32 holds: column 1"):
         VECTOR.initialize(rows, 0)
 
@@ -441,7 +453,7 @@ def test_a_large_constant_column_adds_no_noise():
     values = []
     for constant in (0.0, 1.7e18):
         rows[:, 1] = constant
-        gaussian = lj.FullGaussian.fit(rows)
+        gaussian = lj.models.FullGaussian.fit(rows)
         values.append(np.asarray(gaussian.log_prob(rows[:20].astype(np.float32))))
     np.testing.assert_allclose(values[1], values[0], rtol=1e-4)
 
@@ -450,12 +462,14 @@ def test_a_large_constant_column_adds_no_noise():
     ("call", "error", "message"),
     [
         (
-            lambda: lj.Flow(lj.bijections.ActNorm(1), (3,)).log_prob(np.zeros((1, 3), np.float32)),
+            lambda: lj.models.Flow(lj.bijections.ActNorm(1), (3,)).log_prob(
+                np.zeros((1, 3), np.float32)
+            ),
             ValueError,
             "1 channels",
         ),
         (
-            lambda: lj.Flow(lj.bijections.Standardize(1), (3,)).sample(0),
+            lambda: lj.models.Flow(lj.bijections.Standardize(1), (3,)).sample(0),
             ValueError,
             "input of 1 channels",
         ),
@@ -467,7 +481,7 @@ def test_a_large_constant_column_adds_no_noise():
         (lambda: lj.bijections.ActNorm(0), ValueError, "channels to be an integer of at least 1"),
         (lambda: lj.bijections.ODE(None), TypeError, "expected dynamics"),
         (lambda: lj.bijections.ODE(lambda t, z: z, solver="rk4"), TypeError, "expected solver"),
-        (lambda: lj.save(lj.VectorGlowConfig(), "x"), TypeError, "expected a density"),
+        (lambda: lj.save(lj.models.VectorGlowConfig(), "x"), TypeError, "expected a density"),
         (lambda: lj.save(VECTOR, 3), TypeError, "expected the path of a directory"),
         (lambda: lj.restore(3), TypeError, "expected the path of a directory"),
         (lambda: lj.data.hold_out(np.zeros((4, 2))), TypeError, "expected a lj.Dataset"),
@@ -492,10 +506,14 @@ def test_a_large_constant_column_adds_no_noise():
             "masked entries",
         ),
         (lambda: lj.bits_per_dim("a", 4), TypeError, "array of numbers"),
-        (lambda: lj.build(lj.GlowConfig, key=0), TypeError, "expected the config of a model"),
+        (
+            lambda: lj.build(lj.models.GlowConfig, key=0),
+            TypeError,
+            "expected the config of a model",
+        ),
         (lambda: DENSITIES["vae"].make().decode(3), ValueError, "latents in a tuple"),
         (
-            lambda: lj.FullGaussian(jnp.zeros(3), jnp.eye(2), (3,)),
+            lambda: lj.models.FullGaussian(jnp.zeros(3), jnp.eye(2), (3,)),
             ValueError,
             "expected a mean of shape",
         ),

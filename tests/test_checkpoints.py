@@ -20,7 +20,7 @@ from likejax.storage.store import Store
 from likejax.train.checkpoint import Checkpoints
 from tests.registry import Laplace
 
-MODEL = lj.VectorGlowConfig(depth=2, width=4)
+MODEL = lj.models.VectorGlowConfig(depth=2, width=4)
 SMALL = lj.Experiment(
     model=MODEL,
     dataset="moons",
@@ -150,7 +150,7 @@ def test_without_any_intact_checkpoint_a_sentence(run):
     with (
         pytest.warns(UserWarning, match="passed over"),
         pytest.raises(
-            lj.CheckpointError,
+            lj.train.CheckpointError,
             match=r"no complete checkpoint in .*last; those of steps 8, 4 are damaged",
         ),
     ):
@@ -181,21 +181,23 @@ def test_what_a_crash_leaves_is_ignored_and_removed(run, finished):
 
 def test_another_run_is_refused(run):
     with pytest.raises(
-        lj.CheckpointError, match=r"other settings: batch_size: 20 in the run, 40 now\. Resume"
+        lj.train.CheckpointError,
+        match=r"other settings: batch_size: 20 in the run, 40 now\. Resume",
     ):
         fit(run, dataclasses.replace(SMALL, batch_size=40))
-    with pytest.raises(lj.CheckpointError, match="begun with another key"):
+    with pytest.raises(lj.train.CheckpointError, match="begun with another key"):
         fit(run, key=1)
-    with pytest.raises(lj.CheckpointError, match="begun with other training data"):
+    with pytest.raises(lj.train.CheckpointError, match="begun with other training data"):
         fit(run, train=TRAIN.take(slice(0, 300)))
-    with pytest.raises(lj.CheckpointError, match="holds a run"):
+    with pytest.raises(lj.train.CheckpointError, match="holds a run"):
         lj.save(lj.build(MODEL, key=0), run)
 
 
 def test_a_density_of_another_structure_is_refused(run):
-    other = lj.build(lj.VectorGlowConfig(depth=2, width=6), key=0)
+    other = lj.build(lj.models.VectorGlowConfig(depth=2, width=6), key=0)
     with pytest.raises(
-        lj.CheckpointError, match=r"does not fit: .* first is density/params/.*expected .*there is"
+        lj.train.CheckpointError,
+        match=r"does not fit: .* first is density/params/.*expected .*there is",
     ):
         lj.restore(run, density=other)
 
@@ -219,7 +221,9 @@ def test_two_processes_cannot_train_in_one_directory(run):
     other.start()
     try:
         assert ready.wait(60)
-        with pytest.raises(lj.CheckpointError, match="another process or thread is training in"):
+        with pytest.raises(
+            lj.train.CheckpointError, match="another process or thread is training in"
+        ):
             fit(run)
         assert lj.restore(run).event_shape == (2,)  # reading is free
     finally:
@@ -258,7 +262,7 @@ def test_an_older_layout_is_read_and_not_resumed(run, finished):
         density = lj.restore(run, which="last")
     assert_same(density, finished.last)
     with pytest.raises(
-        lj.CheckpointError, match="layout 1, which lacks what an exact resume needs"
+        lj.train.CheckpointError, match="layout 1, which lacks what an exact resume needs"
     ):
         fit(run)
     tuned = lj.fit(dataclasses.replace(SMALL, model=density, steps=1), TRAIN, key=0)
@@ -268,14 +272,15 @@ def test_an_older_layout_is_read_and_not_resumed(run, finished):
 def test_a_newer_layout_is_refused(run, monkeypatch):
     monkeypatch.setattr("likejax.storage.store.LAYOUT", 1)
     with pytest.raises(
-        lj.CheckpointError, match=r"has layout 2, written by .* install that one or a newer one"
+        lj.train.CheckpointError,
+        match=r"has layout 2, written by .* install that one or a newer one",
     ):
         lj.restore(run)
 
 
 def test_a_damaged_experiment_file(run, finished):
     (run / "experiment.json").write_text('{"model": {"fam')
-    with pytest.raises(lj.CheckpointError, match=r"experiment.json is damaged"):
+    with pytest.raises(lj.train.CheckpointError, match=r"experiment.json is damaged"):
         fit(run)
     assert_same(lj.restore(run), finished.density)  # what it says is in every checkpoint too
 
@@ -322,7 +327,7 @@ except lj.CheckpointError as error:
 
 def test_a_saved_density_comes_back(tmp_path):
     density = lj.build(
-        lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=2, width=4), key=3
+        lj.models.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=2, width=4), key=3
     )
     lj.save(density, tmp_path / "model")
     again = lj.restore(tmp_path / "model")
@@ -332,7 +337,7 @@ def test_a_saved_density_comes_back(tmp_path):
     lj.save(other, tmp_path / "model")  # replaces it
     assert_same(lj.restore(tmp_path / "model"), other)
     assert not list(tmp_path.rglob("*.pkl"))
-    with pytest.raises(lj.CheckpointError, match="holds a saved density"):
+    with pytest.raises(lj.train.CheckpointError, match="holds a saved density"):
         fit(tmp_path / "model")
 
 
@@ -343,7 +348,7 @@ def test_a_density_merge_by_hand_needs_its_structure(tmp_path):
     ):
         lj.restore(tmp_path / "laplace")
     assert_same(lj.restore(tmp_path / "laplace", density=Laplace()), Laplace())
-    with pytest.raises(lj.CheckpointError, match="is no run and holds no saved density"):
+    with pytest.raises(lj.train.CheckpointError, match="is no run and holds no saved density"):
         lj.restore(tmp_path)
 
 
@@ -355,7 +360,7 @@ def test_a_run_from_a_built_density_restores_by_itself(tmp_path):
 
 def test_export_runs_without_likejax(tmp_path):
     """The program gives the nats of ``log_prob`` for the same key, in a process that does not import likejax."""
-    config = lj.GlowConfig(
+    config = lj.models.GlowConfig(
         event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4, num_classes=3
     )
     density = lj.build(config, key=3)
@@ -412,12 +417,12 @@ def test_densities_and_runs_are_read_in_another_precision(tmp_path):
         assert a.dtype == b.dtype
         np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-11)
     other = lj.build(dataclasses.replace(MODEL, width=6), key=0)
-    with jax.enable_x64(True), pytest.raises(lj.CheckpointError, match="does not fit"):
+    with jax.enable_x64(True), pytest.raises(lj.train.CheckpointError, match="does not fit"):
         lj.restore(tmp_path / "run", density=other)
 
 
 def test_a_sampler_is_saved_and_restored(tmp_path):
-    config = lj.PixelCNNConfig(
+    config = lj.models.PixelCNNConfig(
         event_shape=(4, 4, 1), levels=4, filters=4, blocks=1, resolutions=1, mixtures=1
     )
     density = lj.build(config, key=0).with_sampler("naive")

@@ -134,7 +134,7 @@ def test_samples_are_asked_for_in_the_words_of_the_command_line(run, tmp_path, c
         assert main(["sample", str(run), "--out", name]) == 2
         assert "expected --out to end in .png, .npy" in capsys.readouterr().err
     conditional = tmp_path / "conditional"
-    config = lj.GlowConfig(
+    config = lj.models.GlowConfig(
         event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4, num_classes=10
     )
     lj.save(lj.build(config, key=0), conditional)

@@ -33,7 +33,7 @@ def coding():
 def test_images_come_back(coding, options):
     """Within 1 % and one word of the stated bits, with channels and labels."""
     sizes = {"filters": 4, "blocks": 1, "resolutions": 2, "mixtures": 2, "dropout": 0.0}
-    density = perturbed(lj.build(lj.PixelCNNConfig(**sizes | options), key=0))
+    density = perturbed(lj.build(lj.models.PixelCNNConfig(**sizes | options), key=0))
     x = (
         np.random.default_rng(0)
         .integers(0, density.levels, (6, *density.event_shape))

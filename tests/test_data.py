@@ -484,7 +484,7 @@ def test_histogram_reference_points():
     for name, expected in (("fashion_mnist", 4.588), ("mnist", 1.690)):
         parts = [lj.load(name, split=s, data_dir=DATA) for s in ("train", "validation", "test")]
         both = lj.Dataset.from_array(np.concatenate([parts[0].examples, parts[1].examples]))
-        evaluation = lj.evaluate(lj.PixelHistogram.fit(both), parts[2], batch_size=1000)
+        evaluation = lj.evaluate(lj.models.PixelHistogram.fit(both), parts[2], batch_size=1000)
         assert abs(evaluation.bits_per_dim - expected) < 1e-3
 
 

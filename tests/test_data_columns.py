@@ -15,7 +15,7 @@ from likejax.nn.weight_norm import WeightNormConvolution
 
 RNG = np.random.default_rng(0)
 CONSTANTS = [0.0, 0.1, 3.3, 1e4 + 0.1, 1234.567, 1e-20, -1e30]
-SMALL = lj.VectorGlowConfig(dimensions=3, depth=1, width=4)
+SMALL = lj.models.VectorGlowConfig(dimensions=3, depth=1, width=4)
 
 
 def with_constant(value, rows=200, dtype="f4"):
@@ -91,7 +91,7 @@ def test_weight_normalization_of_a_dead_feature():
 
 def test_density_of_a_table_with_constant_columns():
     """Neither sign of a huge log p comes of columns that say nothing: each adds log N(0; 0, 1)."""
-    config = lj.FFJORDConfig(dimensions=3, hidden=(4,), zero_last=True, standardize=True)
+    config = lj.models.FFJORDConfig(dimensions=3, hidden=(4,), zero_last=True, standardize=True)
     values = []
     for value in CONSTANTS[1:4]:
         x = with_constant(value)
@@ -128,7 +128,7 @@ def test_refused_before_training_and_evaluation(x, message):
     data = lj.Dataset.from_array(x, name="times")
     with pytest.raises(ValueError, match=f"dataset 'times', train: .*{message}"):
         data.check_precision()
-    density = lj.build(lj.VectorGlowConfig(dimensions=2, depth=1, width=4), key=0)
+    density = lj.build(lj.models.VectorGlowConfig(dimensions=2, depth=1, width=4), key=0)
     with pytest.raises(ValueError, match=message):
         lj.evaluate(density, data)
     with pytest.raises(ValueError, match=message):
@@ -187,8 +187,8 @@ def test_subtracting_an_offset_changes_no_likelihood():
     assert moved[0].provenance[-1] == moved[1].provenance[-1]
     np.testing.assert_array_equal(moved[1].examples, x[80:] - x[:80].mean(0))
     near = lj.Dataset.from_array((RNG.normal(size=(60, 2))).astype("f4"))
-    gaussian = lj.FullGaussian.fit(near)
-    shifted = lj.FullGaussian.fit(near.subtract([2.0, -1.0]))
+    gaussian = lj.models.FullGaussian.fit(near)
+    shifted = lj.models.FullGaussian.fit(near.subtract([2.0, -1.0]))
     log_p = gaussian.log_prob(near.examples)
     np.testing.assert_allclose(
         shifted.log_prob(near.subtract([2.0, -1.0]).examples), log_p, rtol=1e-4, atol=1e-4

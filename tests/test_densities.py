@@ -176,7 +176,7 @@ def test_bad_input(density_and_labels):
     "seed", [7, np.int64(7), jax.random.PRNGKey(7), np.asarray(jax.random.PRNGKey(7))]
 )
 def test_all_forms_of_keys(seed):
-    density = lj.Dequantized(NoisyStandardNormal(), 8)
+    density = lj.models.Dequantized(NoisyStandardNormal(), 8)
     x = examples_of(density, 3)
     np.testing.assert_array_equal(
         density.log_prob(x, key=seed), density.log_prob(x, key=jax.random.key(7))
@@ -185,7 +185,7 @@ def test_all_forms_of_keys(seed):
 
 
 def test_legacy_keys_of_the_batch_shape():
-    density = lj.Dequantized(NoisyStandardNormal(), 8)
+    density = lj.models.Dequantized(NoisyStandardNormal(), 8)
     x, keys = examples_of(density, 3), jax.random.split(jax.random.key(0), 3)
     np.testing.assert_array_equal(
         density.log_prob(x, key=jax.random.key_data(keys)), density.log_prob(x, key=keys)
@@ -195,11 +195,13 @@ def test_legacy_keys_of_the_batch_shape():
 @pytest.mark.parametrize("key", ["seed", 1.5, np.zeros(3, np.float32), True])
 def test_what_is_no_key(key):
     with pytest.raises(TypeError, match="expected a key"):
-        lj.Dequantized(lj.Uniform((2,)), 4).log_prob(np.zeros((1, 2), np.uint8), key=key)
+        lj.models.Dequantized(lj.models.Uniform((2,)), 4).log_prob(
+            np.zeros((1, 2), np.uint8), key=key
+        )
 
 
 def test_uniform_scores_the_number_of_bits():
-    density = lj.Dequantized(lj.Uniform((28, 28, 1)), 256)
+    density = lj.models.Dequantized(lj.models.Uniform((28, 28, 1)), 256)
     x = examples_of(density, 5)
     bits = lj.bits_per_dim(
         np.asarray(density.log_prob(x, key=KEY), np.float64), density.event_shape
@@ -211,11 +213,11 @@ def test_masses_sum_to_one():
     """E_u[exp log_prob] over all integers of a tiny alphabet is 1: of a Glow, and exactly of a histogram."""
     histogram = DENSITIES["pixel histogram"].make()
     grid = np.indices((4,) * 4).reshape(4, -1).T.astype(np.uint8)
-    few = lj.PixelHistogram(histogram.log_probs[...][:2, :2])
+    few = lj.models.PixelHistogram(histogram.log_probs[...][:2, :2])
     np.testing.assert_allclose(np.exp(few.log_prob(grid.reshape(-1, 2, 2, 1))).sum(), 1, rtol=1e-5)
 
     glow = lj.build(
-        lj.GlowConfig(event_shape=(2, 2, 1), levels=2, scales=1, depth=2, width=4), key=0
+        lj.models.GlowConfig(event_shape=(2, 2, 1), levels=2, scales=1, depth=2, width=4), key=0
     )
     x = np.indices((2,) * 4).reshape(4, -1).T.astype(np.uint8).reshape(-1, 2, 2, 1)
     glow = perturbed(glow.initialize(np.repeat(x, 8, 0), 1), scale=0.05)
@@ -232,7 +234,7 @@ def test_masses_sum_to_one():
 
 
 def test_two_dimensional_density_integrates_to_one():
-    density = perturbed(lj.build(lj.VectorGlowConfig(depth=3, width=8), key=0), scale=0.1)
+    density = perturbed(lj.build(lj.models.VectorGlowConfig(depth=3, width=8), key=0), scale=0.1)
     side = np.linspace(-9, 9, 721)
     grid = np.stack(np.meshgrid(side, side), -1).astype(np.float32)
     total = np.exp(np.asarray(density.log_prob(grid), np.float64)).sum() * (side[1] - side[0]) ** 2
@@ -243,8 +245,8 @@ def test_dequantized_gaussian_rises_to_the_oracle():
     """The bound of a dequantized normal rises with draws toward the exact difference of cdfs."""
     levels = 5
     mean, std = 0.45, 0.15
-    gaussian = lj.FullGaussian(jnp.array([mean]), jnp.array([[std]]), (1,))
-    density = lj.Dequantized(gaussian, levels)
+    gaussian = lj.models.FullGaussian(jnp.array([mean]), jnp.array([[std]]), (1,))
+    density = lj.models.Dequantized(gaussian, levels)
     assert density.kind is lj.Kind.BOUND
     x = np.arange(levels, dtype=np.uint8)[:, None]
     edges = scipy.stats.norm.cdf(np.arange(levels + 1) / levels, mean, std)
@@ -269,7 +271,7 @@ def test_estimates_combine_by_the_mean():
     density = NoisyStandardNormal()
     x = examples_of(density, 2)
     exact = scipy.stats.norm.logpdf(x).sum(-1)
-    assert lj.Dequantized(density, 4).kind is lj.Kind.ESTIMATE
+    assert lj.models.Dequantized(density, 4).kind is lj.Kind.ESTIMATE
     np.testing.assert_allclose(
         density.log_prob(x, key=KEY, draws=400), exact, atol=5 / math.sqrt(400)
     )
@@ -278,7 +280,7 @@ def test_estimates_combine_by_the_mean():
 def test_full_gaussian_against_scipy():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(200, 3)) @ rng.normal(size=(3, 3)) + 2
-    density = lj.FullGaussian.fit(lj.Dataset.from_array(rows), ridge=0.0)
+    density = lj.models.FullGaussian.fit(lj.Dataset.from_array(rows), ridge=0.0)
     expected = scipy.stats.multivariate_normal(rows.mean(0), np.cov(rows.T, bias=True)).logpdf(
         rows[:5]
     )
@@ -296,14 +298,14 @@ def test_a_flow_of_an_estimating_map_is_an_estimate():
             return z
 
     chain = lj.bijections.Chain([lj.bijections.ActNorm(2), Guess()])
-    assert lj.Flow(chain, (2,)).kind is lj.Kind.ESTIMATE
-    assert lj.Dequantized(lj.Flow(chain, (2,)), 4).kind is lj.Kind.ESTIMATE
+    assert lj.models.Flow(chain, (2,)).kind is lj.Kind.ESTIMATE
+    assert lj.models.Dequantized(lj.models.Flow(chain, (2,)), 4).kind is lj.Kind.ESTIMATE
 
 
 def test_dequantized_refuses_nonsense():
     with pytest.raises(TypeError, match="expected a continuous density"):
-        lj.Dequantized(lj.Dequantized(lj.Uniform((2,)), 4), 4)
+        lj.models.Dequantized(lj.models.Dequantized(lj.models.Uniform((2,)), 4), 4)
     with pytest.raises(ValueError, match="expected levels to be an integer of at least 2"):
-        lj.Dequantized(lj.Uniform((2,)), 1)
+        lj.models.Dequantized(lj.models.Uniform((2,)), 1)
     with pytest.raises(TypeError, match="no latents"):
-        lj.Dequantized(lj.Uniform((2,)), 4).encode(np.zeros((1, 2), np.uint8), key=0)
+        lj.models.Dequantized(lj.models.Uniform((2,)), 4).encode(np.zeros((1, 2), np.uint8), key=0)

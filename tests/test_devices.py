@@ -25,7 +25,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 if "PROCESS" in os.environ:
     jax.distributed.initialize(os.environ["ADDRESS"], num_processes=2, process_id=int(os.environ["PROCESS"]))
 import likejax as lj
-model = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=24)
+model = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=24)
 train, valid = lj.load("digits"), lj.load("digits", split="validation")
 experiment = lj.Experiment(
     model=model, batch_size=16, log_every=1, steps=4, validate_every=2, checkpoint_every=2, initialize_with=64,
@@ -89,7 +89,7 @@ def test_eight_devices_give_the_losses_of_one(settings, one_device):
 
 OWN_ITERABLES = """
 mine = lj.load("moons").examples[100 * jax.process_index() :][:100]
-points = lj.Experiment(model=lj.VectorGlowConfig(dimensions=2, depth=1, width=4), batch_size=16, steps=2)
+points = lj.Experiment(model=lj.models.VectorGlowConfig(dimensions=2, depth=1, width=4), batch_size=16, steps=2)
 apart = lj.fit(points, [mine], key=2)
 print("RESULT", json.dumps([np.asarray(leaf, np.float64).tolist() for leaf in jax.tree.leaves(apart.last)]))
 """
@@ -131,7 +131,9 @@ def test_parameters_are_divided_along_their_longest_axis():
 def test_numbers_that_do_not_divide_are_refused():
     with pytest.raises(ValueError, match=r"parameter_shards to divide the 1 devices, got 3"):
         lj.fit(
-            lj.Experiment(model=lj.VectorGlowConfig(), parameter_shards=3), lj.load("moons"), key=0
+            lj.Experiment(model=lj.models.VectorGlowConfig(), parameter_shards=3),
+            lj.load("moons"),
+            key=0,
         )
     with pytest.raises(ValueError, match="divisible by accumulate=3"):
-        lj.Experiment(model=lj.VectorGlowConfig(), accumulate=3)
+        lj.Experiment(model=lj.models.VectorGlowConfig(), accumulate=3)

@@ -27,7 +27,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 workdir, steps = sys.argv[1], int(sys.argv[2])
 train, valid = lj.load("moons"), lj.load("moons", split="validation")
 experiment = lj.Experiment(
-    model=lj.VectorGlowConfig(depth=1, width=4), batch_size=100, steps=steps, log_every=30, validate_every=40,
+    model=lj.models.VectorGlowConfig(depth=1, width=4), batch_size=100, steps=steps, log_every=30, validate_every=40,
     checkpoint_every=25, validation_examples=100, optimizer=lj.Optimizer(learning_rate=5e-3, decay="cosine"),
 )
 print("ready", flush=True)

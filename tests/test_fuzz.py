@@ -259,7 +259,7 @@ def fuzz_restore(count: int, seed: int, run: str) -> dict:
                     f"case {number}: a density that was never saved, from damage to {list(chosen)}"
                 )
             tally["read"] += 1
-        except lj.CheckpointError:
+        except lj.train.CheckpointError:
             tally["refused"] += 1
         except BaseException as error:
             names = [str(path.relative_to(place)) for path in chosen]

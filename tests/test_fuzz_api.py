@@ -92,7 +92,7 @@ def tallied(least: int) -> Iterator[collections.Counter]:
 
 
 SMALL: dict[type, dict[str, list[Any]]] = {
-    lj.GlowConfig: {
+    lj.models.GlowConfig: {
         "event_shape": [(4, 4, 1), (8, 4, 3), [8, 8, 2], (6, 6, 1), (5, 5, 1)],
         "levels": [2, 17, 256, np.int64(32)],
         "scales": [1, 2],
@@ -100,14 +100,14 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         "width": [1, 4],
         "num_classes": [0, 3],
     },
-    lj.VectorGlowConfig: {"dimensions": [2, 3, 5], "depth": [1, 2], "width": [1, 4]},
-    lj.FFJORDConfig: {
+    lj.models.VectorGlowConfig: {"dimensions": [2, 3, 5], "depth": [1, 2], "width": [1, 4]},
+    lj.models.FFJORDConfig: {
         "dimensions": [1, 2, 3],
         "hidden": [(4,), (3, 2), [2]],
         "flows": [1, 2],
         "end_time": [0.5, 1],
     },
-    lj.ImageFFJORDConfig: {
+    lj.models.ImageFFJORDConfig: {
         "event_shape": [(4, 4, 1), (8, 8, 3), (6, 6, 1), (30, 30, 1), (3, 5, 2)],
         "levels": [2, 17],
         "hidden": [(4,), (3, 2)],
@@ -115,7 +115,7 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         "flows": [1],
         "alpha": [0.05, 1e-6],
     },
-    lj.PixelCNNConfig: {
+    lj.models.PixelCNNConfig: {
         "event_shape": [(4, 4, 1), (3, 5, 3), (1, 1, 1)],
         "levels": [2, 17],
         "filters": [1, 4],
@@ -124,27 +124,31 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         "mixtures": [1, 2],
         "num_classes": [0, 3],
     },
-    lj.VAEConfig: {
+    lj.models.VAEConfig: {
         "event_shape": [(4, 4, 1), (4, 6, 3), (8,)],
         "levels": [2, 17, 0],
         "mixtures": [1, 2],
         "stages": [
-            (lj.StageConfig(channels=(4,), strides=(2,), latent=2),),
+            (lj.models.StageConfig(channels=(4,), strides=(2,), latent=2),),
             (
-                lj.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False),
-                lj.StageConfig(channels=(4,), strides=(2,), latent=3),
+                lj.models.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False),
+                lj.models.StageConfig(channels=(4,), strides=(2,), latent=3),
             ),
-            (lj.StageConfig(channels=(4,), strides=(1,), kernel=1, latent=2),),
+            (lj.models.StageConfig(channels=(4,), strides=(1,), kernel=1, latent=2),),
         ],
     },
-    lj.StageConfig: {"channels": [(4,), (4, 4)], "strides": [(1,), (2, 1)], "latent": [1, 2]},
-    lj.Solver: {
+    lj.models.StageConfig: {
+        "channels": [(4,), (4, 4)],
+        "strides": [(1,), (2, 1)],
+        "latent": [1, 2],
+    },
+    lj.bijections.Solver: {
         "steps": [0, 2, 2000],
         "max_steps": [1, 1000],
         "rtol": [0.0, 1e-3],
         "atol": [0.0, 1e-3],
     },
-    lj.Trace: {"probes": [0, 1, 3]},
+    lj.bijections.Trace: {"probes": [0, 1, 3]},
     lj.ELBO: {"beta": [0.0, 2], "warmup_steps": [0, 5], "free_nats": [0.0, 1.5]},
     lj.NLL: {"class_weight": [0.0, 0.5]},
     lj.Optimizer: {
@@ -153,7 +157,7 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         "clip_norm": [0, 1.0],
         "decay_rate": [0.5, 1],
     },
-    lj.Guard: {"spike_factor": [0.0, 0.5, 20.0], "patience": [1, 10]},
+    lj.train.Guard: {"spike_factor": [0.0, 0.5, 20.0], "patience": [1, 10]},
 }
 """Values for some fields of each config, each allowed by itself; together they may contradict each other."""
 

@@ -19,14 +19,14 @@ from tests.registry import perturbed
 
 def test_paper_ablation_size():
     """Without the 1x1 convolutions the CIFAR-10 model has 44,506,836 parameters."""
-    config = lj.GlowConfig(permutation="reverse")
+    config = lj.models.GlowConfig(permutation="reverse")
     density = nnx.eval_shape(lambda: lj.build(config, key=jax.random.key(0)))
     assert sum(math.prod(leaf.shape) for leaf in split(density)[1].values()) == 44_506_836
 
 
 @pytest.fixture(scope="module")
 def color():
-    config = lj.GlowConfig(depth=2, width=16)
+    config = lj.models.GlowConfig(depth=2, width=16)
     photographs = lj.load("photographs")
     return lj.build(config, key=0).initialize(photographs.examples[::20], 1), photographs
 
@@ -48,7 +48,7 @@ def test_encode_and_decode(color):
 def test_latents_are_white_under_the_model():
     """Encoding samples of the flow returns the standard normal draws they were made of."""
     density = lj.build(
-        lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=2, width=8), key=0
+        lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=2, width=8), key=0
     )
     samples = density.flow.sample(jax.random.key(0), 200)
     for part in density.flow.encode(samples):
@@ -73,7 +73,7 @@ def test_bits_per_dim_after_initialization():
     everything = [lj.load("photographs", split=s).examples for s in ("train", "validation", "test")]
     patches = np.concatenate(everything)
     batch = patches[rng.permutation(len(patches))[:64]]
-    density = lj.build(lj.GlowConfig(), key=0).initialize(batch, 1)
+    density = lj.build(lj.models.GlowConfig(), key=0).initialize(batch, 1)
     bits = lj.bits_per_dim(
         lj.log_prob_in_chunks(density, batch, key=2, batch_size=64).mean(), (32, 32, 3)
     )
@@ -87,7 +87,7 @@ def test_five_bits_and_eight_bits():
     config = {"depth": 2, "width": 16, "scales": 2}
     bits = []
     for data, levels in ((photographs, 256), (few, 32)):
-        density = lj.build(lj.GlowConfig(levels=levels, **config), key=0)
+        density = lj.build(lj.models.GlowConfig(levels=levels, **config), key=0)
         density = density.initialize(data.examples[:200], 1)
         bits.append(
             lj.bits_per_dim(density.log_prob(data.examples[:200], key=2).mean(), (32, 32, 3))
@@ -100,21 +100,22 @@ def test_five_bits_and_eight_bits():
 )
 def test_sizes_that_do_not_divide(config):
     with pytest.raises(ValueError, match=r"divisible by 2\^scales"):
-        lj.build(lj.GlowConfig(**config), key=0)
+        lj.build(lj.models.GlowConfig(**config), key=0)
 
 
 def test_a_glow_has_a_scale():
     with pytest.raises(
         ValueError, match=r"GlowConfig.scales to be an integer of at least 1, got 0"
     ):
-        lj.GlowConfig(scales=0)
+        lj.models.GlowConfig(scales=0)
 
 
 def test_bfloat16_networks_keep_the_likelihood_in_float32():
     x = lj.load("photographs").examples[:8]
     config = {"depth": 2, "width": 16, "scales": 2}
     densities = [
-        lj.build(lj.GlowConfig(compute_dtype=t, **config), key=0) for t in ("float32", "bfloat16")
+        lj.build(lj.models.GlowConfig(compute_dtype=t, **config), key=0)
+        for t in ("float32", "bfloat16")
     ]
     values = [perturbed(d, scale=0.03).log_prob(x, key=2) for d in densities]
     assert values[1].dtype == jnp.float32
@@ -141,7 +142,7 @@ def test_the_prior_sees_the_border():
 
 def test_accelerators_get_stacked_blocks(monkeypatch):
     """On a GPU or TPU repeated blocks stay stacked and run as a scan, with the values of the loop."""
-    config = lj.GlowConfig(event_shape=(4, 4, 1), scales=1, depth=5, width=3)
+    config = lj.models.GlowConfig(event_shape=(4, 4, 1), scales=1, depth=5, width=3)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     stacked = lj.build(config, key=0)
     apart = unstack(stacked)

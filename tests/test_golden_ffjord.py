@@ -36,7 +36,7 @@ def _double_precision():
 
 
 def vectors(golden, solver: Solver = TIGHT, training: Solver = PAPER) -> lj.Density:
-    config = lj.FFJORDConfig(
+    config = lj.models.FFJORDConfig(
         dimensions=int(golden["cfg_dim"]),
         hidden=tuple(map(int, golden["cfg_hidden"])),
         flows=int(golden["cfg_num_blocks"]),
@@ -47,9 +47,9 @@ def vectors(golden, solver: Solver = TIGHT, training: Solver = PAPER) -> lj.Dens
     return unstack(ffjord(weights(golden), config))
 
 
-def images(golden, solver: Solver = TIGHT, probes: int = 1) -> lj.Dequantized:
+def images(golden, solver: Solver = TIGHT, probes: int = 1) -> lj.models.Dequantized:
     channels, height, width = map(int, golden["cfg_shape"])
-    config = lj.ImageFFJORDConfig(
+    config = lj.models.ImageFFJORDConfig(
         event_shape=(height, width, channels),
         hidden=tuple(map(int, golden["cfg_hidden"])),
         flows=int(golden["cfg_n_blocks"]),
@@ -154,8 +154,8 @@ def test_golden_ffjord_gradients(golden, adjoint):
     assert compared == len(names)
 
 
-def density_config(golden) -> lj.FFJORDConfig:
-    return lj.FFJORDConfig(
+def density_config(golden) -> lj.models.FFJORDConfig:
+    return lj.models.FFJORDConfig(
         dimensions=int(golden["cfg_dim"]),
         hidden=tuple(map(int, golden["cfg_hidden"])),
         flows=int(golden["cfg_num_blocks"]),

@@ -52,7 +52,7 @@ def _double_precision():
         yield
 
 
-def config_of(golden) -> lj.VAEConfig:
+def config_of(golden) -> lj.models.VAEConfig:
     """Every size and form from the file: a row for each block, names of latents, activation and likelihood."""
     latents = zip(golden["cfg_latent_blocks"], golden["cfg_latent_features"], strict=True)
     stages = []
@@ -61,7 +61,7 @@ def config_of(golden) -> lj.VAEConfig:
             tuple, golden[f"cfg_det.stage{i}"].astype(int).T.tolist()
         )
         stages.append(
-            lj.StageConfig(
+            lj.models.StageConfig(
                 channels=channels,
                 kernel=kernels,
                 strides=strides,
@@ -74,7 +74,7 @@ def config_of(golden) -> lj.VAEConfig:
     official = str(golden["cfg_likelihood"])
     likelihood = LIKELIHOODS[official]
     outputs = golden["w.lik.b"].size
-    return lj.VAEConfig(
+    return lj.models.VAEConfig(
         event_shape=(height, width, channels),
         levels=LEVELS.get(likelihood, 256),
         stages=tuple(stages),
@@ -89,7 +89,7 @@ def config_of(golden) -> lj.VAEConfig:
     )
 
 
-def density_of(golden) -> lj.VAE:
+def density_of(golden) -> lj.models.VAE:
     return hvae(weights(golden), config_of(golden))
 
 
@@ -390,10 +390,10 @@ def test_other_forms(form):
 def test_stages_that_the_released_code_cannot_run():
     """A skip that is larger than the map from above, for which its layer was made."""
     stages = (
-        lj.StageConfig(channels=(4, 4, 4), strides=(2, 2, 1), latent=2, dense=False),
-        lj.StageConfig(channels=(4,), strides=(1,), latent=2),
+        lj.models.StageConfig(channels=(4, 4, 4), strides=(2, 2, 1), latent=2, dense=False),
+        lj.models.StageConfig(channels=(4,), strides=(1,), latent=2),
     )
-    config = lj.VAEConfig(event_shape=(8, 8, 1), stages=stages, skips="as_released")
+    config = lj.models.VAEConfig(event_shape=(8, 8, 1), stages=stages, skips="as_released")
     with pytest.raises(ValueError, match="the released code cannot run these stages either"):
         lj.build(config, key=0)
 

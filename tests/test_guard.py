@@ -58,7 +58,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step():
 
 
 def test_a_gradient_of_zero_does_not_lower_the_reference():
-    rule, state = lj.Guard(after=3, spike_factor=10.0), guard.begin()
+    rule, state = lj.train.Guard(after=3, spike_factor=10.0), guard.begin()
     for norm in (2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 4.0):
         taken, state = guard.judge(rule, state, jnp.asarray(True), jnp.asarray(norm))
         assert taken
@@ -68,7 +68,7 @@ def test_a_gradient_of_zero_does_not_lower_the_reference():
 
 def test_a_gradient_of_zero_is_no_spike_and_does_not_hide_one():
     """Dead steps between others change nothing: the same norms are spikes with them and without."""
-    rule = lj.Guard(after=3, spike_factor=10.0)
+    rule = lj.train.Guard(after=3, spike_factor=10.0)
     verdicts = []
     for norms in (
         (2.0, 3.0, 2.0, 25.0, 15.0),
@@ -86,19 +86,19 @@ def test_a_gradient_of_zero_is_no_spike_and_does_not_hide_one():
 
 def test_so_many_in_a_row_stop_the_run_and_name_step_and_term():
     with pytest.raises(
-        lj.NonFiniteError,
+        lj.train.NonFiniteError,
         match=r"step 7: loss is nan, gradient_norm is nan \(the gradient of log_scale",
     ):
-        fit(Broken(steps=tuple(range(4, 20))), steps=20, guard=lj.Guard(patience=3))
-    assert fit(Broken(steps=(4, 5, 7, 8)), steps=12, guard=lj.Guard(patience=3)).steps == 12
+        fit(Broken(steps=tuple(range(4, 20))), steps=20, guard=lj.train.Guard(patience=3))
+    assert fit(Broken(steps=(4, 5, 7, 8)), steps=12, guard=lj.train.Guard(patience=3)).steps == 12
 
 
 def test_a_spike_is_skipped():
     """One step with a gradient 1e6 times the others is not taken; without the guard it is."""
-    settings = {"steps": 14, "guard": lj.Guard(after=5)}
+    settings = {"steps": 14, "guard": lj.train.Guard(after=5)}
     run = fit(Broken(steps=(10,), factor=1e6), **settings)
     assert [record["skipped"] for record in run.history] == [0] * 10 + [1] + [0] * 3
-    off = fit(Broken(steps=(10,), factor=1e6), steps=14, guard=lj.Guard(spike_factor=0.0))
+    off = fit(Broken(steps=(10,), factor=1e6), steps=14, guard=lj.train.Guard(spike_factor=0.0))
     assert sum(record["skipped"] for record in off.history) == 0
 
 
@@ -107,7 +107,7 @@ def test_a_new_regime_is_accepted_after_a_few_steps():
     run = fit(
         Broken(steps=tuple(range(20, 60)), factor=1e4),
         steps=60,
-        guard=lj.Guard(after=10, patience=30),
+        guard=lj.train.Guard(after=10, patience=30),
     )
     skipped = [record["skipped"] for record in run.history]
     assert 7 <= sum(skipped) <= 11
@@ -116,7 +116,7 @@ def test_a_new_regime_is_accepted_after_a_few_steps():
 
 def test_judge_against_the_rule_in_numpy():
     """The reference is the geometric mean of the norms seen, for the first twenty."""
-    rule, state = lj.Guard(after=3, spike_factor=10.0), guard.begin()
+    rule, state = lj.train.Guard(after=3, spike_factor=10.0), guard.begin()
     norms = [1.0, 2.0, 4.0, 1.0, 25.0, 1.0]
     verdicts = []
     for norm in norms:
@@ -134,6 +134,6 @@ def test_judge_against_the_rule_in_numpy():
 
 def test_wrong_rules_are_refused():
     with pytest.raises(ValueError, match="spike_factor above 1"):
-        lj.Guard(spike_factor=0.5)
+        lj.train.Guard(spike_factor=0.5)
     with pytest.raises(ValueError, match=r"Guard\.patience to be an integer of at least 1"):
-        lj.Guard(patience=0)
+        lj.train.Guard(patience=0)

@@ -148,7 +148,7 @@ def test_error_follows_the_tolerance():
 
 def test_round_trip():
     """Latents decode to the data within ten tolerances."""
-    density = perturbed(lj.build(lj.FFJORDConfig(hidden=(16,)), key=0), scale=0.5)
+    density = perturbed(lj.build(lj.models.FFJORDConfig(hidden=(16,)), key=0), scale=0.5)
     x = jax.random.normal(jax.random.key(0), (32, 2))
     np.testing.assert_allclose(density.decode(density.encode(x)), x, atol=1e-4)
 
@@ -179,7 +179,7 @@ def test_batch_mates_do_not_matter():
     """With half of a batch replaced by far points, the other half does not move by one bit."""
     for trace in (Trace(), Trace(probes=1)):
         density = perturbed(
-            lj.build(lj.FFJORDConfig(hidden=(16, 16), trace=trace), key=0), scale=0.5
+            lj.build(lj.models.FFJORDConfig(hidden=(16, 16), trace=trace), key=0), scale=0.5
         )
         x = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
         far = x.copy()
@@ -197,7 +197,7 @@ def test_the_joint_solve_differs_within_the_tolerance(trace):
     """Training's one solve of a batch and the separate ones agree to ten tolerances, on the same probes."""
     tolerance = 1e-5
     solver = Solver(rtol=tolerance, atol=tolerance)
-    config = lj.FFJORDConfig(
+    config = lj.models.FFJORDConfig(
         hidden=(16,), flows=2, trace=trace, training_trace=trace, solver=solver
     )
     density = perturbed(
@@ -262,15 +262,15 @@ def test_evaluations_are_counted():
     x = lj.load("moons").examples[:8]
     key = jax.random.key(0)
     for solver, backward in ((Solver("bosh3"), None), (Solver("rk4", steps=3), 12)):
-        density = lj.build(lj.FFJORDConfig(hidden=(8,), training_solver=solver), key=0)
-        count = lj.function_evaluations(density, x, key=key)
+        density = lj.build(lj.models.FFJORDConfig(hidden=(8,), training_solver=solver), key=0)
+        count = lj.models.function_evaluations(density, x, key=key)
         assert count.forward == int(density.terms(x, key=key).parts["evaluations"][0]) > 0
         assert count.backward == (backward or count.forward - 1)  # the first slope is reused
 
 
 def test_a_solve_that_fails_says_so():
     """NaN in its place and nowhere else; evaluate names it; terms are NaN together."""
-    density = lj.Flow(ODE(Cubic(), solver=Solver(max_steps=200)), (2,))
+    density = lj.models.Flow(ODE(Cubic(), solver=Solver(max_steps=200)), (2,))
     x = np.random.default_rng(0).uniform(-0.6, 0.6, size=(8, 2)).astype(np.float32)
     before = density.log_prob(x)
     x[5] = 3.0
@@ -287,23 +287,27 @@ def test_a_solve_that_fails_says_so():
 
 
 def test_training_stops_when_solves_fail():
-    config = lj.FFJORDConfig(hidden=(8,), training_solver=Solver(max_steps=1, rtol=1e-7, atol=1e-7))
-    experiment = lj.Experiment(model=config, batch_size=16, steps=30, guard=lj.Guard(patience=3))
-    with pytest.raises(lj.NonFiniteError, match="step"):
+    config = lj.models.FFJORDConfig(
+        hidden=(8,), training_solver=Solver(max_steps=1, rtol=1e-7, atol=1e-7)
+    )
+    experiment = lj.Experiment(
+        model=config, batch_size=16, steps=30, guard=lj.train.Guard(patience=3)
+    )
+    with pytest.raises(lj.train.NonFiniteError, match="step"):
         lj.fit(experiment, lj.load("moons"), key=0)
 
 
 def test_kinds():
-    exact = lj.build(lj.FFJORDConfig(hidden=(4,)), key=0)
+    exact = lj.build(lj.models.FFJORDConfig(hidden=(4,)), key=0)
     assert exact.kind is lj.Kind.EXACT
-    estimate = lj.with_solver(exact, trace=Trace(probes=1))
+    estimate = lj.models.with_solver(exact, trace=Trace(probes=1))
     assert estimate.kind is lj.Kind.ESTIMATE
     assert estimate.config.trace == Trace(probes=1)
-    assert lj.Dequantized(estimate, 4).kind is lj.Kind.ESTIMATE
-    assert lj.Dequantized(exact, 4).kind is lj.Kind.BOUND
+    assert lj.models.Dequantized(estimate, 4).kind is lj.Kind.ESTIMATE
+    assert lj.models.Dequantized(exact, 4).kind is lj.Kind.BOUND
     with pytest.raises(ValueError, match="needs a key"):
         estimate.log_prob(np.zeros((1, 2), np.float32))
-    training = lj.with_solver(exact, training_trace=Trace(probes=1))
+    training = lj.models.with_solver(exact, training_trace=Trace(probes=1))
     with pytest.raises(ValueError, match="needs a key"):
         training.terms(np.zeros((1, 2), np.float32))
 
@@ -311,10 +315,10 @@ def test_kinds():
 def test_draws_average_probes():
     """Draws of an estimate spread around the exact value, and evaluate states the error of their mean."""
     density = perturbed(
-        lj.build(lj.FFJORDConfig(hidden=(8,), trace=Trace(probes=1)), key=0), scale=0.5
+        lj.build(lj.models.FFJORDConfig(hidden=(8,), trace=Trace(probes=1)), key=0), scale=0.5
     )
     data = lj.load("moons", split="test").take(np.arange(64))
-    exact = lj.with_solver(density, trace=Trace()).log_prob(data.examples)
+    exact = lj.models.with_solver(density, trace=Trace()).log_prob(data.examples)
     draws = np.asarray(density.log_prob_draws(data.examples, key=0, draws=64))
     error = draws.std(0, ddof=1) / 8
     assert (np.abs(draws.mean(0) - exact) < 5 * error + 1e-4).all()
@@ -360,7 +364,7 @@ def test_strides():
 @pytest.mark.parametrize("activation", ["softplus", "swish"])
 def test_autoencoder_shaped_field(activation):
     """One scale, halved and doubled inside the field: exact and estimated log-masses agree on average."""
-    config = lj.ImageFFJORDConfig(
+    config = lj.models.ImageFFJORDConfig(
         event_shape=(4, 4, 1),
         levels=4,
         alpha=0.05,
@@ -375,9 +379,9 @@ def test_autoencoder_shaped_field(activation):
     density = perturbed(lj.build(config, key=0), scale=0.2)
     assert density.flow.latent_shapes().shape == (4, 4, 1)
     x = np.random.default_rng(0).integers(0, 4, (3, 4, 4, 1)).astype(np.uint8)
-    exact = lj.with_solver(density, trace=Trace()).log_prob_draws(x, key=1, draws=256)
+    exact = lj.models.with_solver(density, trace=Trace()).log_prob_draws(x, key=1, draws=256)
     estimates = density.log_prob_draws(x, key=1, draws=256)
-    assert (density.kind, lj.with_solver(density, trace=Trace()).kind) == (
+    assert (density.kind, lj.models.with_solver(density, trace=Trace()).kind) == (
         lj.Kind.ESTIMATE,
         lj.Kind.BOUND,
     )
@@ -389,7 +393,7 @@ def test_autoencoder_shaped_field(activation):
 
 def test_identity_at_the_start():
     """With the last layer at zero a flow starts as the identity, and its energies at zero."""
-    density = lj.build(lj.FFJORDConfig(hidden=(8,), zero_last=True, flows=2), key=0)
+    density = lj.build(lj.models.FFJORDConfig(hidden=(8,), zero_last=True, flows=2), key=0)
     x = np.random.default_rng(0).normal(size=(4, 2)).astype(np.float32)
     terms = density.terms(x)
     normal = -0.5 * np.square(x).sum(1) - np.log(2 * np.pi)
@@ -400,7 +404,7 @@ def test_identity_at_the_start():
 def test_initial_scale():
     """Three times the weight matrices, the same biases and gates."""
     one, three = (
-        lj.build(lj.FFJORDConfig(hidden=(4,), initial_scale=s), key=0) for s in (1.0, 3.0)
+        lj.build(lj.models.FFJORDConfig(hidden=(4,), initial_scale=s), key=0) for s in (1.0, 3.0)
     )
     for name, value in split(one)[1].items():
         factor = 3.0 if name.endswith("kernel") else 1.0
@@ -409,7 +413,7 @@ def test_initial_scale():
 
 def test_energies_enter_the_loss():
     """Weighted as they are, beside bits per dimension; a density without them is refused."""
-    density = perturbed(lj.build(lj.FFJORDConfig(hidden=(8,)), key=0))
+    density = perturbed(lj.build(lj.models.FFJORDConfig(hidden=(8,)), key=0))
     batch = next(iter_batches(lj.load("moons"), 16))
     plain, metrics = lj.NLL()(density, batch, jax.random.key(0), jnp.zeros((), int))
     weighted, _ = lj.NLL(kinetic_weight=0.5, jacobian_weight=2.0)(
@@ -418,7 +422,7 @@ def test_energies_enter_the_loss():
     added = 0.5 * metrics["kinetic_energy"] + 2 * metrics["jacobian_norm"]
     assert added > 0
     np.testing.assert_allclose(weighted, plain + added, rtol=1e-5)
-    glow = lj.build(lj.VectorGlowConfig(depth=1, width=4), key=0)
+    glow = lj.build(lj.models.VectorGlowConfig(depth=1, width=4), key=0)
     with pytest.raises(ValueError, match="its terms have no part kinetic_energy"):
         lj.NLL(kinetic_weight=1.0)(glow, batch, jax.random.key(0), jnp.zeros((), int))
 
@@ -435,7 +439,7 @@ def test_standardize():
     table = lj.Dataset.from_array(
         (rng.normal(size=(500, 2)) * [5.0, 0.01] + [3.0, -7.0]).astype(np.float32)
     )
-    config = lj.FFJORDConfig(hidden=(4,), standardize=True, zero_last=True)
+    config = lj.models.FFJORDConfig(hidden=(4,), standardize=True, zero_last=True)
     density = lj.build(config, key=0).initialize(table.examples, 0)
     evaluation = lj.evaluate(density, table)
     scales = np.log(table.examples.std(0, dtype=np.float64)).sum()
@@ -444,7 +448,7 @@ def test_standardize():
     assert evaluation.mean == pytest.approx(evaluation.standardized - scales, rel=1e-5)
     assert f"{evaluation.standardized:.4f} standardized" in str(evaluation)
     assert evaluation.to_dict()["standardized"] == evaluation.standardized
-    assert lj.evaluate(lj.FullGaussian.fit(table), table).standardized is None
+    assert lj.evaluate(lj.models.FullGaussian.fit(table), table).standardized is None
     constant = Standardize(2).initialize(jnp.ones((5, 2)), jax.random.key(0))
     np.testing.assert_array_equal(constant.forward(jnp.ones(2))[0], 0)
 
@@ -461,7 +465,7 @@ def test_batch_norm_and_factor_out():
 
 
 def test_a_path_ends_where_forward_does():
-    density = perturbed(lj.build(lj.FFJORDConfig(hidden=(8,)), key=0))
+    density = perturbed(lj.build(lj.models.FFJORDConfig(hidden=(8,)), key=0))
     ode = density.bijection.bijections[0].blocks.blocks[0]
     x = jnp.array([0.5, -1.0])
     path = ode.path(x, np.array([0.0, 0.5, 1.0]))
@@ -502,7 +506,10 @@ def test_trained_toys_are_densities(name):
         (lambda: TimeLayer(1, 1, images=True, stride=3, rngs=rngs()), "stride"),
         (lambda: Dynamics(2, (4,), strides=(1,), rngs=rngs()), "expected 2 strides"),
         (lambda: Dynamics(2, (4,), activation="relu", rngs=rngs()), "'relu'"),
-        (lambda: lj.FFJORDConfig(flows=0), "FFJORDConfig.flows to be an integer of at least 1"),
+        (
+            lambda: lj.models.FFJORDConfig(flows=0),
+            "FFJORDConfig.flows to be an integer of at least 1",
+        ),
     ],
 )
 def test_wrong_use_says_what_to_do(make, message):

@@ -22,7 +22,7 @@ from likejax.train.selecting_rows import SELECTION, note_selection, selection_of
 from tests.paths import DATA
 
 TRAIN, VALID, TEST = (lj.load("digits", split=split) for split in ("train", "validation", "test"))
-HISTOGRAM = lj.PixelHistogram.fit(TRAIN)
+HISTOGRAM = lj.models.PixelHistogram.fit(TRAIN)
 SCORES = [
     ood.NegativeLogProb(),
     ood.Typicality(),
@@ -145,7 +145,7 @@ def test_files(report, tmp_path):
         (
             {
                 "scores": [
-                    ood.LikelihoodRatio(lj.PixelHistogram.fit(VALID)),
+                    ood.LikelihoodRatio(lj.models.PixelHistogram.fit(VALID)),
                     ood.LikelihoodRatio(HISTOGRAM),
                 ]
             },
@@ -313,10 +313,10 @@ def test_what_a_run_notes_of_the_rows_that_chose_its_weights(tmp_path):
     note_selection(run, VALID)
     assert selection_of(run) is None
     (run / SELECTION).write_bytes(b"damaged")
-    with pytest.raises(lj.CheckpointError, match=r"selection\.npy is damaged"):
+    with pytest.raises(lj.train.CheckpointError, match=r"selection\.npy is damaged"):
         selection_of(run)
     (tmp_path / "file").write_text("")
-    with pytest.raises(lj.CheckpointError, match="cannot write"):
+    with pytest.raises(lj.train.CheckpointError, match="cannot write"):
         note_selection(tmp_path / "file" / "run", VALID)
 
 
@@ -328,7 +328,7 @@ def test_the_representation_knows_binarization_and_color_order():
     assert drawn.representation() != other.representation()
     assert abs(drawn.examples.mean() - gray.examples.mean() / 255) < 0.05
     given = lj.Dataset.from_array(drawn.examples, levels=2)
-    histogram = lj.PixelHistogram.fit(drawn)
+    histogram = lj.models.PixelHistogram.fit(drawn)
     options = {"fit": drawn.take(slice(0, 20)), "scores": [ood.NegativeLogProb()], "key": 0}
     with pytest.raises(
         ValueError, match=r"binarization 'drawn from the gray values with seed 0' and ''"
@@ -365,7 +365,7 @@ def test_twins_in_the_rows_to_fit_are_no_overlap():
 
 def test_several_ratios_by_title():
     backgrounds = {
-        f"rate {rate}": lj.PixelHistogram.fit(TRAIN.mutate(rate, 0)) for rate in (0.1, 0.5)
+        f"rate {rate}": lj.models.PixelHistogram.fit(TRAIN.mutate(rate, 0)) for rate in (0.1, 0.5)
     }
     scores = [
         ood.LikelihoodRatio(background, title=title) for title, background in backgrounds.items()
@@ -380,7 +380,7 @@ def test_several_ratios_by_title():
 
 
 def test_the_background_recipe_trains_on_mutated_inputs(tmp_path):
-    model = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4)
+    model = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4)
     experiment = lj.Experiment(model=model, dataset="digits", batch_size=32, steps=3, log_every=1)
     run = ood.fit_background(
         experiment, TRAIN, validation=VALID, key=0, workdir=tmp_path, mutation_rate=0.3
@@ -541,6 +541,6 @@ def test_real_false_alarms_follow_the_beta_binomial():
     train, test = (
         lj.load("fashion_mnist", split=split, data_dir=DATA) for split in ("train", "test")
     )
-    density = lj.PixelHistogram.fit(train.take(slice(0, 5000)))
+    density = lj.models.PixelHistogram.fit(train.take(slice(0, 5000)))
     score = ood.NegativeLogProb().fit(density, train.take(slice(50_000, 50_500)))
     assert_calibrated(score(test.examples), 1000, 1000)

@@ -20,12 +20,13 @@ from tests.registry import _glow, _vae, perturbed
 RNG = np.random.default_rng(0)
 DIGITS = {split: lj.load("digits", split=split) for split in ("train", "validation", "test")}
 GLOW = perturbed(_glow(scales=1, depth=1), scale=0.02)
-HISTOGRAM = lj.PixelHistogram.fit(DIGITS["train"])
-STAGE = lj.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False)
+HISTOGRAM = lj.models.PixelHistogram.fit(DIGITS["train"])
+STAGE = lj.models.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False)
 VAE = _vae(
-    event_shape=(8, 8, 1), stages=(STAGE, lj.StageConfig(channels=(4,), strides=(1,), latent=2))
+    event_shape=(8, 8, 1),
+    stages=(STAGE, lj.models.StageConfig(channels=(4,), strides=(1,), latent=2)),
 )
-BACKGROUND = lj.PixelHistogram.fit(DIGITS["train"].mutate(0.3, 0))
+BACKGROUND = lj.models.PixelHistogram.fit(DIGITS["train"].mutate(0.3, 0))
 
 SCORES = {
     "negative log-likelihood": ood.NegativeLogProb(),
@@ -130,13 +131,13 @@ def test_saved_and_restored(name, fitted, tmp_path):
     record.write_text(
         text.replace('"settings": {', '"settings": { ', 1).replace('"score": "', '"score": " ')
     )
-    with pytest.raises(lj.CheckpointError, match=r"score\.json does not have the checksum"):
+    with pytest.raises(lj.train.CheckpointError, match=r"score\.json does not have the checksum"):
         ood.restore(tmp_path / "score", **hand_made)
     record.write_text(text)
     (tmp_path / "score" / "score.npz").write_bytes(b"PK")
-    with pytest.raises(lj.CheckpointError, match="checksum"):
+    with pytest.raises(lj.train.CheckpointError, match="checksum"):
         ood.restore(tmp_path / "score", **hand_made)
-    with pytest.raises(lj.CheckpointError, match="holds no intact score"):
+    with pytest.raises(lj.train.CheckpointError, match="holds no intact score"):
         ood.restore(tmp_path)
 
 
@@ -196,7 +197,7 @@ def test_hierarchy_ratio(fitted):
 def test_choice_of_k():
     """The largest k that costs inside data little: all of them where nothing is lost, 1 where none is cheap."""
     stages = tuple(
-        lj.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3)
+        lj.models.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3)
     )
     density = _vae(event_shape=(8, 8, 1), stages=stages)
     inside = DIGITS["validation"].take(slice(0, 40))
@@ -224,7 +225,7 @@ def test_collapsed_latents():
 def test_a_dead_latent_beside_a_live_one():
     """Each latent is judged by itself: the live one beside it hides nothing, and k may not rest on dead ones alone."""
     stages = tuple(
-        lj.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3)
+        lj.models.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3)
     )
     density = _vae(event_shape=(8, 8, 1), stages=stages)
     inside = DIGITS["validation"].take(slice(0, 40))
@@ -491,7 +492,7 @@ class Nameless(lj.Density):
         return jnp.zeros(self.event_shape)
 
 
-BACKGROUND_EXPERIMENT = lj.Experiment(model=lj.VectorGlowConfig(depth=1, width=4), steps=1)
+BACKGROUND_EXPERIMENT = lj.Experiment(model=lj.models.VectorGlowConfig(depth=1, width=4), steps=1)
 
 
 @pytest.mark.untyped

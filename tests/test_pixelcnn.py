@@ -31,11 +31,11 @@ FLAT = SMALL | {"resolutions": 1}
 """Where nothing hangs on the U-nets: half the time to compile."""
 
 
-def small(seed: int = 0, **options) -> lj.PixelCNN:
-    return perturbed(lj.build(lj.PixelCNNConfig(**SMALL | options), key=seed), seed=seed + 1)
+def small(seed: int = 0, **options) -> lj.models.PixelCNN:
+    return perturbed(lj.build(lj.models.PixelCNNConfig(**SMALL | options), key=seed), seed=seed + 1)
 
 
-def flat(**options) -> lj.PixelCNN:
+def flat(**options) -> lj.models.PixelCNN:
     return small(**FLAT | options)
 
 
@@ -113,10 +113,12 @@ def test_gradients_of_the_mixture_are_finite(channels, form):
 
 
 def test_exact_and_reference_differ_where_masses_are_small():
-    density = lj.build(lj.PixelCNNConfig(**FLAT | {"levels": 256}), key=0)
+    density = lj.build(lj.models.PixelCNNConfig(**FLAT | {"levels": 256}), key=0)
     x = images(density, 4)
     exact, reference = (
-        lj.build(lj.PixelCNNConfig(**FLAT | {"levels": 256, "likelihood": form}), key=0).log_prob(x)
+        lj.build(
+            lj.models.PixelCNNConfig(**FLAT | {"levels": 256, "likelihood": form}), key=0
+        ).log_prob(x)
         for form in ("exact", "reference")
     )
     np.testing.assert_allclose(exact, reference, rtol=1e-3)
@@ -194,7 +196,7 @@ def test_values_outside_the_levels_have_no_mass():
 )
 def test_sizes_that_make_no_sense(options):
     with pytest.raises(ValueError, match="expected"):
-        lj.PixelCNNConfig(**options)
+        lj.models.PixelCNNConfig(**options)
 
 
 # Causality
@@ -324,7 +326,9 @@ def test_weight_norm(grows):
 
 def test_initialization():
     """Sequential, without a trace in the original; outputs of the last layer are standardized on the batch."""
-    density = lj.build(lj.PixelCNNConfig(**SMALL | {"blocks": 2, "output_scale": 0.1}), key=0)
+    density = lj.build(
+        lj.models.PixelCNNConfig(**SMALL | {"blocks": 2, "output_scale": 0.1}), key=0
+    )
     x = images(density, 16)
     before = density.log_prob(x)
     new = density.initialize(x, 1)
@@ -339,7 +343,7 @@ def test_initialization():
 
 def test_bits_of_a_head_that_says_nothing():
     """With all outputs zero natural patches need 8.788 bits/dim and uniform noise 9.053 (specs.md 3.8)."""
-    density = lj.build(lj.PixelCNNConfig(filters=2, blocks=1), key=0)
+    density = lj.build(lj.models.PixelCNNConfig(filters=2, blocks=1), key=0)
     density.network.out.scale[...] = jnp.zeros_like(density.network.out.scale[...])
     noise = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8)
     bits = lj.bits_per_dim(density.log_prob(noise).mean(), (32, 32, 3))
@@ -349,7 +353,7 @@ def test_bits_of_a_head_that_says_nothing():
 @pytest.mark.parametrize(("scale", "excess"), [(1.0, 0.40), (0.1, 0.00)])
 def test_bits_after_initialization(scale, excess):
     """Initialized and scored on the same patches with dropout: what the reference needs more than a silent head."""
-    density = lj.build(lj.PixelCNNConfig(filters=16, blocks=1, output_scale=scale), key=0)
+    density = lj.build(lj.models.PixelCNNConfig(filters=16, blocks=1, output_scale=scale), key=0)
     x = lj.load("photographs").examples[::23][:48]
     zeros = LogisticMixture.of(jnp.zeros((*x.shape[:3], 100)), 3, 10)
     silent = logistic_mixture_log_probs(jnp.asarray(x), zeros, 256).sum() / len(x)
@@ -434,7 +438,7 @@ def test_cached_outputs_in_float32(options):
 
 
 def first_difference_is_a_tie(
-    density: lj.PixelCNN, first: np.ndarray, second: np.ndarray, key
+    density: lj.models.PixelCNN, first: np.ndarray, second: np.ndarray, key
 ) -> bool:
     """Whether two images agree up to a draw within 1e-5 of a boundary between levels or components, or altogether."""
     different = np.flatnonzero((first != second).reshape(-1))
@@ -540,7 +544,7 @@ def test_unknown_sampler():
 
 def test_training_lowers_the_loss(tmp_path):
     """A few steps of a tiny model on digits, through ``fit`` with its initialization, then back from disk."""
-    model = lj.PixelCNNConfig(**FLAT | {"filters": 8, "dropout": 0.2, "output_scale": 0.1})
+    model = lj.models.PixelCNNConfig(**FLAT | {"filters": 8, "dropout": 0.2, "output_scale": 0.1})
     experiment = lj.Experiment(
         model=model,
         dataset="digits",

@@ -233,7 +233,7 @@ def test_parameter_counts(name):
 
 def test_one_channel_pixelcnn_of_the_reference():
     """The official sizes with one channel have 53,644,220 parameters."""
-    config = lj.PixelCNNConfig(event_shape=(28, 28, 1))
+    config = lj.models.PixelCNNConfig(event_shape=(28, 28, 1))
     density = nnx.eval_shape(lambda: lj.build(config, key=jax.random.key(0)))
     assert sum(math.prod(leaf.shape) for leaf in split(density)[1].values()) == 53_644_220
 

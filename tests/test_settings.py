@@ -76,25 +76,29 @@ def test_every_frozen_config_of_numbers_and_words_checks_itself():
 
 def test_near_matches():
     with pytest.raises(ValueError, match="did you mean 'exact'"):
-        lj.PixelCNNConfig(likelihood="exakt")  # type: ignore[arg-type]
+        lj.models.PixelCNNConfig(likelihood="exakt")  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="GlowConfig has no setting 'widht'; did you mean 'width'"):
-        lj.GlowConfig(widht=3)  # type: ignore[call-arg]
+        lj.models.GlowConfig(widht=3)  # type: ignore[call-arg]
     with pytest.raises(TypeError, match="has no setting 'widht'"):
-        dataclasses.replace(lj.GlowConfig(), widht=3)
+        dataclasses.replace(lj.models.GlowConfig(), widht=3)
 
 
 def test_lists_and_numpy_scalars_are_taken():
-    config = lj.GlowConfig(event_shape=[8, 8, 1], levels=np.int64(17), depth=np.uint8(2))  # type: ignore[arg-type]
-    assert config == lj.GlowConfig(event_shape=(8, 8, 1), levels=17, depth=2)
+    config = lj.models.GlowConfig(event_shape=[8, 8, 1], levels=np.int64(17), depth=np.uint8(2))  # type: ignore[arg-type]
+    assert config == lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, depth=2)
     assert type(config.levels) is int
     assert lj.Optimizer(learning_rate=np.float32(0.5)).learning_rate == 0.5
-    assert lj.FFJORDConfig(hidden=np.array([4, 5])).hidden == (4, 5)  # type: ignore[arg-type]
+    assert lj.models.FFJORDConfig(hidden=np.array([4, 5])).hidden == (4, 5)  # type: ignore[arg-type]
 
 
 def test_configs_are_copied_and_pickled():
-    config = lj.VAEConfig()
+    config = lj.models.VAEConfig()
     assert copy.deepcopy(config) == pickle.loads(pickle.dumps(config)) == config
-    assert list(inspect.signature(lj.Guard).parameters) == ["spike_factor", "after", "patience"]
+    assert list(inspect.signature(lj.train.Guard).parameters) == [
+        "spike_factor",
+        "after",
+        "patience",
+    ]
 
 
 def test_arguments_are_checked_the_same_way():
@@ -127,7 +131,7 @@ def _evaluated(annotation: typing.Any, function: typing.Any) -> typing.Any:
 
 def functions_that_take_words() -> set[tuple[str, str]]:
     """Public functions and methods with an argument of a fixed set of words, and the name of that argument."""
-    rooms = (lj, lj.ood, lj.bijections, lj.data, likejax.reference)
+    rooms = (lj, lj.models, lj.train, lj.ood, lj.bijections, lj.data, likejax.reference)
     things = [
         (name, value) for room in rooms for name, value in vars(room).items() if name[0] != "_"
     ]
@@ -152,7 +156,7 @@ VAE = DENSITIES["vae"].make()
 IMAGES = np.zeros((2, 4, 4, 1), np.uint8)
 DATA = lj.Dataset.from_array(IMAGES, levels=17)
 WRONG_WORDS = {
-    ("PixelCNN.__init__", "form"): lambda: lj.PixelCNN(
+    ("PixelCNN.__init__", "form"): lambda: lj.models.PixelCNN(
         None, (4, 4, 1), levels=4, mixtures=1, form="exakt"
     ),
     ("PixelCNN.with_sampler", "sampler"): lambda: (
@@ -171,7 +175,7 @@ WRONG_WORDS = {
     ("restore", "which"): lambda: lj.restore(".", which="beast"),
     ("glow_arrays", "weights"): lambda: likejax.reference.glow_arrays({}, weights="averages"),
     ("pixelcnn_arrays", "weights"): lambda: likejax.reference.pixelcnn_arrays(
-        {}, lj.PixelCNNConfig(), weights="averages"
+        {}, lj.models.PixelCNNConfig(), weights="averages"
     ),
 }
 """A misspelt word for every argument that takes words."""

@@ -108,7 +108,7 @@ def test_two_threads_cannot_train_in_one_directory(tmp_path):
         try:
             assert began.wait(60)
             with pytest.raises(
-                lj.CheckpointError, match="another process or thread is training in"
+                lj.train.CheckpointError, match="another process or thread is training in"
             ):
                 lj.fit(EXPERIMENT, POINTS, key=0, workdir=tmp_path)
         finally:
@@ -152,7 +152,8 @@ def test_a_wait_has_a_limit_and_names_what_it_waits_for(tmp_path, monkeypatch):
             stuck.result()
         store.save(3, {"x": {"a": np.zeros(2, np.float32)}}, {})
         with pytest.raises(
-            lj.CheckpointError, match=r"checkpoint of step 3 .*waited 0 seconds for the checkpoint"
+            lj.train.CheckpointError,
+            match=r"checkpoint of step 3 .*waited 0 seconds for the checkpoint",
         ):
             store.wait()
     finally:

@@ -24,7 +24,7 @@ from tests.registry import Laplace
 POINTS = lj.Dataset.from_array(
     np.random.default_rng(0).laplace(scale=3, size=(240, 2)).astype(np.float32)
 )
-MODEL = lj.VectorGlowConfig(dimensions=2, depth=1, width=4)
+MODEL = lj.models.VectorGlowConfig(dimensions=2, depth=1, width=4)
 PLAIN = lj.Experiment(
     model=Laplace(), batch_size=24, steps=6, log_every=1, checkpoint_every=3, ema_decay=0.0
 )
@@ -97,14 +97,14 @@ def test_own_parts_are_saved_resumed_restored_and_evaluated(tmp_path):
     }
     assert record["optimizer"]["name"].startswith("optax.")
     with pytest.raises(
-        lj.CheckpointError, match=r"objective\.settings\.clip: 50\.0 in the run, 10\.0 now"
+        lj.train.CheckpointError, match=r"objective\.settings\.clip: 50\.0 in the run, 10\.0 now"
     ):
         fit(tmp_path, **(settings | {"objective": functools.partial(robust, clip=10.0)}))
     text = r"objective\.name: 'tests\.test_train_doors\.robust' in the run, 'tests\.test_train_doors\.another' now"
-    with pytest.raises(lj.CheckpointError, match=text):
+    with pytest.raises(lj.train.CheckpointError, match=text):
         fit(tmp_path, **(settings | {"objective": another}))
     with pytest.raises(
-        lj.CheckpointError, match=r"optimizer\.name: 'optax\..* in the run, 'adam' now"
+        lj.train.CheckpointError, match=r"optimizer\.name: 'optax\..* in the run, 'adam' now"
     ):
         fit(tmp_path, **(settings | {"optimizer": lj.Optimizer()}))
 
@@ -162,7 +162,7 @@ def test_settings_of_an_own_objective_are_recorded(tmp_path):
         "settings": {"weight": 3.0, "places": [1, 2]},
     }
     with pytest.raises(
-        lj.CheckpointError, match=r"objective\.settings\.weight: 3\.0 in the run, 2\.0 now"
+        lj.train.CheckpointError, match=r"objective\.settings\.weight: 3\.0 in the run, 2\.0 now"
     ):
         fit(tmp_path, objective=Own())
 

@@ -229,7 +229,7 @@ def test_a_record_that_cannot_be_written_is_a_checkpoint_error(tmp_path, monkeyp
         disk.setattr(Path, "write_text", full)
         with (
             pytest.raises(
-                lj.CheckpointError,
+                lj.train.CheckpointError,
                 match=r"could not write .*experiment.json: No space left on device",
             ),
             warnings.catch_warnings(),
@@ -238,9 +238,9 @@ def test_a_record_that_cannot_be_written_is_a_checkpoint_error(tmp_path, monkeyp
     assert (tmp_path / "run" / "experiment.json").read_text() == before
     assert fit(tmp_path / "run", steps=8).steps == 8
     (tmp_path / "file").write_text("no folder")
-    with pytest.raises(lj.CheckpointError, match="cannot be written"):
+    with pytest.raises(lj.train.CheckpointError, match="cannot be written"):
         fit(tmp_path / "file" / "run")
-    with pytest.raises(lj.CheckpointError, match="cannot be written"):
+    with pytest.raises(lj.train.CheckpointError, match="cannot be written"):
         lj.save(Laplace(), tmp_path / "file" / "density")
 
 

@@ -104,7 +104,7 @@ def test_a_validation_row_without_a_finite_log_prob_is_named(value):
     rows[[17, 41]] = 100.0
     bad = lj.Dataset.from_array(rows, split="validation", name="bad")
     text = rf"step 5: log_prob is {value} for 2 of the 60 validation examples, the first is row 17 of bad validation"
-    with pytest.raises(lj.NonFiniteError, match=text):
+    with pytest.raises(lj.train.NonFiniteError, match=text):
         fit(bad, model=Gap(), early_stopping=1)
 
 
@@ -200,7 +200,7 @@ def test_fewer_steps_than_done_are_said_and_change_nothing(tmp_path):
 def test_a_refused_call_leaves_the_record_as_it_is(tmp_path):
     fit(workdir=tmp_path)
     before = (tmp_path / "experiment.json").read_text()
-    with pytest.raises(lj.CheckpointError, match="begun with another key"):
+    with pytest.raises(lj.train.CheckpointError, match="begun with another key"):
         lj.fit(dataclasses.replace(PLAIN, steps=20), TRAIN, workdir=tmp_path, key=1)
     assert (tmp_path / "experiment.json").read_text() == before
 
@@ -230,10 +230,11 @@ def test_a_rate_that_jumps_back_up_is_said(tmp_path):
 def test_a_setting_that_differs_is_named(tmp_path):
     fit(workdir=tmp_path)
     text = r"other settings: optimizer\.learning_rate: 0\.05 in the run, 0\.01 now\. Resume"
-    with pytest.raises(lj.CheckpointError, match=text):
+    with pytest.raises(lj.train.CheckpointError, match=text):
         fit(workdir=tmp_path, optimizer=lj.Optimizer(learning_rate=0.01))
     with pytest.raises(
-        lj.CheckpointError, match=r"settings: objective\.name: 'NLL' in the run, 'ELBO' now\. Re"
+        lj.train.CheckpointError,
+        match=r"settings: objective\.name: 'NLL' in the run, 'ELBO' now\. Re",
     ):
         fit(workdir=tmp_path, objective=lj.ELBO())
 
@@ -252,5 +253,5 @@ def test_a_run_begun_with_a_hash_of_the_examples_alone_is_resumed(tmp_path, monk
     longer = dataclasses.replace(PLAIN, steps=12)
     assert lj.fit(longer, weighted, key=0, workdir=tmp_path / "older").steps == 12
     lj.fit(PLAIN, weighted, key=0, workdir=tmp_path / "newer")
-    with pytest.raises(lj.CheckpointError, match="begun with other training data"):
+    with pytest.raises(lj.train.CheckpointError, match="begun with other training data"):
         lj.fit(longer, otherwise, key=0, workdir=tmp_path / "newer")

@@ -18,7 +18,7 @@ from tests.registry import Laplace
 RNG = np.random.default_rng(0)
 POINTS = RNG.laplace(scale=3, size=(240, 2)).astype(np.float32)
 IMAGES = RNG.integers(0, 4, (40, 4, 4, 1)).astype(np.uint8)
-GLOW = lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4)
+GLOW = lj.models.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4)
 PLAIN = lj.Experiment(
     model=Laplace(),
     optimizer=lj.Optimizer(learning_rate=0.05),
@@ -27,8 +27,8 @@ PLAIN = lj.Experiment(
     log_every=1,
     ema_decay=0.0,
 )
-STAGE = lj.StageConfig(channels=(4,), strides=(1,), latent=2)
-POINT_MODEL = lj.VectorGlowConfig(dimensions=2, depth=1, width=4)
+STAGE = lj.models.StageConfig(channels=(4,), strides=(1,), latent=2)
+POINT_MODEL = lj.models.VectorGlowConfig(dimensions=2, depth=1, width=4)
 
 
 @pytest.fixture
@@ -116,7 +116,12 @@ REFUSED: list[tuple[dict[str, Any], Any, type[Exception], str]] = [
         TypeError,
         "expected Experiment.model to be a config .* or a Density, got 'glow'",
     ),
-    ({"model": lj.GlowConfig}, images(), TypeError, "expected Experiment.model to be a config"),
+    (
+        {"model": lj.models.GlowConfig},
+        images(),
+        TypeError,
+        "expected Experiment.model to be a config",
+    ),
 ]
 
 
@@ -166,7 +171,7 @@ def test_labels_of_the_validation_part_are_checked_too():
 @pytest.mark.usefixtures("nothing_is_built")
 def test_binary_images_are_not_binarized_again():
     binary = lj.Dataset.from_array(IMAGES // 2, levels=2)
-    vae = lj.VAEConfig(event_shape=(4, 4, 1), stages=(STAGE,))
+    vae = lj.models.VAEConfig(event_shape=(4, 4, 1), stages=(STAGE,))
     with pytest.raises(
         ValueError, match=r"2 levels already: leave binarize out of Experiment\.augment"
     ):
@@ -301,7 +306,9 @@ def test_single_examples_as_items_are_explained():
 
 def test_a_gaussian_vae_trains_from_an_iterable():
     """Its ``levels=0`` means continuous data, not data of no level."""
-    model = lj.VAEConfig(event_shape=(4, 4, 1), levels=0, likelihood="gaussian", stages=(STAGE,))
+    model = lj.models.VAEConfig(
+        event_shape=(4, 4, 1), levels=0, likelihood="gaussian", stages=(STAGE,)
+    )
     x = RNG.normal(size=(12, 4, 4, 1)).astype(np.float32)
     run = lj.fit(
         lj.Experiment(model=model, objective=lj.ELBO(), batch_size=6, steps=1, log_every=1),
@@ -334,7 +341,7 @@ def test_weights_or_labels_that_are_added_are_other_data(tmp_path):
     rows = POINTS
     lj.fit(experiment, lj.Dataset.from_array(rows), key=0, workdir=tmp_path)
     weighted = lj.Dataset.from_array(rows, weights=np.linspace(0.1, 1, len(rows)))
-    with pytest.raises(lj.CheckpointError, match="other training data"):
+    with pytest.raises(lj.train.CheckpointError, match="other training data"):
         lj.fit(dataclasses.replace(experiment, steps=4), weighted, key=0, workdir=tmp_path)
 
 
@@ -342,7 +349,7 @@ def test_a_ready_density_is_another_model(tmp_path):
     experiment = dataclasses.replace(PLAIN, model=POINT_MODEL, steps=2, checkpoint_every=2)
     lj.fit(experiment, POINTS, key=0, workdir=tmp_path)
     ready = dataclasses.replace(experiment, model=lj.build(POINT_MODEL, key=1))
-    with pytest.raises(lj.CheckpointError, match=r"model\.(density|family)"):
+    with pytest.raises(lj.train.CheckpointError, match=r"model\.(density|family)"):
         lj.fit(ready, POINTS, key=0, workdir=tmp_path)
 
 

@@ -26,7 +26,7 @@ from likejax.train.state import TrainState, in_form
 from tests.registry import Laplace
 
 TINY = lj.Experiment(
-    model=lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=2, width=8),
+    model=lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=2, width=8),
     dataset="digits",
     optimizer=lj.Optimizer(learning_rate=2e-3, warmup_steps=3, decay="cosine", clip_norm=10.0),
     batch_size=16,
@@ -136,7 +136,7 @@ def test_a_finished_run_is_returned_as_it_is(finished):
 def test_another_experiment_is_refused(finished):
     other = dataclasses.replace(TINY, batch_size=8)
     with pytest.raises(
-        lj.CheckpointError, match=r"other settings: batch_size: 16 in the run, 8 now\."
+        lj.train.CheckpointError, match=r"other settings: batch_size: 16 in the run, 8 now\."
     ):
         lj.fit(other, TRAIN, workdir=finished.workdir, key=1)
 
@@ -197,16 +197,16 @@ def test_not_finite_stops_with_step_and_term(tmp_path):
         steps=20,
         batch_size=50,
         checkpoint_every=2,
-        guard=lj.Guard(patience=1),
+        guard=lj.train.Guard(patience=1),
     )
-    with pytest.raises(lj.NonFiniteError, match="step 6: kl_0 is nan; 1 steps in a row"):
+    with pytest.raises(lj.train.NonFiniteError, match="step 6: kl_0 is nan; 1 steps in a row"):
         lj.fit(experiment, _points(), workdir=tmp_path, key=0)
     assert lj.restore(tmp_path, density=Laplace(), which="last") is not None
     assert max(int(p.name) for p in (tmp_path / "last").iterdir() if p.name.isdigit()) == 4
 
 
 def test_conditional_training():
-    model = lj.GlowConfig(
+    model = lj.models.GlowConfig(
         event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=8, num_classes=10
     )
     experiment = dataclasses.replace(

@@ -63,7 +63,7 @@ def test_keys_of_another_implementation(impl):
     """Those that are quick on TPU; the run is a run, with other noise."""
     run = lj.fit(
         lj.Experiment(
-            model=lj.VectorGlowConfig(dimensions=2, depth=1, width=4), batch_size=20, steps=3
+            model=lj.models.VectorGlowConfig(dimensions=2, depth=1, width=4), batch_size=20, steps=3
         ),
         lj.Dataset.from_array(POINTS),
         key=jax.random.key(0, impl=impl),
@@ -92,7 +92,7 @@ def test_norm_clipping_bounds_the_update():
 def test_adaptive_clipping_treats_blocks_of_a_stack_one_by_one():
     """Stacked or apart, the same clipped gradient, and not the raw one: the axis of depth is no axis of a weight."""
     density = lj.build(
-        lj.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=3, width=4), key=0
+        lj.models.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=3, width=4), key=0
     )
     structure, params, fixed = split(density)
     names = iter(range(len(params)))
@@ -189,7 +189,7 @@ def test_an_iterable_resumes_where_it_was(tmp_path):
 def test_pairs_of_images_and_labels():
     images = RNG.integers(0, 4, (30, 4, 4, 1)).astype(np.uint8)
     labels = RNG.integers(0, 3, 30)
-    model = lj.GlowConfig(
+    model = lj.models.GlowConfig(
         event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4, num_classes=3
     )
     experiment = lj.Experiment(
@@ -321,7 +321,7 @@ def test_a_bar_in_a_notebook_is_plain_html(monkeypatch):
 
 @pytest.fixture(scope="module")
 def pictured(tmp_path_factory):
-    model = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4)
+    model = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=4)
     experiment = lj.Experiment(
         model=model,
         dataset="digits",

@@ -99,9 +99,9 @@ class _Observed(Likelihood):
         return B * outputs + S * jax.random.normal(key, outputs.shape)
 
 
-def linear(shift: float = 0.0) -> lj.VAE:
+def linear(shift: float = 0.0) -> lj.models.VAE:
     """With exact posteriors, or that of the top latent shifted."""
-    return lj.VAE(
+    return lj.models.VAE(
         [_NoUp(), _NoUp()], [_Bottom(), _Top(shift)], _Observed(), (1,), levels=None, flatten=True
     )
 
@@ -160,10 +160,10 @@ def test_bounds_rise_to_the_truth():
 BERNOULLI = {"event_shape": (2, 2, 1), "levels": 2, "likelihood": "bernoulli"}
 
 
-def tiny(**options) -> lj.VAE:
+def tiny(**options) -> lj.models.VAE:
     stages = (
-        lj.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False),
-        lj.StageConfig(channels=(4,), strides=(1,), latent=2),
+        lj.models.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False),
+        lj.models.StageConfig(channels=(4,), strides=(1,), latent=2),
     )
     return perturbed(_vae(**BERNOULLI | {"stages": stages} | options))
 
@@ -197,7 +197,7 @@ def test_bounds_above(inference):
 def test_bounds_above_share_what_they_can(monkeypatch, replacement, passes):
     """By draws all k share one way up; by means the stages up to the first drawn latent: 3 + 2 + 1 instead of 9."""
     stages = tuple(
-        lj.StageConfig(channels=(3,), strides=(1,), latent=2, dense=False) for _ in range(3)
+        lj.models.StageConfig(channels=(3,), strides=(1,), latent=2, dense=False) for _ in range(3)
     )
     density = tiny(stages=stages)
     calls = []
@@ -264,28 +264,28 @@ def test_configs_that_make_no_sense(options, match):
 def test_stage_configs():
     for options in ({"channels": (4,), "strides": (1, 1)}, {"strides": (3, 1, 1)}, {"latent": 0}):
         with pytest.raises(ValueError, match="expected"):
-            lj.StageConfig(**options)
+            lj.models.StageConfig(**options)
 
 
 def test_stages_of_different_blocks():
     """One kernel or one for each block; a record of either comes back, also one from before there were gates."""
-    stage = lj.StageConfig(
+    stage = lj.models.StageConfig(
         channels=(4, 4), strides=(2, 1), kernel=(5, 1), latent=2, gated=(True, False)
     )
     assert [tuple(block) for block in stage.blocks(gated=False)] == [
         (4, 5, 2, True),
         (4, 1, 1, False),
     ]
-    assert lj.StageConfig(kernel=5).kernels == (5, 5, 5)
-    assert [block.gated for block in lj.StageConfig().blocks(gated=True)] == [True] * 3
+    assert lj.models.StageConfig(kernel=5).kernels == (5, 5, 5)
+    assert [block.gated for block in lj.models.StageConfig().blocks(gated=True)] == [True] * 3
     experiment = lj.Experiment(
-        model=lj.VAEConfig(event_shape=(4, 4, 1), stages=(stage,), activation="leaky_relu")
+        model=lj.models.VAEConfig(event_shape=(4, 4, 1), stages=(stage,), activation="leaky_relu")
     )
     assert from_json(to_json(experiment)) == experiment
-    record = json.loads(to_json(lj.Experiment(model=lj.VAEConfig())))
+    record = json.loads(to_json(lj.Experiment(model=lj.models.VAEConfig())))
     for each in record["model"]["stages"]:
         del each["gated"]
-    assert from_json(json.dumps(record)).model == lj.VAEConfig()
+    assert from_json(json.dumps(record)).model == lj.models.VAEConfig()
     with pytest.raises(ValueError, match="one kernel, or one for each of 2 blocks"):
         dataclasses.replace(stage, kernel=(3, 3, 3))
     with pytest.raises(ValueError, match="gated for each of 2 blocks"):
@@ -366,7 +366,8 @@ def test_initialize():
 def test_skips_that_work():
     """As released, skips between maps of one shape are left out; otherwise they carry what the hidden maps know."""
     stages = tuple(
-        lj.StageConfig(channels=(4, 4), strides=(1, 1), latent=2, dense=False) for _ in range(2)
+        lj.models.StageConfig(channels=(4, 4), strides=(1, 1), latent=2, dense=False)
+        for _ in range(2)
     )
     working, released = (tiny(stages=stages, skips=skips) for skips in ("working", "as_released"))
     leaves, others = jax.tree.leaves(working), jax.tree.leaves(released)
@@ -528,7 +529,7 @@ def test_warm_up_and_free_nats():
 
 def test_objectives_that_do_not_fit():
     glow = lj.build(
-        lj.GlowConfig(event_shape=(4, 4, 1), levels=2, scales=1, depth=1, width=4), key=0
+        lj.models.GlowConfig(event_shape=(4, 4, 1), levels=2, scales=1, depth=1, width=4), key=0
     )
     with pytest.raises(TypeError, match="expected a VAE for the ELBO"):
         lj.ELBO()(glow, batch_of(glow), jax.random.key(0), jnp.asarray(0))
@@ -538,9 +539,9 @@ def test_objectives_that_do_not_fit():
 
 def test_training_on_binarized_batches():
     """Gray images are binarized anew in every batch, the validation part once; the record says it all."""
-    stages = (lj.StageConfig(channels=(8,), strides=(1,), kernel=1, latent=4),)
+    stages = (lj.models.StageConfig(channels=(8,), strides=(1,), kernel=1, latent=4),)
     experiment = lj.Experiment(
-        model=lj.VAEConfig(event_shape=(8, 8, 1), stages=stages, flatten=True),
+        model=lj.models.VAEConfig(event_shape=(8, 8, 1), stages=stages, flatten=True),
         augment=("binarize",),
         objective=lj.ELBO(warmup_steps=20),
         optimizer=lj.Optimizer(learning_rate=3e-3),

@@ -13,6 +13,8 @@ from likejax.bijections.coupling import AffineCoupling as AffineCoupling
 from likejax.bijections.elementwise import Affine as Affine
 from likejax.bijections.elementwise import Logit as Logit
 from likejax.bijections.ode import ODE as ODE
+from likejax.bijections.ode import Solver as Solver
+from likejax.bijections.ode import Trace as Trace
 from likejax.bijections.split import FactorOut as FactorOut
 from likejax.bijections.split import Split as Split
 from likejax.bijections.split import TopPrior as TopPrior

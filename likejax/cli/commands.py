@@ -187,7 +187,9 @@ def ood(args: Sequence[str]) -> int:
     scores += [lj.ood.Typicality(group=group, draws=draws) for group in arguments.groups]
     if arguments.background is not None:
         scores.append(lj.ood.LikelihoodRatio(lj.restore(arguments.background), draws=draws))
-    if isinstance(density, lj.VAE):  # every k: which is best must not be chosen by these tables
+    if isinstance(
+        density, lj.models.VAE
+    ):  # every k: which is best must not be chosen by these tables
         scores += [lj.ood.HierarchyRatio(k=k, draws=draws) for k in range(1, density.depth)]
     if inside.levels is not None and len(inside.event_shape) == 3:
         scores += [lj.ood.InputComplexity(draws=draws), lj.ood.ComplexityOnly()]

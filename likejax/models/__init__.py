@@ -1,67 +1,21 @@
-"""Model families, one file each, imported on demand."""
+"""Model families: each is one file, or a folder when it needs more."""
 
-from __future__ import annotations
-
-import importlib
-from typing import Any
-
-import jax
-from flax import nnx
-from jax.core import Tracer
-
-from likejax.density import Density
-from likejax.keys import KeyLike, as_key
-from likejax.nn.modules import replace
-from likejax.nn.repeat import for_backend
-
-FAMILIES = {
-    "glow": ("likejax.models.glow", "GlowConfig"),
-    "vector_glow": ("likejax.models.vector_glow", "VectorGlowConfig"),
-    "ffjord": ("likejax.models.ffjord.config", "FFJORDConfig"),
-    "image_ffjord": ("likejax.models.ffjord.config", "ImageFFJORDConfig"),
-    "vae": ("likejax.models.vae.density", "VAEConfig"),
-    "pixelcnn": ("likejax.models.pixelcnn.density", "PixelCNNConfig"),
-}
-"""Family name to the module and the name of its config."""
-
-
-def config_class(family: str) -> type:
-    """The config class of a family.
-
-    Raises:
-      ValueError: If there is no such family.
-    """
-    if family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}; the families are {', '.join(FAMILIES)}")
-    module, name = FAMILIES[family]
-    return getattr(importlib.import_module(module), name)
-
-
-def build(config: Any, *, key: KeyLike) -> Density:
-    """The untrained density of a model config.
-
-    Under ``jax.eval_shape`` or ``nnx.eval_shape`` nothing is allocated and repeated blocks stay stacked; otherwise they
-    take the form that is fastest on this backend.
-
-    Args:
-      config: A family's config, such as ``GlowConfig``.
-      key: Key of the initial parameters.
-
-    Raises:
-      TypeError: If ``config`` is no config of a model, or ``key`` no key.
-      ValueError: If the sizes in the config contradict each other.
-
-    Example:
-      >>> import jax, likejax as lj
-      >>> lj.build(lj.preset("glow/digits").model, key=jax.random.key(0)).kind
-      <Kind.BOUND: 'bound'>
-    """
-    if not hasattr(config, "build") or isinstance(config, type):
-        advice = " (lj.preset(name).model is a config)" if isinstance(config, str) else ""
-        raise TypeError(
-            f"expected the config of a model, such as lj.GlowConfig(), got {type(config).__name__}{advice}"
-        )
-    # operation by operation: compiled as one, every config would cost seconds, and a second time just as many
-    density = replace(config.build(nnx.Rngs(as_key(key))), config=config)
-    abstract = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(density))
-    return density if abstract else for_backend(density)
+from likejax.bijections.ode import with_solver as with_solver
+from likejax.models.baselines import FullGaussian as FullGaussian
+from likejax.models.baselines import PixelHistogram as PixelHistogram
+from likejax.models.baselines import Uniform as Uniform
+from likejax.models.dequantize import Dequantized as Dequantized
+from likejax.models.families import FAMILIES as FAMILIES
+from likejax.models.families import build as build
+from likejax.models.families import config_class as config_class
+from likejax.models.ffjord import FFJORDConfig as FFJORDConfig
+from likejax.models.ffjord import ImageFFJORDConfig as ImageFFJORDConfig
+from likejax.models.ffjord import function_evaluations as function_evaluations
+from likejax.models.flow import Flow as Flow
+from likejax.models.glow import GlowConfig as GlowConfig
+from likejax.models.pixelcnn import PixelCNN as PixelCNN
+from likejax.models.pixelcnn import PixelCNNConfig as PixelCNNConfig
+from likejax.models.vae import VAE as VAE
+from likejax.models.vae import StageConfig as StageConfig
+from likejax.models.vae import VAEConfig as VAEConfig
+from likejax.models.vector_glow import VectorGlowConfig as VectorGlowConfig

@@ -42,7 +42,7 @@ class PixelHistogram(Density):
 
         Example:
           >>> import likejax as lj
-          >>> lj.PixelHistogram.fit(lj.load("digits")).event_shape
+          >>> lj.models.PixelHistogram.fit(lj.load("digits")).event_shape
           (8, 8, 1)
         """
         dataset = dataset if isinstance(dataset, Dataset) else Dataset.from_array(dataset)
@@ -112,7 +112,7 @@ class FullGaussian(Density):
 
         Example:
           >>> import likejax as lj
-          >>> lj.FullGaussian.fit(lj.load("digits")).kind
+          >>> lj.models.FullGaussian.fit(lj.load("digits")).kind
           <Kind.BOUND: 'bound'>
         """
         ridge = checked("ridge", ridge, NonNegative)

@@ -33,7 +33,7 @@ class GlowConfig(Settings):
 
     Example:
       >>> import jax, likejax as lj
-      >>> config = lj.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=2, width=8)
+      >>> config = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=2, width=8)
       >>> lj.build(config, key=jax.random.key(0)).event_shape
       (8, 8, 1)
     """

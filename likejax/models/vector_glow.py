@@ -29,7 +29,7 @@ class VectorGlowConfig(Settings):
 
     Example:
       >>> import jax, likejax as lj
-      >>> lj.build(lj.VectorGlowConfig(dimensions=3, depth=2, width=8), key=jax.random.key(0)).kind
+      >>> lj.build(lj.models.VectorGlowConfig(dimensions=3, depth=2, width=8), key=jax.random.key(0)).kind
       <Kind.EXACT: 'exact'>
     """
 

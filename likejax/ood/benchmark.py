@@ -81,7 +81,7 @@ def benchmark(
     Example:
       >>> import likejax as lj
       >>> train, valid, test = (lj.load("digits", split=s) for s in ("train", "validation", "test"))
-      >>> histogram = lj.PixelHistogram.fit(train)
+      >>> histogram = lj.models.PixelHistogram.fit(train)
       >>> scores = [lj.ood.NegativeLogProb(), lj.ood.Typicality()]
       >>> report = lj.ood.benchmark(
       ...     histogram, inside=test, outside=[test.invert()], scores=scores, fit=valid, key=0, resamples=10

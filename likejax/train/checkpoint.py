@@ -349,7 +349,7 @@ def save(density: Density, directory: str | os.PathLike[str]) -> None:
 
     Example:
       >>> import tempfile, likejax as lj
-      >>> density = lj.build(lj.VectorGlowConfig(depth=1, width=4), key=0)
+      >>> density = lj.build(lj.models.VectorGlowConfig(depth=1, width=4), key=0)
       >>> with tempfile.TemporaryDirectory() as directory:
       ...     lj.save(density, directory)
       ...     bool(lj.restore(directory).sample(0).shape == density.sample(0).shape)

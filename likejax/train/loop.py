@@ -129,7 +129,7 @@ def fit(
 
     Example:
       >>> import dataclasses, likejax as lj
-      >>> model = lj.VectorGlowConfig(depth=2, width=8)
+      >>> model = lj.models.VectorGlowConfig(depth=2, width=8)
       >>> experiment = dataclasses.replace(lj.preset("vector_glow/moons"), model=model, steps=2)
       >>> lj.fit(experiment, lj.load("moons"), key=0).steps
       2

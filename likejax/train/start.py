@@ -40,7 +40,7 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
     model = experiment.model
     if isinstance(model, type) or not (isinstance(model, Density) or hasattr(model, "build")):
         raise TypeError(
-            f"expected Experiment.model to be a config such as lj.GlowConfig() or a Density, got {model!r:.100}"
+            f"expected Experiment.model to be a config such as lj.models.GlowConfig() or a Density, got {model!r:.100}"
         )
     for name in ("objective", "optimizer"):
         value = getattr(experiment, name)

@@ -428,8 +428,8 @@ def with_solver(
 
     Example:
       >>> import likejax as lj
-      >>> density = lj.build(lj.FFJORDConfig(hidden=(8,)), key=0)
-      >>> lj.with_solver(density, trace=lj.Trace(probes=1)).kind
+      >>> density = lj.build(lj.models.FFJORDConfig(hidden=(8,)), key=0)
+      >>> lj.models.with_solver(density, trace=lj.bijections.Trace(probes=1)).kind
       <Kind.ESTIMATE: 'estimate'>
     """
     check_continuous(module)

@@ -39,7 +39,7 @@ class FFJORDConfig(Settings):
 
     Example:
       >>> import jax, likejax as lj
-      >>> lj.build(lj.FFJORDConfig(dimensions=3, hidden=(8,)), key=jax.random.key(0)).kind
+      >>> lj.build(lj.models.FFJORDConfig(dimensions=3, hidden=(8,)), key=jax.random.key(0)).kind
       <Kind.EXACT: 'exact'>
     """
 
@@ -105,7 +105,7 @@ class ImageFFJORDConfig(Settings):
 
     Example:
       >>> import jax, likejax as lj
-      >>> lj.build(lj.ImageFFJORDConfig(event_shape=(8, 8, 1), hidden=(8,), flows=1), key=jax.random.key(0)).kind
+      >>> lj.build(lj.models.ImageFFJORDConfig(event_shape=(8, 8, 1), hidden=(8,), flows=1), key=jax.random.key(0)).kind
       <Kind.ESTIMATE: 'estimate'>
     """
 
@@ -244,8 +244,8 @@ def function_evaluations(
 
     Example:
       >>> import likejax as lj
-      >>> density = lj.build(lj.FFJORDConfig(hidden=(8,), training_solver=lj.Solver(method="rk4", steps=2)), key=0)
-      >>> lj.function_evaluations(density, lj.load("moons").examples[:4]).forward
+      >>> density = lj.build(lj.models.FFJORDConfig(hidden=(8,), training_solver=lj.bijections.Solver(method="rk4", steps=2)), key=0)
+      >>> lj.models.function_evaluations(density, lj.load("moons").examples[:4]).forward
       8
     """
     check_density(density)

@@ -40,7 +40,7 @@ class PixelCNNConfig(Settings):
 
     Example:
       >>> import jax, likejax as lj
-      >>> config = lj.PixelCNNConfig(event_shape=(8, 8, 1), levels=17, filters=4, blocks=1, mixtures=2)
+      >>> config = lj.models.PixelCNNConfig(event_shape=(8, 8, 1), levels=17, filters=4, blocks=1, mixtures=2)
       >>> lj.build(config, key=jax.random.key(0)).kind
       <Kind.EXACT: 'exact'>
     """

@@ -45,7 +45,7 @@ class StageConfig(Settings):
 
     Example:
       >>> import likejax as lj
-      >>> lj.StageConfig(channels=(32, 32), strides=(1, 2), latent=8).kernel
+      >>> lj.models.StageConfig(channels=(32, 32), strides=(1, 2), latent=8).kernel
       3
     """
 
@@ -101,8 +101,8 @@ class VAEConfig(Settings):
 
     Example:
       >>> import jax, likejax as lj
-      >>> stage = lj.StageConfig(channels=(4,), strides=(2,), latent=2)
-      >>> lj.build(lj.VAEConfig(event_shape=(4, 4, 1), stages=(stage,)), key=jax.random.key(0)).kind
+      >>> stage = lj.models.StageConfig(channels=(4,), strides=(2,), latent=2)
+      >>> lj.build(lj.models.VAEConfig(event_shape=(4, 4, 1), stages=(stage,)), key=jax.random.key(0)).kind
       <Kind.BOUND: 'bound'>
     """
 

@@ -42,7 +42,7 @@ def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None 
 
     Example:
       >>> import jax, numpy as np, likejax as lj
-      >>> blob = lj.export(lj.Dequantized(lj.Uniform((2, 2, 1)), 4))
+      >>> blob = lj.export(lj.models.Dequantized(lj.models.Uniform((2, 2, 1)), 4))
       >>> program = jax.export.deserialize(bytearray(blob))
       >>> program.call(np.zeros((3, 2, 2, 1), np.uint8), np.zeros(2, np.uint32)).shape
       (3,)

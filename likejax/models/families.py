@@ -1,0 +1,67 @@
+"""From the config of a family to an untrained density."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import jax
+from flax import nnx
+from jax.core import Tracer
+
+from likejax.density import Density
+from likejax.keys import KeyLike, as_key
+from likejax.nn.modules import replace
+from likejax.nn.repeat import for_backend
+
+FAMILIES = {
+    "glow": ("likejax.models.glow", "GlowConfig"),
+    "vector_glow": ("likejax.models.vector_glow", "VectorGlowConfig"),
+    "ffjord": ("likejax.models.ffjord.config", "FFJORDConfig"),
+    "image_ffjord": ("likejax.models.ffjord.config", "ImageFFJORDConfig"),
+    "vae": ("likejax.models.vae.density", "VAEConfig"),
+    "pixelcnn": ("likejax.models.pixelcnn.density", "PixelCNNConfig"),
+}
+"""Family name to the module and the name of its config."""
+
+
+def config_class(family: str) -> type:
+    """The config class of a family.
+
+    Raises:
+      ValueError: If there is no such family.
+    """
+    if family not in FAMILIES:
+        raise ValueError(f"unknown family {family!r}; the families are {', '.join(FAMILIES)}")
+    module, name = FAMILIES[family]
+    return getattr(importlib.import_module(module), name)
+
+
+def build(config: Any, *, key: KeyLike) -> Density:
+    """The untrained density of a model config.
+
+    Under ``jax.eval_shape`` or ``nnx.eval_shape`` nothing is allocated and repeated blocks stay stacked; otherwise they
+    take the form that is fastest on this backend.
+
+    Args:
+      config: A family's config, such as ``GlowConfig``.
+      key: Key of the initial parameters.
+
+    Raises:
+      TypeError: If ``config`` is no config of a model, or ``key`` no key.
+      ValueError: If the sizes in the config contradict each other.
+
+    Example:
+      >>> import jax, likejax as lj
+      >>> lj.build(lj.preset("glow/digits").model, key=jax.random.key(0)).kind
+      <Kind.BOUND: 'bound'>
+    """
+    if not hasattr(config, "build") or isinstance(config, type):
+        advice = " (lj.preset(name).model is a config)" if isinstance(config, str) else ""
+        raise TypeError(
+            f"expected the config of a model, such as lj.models.GlowConfig(), got {type(config).__name__}{advice}"
+        )
+    # operation by operation: compiled as one, every config would cost seconds, and a second time just as many
+    density = replace(config.build(nnx.Rngs(as_key(key))), config=config)
+    abstract = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(density))
+    return density if abstract else for_backend(density)
