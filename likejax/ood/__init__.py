@@ -5,9 +5,9 @@ density was trained on. *Outside* means out-of-distribution: examples from any o
 higher the more an example looks like an outside one, and outside is the positive class of every
 metric.
 
-A score is used in three steps: ``fit`` it to held-out inside examples, ``calibrate`` it with others,
-then call it. ``benchmark`` does all three for several scores and sets, and reports how well each
-score separates outside examples from inside ones.
+A score is used in three steps: ``fit`` it to held-out inside examples, ``calibrate`` it with
+others, then call it. ``benchmark`` does all three for several scores and sets, and reports how well
+each score separates outside examples from inside ones.
 """
 
 from likejax.ood.background import fit_background as fit_background

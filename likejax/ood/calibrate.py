@@ -1,8 +1,8 @@
 """Conformal calibration: p-values and thresholds with a guarantee, from scores of inside examples.
 
 References:
-  Vovk, Gammerman and Shafer, 2005, Algorithmic learning in a random world. Bates, Candes, Lei, Romano
-  and Sesia, 2023, Testing for outliers with conformal p-values, arXiv:2104.08279.
+  Vovk, Gammerman and Shafer, 2005, Algorithmic learning in a random world. Bates, Candes, Lei,
+  Romano and Sesia, 2023, Testing for outliers with conformal p-values, arXiv:2104.08279.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def rank_of_threshold(n: int, fpr: float, delta: float | None = None) -> int:
 
     Without ``delta`` the rank is ``k = floor(fpr (n + 1))``: a new inside example lies above the
     ``k``-th largest score with probability ``k / (n + 1)``, on average over calibration sets. With
-    ``delta`` it is the largest ``k`` with ``P(Beta(k, n + 1 - k) > fpr) <= delta``: with probability
-    at least ``1 - delta`` over calibration sets, the true rate of the threshold is at most ``fpr``.
+    ``delta`` it is the largest ``k`` with ``P(Beta(k, n + 1 - k) > fpr) <= delta``: then the true
+    rate is at most ``fpr`` with probability at least ``1 - delta`` over calibration sets.
 
     Args:
       n: Number of calibration scores.

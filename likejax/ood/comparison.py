@@ -29,8 +29,8 @@ from likejax.settings import Count, CountOrZero, Probability, checked
 
 NOT_SAID = (
     "It is not known which rows chose the weights (selected_on was not given): if some of them are "
-    "among those that scores were fitted on and calibrated with, thresholds and p-values promise too "
-    "much."
+    "among those that scores were fitted on and calibrated with, thresholds and p-values promise "
+    "too much."
 )
 Outside = Examples | Sequence[Examples] | Mapping[str, Examples]
 """Outside sets: one, several, or a mapping from names to sets."""
@@ -48,8 +48,8 @@ def standard(
     """Returns the standard scores for a density, by what it offers.
 
     They are the negative log-likelihood and typicality; for a density with a hierarchy of latents
-    ``HierarchyRatio`` with every ``k``, since a table of outside data must not choose ``k``; and for
-    a density of integer images ``InputComplexity`` with its baseline ``ComplexityOnly``.
+    ``HierarchyRatio`` with every ``k``, since a table of outside data must not choose ``k``; and
+    for a density of integer images ``InputComplexity`` with its baseline ``ComplexityOnly``.
 
     Args:
       density: Density that will be scored.
@@ -263,8 +263,8 @@ def _outside_sets(outside: Any, density: Density) -> list[Dataset]:
         return [dataclasses.replace(checked_dataset(outside, density, "outside"), name="outside")]
     if not isinstance(outside, Sequence) or isinstance(outside, str):
         raise TypeError(
-            "expected outside sets as a list of datasets or as a dictionary from names to datasets, "
-            f"got {type(outside).__name__}"
+            "expected outside sets as a list of datasets or as a dictionary from names to "
+            f"datasets, got {type(outside).__name__}"
         )
     return [checked_dataset(data, density, f"outside[{i}]") for i, data in enumerate(outside)]
 
@@ -303,9 +303,9 @@ def _check_representations(datasets: Sequence[Dataset]) -> None:
         if names:
             different = "; ".join(f"{name} {first[name]!r} and {other[name]!r}" for name in names)
             raise ValueError(
-                f"expected sets in one representation, {datasets[0].name} and {dataset.name} differ "
-                f"in {different}: the density would see another kind of data. Bring them to one "
-                "form (invert, pad, resize, gray, reduce_levels, binarize)"
+                f"expected sets in one representation, {datasets[0].name} and {dataset.name} "
+                f"differ in {different}: the density would see another kind of data. Bring them to "
+                "one form (invert, pad, resize, gray, reduce_levels, binarize)"
             )
 
 
@@ -460,9 +460,10 @@ def _draws_of(scores: Sequence[Score]) -> int:
 
 
 def _in_groups(compute: Compute, group: int, n: int, seed: int) -> Compute:
-    """Returns features of whole groups, formed at random: neighbors in a file are often of one class."""
+    """Returns features of whole groups of examples, in a random order."""
     if group == 1:
         return compute
+    # neighbors in a file are often of one class, and would make groups that are too alike
     count = n // group * group
     if count == 0:
         raise ValueError(f"expected at least {group} examples to form a group, got {n}")

@@ -29,15 +29,22 @@ class CodeLength(Feature):
     """
 
     def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
+        """Computes the length of the code of images.
+
+        Args:
+          densities: Densities by name; they do not matter.
+          x: Unsigned integers ``(n, height, width, channels)``.
+          keys: Keys; nothing is drawn.
+        """
         del densities, keys
         return code_lengths(x if isinstance(x, Tracer) else np.asarray(x))
 
 
 @dataclasses.dataclass(frozen=True)
 class InputComplexity(Score):
-    """Score ``S = -log2 p(x) - C(x)`` in bits per dimension, with ``C`` the length of a lossless code.
+    """Score ``S = -log2 p(x) - C(x)`` in bits per dimension, with ``C`` the length of a code.
 
-    It is what the density needs beyond a code that has learned nothing. The code is
+    It is what the density needs beyond a lossless code that has learned nothing. The code is
     ``likejax.ood.lossless.encode``.
 
     References:
@@ -81,7 +88,7 @@ class InputComplexity(Score):
 
 @dataclasses.dataclass(frozen=True)
 class ComplexityOnly(Score):
-    """Score ``s = C(x)`` in bits per dimension, without any density: the baseline of ``InputComplexity``.
+    """Score ``s = C(x)`` in bits per dimension: ``InputComplexity`` without a density.
 
     An AUROC near 0 shows that outside images are simpler than inside ones, one near 1 that they are
     more complex.

@@ -75,13 +75,20 @@ class LogProb(Feature):
     """
 
     density: str = "density"
-    """Name of the density: ``density`` for the one that is scored, or one that it is compared with."""
+    """Name of the density: ``density`` for the scored one, or one that it is compared with."""
     draws: Count = 1
     """Number of draws per example, combined as the kind allows."""
     stream: CountOrZero = 0
     """Number of an independent stream of draws; equal numbers give equal draws."""
 
     def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
+        """Computes the log-probability of examples.
+
+        Args:
+          densities: Densities by name.
+          x: Examples ``(n, *event_shape)``.
+          keys: Key of each example; not needed if the density is exact.
+        """
         density = densities[self.density]
         if density.kind is Kind.EXACT:
             return density.log_prob(x, draws=self.draws)
@@ -164,8 +171,8 @@ def keys_of(key: KeyLike | None, batch: tuple[int, ...], group: int = 1) -> Key[
     """Returns one key per example of a batch of groups.
 
     Args:
-      key: One key, which is folded by flat position; or keys of shape ``batch`` (``(*batch, group)``
-        for groups), which are used as they are; or ``None``.
+      key: One key, which is folded by flat position; or keys of shape ``batch``, for groups
+        ``(*batch, group)``, which are used as they are; or ``None``.
       batch: Shape of the batch.
       group: Number of examples in a group.
     """

@@ -1,4 +1,4 @@
-"""Likelihood ratio ``LLR^{>k}`` of Havtorn et al. (2021) for densities with a hierarchy of latents."""
+"""Likelihood ratio ``LLR^{>k}`` of Havtorn et al. (2021) for hierarchies of latents."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from likejax.density import Density, Terms, check_density
+from likejax.density import Density, check_density
 from likejax.evaluation import check_fit
 from likejax.keys import KeyLike
 from likejax.ood.checks import Examples, checked_dataset
@@ -31,7 +31,7 @@ COLLAPSED = 0.5
 """Divergence from the prior in nats below which a latent is taken to carry no information."""
 
 Replacement = Literal["sample", "mean"]
-"""What replaces latents that are not inferred: draws from their conditional priors, or their means."""
+"""What replaces latents that are not inferred: draws or means of their conditional priors."""
 
 
 @runtime_checkable
@@ -56,7 +56,7 @@ class Hierarchical(Protocol):
         *,
         key: Any,
         draws: int = 1,
-        replacement: Replacement = "sample",
+        replacement: str = "sample",
     ) -> Float[Array, "..."]:
         """Returns the bound with the ``k`` lowest latents from their conditional priors, nats.
 
@@ -65,23 +65,20 @@ class Hierarchical(Protocol):
           k: Number of latents that are not inferred; ``None`` for all numbers, ``(depth, *batch)``.
           key: Key or keys, as for ``log_prob``.
           draws: Number of draws per example.
-          replacement: What replaces the latents that are not inferred.
-        """
-        ...
-
-    def terms(self, x: Any, *, key: Any) -> Terms:
-        """Returns the training terms, whose parts ``kl_1`` to ``kl_L`` are divergences in nats.
-
-        Args:
-          x: Examples ``(*batch, *event_shape)``.
-          key: Key or keys, as for ``log_prob``.
+          replacement: ``sample`` or ``mean``; what replaces the latents that are not inferred.
         """
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class LogProbAbove(Feature):
-    """Bounds ``L^{>k}`` for every number ``k`` of lowest latents, ``(n, L)`` in nats."""
+    """Bounds ``L^{>k}`` for every number ``k`` of lowest latents, ``(n, L)`` in nats.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.ood.LogProbAbove(draws=10)
+      LogProbAbove(draws=10, replacement='mean')
+    """
 
     draws: Count = 1
     """Number of draws per example, combined by the log of their mean."""
@@ -89,6 +86,13 @@ class LogProbAbove(Feature):
     """What replaces the latents that are not inferred: ``sample`` or ``mean``."""
 
     def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
+        """Computes the bounds of examples.
+
+        Args:
+          densities: Densities by name.
+          x: Examples ``(n, *event_shape)``.
+          keys: Key of each example.
+        """
         density = cast(Hierarchical, densities["density"])
         bounds = density.log_prob_above(x, key=keys, draws=self.draws, replacement=self.replacement)
         return bounds.T
@@ -105,14 +109,28 @@ class LogProbAbove(Feature):
 
 @dataclasses.dataclass(frozen=True)
 class LatentKL(Feature):
-    """Divergence of each latent's posterior from its prior, ``(n, L)`` in nats, of one draw."""
+    """Divergence of each latent's posterior from its prior, ``(n, L)`` in nats, of one draw.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.ood.LatentKL().needs_key({})
+      True
+    """
 
     def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
-        density = cast(Hierarchical, densities["density"])
+        """Computes the divergences of examples.
+
+        Args:
+          densities: Densities by name.
+          x: Examples ``(n, *event_shape)``.
+          keys: Key of each example.
+        """
+        density = densities["density"]
         parts = density.terms(x, key=keys).parts
-        # a part may be elementwise, (n, *latent)
-        each = [parts[f"kl_{i + 1}"].reshape(len(x), -1).sum(1) for i in range(density.depth)]
-        return jnp.stack(each, axis=-1)
+        depth = cast(Hierarchical, density).depth
+        elementwise = [parts[f"kl_{i + 1}"] for i in range(depth)]  # (n, *latent) each
+        summed = [part.reshape(len(x), -1).sum(1) for part in elementwise]
+        return jnp.stack(summed, axis=-1)
 
     def needs_key(self, densities: Densities) -> bool:
         """Returns True: latents are drawn.
@@ -131,8 +149,8 @@ class HierarchyRatio(Score):
     ``L`` is the bound, ``L^{>k}`` the bound with the ``k`` lowest latents from their conditional
     priors. The ratio is small where the latents above ``k``, which carry what an image is about,
     suffice to generate those below, and large where the image has to correct them. ``log p(x)``
-    cancels, and with it what misleads the likelihood. Both bounds see the same noise for the latents
-    above ``k``.
+    cancels, and with it what misleads the likelihood. Both bounds see the same noise for the
+    latents above ``k``.
 
     With ``replacement="mean"``, as in the released code, the low latents are the means of their
     conditional priors and ``L^{>k}`` is no bound; with ``"sample"``, as defined in the paper, they
@@ -151,13 +169,13 @@ class HierarchyRatio(Score):
     name: ClassVar[str] = "hierarchy ratio"
 
     k: Count = 1
-    """Number of lowest latents from their conditional priors; ``choose_k`` finds one by inside data."""
+    """Number of lowest latents from their conditional priors; see ``choose_k``."""
     draws: Count = 1
     """Number of draws per example for both bounds, each combined by the log of their mean."""
     replacement: Replacement = "mean"
     """What replaces those latents: ``mean`` or ``sample``."""
     shared_noise: bool = True
-    """Whether both bounds see the same noise; otherwise they have independent draws, as in the released code."""
+    """Whether both bounds see the same noise, other than in the released code."""
 
     @property
     def label(self) -> str:
@@ -223,7 +241,7 @@ def choose_k(
     replacement: Replacement = "mean",
     batch_size: int = 128,
 ) -> int:
-    """Chooses the number of lowest latents to leave out of ``HierarchyRatio``, by inside data alone.
+    """Chooses the number of latents to leave out in ``HierarchyRatio``, by inside data alone.
 
     It is the largest ``k`` for which ``L^{>k}`` is below ``L`` by at most the share ``loss`` of its
     size on inside data: there the latents above still carry what makes an inside image, so that a

@@ -43,7 +43,7 @@ class Interval:
 
 
 def auroc_interval(inside: Any, outside: Any, *, confidence: float = 0.95) -> Interval:
-    """Computes AUROC with DeLong's standard error and an interval on the logit scale, within 0 and 1.
+    """Computes AUROC with DeLong's standard error and an interval on the logit scale.
 
     Where the classes do not overlap, DeLong's error is 0. The interval then is that of as many
     successes without a failure as the smaller class has examples.
@@ -142,8 +142,9 @@ def _checked_pair(pair: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _placements(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Returns for every outside score the share of inside ones below it, and for every inside score
-    the share of outside ones above it; ties count half.
+    """Returns, for every score, the share of the other class on the right side of it.
+
+    That is below an outside score, and above an inside one; ties count half.
     """
     ranks = _midranks(np.concatenate([outside, inside]))
     # the rank among all minus the rank in the own class counts the other class below
@@ -186,8 +187,8 @@ def evaluate_scores(
 
     * FPR has percentiles. Where it is 0 or 1 the end has the exact binomial bound.
     * AUPR and the detection error have a number of standard errors on the logit scale, around the
-      value less the bias of resampling: a minimum is biased once more in every resample. A detection
-      error of 0 has the binomial bound of the smaller class.
+      value less the bias of resampling: a minimum is biased once more in every resample. A
+      detection error of 0 has the binomial bound of the smaller class.
 
     With a single example of a class every interval is from 0 to 1.
 
@@ -273,7 +274,7 @@ def _ends_of_precision(
 def _ends_of_rate(
     value: float, draws: np.ndarray, sizes: tuple[int, int], confidence: float
 ) -> tuple[float, float]:
-    """Returns the ends for a false-positive rate: percentiles, the binomial bound where it is 0 or 1."""
+    """Returns the ends for a false-positive rate: percentiles, and binomial bounds at 0 and 1."""
     tail = (1 - confidence) / 2
     low, high = np.quantile(draws, [tail, 1 - tail])
     least = tail ** (1 / sizes[0])
@@ -308,7 +309,7 @@ _ENDS: dict[str, Ends] = {
 def _logit_ends(
     value: float, draws: Float[np.ndarray, " resamples"], confidence: float, n: int
 ) -> tuple[float, float]:
-    """Returns the ends of the interval of a share on the logit scale, less the bias of the resamples.
+    """Returns the ends of the interval of a share on the logit scale, without the resamples' bias.
 
     Args:
       value: The share, from 0 to 1.

@@ -63,10 +63,10 @@ class NegativeLogProb(Score):
 
 @dataclasses.dataclass(frozen=True)
 class Typicality(Score):
-    """Score ``s = |mean_m(-log p(x_m)) - H|``, with ``H`` the mean of ``-log p`` where it is fitted.
+    """Score ``s = |mean_m(-log p(x_m)) - H|``, with ``H`` the mean of ``-log p`` in fitting.
 
-    Too likely is as suspicious as too unlikely. A ``group`` of more than one example gets one score;
-    all its examples come from one source. Then ``x`` has shape ``(*batch, group, *event_shape)``.
+    Too likely is as suspicious as too unlikely. A ``group`` of more than one example, all from one
+    source, gets one score. Then ``x`` has shape ``(*batch, group, *event_shape)``.
 
     References:
       Nalisnick, Matsukawa, Teh and Lakshminarayanan, 2019, Detecting out-of-distribution inputs to
@@ -90,7 +90,7 @@ class Typicality(Score):
 
     @property
     def label(self) -> str:
-        """Name in tables, with the size of the groups and the number of draws unless they are one."""
+        """Name in tables, with the size of groups and the number of draws unless they are one."""
         name = self.name if self.group == 1 else f"{self.name} of {self.group}"
         return with_draws(name, self.draws)
 

@@ -32,8 +32,9 @@ def encode(image: Image) -> bytes:
     """Codes an image by the shortest of six codes.
 
     Each code predicts every byte from its neighbors and packs the residuals modulo 256 by LZMA. The
-    predictions are zero, the left neighbor, the upper one, their mean, PNG's Paeth predictor and the
-    median of JPEG-LS. The first byte is the number of the prediction. Values above 255 are two bytes.
+    predictions are zero, the left neighbor, the upper one, their mean, PNG's Paeth predictor and
+    the median of JPEG-LS. The first byte is the number of the prediction. Values above 255 are two
+    bytes.
 
     Args:
       image: Unsigned integers ``(height, width, channels)``.

@@ -1,4 +1,4 @@
-"""Metrics of how well scores separate outside examples from inside ones: AUROC, AUPR, FPR, detection error.
+"""Metrics of how well scores separate outside from inside examples: AUROC, AUPR, FPR and others.
 
 Outside examples are the positive class, and a higher score is more OOD, everywhere. A curve has a
 point at every distinct score. Nothing is interpolated unless a name says so, and everything is
@@ -29,7 +29,7 @@ Rate = Annotated[float, Range(above=0, at_most=1)]
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
-    """True and false positives at every threshold, from the threshold that nothing exceeds to the lowest.
+    """True and false positives at every threshold, from the highest threshold to the lowest.
 
     Attributes:
       true: Number of outside examples at or above each threshold, ``(thresholds,)``.
@@ -50,7 +50,7 @@ class Counts:
         return Counts((self.false[-1] - self.false)[::-1], (self.true[-1] - self.true)[::-1])
 
     def without_collinear(self) -> Counts:
-        """Returns the counts without points on a straight line, as scikit-learn's ``roc_curve`` does."""
+        """Returns the counts without points on a straight line, as in scikit-learn's curve."""
         if len(self.true) <= 3:
             return self
         bends = (np.diff(self.true[1:], 2) != 0) | (np.diff(self.false[1:], 2) != 0)
@@ -246,7 +246,7 @@ def aupr(
     positive: Positive = "outside",
     estimator: Estimator = "average_precision",
 ) -> float:
-    """Computes the area under the precision-recall curve, which depends on the sizes of the classes.
+    """Computes the area under the precision-recall curve, which depends on the classes' sizes.
 
     Args:
       inside: Scores of inside examples.
@@ -269,7 +269,7 @@ def aupr(
 
 
 def fpr_at_tpr(inside: Any, outside: Any, tpr: float, *, drop_collinear: bool = False) -> float:
-    """Computes the false-positive rate at the first threshold that finds a share of the outside examples.
+    """Computes the false-positive rate at the first threshold that reaches a true-positive rate.
 
     Args:
       inside: Scores of inside examples.

@@ -29,8 +29,8 @@ from likejax.ood.saved import Saved, class_at, class_path, read_folder, write_fo
 from likejax.settings import Settings
 from likejax.storage.store import CheckpointError
 
-State = Mapping[str, float]
-"""Numbers that fitting has learned, by name."""
+State = Mapping[str, Any]
+"""Numbers that fitting has learned, by name; traced where a score is compiled."""
 Groups = Float[Any, "n group"]
 """One number per example, in groups that get one score each."""
 
@@ -226,7 +226,7 @@ class Score(Settings, abc.ABC):
         return self.group_score(state, statistics.reshape(-1, self.group))
 
     def _statistics(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
-        # a difference of two infinities is NaN without a warning from numpy: a ratio of two densities
+        # a difference of two infinities is NaN, without a warning from numpy: a ratio of densities
         # that both exclude an example has no value, and who needs a number refuses it with its row
         with np.errstate(invalid="ignore"):
             return self.statistic(compute, event_shape)
@@ -257,10 +257,10 @@ class FittedScore:
 
     Attributes:
       recipe: Score that it was fitted from.
-      densities: The density that is scored, ``density``, and those that the recipe compares it with.
+      densities: The density that is scored, ``density``, and those that the recipe compares with.
       state: Numbers that fitting has learned.
       calibration: Sorted scores of calibration examples ``(n,)``; ``None`` before ``calibrate``.
-      rows: Hashes of the rows that it was fitted on and calibrated with, so that overlap is noticed.
+      rows: Hashes of the rows that it was fitted on and calibrated with, to notice overlap.
 
     Example:
       >>> import likejax as lj, numpy as np
@@ -465,7 +465,9 @@ class FittedScore:
         return calibrate.threshold(self._calibration_scores(), fpr, delta)
 
     def p_value(self, x: Any, *, key: KeyLike | None = None) -> Float[np.ndarray, "*batch"]:
-        """Computes conformal p-values: at most a share ``alpha`` of new inside examples is up to ``alpha``.
+        """Computes conformal p-values.
+
+        At most a share ``alpha`` of new inside examples has a p-value of ``alpha`` or less.
 
         Args:
           x: Examples, as in a call.
@@ -494,7 +496,7 @@ class FittedScore:
     def save(self, directory: str | os.PathLike[str]) -> None:
         """Writes recipe, numbers, calibration and densities; ``likejax.ood.restore`` reads them.
 
-        The record comes last and has the checksums of all the rest: an interrupted write is noticed.
+        The record comes last and has the checksums of the rest: an interrupted write is noticed.
 
         Args:
           directory: Directory to write to; created if absent.
