@@ -57,9 +57,9 @@ def fit_background(
       section 3.2.
 
     Example:
-      >>> import likejax as lj
-      >>> experiment = lj.preset("glow/digits")
-      >>> lj.ood.fit_background(experiment, lj.load("digits"), key=0, mutation_rate=2.0)
+      >>> import likejax as lj, numpy as np
+      >>> experiment, images = lj.preset("glow/digits"), np.zeros((9, 8, 8, 1), np.uint8)
+      >>> lj.ood.fit_background(experiment, images, key=0, mutation_rate=2.0)
       Traceback (most recent call last):
       ValueError: expected mutation_rate to be a number above 0 and below 1, got 2.0
     """

@@ -104,7 +104,7 @@ def auroc_difference(
       >>> from likejax import ood
       >>> good, poor = ([0.1, 0.2, 0.6], [0.5, 0.9]), ([0.1, 0.7, 0.6], [0.5, 0.9])
       >>> print(ood.auroc_difference(good, poor))
-      0.167 [-0.399, 0.733]
+      0.167 [-0.295, 0.629]
     """
     confidence = checked("confidence", confidence, Probability)
     first_inside, first_outside = _checked_pair(first, "first")

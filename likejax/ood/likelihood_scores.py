@@ -74,10 +74,10 @@ class Typicality(Score):
 
     Example:
       >>> import likejax as lj, numpy as np
-      >>> points = np.random.default_rng(0).normal(size=(200, 50)).astype(np.float32)
+      >>> points = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
       >>> gaussian = lj.models.FullGaussian.fit(lj.Dataset.from_array(points[:100]))
       >>> score = lj.ood.Typicality().fit(gaussian, points[100:])
-      >>> bool(score(np.zeros((1, 50), np.float32))[0] > 10)  # the mode, far too likely
+      >>> bool(score(np.zeros((2, 2), np.float32))[0] > 0.5)  # the mode is too likely
       True
     """
 
