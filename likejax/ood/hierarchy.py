@@ -15,6 +15,7 @@ from likejax.evaluation import check_fit
 from likejax.keys import KeyLike
 from likejax.ood.checks import Examples, checked_dataset
 from likejax.ood.features import (
+    Batch,
     Compute,
     Densities,
     Feature,
@@ -85,7 +86,7 @@ class LogProbAbove(Feature):
     replacement: Replacement = "mean"
     """What replaces the latents that are not inferred: ``sample`` or ``mean``."""
 
-    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Numbers:
         """Computes the bounds of examples.
 
         Args:
@@ -117,7 +118,7 @@ class LatentKL(Feature):
       True
     """
 
-    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Numbers:
         """Computes the divergences of examples.
 
         Args:
