@@ -288,7 +288,7 @@ class Dataset:
           >>> import likejax as lj
           >>> digits = lj.load("digits")
           >>> len(digits.take(digits.labels == 3))
-          128
+          141
         """
         index = rows
         if not isinstance(rows, slice):

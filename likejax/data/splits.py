@@ -46,7 +46,7 @@ def split(
       >>> import likejax as lj
       >>> pictures = lj.load("photographs", split="test")
       >>> [len(part) for part in lj.data.split(pictures, test=0.25)]
-      [146, 22, 56]
+      [227, 35, 88]
     """
     _check_dataset(dataset)
     validation = checked("validation", validation, Fraction)

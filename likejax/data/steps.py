@@ -122,7 +122,7 @@ def apply_steps(dataset: Dataset, steps: str | Sequence[str]) -> Dataset:
       >>> import likejax as lj
       >>> photographs = lj.load("photographs", split="test")
       >>> lj.data.apply_steps(photographs, "gray+resize:8x8+levels:17")
-      Dataset('photographs', test, n=224, (8, 8, 1) uint8, 17 levels)
+      Dataset('photographs', test, n=350, (8, 8, 1) uint8, 17 levels)
     """
     each = steps.split("+") if isinstance(steps, str) else steps
     for step in each:
