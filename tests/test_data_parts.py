@@ -8,11 +8,11 @@ import pytest
 import likejax as lj
 from likejax.data.loading import load_parts
 from likejax.data.splits import (
-    split_by_fractions,
     check_disjoint,
     check_disjoint_rows,
     completed,
     row_hashes,
+    split_by_fractions,
 )
 from tests.paths import DATA
 
