@@ -17,7 +17,7 @@ from likejax.data.dataset import Dataset
 from likejax.data.names import meant
 from likejax.legacy import modern
 
-Transform = Callable[..., Dataset]
+Transform = Callable[..., Any]
 
 STEPS: dict[str, Transform] = {
     "invert": transforms.invert,
