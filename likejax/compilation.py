@@ -1,21 +1,15 @@
-"""How programs are compiled: a cache on disk that is on by default, and quick compilation of what runs once."""
+"""The cache of compiled programs on disk, which is on by default."""
 
 from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 
 SWITCH = "LIKEJAX_COMPILATION_CACHE"
 """Environment variable that turns the cache off if it is ``0``."""
-_QUICK: Mapping[str, Any] = {
-    "xla_backend_optimization_level": 0,
-    "xla_llvm_disable_expensive_passes": True,
-}
 
 
 def use_persistent_cache() -> None:
@@ -52,11 +46,3 @@ def _is_writable(folder: Path) -> bool:
     """Whether the folder, or the nearest parent that exists, can be written to."""
     existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
     return existing is not None and os.access(existing, os.W_OK)
-
-
-def quick_options() -> dict[str, Any] | None:
-    """Compiler options for a program that runs once: on CPU a third of the time to compile, slower code.
-
-    Values differ from those of the usual options in the last bits.
-    """
-    return dict(_QUICK) if jax.default_backend() == "cpu" else None
