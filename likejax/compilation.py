@@ -45,4 +45,4 @@ def cache_folder() -> Path | None:
 def _is_writable(folder: Path) -> bool:
     """Whether the folder, or the nearest parent that exists, can be written to."""
     existing = next((place for place in (folder, *folder.parents) if place.exists()), None)
-    return existing is not None and os.access(existing, os.W_OK)
+    return existing is not None and existing.is_dir() and os.access(existing, os.W_OK)
