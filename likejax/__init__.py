@@ -1,5 +1,6 @@
 """Likelihoods you can compare: one ``log_prob`` for generative density models in JAX, with its kind and its error."""
 
+from likejax import compilation as compilation
 from likejax import bijections as bijections
 from likejax import data as data
 from likejax import models as models
@@ -32,3 +33,5 @@ from likejax.train.loop import Run as Run
 from likejax.train.loop import fit as fit
 from likejax.presets import PRESETS as PRESETS
 from likejax.presets import preset as preset
+
+compilation.use_persistent_cache()
