@@ -120,7 +120,7 @@ class PixelCNN(Density):
     """
 
     kind = Kind.EXACT
-    levels: int  # type: ignore[assignment]
+    levels: int
 
     def __init__(
         self,
