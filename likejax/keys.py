@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -52,7 +52,8 @@ def as_key(key: KeyLike) -> Key[Array, "..."]:
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
         own = dtype == jax.eval_shape(lambda: jax.random.key(0, impl=_GENERATOR)).dtype
-        return key if own else _from_words(jax.random.key_data(key))
+        typed = cast(Array, key)
+        return typed if own else _from_words(jax.random.key_data(typed))
     if dtype is not None and shape == () and jnp.issubdtype(dtype, jnp.integer):
         return jax.random.key(jnp.asarray(key), impl=_GENERATOR)
     default_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape[-1]

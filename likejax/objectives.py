@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,13 @@ from jaxtyping import Array, ArrayLike, Float
 
 from likejax.data.batches import Batch
 from likejax.density import Density, Terms, bits_per_dim, integer_dtype
-from likejax.settings import CountOrZero, NonNegative, Settings
+from likejax.settings import CountOrZero, NonNegative, Settings, checked
 
 Metrics = Mapping[str, Float[Array, ""]]
 """Scalars to log, by name."""
 
-if TYPE_CHECKING:
-    Weights = Mapping[str, float] | tuple[tuple[str, float], ...]
-else:
-    Weights = tuple[tuple[str, float], ...]  # what a mapping becomes, so that it can be hashed
-"""Weight of each named part."""
+Pairs = tuple[tuple[str, float], ...]
+"""Names with their weights, in a form that can be hashed."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,12 +50,14 @@ class NLL(Settings):
       NLL(weights=(('class_log_prob', -0.01),))
     """
 
-    weights: Weights = ()
-    """Weight of each named part of the terms."""
+    weights: Pairs | Mapping[str, float] = ()
+    """Weight of each named part of the terms; a mapping becomes a tuple of pairs."""
 
     def __post_init__(self):
-        if isinstance(self.weights, Mapping):
-            object.__setattr__(self, "weights", tuple(self.weights.items()))
+        weights = self.weights
+        if isinstance(weights, Mapping):
+            weights = tuple(weights.items())
+        object.__setattr__(self, "weights", checked("NLL.weights", weights, Pairs))
         super().__post_init__()
 
     def _check_together(self) -> None:
@@ -105,7 +104,7 @@ class NLL(Settings):
         if any(weight for _, weight in self._pairs()):
             self._check_parts(density, part_names(density))
 
-    def _pairs(self) -> tuple[tuple[str, float], ...]:
+    def _pairs(self) -> Pairs:
         assert isinstance(self.weights, tuple)
         return self.weights
 

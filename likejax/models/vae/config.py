@@ -87,8 +87,7 @@ class VAEConfig(Settings):
             raise ValueError("expected at least 2 levels, or 0 for continuous data, got 1")
         if not self.flatten and len(self.event_shape) != 3:
             raise ValueError(
-                "expected images (height, width, channels) or flatten=True, "
-                f"got {self.event_shape}"
+                f"expected images (height, width, channels) or flatten=True, got {self.event_shape}"
             )
         if self.flatten and any(max(*stage.kernels, *stage.strides) > 1 for stage in self.stages):
             raise ValueError("expected stages of kernel 1 and strides 1 for flatten=True")

@@ -6,6 +6,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
@@ -260,7 +261,7 @@ class VAE(Density):
           key: Key of the noise.
         """
         flat = self._checked_batch(batch)
-        rows = jnp.arange(len(flat), dtype=jnp.uint32)
+        rows = np.arange(len(flat), dtype=np.uint32)
         keys = keys_of_rows(keys_of_batch(key, (len(flat),)), rows)
         assert keys is not None
         return _initialized(self, flat, keys)
