@@ -518,6 +518,8 @@ class Density(nnx.Module, abc.ABC):
         lines = [f"  {name}: {value}" for name, value in self._facts().items()]
         return "\n".join([self._family(), *lines])
 
+    __str__ = __repr__  # not the listing of all arrays that NNX gives
+
     def _repr_html_(self) -> str:
         """The same as a table, for notebooks."""
         rows = [

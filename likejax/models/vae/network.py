@@ -308,12 +308,14 @@ class InferenceStage(nnx.Module):
             shape = made.out_shape
         self.shape = shape
         self.features = features
-        self.posterior = None
+        # One assignment per attribute: NNX fixes with the first whether it holds arrays.
+        posterior = to_map = None
         if features:
-            self.posterior = GaussianLayer(shape, features, dense=dense, options=options, rngs=rngs)
-        self.to_map = None
+            posterior = GaussianLayer(shape, features, dense=dense, options=options, rngs=rngs)
         if dense and features > 0 and not plan.top:
-            self.to_map = map_of_vector(features, shape, options, rngs)
+            to_map = map_of_vector(features, shape, options, rngs)
+        self.posterior = posterior
+        self.to_map = to_map
         unread = None
         if plan.top and dense and options.unread_projection:
             unread = UnreadProjection(features, math.prod(shape))
@@ -398,22 +400,22 @@ class GenerativeStage(nnx.Module):
         rngs: nnx.Rngs,
     ):
         dense, features = plan.config.dense, plan.features
-        self.prior_layer = None
+        prior_layer = posterior = top_prior = None
         joined = shape
         if above is not None:
-            self.prior_layer = GaussianLayer(
+            prior_layer = GaussianLayer(
                 above.shape, features, dense=dense, options=options, rngs=rngs
             )
             joined = (*shape[:2], shape[2] + above.shape[2])
-        self.posterior = None
         if plan.down:
-            self.posterior = GaussianLayer(
-                joined, plan.down, dense=dense, options=options, rngs=rngs
-            )
+            posterior = GaussianLayer(joined, plan.down, dense=dense, options=options, rngs=rngs)
         self.latent_shape = (features,) if dense else (*shape[:2], features)
-        self.top_prior = None
         if above is None:
-            self.top_prior = Buffer(jnp.zeros((*self.latent_shape[:-1], 2 * features)))
+            top_prior = Buffer(jnp.zeros((*self.latent_shape[:-1], 2 * features)))
+        # One assignment per attribute: NNX fixes with the first whether it holds arrays.
+        self.prior_layer = prior_layer
+        self.posterior = posterior
+        self.top_prior = top_prior
         self.map_shape = shape
         self.to_map = map_of_vector(features, shape, options, rngs) if dense else None
         self.shape = shape if dense else (shape[0], shape[1], features)
