@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.metadata
 from typing import NoReturn
 
+from likejax import compilation as compilation
 from likejax import bijections as bijections
 from likejax import data as data
 from likejax import models as models
@@ -38,6 +39,8 @@ from likejax.train.checkpoint import restore as restore
 from likejax.train.checkpoint import save as save
 from likejax.train.loop import Run as Run
 from likejax.train.loop import fit as fit
+
+compilation.use_persistent_cache()
 
 __version__ = importlib.metadata.version("likejax")
 
