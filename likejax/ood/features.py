@@ -88,7 +88,7 @@ class LatentKL(Feature):
 
     def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
         density: Any = densities["density"]
-        parts = density.terms(x, key=keys).parts
+        parts = density.terms(x, key=keys).per_example()
         return jnp.stack([parts[f"kl_{i + 1}"] for i in range(density.depth)], axis=-1)
 
     def needs_key(self, densities: Densities) -> bool:
