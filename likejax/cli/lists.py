@@ -54,7 +54,7 @@ class Datasets(DataOption):
         return 0
 
     def _print_all(self) -> None:
-        from likejax.data.load import datasets, outline
+        from likejax.data.loading import datasets, outline
 
         found = datasets(self.data_dir)
         width = max(map(len, found))

@@ -34,7 +34,7 @@ def load_as_evaluated(
     experiment: Experiment, name: str, *, split: str, data_dir: Path | None
 ) -> Dataset:
     """Returns a part of a dataset in the representation that the experiment's model takes."""
-    from likejax.data.load import load
+    from likejax.data.loading import load
 
     return experiment.as_evaluated(load(name, split=split, data_dir=data_dir))
 
