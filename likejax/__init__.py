@@ -26,9 +26,9 @@ from likejax.evaluation import evaluate as evaluate
 from likejax.exporting import export as export
 from likejax.experiment import Experiment as Experiment
 from likejax.experiment import Optimizer as Optimizer
-from likejax.train.checkpoint import restore as restore
-from likejax.train.checkpoint import save as save
-from likejax.train.loop import Run as Run
+from likejax.storage.density import restore as restore
+from likejax.storage.density import save as save
+from likejax.train.run import Run as Run
 from likejax.train.loop import fit as fit
 from likejax.presets import PRESETS as PRESETS
 from likejax.presets import preset as preset

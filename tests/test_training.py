@@ -18,9 +18,9 @@ import likejax as lj
 from likejax.experiment import from_json, to_json
 from likejax.nn.repeat import for_backend, stack
 from likejax.nn.state import merge, split
+from likejax.storage.density import density_items
 from likejax.storage.store import Store
 from likejax.train import guard
-from likejax.train.checkpoint import density_items
 from likejax.train.optimizer import build_optimizer, schedule
 from likejax.train.state import TrainState, in_form
 from tests.registry import Laplace

@@ -223,7 +223,7 @@ def _selected_on(validation: Any, run: str, arguments: OodArguments) -> tuple[An
     import numpy as np
 
     from likejax.data.splits import row_hashes
-    from likejax.train.selecting_rows import selection_of
+    from likejax.train.record import selection_of
 
     noted = {
         str(place): selection_of(place)
@@ -399,7 +399,8 @@ def _no_arguments(args: Sequence[str], command: str) -> None:
 
 def _record(run: str) -> Any:
     from likejax.experiment import from_json
-    from likejax.train.checkpoint import RECORD, CheckpointError
+    from likejax.storage.density import RECORD
+    from likejax.storage.store import CheckpointError
 
     path = Path(run) / RECORD
     if not path.exists():

@@ -21,10 +21,11 @@ from likejax.keys import KeyLike
 from likejax.ood import calibrate
 from likejax.ood.checks import checked_dataset, rows_named
 from likejax.ood.features import Compute, features_of, keys_of
+from likejax.storage.density import checksum_of
+from likejax.storage.density import restore as restore_density
+from likejax.storage.density import save as save_density
+from likejax.storage.files import directory_path
 from likejax.storage.store import CheckpointError
-from likejax.train.checkpoint import checksum_of, place_of
-from likejax.train.checkpoint import restore as restore_density
-from likejax.train.checkpoint import save as save_density
 
 if TYPE_CHECKING:
     from likejax.ood.scores import Score
@@ -255,7 +256,7 @@ class FittedScore:
         Args:
           directory: Where to; created if absent.
         """
-        place = place_of(directory)
+        place = directory_path(directory)
         place.mkdir(parents=True, exist_ok=True)
         for name, density in self.densities.items():
             save_density(density, place / name)
@@ -296,7 +297,7 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
 
     for density in densities.values():
         check_density(density)
-    place = place_of(directory)
+    place = directory_path(directory)
     try:
         record = json.loads((place / _RECORD).read_text())
         if record["digest"] != _digest(record):

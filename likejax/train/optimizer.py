@@ -9,8 +9,9 @@ import jax
 import numpy as np
 import optax
 
-from likejax.experiment import Optimizer, Recorded
+from likejax.experiment import Optimizer
 from likejax.nn.repeat import stacked_axes
+from likejax.settings import Recorded
 
 
 def schedule(optimizer: Optimizer, steps: int) -> optax.Schedule:

@@ -7,6 +7,7 @@ of all processes: a batch is cut over them and parameters are copied to each (da
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -18,16 +19,23 @@ _DIVIDED_FROM = 1024
 """Entries below which an array is copied to every device: dividing it would cost more than it saves."""
 
 
-def device_mesh(parameter_shards: int = 1) -> Mesh:
-    """All devices of all processes as ``(data, shard)``.
+Devices = Sequence[jax.Device] | Mesh
+"""Devices to train on, in any order."""
+
+
+def device_mesh(parameter_shards: int = 1, devices: Devices | None = None) -> Mesh:
+    """Returns devices as a mesh with the axes ``(data, shard)``.
 
     Args:
       parameter_shards: Size of the second axis, over which parameters are divided.
+      devices: Devices to use, or a mesh of them; all devices of all processes if not given.
 
     Raises:
-      ValueError: If the devices do not divide by it.
+      TypeError: If ``devices`` are not devices.
+      ValueError: If there are none, one is named twice, or they do not divide by
+        ``parameter_shards``.
     """
-    devices = jax.devices()
+    devices = _listed(jax.devices() if devices is None else devices)
     if len(devices) % parameter_shards:
         raise ValueError(
             f"expected parameter_shards to divide the {len(devices)} devices, got {parameter_shards}; 1 keeps a copy "
@@ -35,6 +43,45 @@ def device_mesh(parameter_shards: int = 1) -> Mesh:
         )
     shape = len(devices) // parameter_shards, parameter_shards
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def _listed(devices: Devices) -> list[jax.Device]:
+    listed = list(devices.devices.flat) if isinstance(devices, Mesh) else list(devices)
+    wrong = [each for each in listed if not isinstance(each, jax.Device)]
+    if wrong:
+        raise TypeError(
+            f"expected devices such as jax.devices()[:1] or a mesh, got {type(wrong[0]).__name__}"
+        )
+    if not listed or len(set(listed)) < len(listed):
+        raise ValueError(f"expected at least one device, each named once, got {listed}")
+    return listed
+
+
+def check_batch_size(batch_size: int, *, mesh: Mesh, accumulate: int) -> None:
+    """Refuses batches that cannot be cut over the devices.
+
+    Args:
+      batch_size: Examples of a step.
+      mesh: Devices.
+      accumulate: Number of parts of a batch that are worked on one after the other.
+
+    Raises:
+      ValueError: If the size does not divide.
+    """
+    if batch_size % (mesh.size * accumulate):
+        raise ValueError(
+            f"expected a batch_size divisible by {mesh.size} devices times accumulate={accumulate}, "
+            f"got {batch_size}"
+        )
+
+
+def local_device(mesh: Mesh) -> jax.Device:
+    """Returns the first device of a mesh that belongs to this process.
+
+    Args:
+      mesh: Devices of all processes.
+    """
+    return mesh.local_devices[0] if mesh.local_devices else jax.local_devices()[0]
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:

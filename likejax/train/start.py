@@ -11,10 +11,11 @@ from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint
 from likejax.density import Density
 from likejax.evaluation import check_fit
-from likejax.experiment import Experiment, Recorded
+from likejax.experiment import Experiment
 from likejax.models import build
 from likejax.nn.state import split
 from likejax.objectives import ELBO, NLL
+from likejax.settings import Recorded
 from likejax.train.log import check_tensorboard
 from likejax.train.side_products import tell
 from likejax.train.source import array_dataset, is_array
