@@ -35,7 +35,7 @@ from likejax.train.side_products import SideProducts
 from likejax.train.window import Window
 
 METRICS = "metrics.jsonl"
-Record = Mapping[str, float | int | None]
+Record = Mapping[str, Any]
 """Numbers of a step by name; ``step`` is one of them, and ``None`` is a number that there is not."""
 
 
@@ -323,7 +323,7 @@ class Log:
         record = {**means, "step": number, "skipped": self.window.skipped()}
         record |= {"steps_per_second": rate, "seconds": elapsed}
         self.window.clear()
-        self._write(record)
+        self.write(record)
         self._progress.report(number, self._in_words(record, best), rate)
         self._since, self._since_step = time.monotonic(), number
 
@@ -349,12 +349,17 @@ class Log:
           loss: Validation loss of the moving average.
           n: Number of validation examples.
         """
-        self._write({"step": number, "validation": loss})
+        self.write({"step": number, "validation": loss})
         self.say(
             f"step {number}: validation {loss:.4f} {self._unit.name} of the moving average (n = {n})"
         )
 
-    def _write(self, record: dict[str, Any]) -> None:
+    def write(self, record: dict[str, Any]) -> None:
+        """Keeps a record and hands it to the loggers.
+
+        Args:
+          record: Numbers by name.
+        """
         self.history.append(record)
         for logger in self._loggers:
             with self._side.making(_title(logger)):

@@ -127,7 +127,7 @@ def fit(
         "data": source.fingerprints()[0],
         "initial": None if start is None else start.checksum,
     }
-    unit, weights = Unit(density), Weights(structure, sharding.local_device(mesh))
+    unit, weights = Unit(density), Weights(structure, sharding.on_one_device(mesh))
     with (
         Interruption(saves=path is not None) as interruption,
         Checkpoints(path, keep=experiment.keep_checkpoints) as files,

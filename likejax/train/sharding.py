@@ -12,14 +12,21 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    SingleDeviceSharding,
+)
 
 AXES = ("data", "shard")
 _DIVIDED_FROM = 1024
 """Entries below which an array is copied to every device: dividing it would cost more than it saves."""
 
 
-Devices = Sequence[jax.Device] | Mesh
+Devices = Sequence[Any] | Mesh
 """Devices to train on, in any order."""
 
 
@@ -45,7 +52,7 @@ def device_mesh(parameter_shards: int = 1, devices: Devices | None = None) -> Me
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
 
 
-def _listed(devices: Devices) -> list[jax.Device]:
+def _listed(devices: Devices) -> list[Any]:
     listed = list(devices.devices.flat) if isinstance(devices, Mesh) else list(devices)
     wrong = [each for each in listed if not isinstance(each, jax.Device)]
     if wrong:
@@ -75,13 +82,14 @@ def check_batch_size(batch_size: int, *, mesh: Mesh, accumulate: int) -> None:
         )
 
 
-def local_device(mesh: Mesh) -> jax.Device:
-    """Returns the first device of a mesh that belongs to this process.
+def on_one_device(mesh: Mesh) -> SingleDeviceSharding:
+    """Returns the sharding of arrays on the first device of a mesh that this process owns.
 
     Args:
       mesh: Devices of all processes.
     """
-    return mesh.local_devices[0] if mesh.local_devices else jax.local_devices()[0]
+    own = mesh.local_devices or jax.local_devices()
+    return SingleDeviceSharding(own[0])
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:

@@ -33,7 +33,8 @@ class SampleSheets:
     def __init__(
         self, examples: Dataset, weights: Weights, log: Log, *, workdir: Path | None, key: Array
     ):
-        self._labels = examples.labels
+        labels = examples.labels
+        self._classes = np.zeros(0, int) if labels is None else np.unique(labels)
         self._weights = weights
         self._log = log
         self._workdir = workdir
@@ -59,7 +60,7 @@ class SampleSheets:
         if density.condition_shape is None:
             samples = density.sample(self._key, _COUNT)
         else:
-            labels = np.resize(np.unique(self._labels), _COUNT)
+            labels = np.resize(self._classes, _COUNT)
             samples = density.sample(self._key, (), labels)
         title = f"step {number}"
         figure = plot.sheet(np.asarray(samples), levels=density.levels or 256, title=title)

@@ -84,15 +84,15 @@ class Weights:
 
     Args:
       structure: Structure of the density.
-      device: Device of this process that the density lives on.
+      place: Sharding of the density: one device of this process.
 
     Attributes:
       structure: Structure of the density.
     """
 
-    def __init__(self, structure: Structure, device: jax.Device):
+    def __init__(self, structure: Structure, place: jax.sharding.Sharding):
         self.structure = structure
-        self._device = device
+        self._place = place
 
     def density(self, params: Arrays, fixed: Arrays) -> Density:
         """Returns the density of arrays that may be divided over devices or processes.
@@ -102,7 +102,7 @@ class Weights:
           fixed: All other arrays.
         """
         host = sharding.to_host((params, fixed))
-        return jax.device_put(merge(self.structure, *host), self._device)
+        return jax.device_put(merge(self.structure, *host), self._place)
 
 
 def convert_blocks(
