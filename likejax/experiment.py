@@ -36,56 +36,87 @@ Model = TypeVar("Model")
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer(Settings):
-    """The update rule and its schedule; built with optax."""
+    """Settings of the update rule and its schedule; built with optax.
+
+    In place of these settings, an ``Experiment`` takes any ``optax.GradientTransformation``, with
+    its own schedule and masks.
+
+    Example:
+      >>> import likejax as lj, optax
+      >>> lj.Optimizer(name="adamw", weight_decay=1e-4, decay_mask="matrices").learning_rate
+      0.001
+      >>> schedule = optax.warmup_cosine_decay_schedule(0.0, 1e-3, 100, 1_000)
+      >>> lj.Optimizer(name="adamax", schedule=schedule).schedule is schedule
+      True
+    """
 
     name: Literal["adam", "adamw", "adamax"] = "adam"
     """Update rule."""
     learning_rate: Positive = 1e-3
-    """Rate after warm-up."""
+    """Learning rate after warm-up."""
     b1: Fraction = 0.9
     """Decay of the mean of gradients."""
     b2: Fraction = 0.999
     """Decay of the mean of squared gradients (of their maximum for adamax)."""
     eps: NonNegative = 1e-8
-    """Added to the denominator."""
+    """Term added to the denominator for numerical stability."""
     eps_root: NonNegative = 0.0
-    """Added to the mean of squared gradients, inside the root; adam and adamw."""
+    """Term added to the mean of squared gradients, inside the root; adam and adamw."""
     weight_decay: NonNegative = 0.0
     """Weight decay: decoupled from the gradient in adamw, added to it (L2) in adam and adamax."""
+    decay_mask: Literal["all", "matrices"] = "all"
+    """Parameters that the weight decay shrinks: all, or those with two or more axes."""
     warmup_steps: CountOrZero = 0
     """Steps of linear warm-up from zero."""
     decay: Literal["constant", "cosine", "linear", "exponential"] = "constant"
-    """What the rate does after warm-up: stay, fall to zero at the last step, or fall by decay_rate a step."""
+    """Course of the rate after warm-up: constant, to zero at the last step, or by decay_rate."""
     decay_rate: Annotated[float, Range(above=0, at_most=1)] = 0.999995
-    """Factor a step of the exponential decay."""
+    """Factor per step of the exponential decay."""
     clip_norm: NonNegative = 0.0
     """Largest norm of the whole gradient; 0 for no clipping."""
     clip_adaptive: NonNegative = 0.0
-    """Largest norm of each unit's gradient relative to its weights' (Brock et al., 2021); 0 for no clipping."""
+    """Largest ratio of a unit's gradient norm to its weight norm (Brock et al., 2021); 0 for none."""
+    schedule: Callable | None = None
+    """Optax schedule, from a step to a learning rate, in place of the settings of the rate."""
 
     def _check_together(self):
         if self.eps_root and self.name == "adamax":
             raise ValueError(
-                f"expected Optimizer.eps_root=0 for adamax, which has no such term, got {self.eps_root}"
+                "expected Optimizer.eps_root=0 for adamax, which has no such term, got "
+                f"{self.eps_root}"
             )
-        default = type(self).decay_rate
-        if self.decay != "exponential" and self.decay_rate != default:
+        default = type(self)
+        if self.decay != "exponential" and self.decay_rate != default.decay_rate:
             raise ValueError(
-                f"expected Optimizer.decay='exponential' for a decay_rate of {self.decay_rate}, got {self.decay!r}, "
-                "which does not use it"
+                f"expected Optimizer.decay='exponential' for a decay_rate of {self.decay_rate}, "
+                f"got {self.decay!r}, which does not use it"
             )
+        if self.schedule is None:
+            return
+        for name in ("learning_rate", "warmup_steps", "decay"):
+            value = getattr(self, name)
+            if value != getattr(default, name):
+                raise ValueError(
+                    f"expected Optimizer.schedule=None for {name}={value!r}: a schedule defines "
+                    "the rate of every step"
+                )
 
 
 @dataclasses.dataclass(frozen=True)
 class Guard(Settings):
-    """Which steps are not taken: those that are not finite, and those whose gradient explodes.
+    """Rule for steps that are not taken: those not finite, and those whose gradient explodes.
 
-    The reference is a running geometric mean of gradient norms. A spike doubles it, so a regime of larger gradients
-    is accepted after a few steps and nothing is skipped for ever.
+    The reference is a running geometric mean of gradient norms. A spike doubles it, so a regime of
+    larger gradients is accepted after a few steps and nothing is skipped for ever.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.preset("glow/digits").override({"guard.patience": 3}).guard.patience
+      3
     """
 
     spike_factor: NonNegative = 20.0
-    """A gradient norm of more than so many times the reference is a spike; 0 to look at non-finite steps only."""
+    """Multiple of the reference above which a gradient norm is a spike; 0 for no search of spikes."""
     after: CountOrZero = 50
     """Steps before spikes are looked for, while the reference settles."""
     patience: Count = 10

@@ -85,13 +85,13 @@ def modern_model(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _modern_objective(record: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(record)
-    if settings.get("name") in _OBJECTIVES:
-        settings = {"class": f"likejax:{settings.pop('name')}", **settings}
-    if settings.get("class") == "likejax:NLL":
-        weights = [*settings.pop("weights", [])]
-        for former, (part, sign) in _WEIGHTS.items():
-            weight = settings.pop(former, 0.0)
-            if weight:
-                weights.append([part, sign * weight])
+    if settings.get("name") not in _OBJECTIVES:
+        return settings
+    weights = []
+    for former, (part, sign) in _WEIGHTS.items():
+        weight = settings.pop(former, 0.0)
+        if weight:
+            weights.append([part, sign * weight])
+    if weights:
         settings["weights"] = weights
-    return settings
+    return {"class": f"likejax:{settings.pop('name')}", **settings}

@@ -47,6 +47,9 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
         value = getattr(experiment, name)
         if isinstance(value, Recorded):
             value()  # says that only its name is known
+    schedule = getattr(experiment.optimizer, "schedule", None)
+    if isinstance(schedule, Recorded):
+        schedule()
     if experiment.early_stopping and not validates:
         raise ValueError(
             f"expected a validation set for early_stopping={experiment.early_stopping}: pass validation=, or set "
