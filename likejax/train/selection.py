@@ -12,7 +12,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, log_prob_in_chunks
+from likejax.density import Density
+from likejax.evaluation import log_prob_in_chunks
 from likejax.train import sharding
 from likejax.train.checkpoint import RunCheckpoints
 from likejax.train.guard import NonFiniteError
