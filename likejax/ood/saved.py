@@ -13,7 +13,7 @@ import numpy as np
 
 from likejax.density import Density
 from likejax.storage.density import checksum_of, restore, save
-from likejax.storage.files import directory_path
+from likejax.storage.files import digest, directory_path
 from likejax.storage.store import CheckpointError
 
 _RECORD = "score.json"
@@ -62,7 +62,7 @@ def write_folder(directory: str | os.PathLike[str], contents: Saved) -> None:
         np.savez(file, **contents.arrays)  # pyright: ignore[reportArgumentType]
     draft.replace(place / _ARRAYS)
     record = contents.record | {"densities": checksums, "arrays": _file_digest(place / _ARRAYS)}
-    record["digest"] = _digest(record)
+    record["digest"] = digest(record)
     draft = place / (_RECORD + ".tmp")
     draft.write_text(json.dumps(record, indent=2))
     draft.replace(place / _RECORD)
@@ -81,7 +81,7 @@ def read_folder(directory: str | os.PathLike[str], densities: Mapping[str, Densi
     """
     place = directory_path(directory)
     record = json.loads((place / _RECORD).read_text())
-    if record["digest"] != _digest(record):
+    if record["digest"] != digest(record):
         raise CheckpointError(f"{place / _RECORD} does not have the checksum that was written")
     if record["arrays"] != _file_digest(place / _ARRAYS):
         raise CheckpointError(f"{place / _ARRAYS} does not have the checksum that was written")
@@ -102,22 +102,6 @@ def read_folder(directory: str | os.PathLike[str], densities: Mapping[str, Densi
     return Saved(_modern(record), arrays, found)
 
 
-def class_path(kind: type) -> str:
-    """Temporary."""
-    module = "likejax.ood" if kind.__module__.startswith("likejax.") else kind.__module__
-    return f"{module}:{kind.__qualname__}"
-
-
-def class_at(path: str) -> Any:
-    """Temporary."""
-    import sys
-
-    module, _, name = path.partition(":")
-    if module not in sys.modules:
-        raise CheckpointError(f"import {module}")
-    return getattr(sys.modules[module], name)
-
-
 def _modern(record: dict[str, Any]) -> dict[str, Any]:
     """Returns a record in the present form: those of layout 2 name a score in words."""
     if not isinstance(record["score"], str):
@@ -134,8 +118,3 @@ def _modern(record: dict[str, Any]) -> dict[str, Any]:
 
 def _file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    text = json.dumps({k: v for k, v in record.items() if k != "digest"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
