@@ -19,7 +19,17 @@ from benchmarks import code_metrics
 
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
-    {"settings", "compilation", "keys", "inputs", "precision", "legacy", "progress"},
+    {
+        "settings",
+        "compilation",
+        "keys",
+        "inputs",
+        "precision",
+        "legacy",
+        "progress",
+        "batching",
+        "rounding",
+    },
     {"density"},
     {"data", "nn", "distributions", "plot"},
     {"bijections"},
