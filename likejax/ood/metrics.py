@@ -1,7 +1,7 @@
 """Metrics of how well scores separate outside from inside examples: AUROC, AUPR, FPR and others.
 
 Outside examples are the positive class, and a higher score is more OOD, everywhere. A curve has a
-point at every distinct score. Nothing is interpolated unless a name says so, and everything is
+point at every distinct score. Nothing is interpolated but for trapezoids, and everything is
 computed in float64 from ranks and counts.
 
 Every metric is a method of ``Counts``, so that a bootstrap can count examples several times. The
@@ -22,7 +22,7 @@ from likejax.settings import Range, checked
 Positive = Literal["outside", "inside"]
 """The class that a precision-recall curve is about."""
 Estimator = Literal["average_precision", "trapezoid"]
-"""How the area under a precision-recall curve is summed."""
+"""Sum that approximates the area under a precision-recall curve."""
 Scores = Iterable[Any]
 """Scores of a class: an array or a list of numbers, higher = more OOD."""
 Rate = Annotated[float, Range(above=0, at_most=1)]
