@@ -190,10 +190,6 @@ class Density(nnx.Module, abc.ABC):
         """The training terms of one example; a model with named parts returns them here."""
         return Terms(self._log_prob(x, key, condition), {})
 
-    def _batch_terms(self, x: Array, keys: Array | None, condition: Array | None) -> Terms:
-        """The training terms of a batch; a model whose training couples examples implements them here."""
-        return jax.vmap(self._terms)(x, keys, condition)
-
     def initialize(self, batch: ArrayLike, key: KeyLike) -> Density:
         """A new density whose data-dependent parameters fit ``batch``; without such parameters, itself.
 
@@ -531,7 +527,7 @@ def _scalar(density: Density, log_prob: Any) -> Array:
 def _batched_terms(
     density: Density, x: Array, keys: Array | None, condition: Array | None
 ) -> Terms:
-    return density._batch_terms(x, _fold_draw(keys, 0), condition)
+    return jax.vmap(density._terms)(x, _fold_draw(keys, 0), condition)
 
 
 @jax.jit

@@ -14,7 +14,9 @@ from jaxtyping import TypeCheckError
 
 import likejax as lj
 from likejax.bijections import ODE, BatchNorm, FactorOut, Standardize
-from likejax.bijections.ode.ode import Flight, Solver, Trace
+from likejax.bijections.ode import Solver, Trace
+from likejax.bijections.ode.field import AugmentedState
+from likejax.bijections.ode.ode import solve
 from likejax.models.ffjord.dynamics import Dynamics, TimeLayer
 from likejax.nn.modules import Buffer
 from likejax.nn.state import split
@@ -86,7 +88,7 @@ def test_linear_ode(solver):
         np.testing.assert_allclose(z, expected, atol=1e-7)
         np.testing.assert_allclose(log_det, end_time * np.trace(MATRIX), atol=1e-8)
         np.testing.assert_allclose(jax.jit(jax.vmap(ode.inverse))(expected), x, atol=1e-7)
-        z, log_det, parts = jax.jit(ode.forward_jointly)(x)
+        z, log_det, parts = jax.jit(jax.vmap(ode.terms))(x)
         np.testing.assert_allclose(z, expected, atol=1e-7)
         np.testing.assert_allclose(log_det, end_time * np.trace(MATRIX), atol=1e-8)
         times = np.linspace(0, end_time, 2001)
@@ -105,7 +107,7 @@ def test_hutchinson_of_a_linear_ode(product):
         probes = jax.random.normal(jax.random.key(1), (5, 2, 3))
         trace = Trace(probes=5, noise="gaussian", product=product)
         ode = ODE(Linear(MATRIX), trace=trace, solver=Solver("rk4", steps=4))
-        _, log_det, parts = ode.forward_jointly_with(jnp.ones((2, 3)), probes)
+        _, log_det, parts = jax.vmap(ode.terms_with_probes, (0, 1))(jnp.ones((2, 3)), probes)
         np.testing.assert_allclose(
             log_det, np.einsum("sbi,ij,sbj->b", probes, MATRIX, probes) / 5, rtol=1e-10
         )
@@ -217,8 +219,9 @@ def test_energies_have_no_say_in_the_steps():
 
     @jax.jit
     def both(ode):
-        plain = ode._solve(Flight(x, zero), ode.solver, ode.trace)
-        return plain, ode._solve(Flight(x, zero, zero, zero), ode.solver, ode.trace)
+        plain = solve(ode, AugmentedState(x, zero), ode.solver, trace=ode.trace)
+        energetic = AugmentedState(x, zero, zero, zero)
+        return plain, solve(ode, energetic, ode.solver, trace=ode.trace)
 
     (plain, steps), (with_energies, same_steps) = both(ode)
     assert int(steps) == int(same_steps) > 20
@@ -236,7 +239,7 @@ def test_adjoints_agree(solver):
         x = jax.random.normal(jax.random.key(0), (5, 3))
 
         def loss(ode):
-            z, log_det, _ = ode.forward_jointly(x)
+            z, log_det, _ = jax.vmap(ode.terms)(x)
             return jnp.mean(jnp.sum(jnp.square(z), -1) - 3 * log_det)
 
         gradients = []

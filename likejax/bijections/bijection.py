@@ -14,7 +14,7 @@ Latent = Any
 """An array, or a tuple of arrays: the part still to be mapped first, then the parts already factored out."""
 
 Parts = Mapping[str, Array]
-"""Named terms of each example of a batch that an objective may weight."""
+"""Named terms of one example that an objective may weight."""
 
 
 class Bijection(nnx.Module, abc.ABC):
@@ -22,12 +22,10 @@ class Bijection(nnx.Module, abc.ABC):
 
     Attributes:
       estimates: Whether ``log_det`` is a random estimate, which then needs a key.
-      joint: Whether training maps a batch at once, by ``forward_jointly``.
       factored: How many arrays the map factors out; the latent is a tuple if there are any.
     """
 
     estimates: bool = False
-    joint: bool = False
     factored: int = 0
 
     @abc.abstractmethod
@@ -49,11 +47,18 @@ class Bijection(nnx.Module, abc.ABC):
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
         """Latent to data, the inverse of ``forward``."""
 
-    def forward_jointly(
-        self, x: Array, keys: Array | None = None, condition: Array | None = None
-    ) -> tuple[Latent, Float[Array, " batch"], Parts]:
-        """``forward`` of a batch for training, where examples may share work; with named parts, none by default."""
-        z, log_det = jax.vmap(self.forward)(x, keys, condition)
+    def terms(
+        self, x: Array, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Latent, Float[Array, ""], Parts]:
+        """Maps one example for training, with named parts that an objective may weight.
+
+        Training vectorizes it over the examples of a batch. A map may then do the work of the batch at
+        once, by a batching rule of its own (``jax.custom_batching.custom_vmap``), as ``ODE`` does.
+
+        Returns:
+          The latent and the log-determinant as ``forward`` returns them, and the parts, none by default.
+        """
+        z, log_det = self.forward(x, key, condition)
         return z, log_det, {}
 
     def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Bijection:

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
 from likejax.bijections.bijection import Bijection, Latent, Parts, check_bijection, forward_batch
-from likejax.keys import example_keys, fold_in_each
+from likejax.keys import example_keys
 from likejax.nn.modules import replace
 from likejax.nn.repeat import Blocks
+
+Method = Callable[
+    [Bijection, Array, Array | None, Array | None], tuple[Latent, Float[Array, ""], Parts]
+]
+"""How a composition applies one of its maps: by ``forward``, without parts, or by ``terms``."""
+
+
+def _forward(
+    bijection: Bijection, x: Array, key: Array | None, condition: Array | None
+) -> tuple[Latent, Float[Array, ""], Parts]:
+    z, log_det = bijection.forward(x, key, condition)
+    return z, log_det, {}
+
+
+def _terms(
+    bijection: Bijection, x: Array, key: Array | None, condition: Array | None
+) -> tuple[Latent, Float[Array, ""], Parts]:
+    return bijection.terms(x, key, condition)
 
 
 class Chain(Bijection):
@@ -34,7 +51,6 @@ class Chain(Bijection):
         if not maps:
             raise ValueError("expected at least one map in a chain")
         self.bijections = nnx.List(maps)
-        self.joint = any(b.joint for b in self.bijections)
         self.factored = sum(b.factored for b in self.bijections)
 
     @property
@@ -44,29 +60,29 @@ class Chain(Bijection):
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Latent, Float[Array, ""]]:
-        total = jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
-        factored: tuple[Array, ...] = ()
-        for i, bijection in enumerate(self.bijections):
-            own_key = None if key is None else jax.random.fold_in(key, i)
-            z, log_det = bijection.forward(x, own_key, condition)
-            x, *rest = z if isinstance(z, tuple) else (z,)
-            factored = (*rest, *factored)
-            total = total + log_det
-        return ((x, *factored) if factored else x), total
+        z, log_det, _ = self._apply(_forward, x, key, condition)
+        return z, log_det
 
-    def forward_jointly(
-        self, x: Array, keys: Array | None = None, condition: Array | None = None
-    ) -> tuple[Latent, Float[Array, " batch"], Parts]:
-        total = jnp.zeros(len(x), jnp.promote_types(x.dtype, jnp.float32))
+    def terms(
+        self, x: Array, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Latent, Float[Array, ""], Parts]:
+        return self._apply(_terms, x, key, condition)
+
+    def _apply(
+        self, method: Method, x: Array, key: Array | None, condition: Array | None
+    ) -> tuple[Latent, Float[Array, ""], Parts]:
+        total = jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
         factored: tuple[Array, ...] = ()
         parts: Parts = {}
         for i, bijection in enumerate(self.bijections):
-            z, log_det, own_parts = bijection.forward_jointly(x, _fold_in(keys, i), condition)
+            own_key = None if key is None else jax.random.fold_in(key, i)
+            z, log_det, own_parts = method(bijection, x, own_key, condition)
             x, *rest = z if isinstance(z, tuple) else (z,)
             factored = (*rest, *factored)
             total = total + log_det
             parts = _add(parts, own_parts)
-        return ((x, *factored) if factored else x), total, parts
+        z = (x, *factored) if factored else x
+        return z, total, parts
 
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
         x, *factored = z if isinstance(z, tuple) else (z,)
@@ -102,7 +118,6 @@ class Repeat(Bijection):
                 f"expected blocks from likejax.nn.repeat.repeat, got {type(blocks).__name__}"
             )
         self.blocks = blocks
-        self.joint = blocks.first().joint
 
     @property
     def estimates(self) -> bool:  # type: ignore[override]
@@ -111,28 +126,26 @@ class Repeat(Bijection):
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, Float[Array, ""]]:
+        z, log_det, _ = self._apply(_forward, x, key, condition)
+        return z, log_det
+
+    def terms(
+        self, x: Array, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Array, Float[Array, ""], Parts]:
+        return self._apply(_terms, x, key, condition)
+
+    def _apply(
+        self, method: Method, x: Array, key: Array | None, condition: Array | None
+    ) -> tuple[Array, Float[Array, ""], Parts]:
         def step(carry, block, key):
             x, total = carry
-            z, log_det = block.forward(x, key, condition)
-            return (z, total + log_det), None
+            z, log_det, parts = method(block, x, key, condition)
+            return (z, total + log_det), parts
 
         keys = None if key is None else example_keys(key, jnp.arange(self.blocks.length))
         zero = jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
-        return self.blocks.fold(step, (x, zero), keys)[0]
-
-    def forward_jointly(
-        self, x: Array, keys: Array | None = None, condition: Array | None = None
-    ) -> tuple[Array, Float[Array, " batch"], Parts]:
-        def step(carry, block, number):
-            x, total = carry
-            z, log_det, parts = block.forward_jointly(x, _fold_in(keys, number), condition)
-            return (z, total + log_det), (parts,)
-
-        zero = jnp.zeros(len(x), jnp.promote_types(x.dtype, jnp.float32))
-        (z, total), (parts,) = self.blocks.fold(step, (x, zero), jnp.arange(self.blocks.length))
-        if isinstance(parts, list):
-            return z, total, functools.reduce(_add, parts, {})
-        return z, total, jax.tree.map(lambda leaf: leaf.sum(0), parts)
+        (z, total), parts = self.blocks.fold(step, (x, zero), keys)
+        return z, total, self.blocks.sum(parts)
 
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
         return self.blocks.fold(
@@ -148,10 +161,6 @@ class Repeat(Bijection):
 
         _, blocks = self.blocks.fold(step, (batch, key))
         return Repeat(self.blocks.with_blocks(blocks))
-
-
-def _fold_in(keys: Array | None, number: ArrayLike) -> Array | None:
-    return None if keys is None else fold_in_each(keys, number)
 
 
 def _add(first: Parts, second: Parts) -> Parts:

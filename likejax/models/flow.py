@@ -62,11 +62,9 @@ class Flow(Density):
         z, log_det = self.bijection.forward(x, key, condition)
         return self._latent_log_prob(z) + log_det
 
-    def _batch_terms(self, x: Array, keys: Array | None, condition: Array | None) -> Terms:
-        if not self.bijection.joint:
-            return super()._batch_terms(x, keys, condition)
-        z, log_det, parts = self.bijection.forward_jointly(x, keys, condition)
-        return Terms(jax.vmap(self._latent_log_prob)(z) + log_det, parts)
+    def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
+        z, log_det, parts = self.bijection.terms(x, key, condition)
+        return Terms(self._latent_log_prob(z) + log_det, parts)
 
     def _latent_log_prob(self, z: Latent) -> Float[Array, ""]:
         return sum(standard_normal_log_prob(part).sum() for part in jax.tree.leaves(z))  # type: ignore[return-value]

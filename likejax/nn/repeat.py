@@ -6,6 +6,7 @@ apart once, outside any compiled function; ``for_backend`` is the one place that
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -48,6 +49,10 @@ class Stacked(nnx.Module):
             one, carry, (self.block, *sequences), length=self.length, reverse=reverse
         )
 
+    def sum(self, outs: Any) -> Any:
+        """Returns the sum over the blocks of every array in the outs of a ``fold``."""
+        return jax.tree.map(lambda leaf: leaf.sum(0), outs)
+
     def first(self) -> Any:
         """A block to ask what all have in common; its arrays are those of the stack."""
         return self.block
@@ -84,6 +89,10 @@ class Unstacked(nnx.Module):
         return carry, tuple(map(list, zip(*outs, strict=True))) if isinstance(
             outs[0], tuple
         ) else outs
+
+    def sum(self, outs: Any) -> Any:
+        """Returns the sum over the blocks of every array in the outs of a ``fold``."""
+        return jax.tree.map(lambda *leaves: functools.reduce(jnp.add, leaves), *outs)
 
     def with_blocks(self, outs: Any) -> Unstacked:
         """The same repetition with the blocks that a ``fold`` put out."""

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, ArrayLike
 
 from likejax.bijections.bijection import Bijection
 from likejax.bijections.chain import Chain, Repeat
 from likejax.bijections.elementwise import Logit
-from likejax.bijections.ode import ODE, Solver, Trace, check_continuous
+from likejax.bijections.ode import ODE, Solver, Trace
 from likejax.bijections.split import FactorOut
 from likejax.bijections.squeeze import Squeeze
 from likejax.bijections.standardize import Standardize
-from likejax.density import Density, check_density
-from likejax.keys import KeyLike
 from likejax.models.dequantize import Dequantized
 from likejax.models.ffjord.dynamics import Activation, Dynamics, TimeInjection
 from likejax.models.flow import Flow
-from likejax.nn.modules import replace
 from likejax.nn.repeat import repeat
 from likejax.settings import Count, Levels, Positive, Range, Settings
 
@@ -217,69 +211,3 @@ def _ode(config: FFJORDConfig | ImageFFJORDConfig, dynamics: Dynamics) -> ODE:
         solver=config.solver,
         training_solver=config.training_solver,
     )
-
-
-class Evaluations(NamedTuple):
-    """Evaluations of the fields, of all flows together, for one training gradient of a batch."""
-
-    forward: int
-    backward: int
-
-
-def function_evaluations(
-    density: Density, x: ArrayLike, *, key: KeyLike | None = None
-) -> Evaluations:
-    """Counts how often the vector fields are evaluated in ``terms`` and in the gradient of its mean.
-
-    What a step costs: with the checkpointed adjoint ``backward`` repeats the steps that were taken, with the
-    continuous one it is a solve of its own.
-
-    Args:
-      density: A continuous flow, dequantized or not.
-      x: A batch.
-      key: As for ``terms``.
-
-    Raises:
-      TypeError: If the density solves no ODE.
-
-    Example:
-      >>> import likejax as lj
-      >>> density = lj.build(lj.models.FFJORDConfig(hidden=(8,), training_solver=lj.bijections.Solver(method="rk4", steps=2)), key=0)
-      >>> lj.models.function_evaluations(density, lj.load("moons").examples[:4]).forward
-      8
-    """
-    check_density(density)
-    check_continuous(density)
-    calls: list[None] = []
-
-    def counted(node: Any) -> Any:
-        return (
-            replace(node, dynamics=_Counted(node.dynamics, calls))
-            if isinstance(node, ODE)
-            else node
-        )
-
-    density = jax.tree.map(counted, density, is_leaf=lambda node: isinstance(node, ODE))
-
-    def loss(density: Density) -> jax.Array:
-        return -jnp.mean(density.terms(x, key=key).log_prob)
-
-    counts = []
-    for work in (loss, jax.grad(loss)):
-        jax.block_until_ready(jax.jit(work)(density))
-        jax.effects_barrier()
-        counts.append(len(calls))
-        calls.clear()
-    return Evaluations(counts[0], counts[1] - counts[0])
-
-
-class _Counted(nnx.Module):
-    """A field that notes each of its evaluations."""
-
-    def __init__(self, dynamics: Any, calls: list[None]):
-        self.dynamics = dynamics
-        self.note = lambda: calls.append(None)
-
-    def __call__(self, t: ArrayLike, z: Array) -> Array:
-        jax.debug.callback(self.note)
-        return self.dynamics(t, z)
