@@ -15,8 +15,8 @@ from likejax.density import example_keys as example_keys
 from likejax.density import log_prob_draws_in_chunks as log_prob_draws_in_chunks
 from likejax.density import log_prob_in_chunks as log_prob_in_chunks
 from likejax.data.dataset import Dataset as Dataset
-from likejax.data.load import datasets as datasets
-from likejax.data.load import load as load
+from likejax.data.loading import datasets as datasets
+from likejax.data.loading import load as load
 from likejax.models import build as build
 from likejax.objectives import ELBO as ELBO
 from likejax.objectives import NLL as NLL

@@ -16,7 +16,7 @@ import numpy as np
 
 from likejax import ood, plot
 from likejax.data.dataset import Dataset
-from likejax.data.load import load
+from likejax.data.loading import load
 from likejax.data.splits import hold_out
 from likejax.density import bits_per_dim
 from likejax.evaluation import Evaluation, evaluate

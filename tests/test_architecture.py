@@ -14,7 +14,7 @@ import likejax
 
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
-    {"settings", "keys", "inputs", "precision", "legacy"},
+    {"settings", "keys", "inputs", "precision", "legacy", "progress"},
     {"density"},
     {"data", "nn", "distributions", "plot"},
     {"bijections"},

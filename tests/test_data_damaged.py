@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 import likejax as lj
-from likejax.data.load import load_parts, outline
+from likejax.data.loading import load_parts, outline
 from likejax.data.readers.formats import FileError
 from tests.test_fuzz import CRAFTED, VALID, mutated
 

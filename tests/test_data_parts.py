@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import likejax as lj
-from likejax.data.load import load_parts
+from likejax.data.loading import load_parts
 from likejax.data.splits import carve, check_disjoint, check_disjoint_rows, completed, row_hashes
 from tests.paths import DATA
 

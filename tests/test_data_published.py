@@ -14,7 +14,7 @@ from PIL import Image
 
 import likejax as lj
 from likejax.cli import main
-from likejax.data.load import load_parts, outline
+from likejax.data.loading import load_parts, outline
 from likejax.data.sources.tfds import NAMES
 from likejax.data.splits import check_disjoint
 from tests.paths import DATA

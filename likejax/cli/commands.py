@@ -299,7 +299,7 @@ def presets(args: Sequence[str]) -> int:
 def datasets(args: Sequence[str]) -> int:
     from likejax.cli.overrides import parse
     from likejax.data.describe import described
-    from likejax.data.load import datasets, outline
+    from likejax.data.loading import datasets, outline
 
     description = "The datasets that can be loaded here by name; with a NAME, all that was understood of this one."
     name = args[0] if args and not args[0].startswith("-") else None
@@ -408,7 +408,7 @@ def _record(run: str) -> Any:
 
 
 def _data(experiment: Any, name: str, split: str, data_dir: Path | None) -> Any:
-    from likejax.data.load import load
+    from likejax.data.loading import load
 
     return experiment.as_evaluated(load(name, split=split, data_dir=data_dir))
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from likejax.data.dataset import Dataset
-from likejax.data.load import load_parts
+from likejax.data.loading import load_parts
 from likejax.data.splits import check_disjoint
 from likejax.precision import check_representable, entry_name, never_varies
 

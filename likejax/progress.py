@@ -1,0 +1,171 @@
+"""Progress bars for long computations, on tqdm: in terminals, notebooks and log files."""
+
+from __future__ import annotations
+
+import functools
+import os
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sized
+from typing import Any, TextIO, TypeVar
+
+import jax
+
+Item = TypeVar("Item")
+
+_DELAY = 2.0
+"""Seconds before a bar appears: short computations show none."""
+_SECONDS_BETWEEN_LINES = 30.0
+"""Seconds between updates where every update becomes a line of its own, as in a log file."""
+
+
+def track(iterable: Iterable[Item], *, what: str, total: int | None = None) -> Iterator[Item]:
+    """Yields the items of an iterable and shows a bar on standard error meanwhile.
+
+    The bar appears after two seconds. There is none if the environment variable ``LIKEJAX_PROGRESS`` is ``0``, in
+    processes other than the first, or if standard error is closed.
+
+    Args:
+      iterable: Items, each of which takes a while.
+      what: Name of the computation, shown beside the bar.
+      total: Number of items; the length of ``iterable`` if it has one.
+
+    Returns:
+      An iterator over the items.
+
+    Example:
+      >>> from likejax.progress import track
+      >>> [2 * number for number in track(range(3), what="doubling")]
+      [0, 2, 4]
+    """
+    if total is None and isinstance(iterable, Sized):
+        total = len(iterable)
+    bar = Bar(what=what, total=total, delay=_DELAY)
+    try:
+        for item in iterable:
+            yield item
+            bar.advance()
+    finally:
+        bar.close()
+
+
+def _ignore(error: Exception) -> None:
+    del error
+
+
+class Bar:
+    """A progress bar that never raises: after the first error it shows nothing.
+
+    Args:
+      what: Name of the computation, shown beside the bar.
+      total: Number of steps; ``None`` if it is not known.
+      done: Number of steps done before.
+      delay: Seconds before the bar appears.
+      stream: Text stream to write to; standard error if not given.
+      on_failure: Function that is called with the first error.
+
+    Example:
+      >>> from likejax.progress import Bar
+      >>> bar = Bar(what="training", total=2)
+      >>> bar.advance()
+      >>> bar.close()
+    """
+
+    def __init__(
+        self,
+        *,
+        what: str,
+        total: int | None,
+        done: int = 0,
+        delay: float = 0.0,
+        stream: TextIO | None = None,
+        on_failure: Callable[[Exception], None] = _ignore,
+    ):
+        self._on_failure = on_failure
+        self._bar: Any = None
+        stream = stream or sys.stderr
+        if stream is None or not is_shown():
+            return
+        interval = 0.1 if redraws(stream) else _SECONDS_BETWEEN_LINES
+        self._try(
+            lambda: self._open(
+                desc=what,
+                total=total,
+                initial=done,
+                delay=delay,
+                file=stream,
+                mininterval=interval,
+            )
+        )
+
+    def _open(self, **options: Any) -> None:
+        self._bar = _bar_class()(dynamic_ncols=True, leave=False, **options)
+
+    def _try(self, show: Callable[[], object]) -> None:
+        try:
+            show()
+        except Exception as error:  # a closed stream, a terminal that went away
+            self._bar = None
+            self._on_failure(error)
+
+    def advance(self, steps: int = 1) -> None:
+        """Moves the bar.
+
+        Args:
+          steps: Number of steps done since the last call.
+        """
+        if self._bar is not None:
+            self._try(lambda: self._bar.update(steps))
+
+    def describe(self, text: str) -> None:
+        """Changes the words behind the bar.
+
+        Args:
+          text: The newest numbers, in words.
+        """
+        if self._bar is not None:
+            self._try(lambda: self._bar.set_postfix_str(text))
+
+    def write(self, line: str) -> None:
+        """Prints a line above the bar.
+
+        Args:
+          line: Text without a line break.
+        """
+        if self._bar is not None:
+            self._try(lambda: self._bar.write(line, file=self._bar.fp))
+
+    def close(self) -> None:
+        """Takes the bar down."""
+        if self._bar is not None:
+            self._try(self._bar.close)
+            self._bar = None
+
+
+def is_shown() -> bool:
+    """Returns whether this process shows progress."""
+    return os.environ.get("LIKEJAX_PROGRESS", "1") != "0" and jax.process_index() == 0
+
+
+def redraws(stream: TextIO) -> bool:
+    """Returns whether a stream shows a bar in place, as terminals and notebooks do, or appends lines.
+
+    Args:
+      stream: A text stream, such as ``sys.stderr``.
+    """
+    in_notebook = type(stream).__module__.startswith("ipykernel.")
+    return in_notebook or stream.isatty()
+
+
+@functools.cache
+def _bar_class() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a notebook without widgets gets the bar of text
+        from tqdm.auto import tqdm
+
+    class Quiet(tqdm):
+        """A bar without the thread that tqdm starts to watch its bars."""
+
+        monitor_interval = 0
+
+    return Quiet
