@@ -17,7 +17,7 @@ from likejax.bijections import ODE, BatchNorm, FactorOut, Standardize
 from likejax.bijections.ode import Solver, Trace
 from likejax.bijections.ode.field import AugmentedState
 from likejax.bijections.ode.ode import solve
-from likejax.models.ffjord.dynamics import Dynamics, TimeLayer
+from likejax.models.ffjord.dynamics import Dynamics, ImageDynamics, TimeConvolution, TimeDense
 from likejax.nn.modules import Buffer
 from likejax.nn.state import split
 from tests.registry import perturbed, rngs
@@ -336,10 +336,11 @@ def test_draws_average_probes():
 @pytest.mark.parametrize("images", [False, True])
 def test_concat_is_a_channel_of_time(images):
     """The time as one more input channel, the first, zero outside an image like the others."""
-    layer = TimeLayer(2, 3, images=images, time="concat", rngs=rngs())
+    make = TimeConvolution if images else TimeDense
+    layer = make(2, 3, time="concat", rngs=rngs())
     h = jax.random.normal(jax.random.key(0), (4, 5, 2) if images else (2,))
     with_time = jnp.concatenate([jnp.full_like(h[..., :1], 0.7), h], -1)
-    plain = TimeLayer(3, 3, images=images, time="ignore", rngs=rngs())
+    plain = make(3, 3, time="ignore", rngs=rngs())
     plain.kernel, plain.bias = layer.kernel, layer.bias
     np.testing.assert_allclose(layer(0.7, h), plain(0.0, with_time), rtol=1e-5, atol=1e-6)
 
@@ -347,7 +348,7 @@ def test_concat_is_a_channel_of_time(images):
 def test_strides():
     """Halving and doubling 4x4 convolutions are XLA's with a padding of 1, the doubling one that of the transpose."""
     h = jax.random.normal(jax.random.key(0), (1, 6, 8, 3))
-    down = TimeLayer(3, 5, images=True, stride=2, time="ignore", rngs=rngs())
+    down = TimeConvolution(3, 5, stride=2, time="ignore", rngs=rngs())
     numbers = ("NHWC", "HWIO", "NHWC")
     expected = jax.lax.conv_general_dilated(
         h, down.kernel[...], (2, 2), ((1, 1), (1, 1)), dimension_numbers=numbers
@@ -355,7 +356,7 @@ def test_strides():
     np.testing.assert_allclose(
         down(0.0, h), expected + down.bias[...].reshape(1, 1, 1, -1), rtol=1e-4, atol=1e-5
     )
-    up = TimeLayer(3, 5, images=True, stride=-2, time="ignore", rngs=rngs())
+    up = TimeConvolution(3, 5, stride=-2, time="ignore", rngs=rngs())
     transposed = jax.lax.conv_transpose(
         h, up.kernel[...][::-1, ::-1], (2, 2), "SAME", dimension_numbers=numbers
     )
@@ -506,8 +507,8 @@ def test_trained_toys_are_densities(name):
         (lambda: Trace(noise="uniform"), "'uniform'"),
         (lambda: Trace(product="hvp"), "'hvp'"),
         (lambda: ODE(Wave(), end_time=0.0), "expected end_time to be a number above 0"),
-        (lambda: TimeLayer(1, 1, images=True, stride=3, rngs=rngs()), "stride"),
-        (lambda: Dynamics(2, (4,), strides=(1,), rngs=rngs()), "expected 2 strides"),
+        (lambda: TimeConvolution(1, 1, stride=3, rngs=rngs()), "stride"),
+        (lambda: ImageDynamics(2, (4,), strides=(1,), rngs=rngs()), "expected 2 strides"),
         (lambda: Dynamics(2, (4,), activation="relu", rngs=rngs()), "'relu'"),
         (
             lambda: lj.models.FFJORDConfig(flows=0),

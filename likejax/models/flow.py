@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from likejax.bijections.bijection import Bijection, Latent, check_bijection
+from likejax.bijections.bijection import Bijection, Latent, check_bijection, dry_run
 from likejax.bijections.chain import Chain
 from likejax.bijections.standardize import Standardize
 from likejax.density import Density, Kind, Terms
@@ -30,6 +31,10 @@ class Flow(Density):
       event_shape: Shape of one example.
       condition_shape: Shape of one condition, if the bijection uses it.
 
+    Raises:
+      TypeError: If ``bijection`` is not one.
+      ValueError: If the shapes of the maps do not fit; the error names the map.
+
     Attributes:
       kind: ``EXACT``, or ``ESTIMATE`` if a map estimates its log-determinant.
     """
@@ -45,6 +50,7 @@ class Flow(Density):
         self.bijection = bijection
         self.event_shape = checked("event_shape", event_shape, tuple[Count, ...])
         self.condition_shape = condition_shape
+        self.latent_shapes()  # raises if the shapes of the maps do not fit
 
     @property
     def kind(self) -> Kind:  # type: ignore[override]
@@ -85,7 +91,7 @@ class Flow(Density):
         if self.condition_shape is not None:
             condition = jax.ShapeDtypeStruct(self.condition_shape, jnp.int32)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return jax.eval_shape(lambda *args: self.bijection.forward(*args)[0], x, key, condition)
+        return jax.eval_shape(functools.partial(dry_run, self.bijection), x, key, condition)
 
     def encode(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Latent:
         """All latents of ``x``, white under the model; ``decode`` undoes it.

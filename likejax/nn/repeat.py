@@ -57,6 +57,10 @@ class Stacked(nnx.Module):
         """A block to ask what all have in common; its arrays are those of the stack."""
         return self.block
 
+    def at(self, index: int) -> Any:
+        """Returns one block."""
+        return jax.tree.map(lambda leaf: leaf[index], self.block)
+
     def with_blocks(self, outs: Any) -> Stacked:
         """The same repetition with the blocks that a ``fold`` put out."""
         return Stacked(outs, self.length)
@@ -89,6 +93,10 @@ class Unstacked(nnx.Module):
         return carry, tuple(map(list, zip(*outs, strict=True))) if isinstance(
             outs[0], tuple
         ) else outs
+
+    def at(self, index: int) -> Any:
+        """Returns one block."""
+        return self.blocks[index]
 
     def sum(self, outs: Any) -> Any:
         """Returns the sum over the blocks of every array in the outs of a ``fold``."""

@@ -140,6 +140,14 @@ class ODE(Bijection):
         """Maps one example for training with given probes; without any, with the exact trace."""
         return _training_map(self, x, probes)
 
+    def dry_run(self, x: Array, key: Array, condition: Array | None) -> Array:
+        velocity = self.velocity(0.0, x)
+        if jnp.shape(velocity) != x.shape:
+            raise ValueError(
+                f"expected dynamics that return the shape of the state, got {jnp.shape(velocity)}"
+            )
+        return x
+
     def path(
         self, x: Float[Array, "*shape"], times: Float[np.ndarray, " times"]
     ) -> Float[Array, "times ..."]:

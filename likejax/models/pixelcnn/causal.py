@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from likejax.nn.labels import row_of_label
 from likejax.nn.modules import replace
@@ -82,7 +82,7 @@ class GatedBlock(nnx.Module):
         dropout: float,
         num_classes: int,
         rngs: nnx.Rngs,
-        dtype: str,
+        dtype: DTypeLike | None,
     ):
         size, padding = SHIFTS[stream]
         causal = {"kernel_size": size, "padding": padding, "rngs": rngs, "dtype": dtype}

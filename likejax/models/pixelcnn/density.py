@@ -18,6 +18,7 @@ from likejax.inputs import inside_levels
 from likejax.keys import KeyLike, as_key
 from likejax.models.pixelcnn import sampling
 from likejax.models.pixelcnn.network import PixelCNNNetwork
+from likejax.nn.dtypes import compute_dtype
 from likejax.nn.modules import replace
 from likejax.settings import (
     Count,
@@ -86,7 +87,7 @@ class PixelCNNConfig(Settings):
             options={
                 "dropout": self.dropout,
                 "num_classes": self.num_classes,
-                "dtype": self.compute_dtype,
+                "dtype": compute_dtype(self.compute_dtype),
             },
         )
         density = PixelCNN(

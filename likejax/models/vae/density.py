@@ -29,6 +29,7 @@ from likejax.models.vae.network import (
     Options,
     Skips,
 )
+from likejax.nn.dtypes import compute_dtype
 from likejax.nn.weight_norm import initialize_by_running
 from likejax.settings import Count, CountOrZero, Positive, Range, Settings, checked
 
@@ -164,7 +165,7 @@ class VAEConfig(Settings):
             self.activation,
             self.skips,
             self.latent_scale,
-            self.compute_dtype,
+            compute_dtype(self.compute_dtype),
             unread_projection=self.skips == "as_released" and self.inference == "bottom_up",
         )
         shape: MapShape = (

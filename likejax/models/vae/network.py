@@ -9,9 +9,10 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
-from likejax.nn.convolutions import Padding, relu
+from likejax.nn.convolution import Padding, convolve_outside_loops
+from likejax.nn.edge_convolution import relu
 from likejax.nn.modules import Buffer, Unread
 from likejax.nn.weight_norm import WeightNormConvolution
 
@@ -41,7 +42,7 @@ class Options(NamedTuple):
     activation: Activation = "relu"
     skips: Skips = "working"
     latent_scale: float = 1.0
-    dtype: str = "float32"
+    dtype: DTypeLike | None = None
     unread_projection: bool = False
 
 
@@ -76,7 +77,7 @@ def layer(
     rngs: nnx.Rngs,
     stride: int = 1,
     initial_scale: float = 1.0,
-    dtype: str = "float32",
+    dtype: DTypeLike | None = None,
 ) -> WeightNormConvolution:
     """A convolution that keeps the size of its map, or divides it by ``stride``."""
     return WeightNormConvolution(
@@ -89,7 +90,7 @@ def layer(
         direction_scale=_direction_scale(shape, kernel),
         rngs=rngs,
         dtype=dtype,
-        native=True,  # these networks run outside of loops
+        convolution=convolve_outside_loops,
     )
 
 
@@ -104,7 +105,7 @@ def enlargement(
     kernel: int,
     stride: int,
     rngs: nnx.Rngs,
-    dtype: str = "float32",
+    dtype: DTypeLike | None = None,
 ) -> WeightNormConvolution | Framed:
     """A transposed convolution that makes a map ``stride`` times larger.
 
@@ -122,7 +123,7 @@ def enlargement(
         direction_scale=_direction_scale(shape, kernel),
         rngs=rngs,
         dtype=dtype,
-        native=True,
+        convolution=convolve_outside_loops,
     )
     return convolution if surplus >= 0 else Framed(convolution, -cut, cut - surplus)
 
