@@ -260,6 +260,52 @@ def test_adjoints_agree(solver):
             np.testing.assert_allclose(gradient.sqrt_end_time[...], expected[1], rtol=1e-5)
 
 
+def test_the_continuous_adjoint_takes_probes():
+    """With a constant Jacobian the estimate is ``T mean(e^T A e)``, and its gradient ``T mean(e e^T)``."""
+    with jax.enable_x64(True):
+        probes = jax.random.normal(jax.random.key(1), (2, 3, 3))
+        solver = Solver("rk4", steps=4, adjoint="continuous")
+        trace = Trace(probes=2, noise="gaussian")
+        ode = ODE(Linear(MATRIX), end_time=1.3, training_trace=trace, training_solver=solver)
+
+        def loss(ode):
+            _, log_det, _ = jax.vmap(ode.terms_with_probes, (0, 1))(jnp.ones((3, 3)), probes)
+            return log_det.sum()
+
+        gradient = jax.jit(jax.grad(loss))(ode).dynamics.matrix[...]
+        expected = 1.3 * np.einsum("sbi,sbj->ij", probes, probes) / 2
+        np.testing.assert_allclose(gradient, expected, rtol=1e-8)
+
+
+def test_one_ode_for_all_examples_of_a_batch():
+    """Parameters with a batch axis are refused beside the examples, and mapped outside of them."""
+    x = jnp.ones((2, 2))
+    odes = jax.vmap(
+        lambda key: ODE(Dynamics(2, (4,), rngs=nnx.Rngs(key)), solver=Solver("midpoint", steps=1))
+    )(jax.random.split(jax.random.key(0), 2))
+    with pytest.raises(ValueError, match="expected the examples of one ODE in training"):
+        jax.vmap(lambda ode, x: ode.terms(x)[1])(odes, x)
+    outside = jax.vmap(lambda ode: jax.vmap(ode.terms)(x)[1])(odes)
+    assert outside.shape == (2, 2)
+    first = jax.tree.map(lambda leaf: leaf[0], odes)
+    np.testing.assert_allclose(outside[0], jax.vmap(first.terms)(x)[1], rtol=1e-6)
+    z, log_det, _ = first.terms(x[0])
+    np.testing.assert_allclose(log_det, outside[0, 0], rtol=1e-6)
+    assert z.shape == (2,)
+
+
+def test_keys_and_examples_may_be_shared():
+    """Under vmap an example without a batch axis meets many keys, and a key many examples."""
+    trace = Trace(probes=1)
+    ode = ODE(network(), training_trace=trace, training_solver=Solver("midpoint", steps=1))
+    x, keys = jax.random.normal(jax.random.key(0), (2, 2)), jax.random.split(jax.random.key(1), 2)
+    terms = jax.vmap(lambda x, key: ode.terms(x, key)[1])
+    same_x = jax.vmap(lambda key: ode.terms(x[0], key)[1])(keys)
+    np.testing.assert_array_equal(same_x, terms(jnp.stack([x[0], x[0]]), keys))
+    same_key = jax.vmap(lambda x: ode.terms(x, keys[0])[1])(x)
+    np.testing.assert_array_equal(same_key, terms(x, jnp.stack([keys[0], keys[0]])))
+
+
 def test_evaluations_are_counted():
     """What terms reports is what a counter in the field counts, forward; backward is counted likewise."""
     x = lj.load("moons").examples[:8]

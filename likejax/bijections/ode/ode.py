@@ -257,12 +257,13 @@ def solve(
     settings = trace or Trace()
     fixed_probes = None if probes is None else jax.lax.stop_gradient(probes)
 
-    def field(time: Any, state: AugmentedState, ode: ODE) -> AugmentedState:
+    def field(time: Any, state: AugmentedState, args: tuple[ODE, Array | None]) -> AugmentedState:
+        ode, probes = args
         return augmented_field(
             lambda z: ode.velocity(time, z),
             state,
             trace=settings,
-            probes=fixed_probes,
+            probes=probes,
             end_time=ode.end_time(),
         )
 
@@ -275,7 +276,7 @@ def solve(
         end,
         stepping.first,
         state,
-        args=ode,
+        args=(ode, fixed_probes),  # not by closure, which the continuous adjoint refuses
         stepsize_controller=stepping.controller,
         adjoint=stepping.adjoint,
         max_steps=stepping.limit,
