@@ -150,7 +150,7 @@ def _shifts(
         inside=parts["test"],
         outside=[load(PHOTOGRAPHS, split="test"), turned],
         scores=scores,
-        fit=parts["held out"],
+        held_out=parts["held out"],
         train=parts["train"],
         selected_on=parts["validation"],
         key=key,

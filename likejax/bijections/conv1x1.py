@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
+from likejax.nn.initial import normal_weights
 from likejax.nn.modules import Buffer
 from likejax.settings import Count, checked
 
@@ -21,7 +22,7 @@ _EXACT = jax.lax.Precision.HIGHEST
 
 def _rotation(channels: int, rngs: nnx.Rngs) -> Float[Array, "channels channels"]:
     channels = checked("channels", channels, Count)
-    return jnp.linalg.qr(jax.random.normal(rngs.params(), (channels, channels)))[0]
+    return jnp.linalg.qr(normal_weights(rngs.params(), (channels, channels)))[0]
 
 
 def _mix(x: Event, weight: Float[Array, "channels channels"]) -> Event:

@@ -7,7 +7,6 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from likejax.cli import commands
@@ -24,15 +23,6 @@ COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "datasets": commands.datasets,
     "demo": commands.demo,
 }
-
-
-def _use_compilation_cache() -> None:
-    """Compiled programs are kept between runs: a second start takes seconds instead of a minute."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "likejax" / "xla"))
 
 
 def _quiet_storage() -> None:
@@ -74,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return 2
     try:
-        _use_compilation_cache()
         _quiet_storage()
         code = COMMANDS[args[0]](args[1:])
         if sys.stdout is not None:  # it is None where the shell closed it

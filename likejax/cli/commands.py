@@ -199,7 +199,7 @@ def ood(args: Sequence[str]) -> int:
         inside=inside,
         outside=outside,
         scores=scores,
-        fit=parts["validation"],
+        held_out=parts["validation"],
         train=parts["train"],
         selected_on=selected_on,
         overlap_tolerance=arguments.overlap_tolerance,

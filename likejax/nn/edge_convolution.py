@@ -58,9 +58,10 @@ class EdgeConvolution(nnx.Module):
     ):
         edge_channels = int(kernel_size > 1)
         shape = (kernel_size, kernel_size, channels + edge_channels, features)
-        weights = jnp.zeros(shape) if rngs is None else normal_weights(rngs.params(), shape)
-        kernel = scale * weights
-        self.kernel = nnx.Param(kernel)
+        if rngs is None:
+            self.kernel = nnx.Param(jnp.zeros(shape))
+        else:
+            self.kernel = nnx.Param(normal_weights(rngs.params(), shape, scale=scale))
         self.channels = channels
         self.dtype = dtype
 

@@ -21,7 +21,7 @@ _FFJORD_POINTS = Optimizer(
     decay="cosine",
     clip_norm=50.0,
 )
-_RNODE = NLL(kinetic_weight=0.01, jacobian_weight=0.01)
+_RNODE = NLL(weights={"kinetic_energy": 0.01, "jacobian_norm": 0.01})
 
 
 def _points(name: str, **model: Any) -> Experiment[FFJORDConfig]:

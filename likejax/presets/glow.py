@@ -46,7 +46,9 @@ def glow_cifar10_conditional() -> Experiment[GlowConfig]:
     Command: ``likejax train glow/cifar10-conditional --data-dir DATA``. Not trained to the end here.
     """
     model = GlowConfig(levels=32, coupling="additive", num_classes=10)
-    return replace(glow_cifar10(), model=model, levels=32, objective=NLL(class_weight=0.01))
+    return replace(
+        glow_cifar10(), model=model, levels=32, objective=NLL(weights={"class_log_prob": -0.01})
+    )
 
 
 def glow_imagenet32() -> Experiment[GlowConfig]:
