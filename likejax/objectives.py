@@ -200,8 +200,8 @@ class ELBO(Settings):
             wanted.add("sampled_kl_1")
         if not wanted <= set(parts):
             raise TypeError(
-                f"expected terms with the parts {', '.join(sorted(wanted))} for the ELBO objective, "
-                f"got {_named(density)} without them: use NLL"
+                f"expected terms with the parts {', '.join(sorted(wanted))} for the ELBO "
+                f"objective, got {_named(density)} without them: use NLL"
             )
 
     def loss(self, terms: Terms, step: Array, weight: ArrayLike = 1.0) -> Float[Array, ""]:
