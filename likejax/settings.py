@@ -145,7 +145,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
         return _choice(name, value, typing.get_args(hint))
     if origin is Annotated:
         base, *notes = typing.get_args(hint)
-        return _number_in(name, value, base, [note for note in notes if isinstance(note, Range)])
+        ranges = [note for note in notes if isinstance(note, Range)]
+        return _number_in(name, value, base, ranges) if ranges else checked(name, value, base)
     if origin is tuple:
         return _tuple(name, value, typing.get_args(hint))
     if origin in (typing.Union, types.UnionType):

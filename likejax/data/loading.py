@@ -8,10 +8,10 @@ from pathlib import Path
 
 from likejax.data.dataset import Dataset, check_split
 from likejax.data.names import meant
-from likejax.data.readers.headers import outline_of
 from likejax.data.sources.builtin import load_digits, load_photographs
 from likejax.data.sources.catalog import named_places, place_of, prepared
 from likejax.data.sources.folders import load_file, load_folder
+from likejax.data.sources.headers import outline_of
 from likejax.data.sources.tables import TABLES, load_table
 from likejax.data.sources.toys import TOYS, load_toy
 from likejax.data.splits import completed, select_split

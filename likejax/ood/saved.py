@@ -34,7 +34,7 @@ class Saved(NamedTuple):
     """The contents of a folder.
 
     Attributes:
-      record: What JSON keeps.
+      record: Entries for JSON.
       arrays: Arrays by name.
       densities: Densities by name.
     """
@@ -49,7 +49,7 @@ def write_folder(directory: str | os.PathLike[str], contents: Saved) -> None:
 
     Args:
       directory: Directory to write to; created if absent.
-      contents: What to write.
+      contents: Record, arrays and densities.
     """
     place = directory_path(directory)
     place.mkdir(parents=True, exist_ok=True)

@@ -177,7 +177,13 @@ class Score(Settings, abc.ABC):
           ValueError: If one of them does not fit the data, or is conditional.
         """
         self.check(density)
-        densities = {"density": density, **self.companions()}
+        companions = self.companions()
+        if "density" in companions:
+            raise ValueError(
+                f"expected another field than {type(self).__name__}.density for a density to "
+                "compare with: features use the name density for the one that is scored"
+            )
+        densities = {"density": density, **companions}
         for name, each in densities.items():
             check_density(each)
             if each.condition_shape is not None:
