@@ -25,8 +25,8 @@ from likejax.keys import KeyLike
 from likejax.ood import calibrate
 from likejax.ood.checks import Examples, checked_dataset, rows_named, title_of
 from likejax.ood.features import Compute, Densities, Feature, Values, features_of, keys_of
-from likejax.ood.saved import Saved, class_at, class_path, read_folder, write_folder
-from likejax.settings import Settings
+from likejax.ood.saved import Saved, read_folder, write_folder
+from likejax.settings import Settings, class_at, class_path
 from likejax.storage.store import CheckpointError
 
 State = Mapping[str, Any]
