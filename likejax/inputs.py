@@ -24,7 +24,8 @@ def refuse_masked(name: str, value: Any) -> None:
     masked += sum(part is np.ma.masked for part in parts)
     if masked:
         raise ValueError(
-            f"expected {name} without masked entries, got {masked} of them; fill them (x.filled(value)) or leave out "
+            f"expected {name} without masked entries, got {masked} of them; fill them "
+            "(x.filled(value)) or leave out "
             "their rows"
         )
 
@@ -49,7 +50,8 @@ def as_array(name: str, value: Any) -> Any:
         raise ValueError(f"expected {name} to be an array of one shape: {error}") from error
     if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
-            f"expected {name} to be an array of numbers, got {type(value).__name__} of {array.dtype}"
+            f"expected {name} to be an array of numbers, got {type(value).__name__} of "
+            f"{array.dtype}"
         )
     return array
 
@@ -58,7 +60,8 @@ def checked_floats(x: Any, name: str = "x") -> Any:
     """Floating-point values in the type that is computed in, float32 or better."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"expected floating-point {name} for a continuous density, got {x.dtype}; for integer data wrap the "
+            f"expected floating-point {name} for a continuous density, got {x.dtype}; for integer "
+            "data wrap the "
             "density in Dequantized(density, levels), for others cast with x.astype('float32')"
         )
     widest = jnp.zeros(()).dtype
@@ -70,8 +73,10 @@ def checked_floats(x: Any, name: str = "x") -> Any:
     if lost.any():
         place = tuple(int(i) for i in np.argwhere(lost)[0])
         raise ValueError(
-            f"expected {name} within the range of {cast.dtype}, got {x[place]:g} at {place} (the last number is its "
-            "column): rescale that column, or turn on JAX's 64 bits with jax.config.update('jax_enable_x64', True)"
+            f"expected {name} within the range of {cast.dtype}, got {x[place]:g} at {place} (the "
+            "last number is its "
+            "column): rescale that column, or turn on JAX's 64 bits with "
+            "jax.config.update('jax_enable_x64', True)"
         )
     return cast
 
@@ -87,7 +92,8 @@ def checked_integers(x: Any, levels: int) -> Any:
         return x.astype(np.uint8)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(
-            f"expected integers 0..{levels - 1} (uint8 for images), got {x.dtype}; pass the raw values: scaling and "
+            f"expected integers 0..{levels - 1} (uint8 for images), got {x.dtype}; pass the raw "
+            "values: scaling and "
             "noise are inside the density"
         )
     if isinstance(x, Tracer) or (x.dtype == jnp.uint8 and levels == 256) or x.size == 0:
@@ -95,7 +101,8 @@ def checked_integers(x: Any, levels: int) -> Any:
     low, high = _low_and_high(x)
     if low < 0 or high >= levels:
         raise ValueError(
-            f"expected integers 0..{levels - 1} for a density with {levels} levels, got {low}..{high}"
+            f"expected integers 0..{levels - 1} for a density with {levels} levels, got "
+            f"{low}..{high}"
         )
     return x.astype(x.dtype.newbyteorder("=")) if isinstance(x, np.ndarray) else x
 

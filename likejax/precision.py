@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 LARGEST_LOSS = 1e-3
-"""Rounding error of a column, root mean square, as a share of its standard deviation, up to which a type holds it."""
+"""Rounding error of a column, root mean square, as a share of its standard deviation, up to which a
+type holds it."""
 
 
 def check_representable(
@@ -31,8 +32,10 @@ def check_representable(
     if len(too_large):
         row, entry = (int(i) for i in too_large[0])
         raise ValueError(
-            f"expected values that {name} holds (up to {float(limits.max):.3g}), got {rows[row, entry]:.6g} at row "
-            f"{row}, {_named(entry, examples, columns)}: correct or leave out this value, give the column another "
+            f"expected values that {name} holds (up to {float(limits.max):.3g}), got "
+            f"{rows[row, entry]:.6g} at row "
+            f"{row}, {_named(entry, examples, columns)}: correct or leave out this value, give the "
+            "column another "
             "unit, or compute in float64 (jax.config.update('jax_enable_x64', True))"
         )
     std, lost = rows.astype(np.float64).std(0), _rounding_error(rows, dtype)
@@ -41,8 +44,10 @@ def check_representable(
         entry = int(bad[np.argmax(lost[bad] / std[bad])])
         others = f" ({len(bad)} such columns)" if len(bad) > 1 else ""
         raise ValueError(
-            f"expected columns whose variation {name} holds: {_named(entry, examples, columns)} has the mean "
-            f"{rows[:, entry].mean():.10g} and the standard deviation {std[entry]:.3g}, and rounding changes its "
+            f"expected columns whose variation {name} holds: {_named(entry, examples, columns)} "
+            "has the mean "
+            f"{rows[:, entry].mean():.10g} and the standard deviation {std[entry]:.3g}, and "
+            "rounding changes its "
             f"values by {lost[entry]:.3g}{others}. {_mend(rows[:, entry])}"
         )
 
@@ -66,7 +71,8 @@ def _mend(column: np.ndarray) -> str:
     if np.abs(column).max() < float(np.finfo(np.float32).tiny):
         return "Give the column another unit: its values are too small"
     return (
-        "Subtract an offset from every part, which leaves log p as it is: offset = train.column_means(); "
+        "Subtract an offset from every part, which leaves log p as it is: offset = "
+        "train.column_means(); "
         "train.subtract(offset), test.subtract(offset)"
     )
 

@@ -29,12 +29,13 @@ def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | Non
 
     Args:
       examples: ``(n, *event_shape)``: an array of any library, a data frame, lists.
-      levels: Number of integer values; ``None`` to decide by the type: two for booleans, 256 for ``uint8`` and for
-        integer images within 0..255, continuous otherwise.
+      levels: Number of integer values; ``None`` to decide by the type: two for booleans, 256 for
+        ``uint8`` and for integer images within 0..255, continuous otherwise.
 
     Raises:
       TypeError: If the entries are no numbers, or floats where integers are due.
-      ValueError: If entries are masked, missing or not finite, the shape has no examples, or integers leave the levels.
+      ValueError: If entries are masked, missing or not finite, the shape has no examples, or
+        integers leave the levels.
     """
     array, columns = _array(examples)
     if array.dtype.kind not in "buif":
@@ -44,7 +45,8 @@ def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | Non
     if array.ndim < 2 or len(array) == 0:
         advice = "; a table with one column has shape (n, 1)" if array.ndim == 1 else ""
         raise ValueError(
-            f"expected examples of shape (n, *event_shape) with n > 0, got shape {array.shape}{advice}"
+            "expected examples of shape (n, *event_shape) with n > 0, got shape "
+            f"{array.shape}{advice}"
         )
     if array.size == 0:
         raise ValueError(f"expected examples with entries, got shape {array.shape}")
@@ -85,7 +87,8 @@ def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer
                 "; for names pass np.unique(names, return_inverse=True)[1], the same for every part"
             )
         raise ValueError(
-            f"expected integer labels of shape ({count},), got {array.dtype} of shape {array.shape}{advice}"
+            f"expected integer labels of shape ({count},), got {array.dtype} of shape "
+            f"{array.shape}{advice}"
         )
     array = whole_numbers(array)
     low, high = int(array.min()), int(array.max())
@@ -112,7 +115,8 @@ def whole_numbers(labels: np.ndarray) -> Integer[np.ndarray, "..."]:
         if wrong.any():
             place = tuple(np.argwhere(wrong)[0])
             raise ValueError(
-                f"expected integer labels, got {labels[place]} at row {place[0]}; labels are class numbers, so leave "
+                f"expected integer labels, got {labels[place]} at row {place[0]}; labels are class "
+                "numbers, so leave "
                 "out targets of a regression"
             )
     return labels.astype(np.int64)
@@ -149,7 +153,8 @@ def _frame(frame: Any) -> tuple[np.ndarray, tuple[str, ...]]:
             column = _from_objects(column, f"column {name!r}")
         if column.dtype.kind not in "buif":
             raise TypeError(
-                f"expected numeric columns, column {name!r} has dtype {column.dtype}{_advice(column)}; leave it out "
+                f"expected numeric columns, column {name!r} has dtype "
+                f"{column.dtype}{_advice(column)}; leave it out "
                 "or turn it into numbers"
             )
         arrays.append(column)
@@ -205,7 +210,8 @@ def _levels_of_integers(array: np.ndarray) -> tuple[int | None, tuple[str, ...]]
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 255:
         raise ValueError(
-            f"expected levels= for {array.dtype} examples of shape {array.shape} with values {low}..{high}: pass "
+            f"expected levels= for {array.dtype} examples of shape {array.shape} with values "
+            f"{low}..{high}: pass "
             "levels=N for integers 0..N-1, or convert continuous data with x.astype('float32')"
         )
     return 256, (f"{array.dtype.name} within 0..255 taken as 256 levels",)
@@ -214,12 +220,14 @@ def _levels_of_integers(array: np.ndarray) -> tuple[int | None, tuple[str, ...]]
 def _integers(array: np.ndarray, levels: int) -> np.ndarray:
     if array.dtype.kind == "f":
         raise TypeError(
-            f"expected integers for data with {levels} levels, got {array.dtype}; pass raw pixel values, unscaled"
+            f"expected integers for data with {levels} levels, got {array.dtype}; pass raw pixel "
+            "values, unscaled"
             f"{_how_to_quantize(array, levels)}"
         )
     if not 2 <= levels <= 65536:
         raise ValueError(
-            f"expected 2 to 65536 levels, got {levels}; reduce finer data, or take them as continuous"
+            f"expected 2 to 65536 levels, got {levels}; reduce finer data, or take them as "
+            "continuous"
         )
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= levels:
@@ -256,7 +264,8 @@ def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
             )
             row, *entry = (int(i) for i in largest_at)
             raise ValueError(
-                f"expected integers up to 2**53 as continuous values, got {array[largest_at]} at row {row}, "
+                f"expected integers up to 2**53 as continuous values, got {array[largest_at]} at "
+                f"row {row}, "
                 f"{entry_name(entry, columns)}; subtract an offset from it first"
             )
         return array.astype(np.float32 if largest <= _EXACT_IN_FLOAT32 else np.float64)
@@ -266,7 +275,8 @@ def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
     if len(bad):
         row, *entry = (int(i) for i in bad[0])
         raise ValueError(
-            f"expected finite examples, got {len(bad)} NaN or infinite entries, the first at row {row}, "
+            f"expected finite examples, got {len(bad)} NaN or infinite entries, the first at row "
+            f"{row}, "
             f"{entry_name(entry, columns)}"
         )
     return cast

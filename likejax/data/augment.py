@@ -22,7 +22,8 @@ def flip(images: Images, rng: np.random.Generator) -> Images:
 def shift(images: Images, rng: np.random.Generator) -> Images:
     """Images moved by up to a tenth of their size in both directions, whole pixels, edges repeated.
 
-    The official Glow code moves by fractions of a pixel and interpolates; whole pixels keep the values as they are.
+    The official Glow code moves by fractions of a pixel and interpolates; whole pixels keep the
+    values as they are.
     """
     height, width = images.shape[1:3]
     down, right = height // 10, width // 10
@@ -37,10 +38,12 @@ def shift(images: Images, rng: np.random.Generator) -> Images:
 def mutate(images: Images, rng: np.random.Generator, *, levels: int, rate: float) -> Images:
     """``(x + m u) mod levels``, with ``m`` Bernoulli(``rate``) and ``u`` uniform on ``0..levels-1``, per entry.
 
-    So an entry changes with probability ``rate (levels - 1) / levels``. What background models are trained on.
+    So an entry changes with probability ``rate (levels - 1) / levels``. What background models are
+    trained on.
 
     References:
-      Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845, and its code.
+      Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845, and
+      its code.
     """
     chosen = rng.random(images.shape, np.float32) < rate
     offsets = rng.integers(0, levels, images.shape, np.uint16)
@@ -78,7 +81,8 @@ def augmentation(
     """The function of a name in an experiment: ``flip``, ``shift``, ``binarize``, ``mutate:0.2`` (with its rate).
 
     Raises:
-      ValueError: If there is none of that name, its rate is missing or no probability, or the data are no integers.
+      ValueError: If there is none of that name, its rate is missing or no probability, or the data
+        are no integers.
     """
     name, colon, rate = spec.partition(":")
     if name not in AUGMENTATIONS:

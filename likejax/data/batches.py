@@ -42,8 +42,8 @@ class Batches(Protocol):
 class DatasetBatches(Iterator[Batch]):
     """Batches of a dataset; each epoch visits every example once, in an order of ``(seed, epoch)``.
 
-    A batch may end one epoch and begin the next, so no example is ever dropped. Several processes each take their
-    part of the same batch: what one process would train on, together they do.
+    A batch may end one epoch and begin the next, so no example is ever dropped. Several processes
+    each take their part of the same batch: what one process would train on, together they do.
 
     Args:
       dataset: Source of the examples.
@@ -75,7 +75,8 @@ class DatasetBatches(Iterator[Batch]):
         self.batch_size = batch_size
         self.position = Position(*position)
         self._labels = dataset.labels if labeled else None
-        # mean weight 1 over the dataset: integer weights then equal repetition, and no batch is normalized by itself
+        # mean weight 1 over the dataset: integer weights then equal repetition, and no batch is
+        # normalized by itself
         self._weights = (
             None
             if dataset.weights is None
@@ -126,17 +127,19 @@ class DatasetBatches(Iterator[Batch]):
 class IterableBatches(Iterator[Batch]):
     """Batches from any iterable of arrays: lists, data loaders, generators.
 
-    Every item is an array of examples ``(k, *event_shape)``, a pair of examples and labels, a triple of examples,
-    labels (or ``None``) and weights, or a mapping with the keys ``x``, ``labels`` and ``weights``; ``k`` may vary, rows
-    are put together to batches of one size. Weights are used as they are: those of all data should average 1. An
-    iterable that can be iterated again begins a new epoch when it ends. To resume, the rows before the position are
-    drawn and dropped. With several processes each passes its own iterable, and gets its part of the batch size from
-    it.
+    Every item is an array of examples ``(k, *event_shape)``, a pair of examples and labels, a
+    triple of examples, labels (or ``None``) and weights, or a mapping with the keys ``x``,
+    ``labels`` and ``weights``; ``k`` may vary, rows are put together to batches of one size.
+    Weights are used as they are: those of all data should average 1. An iterable that can be
+    iterated again begins a new epoch when it ends. To resume, the rows before the position are
+    drawn and dropped. With several processes each passes its own iterable, and gets its part of the
+    batch size from it.
 
     Args:
       source: The iterable.
       batch_size: Examples per batch, over all processes.
-      like: Examples every item must resemble in shape, levels and labels: the first item, as a dataset.
+      like: Examples every item must resemble in shape, levels and labels: the first item, as a
+        dataset.
       position: Where to begin; its ``row`` counts the rows taken in this epoch.
       labeled: Whether batches carry the labels as conditions.
       num_classes: Number of classes that labels must stay below, or ``None`` if it is not known.
@@ -183,8 +186,10 @@ class IterableBatches(Iterator[Batch]):
         first = next(self._items, None)
         if first is None or row == 0:
             raise ValueError(
-                f"the iterable of training data ended after {epoch} epochs and {row} more examples, and gives nothing "
-                "when iterated again; pass one that can be repeated (a list, a data loader) or does not end"
+                f"the iterable of training data ended after {epoch} epochs and {row} more "
+                "examples, and gives nothing "
+                "when iterated again; pass one that can be repeated (a list, a data loader) or "
+                "does not end"
             )
         self.position = Position(seed, epoch + 1, 0)
         return self._checked(first)
@@ -206,7 +211,8 @@ class IterableBatches(Iterator[Batch]):
             and not 0 <= int(examples.labels.min()) <= highest < self._num_classes
         ):
             raise ValueError(
-                f"expected labels 0..{self._num_classes - 1} for a model of {self._num_classes} classes, got "
+                f"expected labels 0..{self._num_classes - 1} for a model of {self._num_classes} "
+                "classes, got "
                 f"{int(examples.labels.min())}..{highest} from the iterable"
             )
         return examples
@@ -244,20 +250,24 @@ def as_examples(
       event_shape: Shape that every example must have, or ``None`` for any.
 
     Raises:
-      ValueError: If the examples are not of ``event_shape``, leave the levels, or a name of a mapping is unknown.
+      ValueError: If the examples are not of ``event_shape``, leave the levels, or a name of a
+        mapping is unknown.
       TypeError: If they are floats where integers are due.
     """
     x, labels, weights = _fields(item)
     shape = np.shape(x)
     if event_shape is not None and shape == event_shape:
         raise ValueError(
-            f"expected every item of the iterable to hold examples of shape (k, {', '.join(map(str, event_shape))}), "
-            f"got one example of shape {shape}: give x[None] for each, or the array of all instead of an iterable"
+            "expected every item of the iterable to hold examples of shape (k, "
+            f"{', '.join(map(str, event_shape))}), "
+            f"got one example of shape {shape}: give x[None] for each, or the array of all instead "
+            "of an iterable"
         )
     examples = Dataset.from_array(x, levels=levels, labels=labels, weights=weights, name="iterable")
     if event_shape is not None and examples.event_shape != event_shape:
         raise ValueError(
-            f"expected every item of the iterable to hold examples of shape (k, {', '.join(map(str, event_shape))}), "
+            "expected every item of the iterable to hold examples of shape (k, "
+            f"{', '.join(map(str, event_shape))}), "
             f"got {shape}"
         )
     return examples
@@ -272,7 +282,8 @@ def _fields(item: Any) -> tuple[Any, Any, Any]:
         for name in item:
             if name not in _FIELDS:
                 raise ValueError(
-                    f"expected the keys x, labels and weights in an item of the iterable, got {name!r}{meant(name, _FIELDS)}"
+                    "expected the keys x, labels and weights in an item of the iterable, got "
+                    f"{name!r}{meant(name, _FIELDS)}"
                 )
         if "x" not in item:
             raise ValueError(

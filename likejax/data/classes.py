@@ -24,14 +24,15 @@ class Classes(NamedTuple):
 def numbered(labels: Mapping[str, np.ndarray | None]) -> Classes:
     """Classes numbered over all parts together, so that a number means the same in each.
 
-    Names are numbered in alphabetical order. Numbers that start at 0 stay as they are, numbers that start at 1 become
-    one less; of any others the different ones are numbered in their order.
+    Names are numbered in alphabetical order. Numbers that start at 0 stay as they are, numbers that
+    start at 1 become one less; of any others the different ones are numbered in their order.
 
     Args:
       labels: Labels of each part, ``(n,)``: numbers or names; ``None`` where a part has none.
 
     Raises:
-      ValueError: If labels are numbers but no integers, or names in one part and numbers in another.
+      ValueError: If labels are numbers but no integers, or names in one part and numbers in
+        another.
     """
     given = {part: values for part, values in labels.items() if values is not None and len(values)}
     if not given:

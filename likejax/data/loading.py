@@ -26,21 +26,23 @@ def load(
 ) -> Dataset:
     """A part of a dataset.
 
-    Sources, in this order: built in (``digits``, ``photographs``, the eight 2-D toys); a folder ``name`` in
-    ``data_dir``, or a file ``name`` of a known ending (``.npz``, ``.npy``, ``.mat``, ``.csv`` and other tables of
-    text); TFDS by name (``tfds/name`` asks for it outright; ``svhn``, ``imagenet32`` and the like are known by the
-    names that the presets use). Parts that a source lacks are carved from it, always the same rows, and the
-    provenance says so: validation from train; all three from a source that names no parts. A part published as
-    ``valid`` beside ``train`` alone is the test part. A source with a test part alone has only that.
+    Sources, in this order: built in (``digits``, ``photographs``, the eight 2-D toys); a folder
+    ``name`` in ``data_dir``, or a file ``name`` of a known ending (``.npz``, ``.npy``, ``.mat``,
+    ``.csv`` and other tables of text); TFDS by name (``tfds/name`` asks for it outright; ``svhn``,
+    ``imagenet32`` and the like are known by the names that the presets use). Parts that a source
+    lacks are carved from it, always the same rows, and the provenance says so: validation from
+    train; all three from a source that names no parts. A part published as ``valid`` beside
+    ``train`` alone is the test part. A source with a test part alone has only that.
 
     Args:
-      name: A dataset's name, or the path of a folder or file below ``data_dir``, such as ``uci/redwine``; steps may
-        follow it, ``omniglot+invert+resize:28x28`` (see ``data.steps``).
+      name: A dataset's name, or the path of a folder or file below ``data_dir``, such as
+        ``uci/redwine``; steps may follow it, ``omniglot+invert+resize:28x28`` (see ``data.steps``).
       split: ``train``, ``validation`` or ``test``; parts that are carved never overlap.
       data_dir: Where files lie; the environment variable ``LIKEJAX_DATA`` if not given.
 
     Raises:
-      ValueError: If there is no such dataset or part, or a file is damaged; the message says what to do.
+      ValueError: If there is no such dataset or part, or a file is damaged; the message says what
+        to do.
 
     Example:
       >>> import likejax as lj
@@ -174,6 +176,8 @@ def _from_tfds(name: str, folder: Path | None) -> dict[str, Dataset]:
         near = meant(name, datasets(folder)) or "."
         other = f" TFDS calls it {theirs!r}." if theirs != short else ""
         raise ValueError(
-            f"no dataset {name!r}: it is not built in ({known}), and {where}; put its files (IDX, .npz, .npy, MATLAB, "
-            f".csv, CIFAR batches or images) into a folder of that name and pass data_dir{near}{other} {error}"
+            f"no dataset {name!r}: it is not built in ({known}), and {where}; put its files (IDX, "
+            ".npz, .npy, MATLAB, "
+            ".csv, CIFAR batches or images) into a folder of that name and pass "
+            f"data_dir{near}{other} {error}"
         ) from error

@@ -22,7 +22,8 @@ def read_cifar_binary(path: Path, *, label_bytes: int = 1) -> tuple[Images, Labe
 
     Args:
       path: The file.
-      label_bytes: Bytes before each image: 1 for CIFAR-10; 2 for CIFAR-100, the last of which is the fine label.
+      label_bytes: Bytes before each image: 1 for CIFAR-10; 2 for CIFAR-100, the last of which is
+        the fine label.
 
     Returns:
       Images ``(n, 32, 32, 3)`` and labels ``(n,)``.
@@ -35,7 +36,8 @@ def read_cifar_binary(path: Path, *, label_bytes: int = 1) -> tuple[Images, Labe
     if not data or len(data) % record:
         raise FileError(
             path,
-            f"expected records of {record} bytes, found {len(data)} bytes; truncated or another format",
+            f"expected records of {record} bytes, found {len(data)} bytes; truncated or another "
+            "format",
         )
     rows = np.frombuffer(data, np.uint8).reshape(-1, record)
     planes = rows[:, label_bytes:].reshape(-1, 3, 32, 32)

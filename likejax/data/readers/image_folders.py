@@ -113,7 +113,8 @@ def _parts(place: Path, pictures: list[Picture], *, each_once: bool) -> dict[str
         named = ", ".join(sorted(classes - {""})[:5])
         raise FileError(
             place,
-            f"holds images beside folders of images ({named}): move them into folders of their own, or the folders "
+            f"holds images beside folders of images ({named}): move them into folders of their "
+            "own, or the folders "
             "away, so that it is clear whether the folders are classes",
         )
     labeled = len(classes) > 1
@@ -135,7 +136,8 @@ def _by_part(
         others = ", ".join(top or "images" for top in tops if top not in exact)
         raise FileError(
             place,
-            f"holds a folder {exact[0]!r} beside {others}: if {exact[0]!r} is a part, leave only parts beside it; if "
+            f"holds a folder {exact[0]!r} beside {others}: if {exact[0]!r} is a part, leave only "
+            "parts beside it; if "
             "it is a class, put the classes into a folder train",
         )
     else:
@@ -169,7 +171,8 @@ def _check_no_parts_below(place: Path, pictures: list[Picture]) -> None:
         if below:
             raise FileError(
                 place,
-                f"holds a part below another folder ({'/'.join(picture.path[:-1])}), whose parts would be mixed: load "
+                f"holds a part below another folder ({'/'.join(picture.path[:-1])}), whose parts "
+                "would be mixed: load "
                 f"{picture.path[0]!r} by its own name, or put train/ and test/ on top",
             )
 

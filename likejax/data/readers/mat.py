@@ -1,12 +1,13 @@
 """MATLAB 5 files: their numeric arrays, and nothing else of them.
 
-``scipy.io.loadmat`` reads far more of the format. On some damaged files (a few in a thousand) it ends the interpreter with
-a segmentation fault, which no caller can catch, so it is not used here; the tests compare the two on
-whole files.
+``scipy.io.loadmat`` reads far more of the format. On some damaged files (a few in a thousand) it
+ends the interpreter with a segmentation fault, which no caller can catch, so it is not used here;
+the tests compare the two on whole files.
 
-A file is a header of 128 bytes and a row of elements. An element has a tag, its type and its size in bytes, and content
-that is padded to a multiple of eight bytes; an element of at most four bytes keeps size, type and content in one tag.
-A matrix is an element of elements: flags, dimensions, name and values.
+A file is a header of 128 bytes and a row of elements. An element has a tag, its type and its size
+in bytes, and content that is padded to a multiple of eight bytes; an element of at most four bytes
+keeps size, type and content in one tag. A matrix is an element of elements: flags, dimensions, name
+and values.
 
 References:
   The MathWorks, MAT-File Format, level 5.

@@ -1,7 +1,7 @@
 """numpy's files, ``.npy`` and ``.npz``, without pickled objects.
 
-``numpy.load`` takes the memory that a header claims before it looks whether the file has so much, so the header is
-read first and compared with the size of the file.
+``numpy.load`` takes the memory that a header claims before it looks whether the file has so much,
+so the header is read first and compared with the size of the file.
 """
 
 from __future__ import annotations

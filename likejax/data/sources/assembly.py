@@ -84,7 +84,8 @@ def _of_one_kind(place: Path, parts: Mapping[str, Raw]) -> Arrays:
         found = ", ".join(f"{part}: {dtype}" for part, dtype in dtypes.items())
         raise FileError(
             place,
-            f"expected parts of one type, got floats beside integers ({found}): is one part scaled?",
+            f"expected parts of one type, got floats beside integers ({found}): is one part "
+            "scaled?",
         )
     dtype = np.result_type(*dtypes.values())
     return {part: raw.examples.astype(dtype, copy=False) for part, raw in parts.items()}

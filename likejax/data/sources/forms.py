@@ -1,6 +1,7 @@
 """Forms in which datasets are published: each function finds its files in a folder, and returns their parts.
 
-A form that is not there gives no parts; one that is there and damaged, or not clear, gives a ``FileError``.
+A form that is not there gives no parts; one that is there and damaged, or not clear, gives a
+``FileError``.
 """
 
 from __future__ import annotations
@@ -197,7 +198,8 @@ def _one_file_each(folder: Path, paths: list[Path], read: Callable[[Path], Raw])
         names = ", ".join(path.name for path in paths[:5])
         raise FileError(
             folder,
-            f"holds {len(paths)} {paths[0].suffix} files; name one of them, or call them by parts: {names}, ...",
+            f"holds {len(paths)} {paths[0].suffix} files; name one of them, or call them by parts: "
+            f"{names}, ...",
         )
     return {str(part): read(path) for part, path in zip(parts, paths, strict=True)}
 

@@ -3,8 +3,8 @@
 The preprocessing is part of these datasets: nats of them refer to the preprocessed rows.
 
 References:
-  Papamakarios, Pavlakou and Murray, 2017, Masked autoregressive flow for density estimation, arXiv:1705.07057,
-  appendix D, with its official code.
+  Papamakarios, Pavlakou and Murray, 2017, Masked autoregressive flow for density estimation,
+  arXiv:1705.07057, appendix D, with its official code.
 """
 
 from __future__ import annotations
@@ -129,17 +129,20 @@ TABLES: dict[str, _Table] = {
     "power": _Table(
         (("data.npy",),),
         _power,
-        "shuffled, reactive power and intensity dropped, uniform noise added, standardized by train and validation",
+        "shuffled, reactive power and intensity dropped, uniform noise added, standardized by "
+        "train and validation",
     ),
     "gas": _Table(
         (("ethylene_CO.txt",),),
         _gas,
-        "concentrations and time dropped, sensors correlated above 0.98 thinned out, standardized by all rows",
+        "concentrations and time dropped, sensors correlated above 0.98 thinned out, standardized "
+        "by all rows",
     ),
     "hepmass": _Table(
         (("1000_train.csv", "1000_test.csv"), ("1000_train.csv.gz", "1000_test.csv.gz")),
         _hepmass,
-        "signal of mass 1000 only, standardized by train, features whose smallest value repeats dropped",
+        "signal of mass 1000 only, standardized by train, features whose smallest value repeats "
+        "dropped",
     ),
     "miniboone": _Table((("data.npy",),), _miniboone, "standardized by train and validation"),
     "bsds300": _Table(
@@ -154,8 +157,8 @@ TABLES: dict[str, _Table] = {
 def load_table(folder: Path, name: str) -> dict[str, Dataset] | None:
     """The parts of one of ``TABLES`` from the raw files in a folder, or ``None`` if they are not there.
 
-    Files that somebody has preprocessed (``train.npy``, ``validation.npy``, ``test.npy``, or an ``.npz``) are read as
-    any other.
+    Files that somebody has preprocessed (``train.npy``, ``validation.npy``, ``test.npy``, or an
+    ``.npz``) are read as any other.
 
     Raises:
       FileError: If a file is damaged or not what it is called.

@@ -1,7 +1,8 @@
 """Eight distributions in the plane, the test bed of FFJORD.
 
 References:
-  Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367, and its official code.
+  Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367, and its
+  official code.
 """
 
 from __future__ import annotations
