@@ -1,4 +1,4 @@
-"""What comes in at a public boundary: arrays of numbers, checked before anything is computed from them."""
+"""Checks of arrays at a public boundary, before anything is computed from them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jax.core import Tracer
 
 
 def refuse_masked(name: str, value: Any) -> None:
-    """Raises a ValueError if an array, or a sequence of arrays, has masked entries: numpy would drop the mask.
+    """Refuses arrays with masked entries: numpy would drop the mask.
 
     Args:
-      name: What the value is called in the message.
+      name: Name of the value in the message.
       value: Anything.
     """
     parts = value if isinstance(value, list | tuple) else [value]
@@ -34,7 +34,7 @@ def as_array(name: str, value: Any) -> Any:
     """A numpy or JAX array of numbers from anything array-like.
 
     Args:
-      name: What the value is called in an error message.
+      name: Name of the value in the message.
       value: An array, a scalar, or nested sequences of numbers.
 
     Raises:
@@ -82,6 +82,14 @@ def checked_floats(x: Any, name: str = "x") -> Any:
 
 
 def check_finite(condition: Any) -> None:
+    """Checks that conditions are finite; traced values cannot be examined.
+
+    Args:
+      condition: Floats.
+
+    Raises:
+      ValueError: If one is NaN or infinite.
+    """
     if not isinstance(condition, Tracer) and not bool(jnp.isfinite(condition).all()):
         raise ValueError("expected finite conditions, got NaN or infinite entries")
 
@@ -108,7 +116,7 @@ def checked_integers(x: Any, levels: int) -> Any:
 
 
 def inside_levels(x: Any, levels: int) -> Any:
-    """Which integers are in ``0..levels-1``, elementwise; for traced values, which cannot be refused.
+    """Finds the integers in ``0..levels-1``, elementwise: traced values cannot be refused.
 
     Args:
       x: Integers.
@@ -124,7 +132,7 @@ def inside_levels(x: Any, levels: int) -> Any:
 
 
 def check_labels(labels: Any, num_classes: int) -> None:
-    """Raises unless all labels are integers of ``0..num_classes-1``; labels that are traced cannot be looked at.
+    """Checks that all labels are integers of ``0..num_classes-1``; traced ones cannot be examined.
 
     Raises:
       TypeError: If the labels are no integers.

@@ -1,4 +1,4 @@
-"""Columns looked at in float64: what a smaller type cannot hold, and what never varies."""
+"""Examination of columns in float64: those that a smaller type cannot hold, or that never vary."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ type holds it."""
 def check_representable(
     examples: Float[np.ndarray, "n ..."], dtype: Any, *, columns: Sequence[str] | None = None
 ) -> None:
-    """Raises a ValueError if ``dtype`` cannot hold a column: its values are too large, or its variation is lost.
+    """Checks that ``dtype`` can hold every column: its largest values, and its variation.
 
     Args:
       examples: Continuous examples.
@@ -53,7 +53,7 @@ def check_representable(
 
 
 def entry_name(entry: Sequence[int], columns: Sequence[str] | None) -> str:
-    """How messages call an entry of an example: the column of a table, the place in an image."""
+    """Name of an entry of an example in messages: a column, or a place in an image."""
     if len(entry) > 1:
         return f"entry {tuple(entry)}"
     named = f" ({columns[entry[0]]!r})" if columns is not None else ""
@@ -61,7 +61,7 @@ def entry_name(entry: Sequence[int], columns: Sequence[str] | None) -> str:
 
 
 def never_varies(rows: Float[np.ndarray, "n ..."]) -> Bool[np.ndarray, "..."]:
-    """Which columns vary by no more than the rounding of the type they are stored in."""
+    """Finds columns that vary by no more than the rounding of the type they are stored in."""
     eps = float(np.finfo(rows.dtype).eps)
     first = rows[:1].astype(np.float64)
     return np.abs(rows - first).max(0) <= 4 * eps * np.abs(rows).max(0)

@@ -1,4 +1,4 @@
-"""Whatever a user holds, as numeric arrays: tables with missing values, masks, labels of other types are looked at."""
+"""Numeric arrays of whatever a user holds: arrays of any library, data frames, lists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EXACT_IN_FLOAT64 = 2**53
 
 
 class Numbers(NamedTuple):
-    """A numeric array, the names of its columns if it came with any, and what was decided about it."""
+    """A numeric array, the names of its columns if it has any, and notes on decisions."""
 
     array: Num[np.ndarray, "..."]
     columns: tuple[str, ...] | None
@@ -25,7 +25,7 @@ class Numbers(NamedTuple):
 
 
 def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | None]:
-    """Examples in the type in which a dataset keeps them, and their number of levels.
+    """Converts examples to the type in which a dataset keeps them.
 
     Args:
       examples: ``(n, *event_shape)``: an array of any library, a data frame, lists.
@@ -164,7 +164,7 @@ def _frame(frame: Any) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
-    """Python numbers in an array of objects, as columns with missing values have them, as floats."""
+    """Converts Python numbers in an array of objects, as columns with missing values are."""
     flat = array.reshape(-1)
     numbers = np.empty(flat.size, np.float64)
     for i, value in enumerate(flat):
@@ -195,7 +195,7 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
 
 
 def _advice(array: np.ndarray) -> str:
-    """What to do about a type that is no number."""
+    """Advice on a type that is not a number, as the end of a sentence."""
     if array.dtype.kind in "mM":
         return "; turn times into numbers, and subtract the first of them"
     if array.dtype.kind == "c":
@@ -204,7 +204,7 @@ def _advice(array: np.ndarray) -> str:
 
 
 def _levels_of_integers(array: np.ndarray) -> tuple[int | None, tuple[str, ...]]:
-    """Levels of integers that came without: images of 0..255 have 256, tables are continuous, others are refused."""
+    """Levels of integers that came without: 256 for images of 0..255, none for tables."""
     if array.ndim == 2:
         return None, (f"{array.dtype.name} taken as continuous values",)
     low, high = int(array.min()), int(array.max())
@@ -238,7 +238,7 @@ def _integers(array: np.ndarray, levels: int) -> np.ndarray:
 
 
 def _how_to_quantize(array: np.ndarray, levels: int) -> str:
-    """How floats become the integers that they were, where one can tell."""
+    """The call that turns floats into the integers that they were, if it is clear."""
     if not np.isfinite(array).all():
         return ""
     low, high = float(array.min()), float(array.max())
@@ -255,7 +255,7 @@ def _how_to_quantize(array: np.ndarray, levels: int) -> str:
 
 
 def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
-    """Values as float32 where that keeps them, else as float64, in the byte order of the machine."""
+    """Values as native float32 where that keeps them, else as native float64."""
     if array.dtype.kind in "ui":
         largest = max(abs(int(array.min())), abs(int(array.max())))
         if largest > _EXACT_IN_FLOAT64:

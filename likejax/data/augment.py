@@ -36,7 +36,9 @@ def shift(images: Images, rng: np.random.Generator) -> Images:
 
 
 def mutate(images: Images, rng: np.random.Generator, *, levels: int, rate: float) -> Images:
-    """``(x + m u) mod levels``, with ``m`` Bernoulli(``rate``) and ``u`` uniform on ``0..levels-1``, per entry.
+    """Replaces entries at random: ``(x + m u) mod levels``.
+
+    ``m`` is Bernoulli(``rate``) and ``u`` uniform on ``0..levels-1``, independent for every entry.
 
     So an entry changes with probability ``rate (levels - 1) / levels``. What background models are
     trained on.
@@ -51,7 +53,7 @@ def mutate(images: Images, rng: np.random.Generator, *, levels: int, rate: float
 
 
 def binarize(images: Images, rng: np.random.Generator, *, levels: int) -> Images:
-    """Zeros and ones, 1 with the probability of the gray value ``x / (levels - 1)``, drawn anew in every epoch.
+    """Draws zeros and ones anew in every epoch: 1 with the gray value ``x / (levels - 1)`` as probability.
 
     The model sees two levels; evaluation uses one fixed draw, ``Dataset.binarize``.
 
@@ -78,7 +80,9 @@ def check_augmentation(spec: str) -> None:
 def augmentation(
     spec: str, *, levels: int | None
 ) -> Callable[[Images, np.random.Generator], Images]:
-    """The function of a name in an experiment: ``flip``, ``shift``, ``binarize``, ``mutate:0.2`` (with its rate).
+    """Finds the augmentation of a name in an experiment.
+
+    The names are ``flip``, ``shift``, ``binarize``, and ``mutate:0.2`` with its rate.
 
     Raises:
       ValueError: If there is none of that name, its rate is missing or no probability, or the data

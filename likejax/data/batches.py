@@ -1,4 +1,4 @@
-"""Endless batches whose position is three integers: shuffled from a dataset, or in the order of an iterable."""
+"""Endless batches of a dataset or an iterable, whose position is three integers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from likejax.data.splits import concatenate
 
 
 class Batch(NamedTuple):
-    """Examples ``(n, *event_shape)``, their labels if the model is conditional, and their weights if they have any."""
+    """Examples ``(n, *event_shape)``, with labels for conditional models, and weights if any."""
 
     x: Num[np.ndarray, "n ..."]
     condition: Integer[np.ndarray, " n"] | None
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a stream of batches stands: everything that a resumed run needs."""
+    """The place of a stream of batches: everything that a resumed run needs."""
 
     seed: int
     epoch: int
@@ -48,7 +48,7 @@ class DatasetBatches(Iterator[Batch]):
     Args:
       dataset: Source of the examples.
       batch_size: Examples per batch, over all processes.
-      position: Where to begin.
+      position: Place to begin at.
       labeled: Whether batches carry the labels as conditions.
       augment: Names of augmentations, applied in order.
       part: Index of this process, and how many there are.
@@ -77,11 +77,9 @@ class DatasetBatches(Iterator[Batch]):
         self._labels = dataset.labels if labeled else None
         # mean weight 1 over the dataset: integer weights then equal repetition, and no batch is
         # normalized by itself
-        self._weights = (
-            None
-            if dataset.weights is None
-            else (dataset.weights / dataset.weights.mean()).astype("f4")
-        )
+        self._weights = None
+        if dataset.weights is not None:
+            self._weights = (dataset.weights / dataset.weights.mean()).astype("f4")
         self._augment = [augmentation(spec, levels=dataset.levels) for spec in augment]
         self._mine = _share(batch_size, part)
         self._order = self._shuffled()
@@ -109,18 +107,16 @@ class DatasetBatches(Iterator[Batch]):
         rng = np.random.default_rng([*self.position, 1])
         rows = self._rows()
         mine = rows[self._mine]
-        if (
-            self._augment
-        ):  # the whole batch, so that every process draws the same and the parts fit together
+        if self._augment:
+            # all processes augment the whole batch, so they draw the same and their parts fit
             x = self.dataset.examples[rows]
             for augment in self._augment:
                 x = augment(x, rng)
             x = x[self._mine]
         else:
             x = self.dataset.examples[mine]
-        condition, weight = (
-            None if each is None else each[mine] for each in (self._labels, self._weights)
-        )
+        condition = None if self._labels is None else self._labels[mine]
+        weight = None if self._weights is None else self._weights[mine]
         return Batch(x, condition, weight)
 
 
@@ -140,7 +136,7 @@ class IterableBatches(Iterator[Batch]):
       batch_size: Examples per batch, over all processes.
       like: Examples every item must resemble in shape, levels and labels: the first item, as a
         dataset.
-      position: Where to begin; its ``row`` counts the rows taken in this epoch.
+      position: Place to begin at; its ``row`` counts the rows taken in this epoch.
       labeled: Whether batches carry the labels as conditions.
       num_classes: Number of classes that labels must stay below, or ``None`` if it is not known.
       augment: Names of augmentations, applied in order.
@@ -205,15 +201,12 @@ class IterableBatches(Iterator[Batch]):
             raise ValueError(
                 "expected pairs of examples and labels from the iterable, for a conditional model"
             )
-        highest = int(examples.labels.max())
-        if (
-            self._num_classes is not None
-            and not 0 <= int(examples.labels.min()) <= highest < self._num_classes
-        ):
+        low, high = int(examples.labels.min()), int(examples.labels.max())
+        if self._num_classes is not None and not 0 <= low <= high < self._num_classes:
             raise ValueError(
                 f"expected labels 0..{self._num_classes - 1} for a model of {self._num_classes} "
                 "classes, got "
-                f"{int(examples.labels.min())}..{highest} from the iterable"
+                f"{low}..{high} from the iterable"
             )
         return examples
 
@@ -242,7 +235,7 @@ class IterableBatches(Iterator[Batch]):
 def as_examples(
     item: Any, *, levels: int | None, event_shape: tuple[int, ...] | None = None
 ) -> Dataset:
-    """One item of an iterable, checked: see ``IterableBatches`` for its forms.
+    """Makes a dataset of one item of an iterable; ``IterableBatches`` lists its forms.
 
     Args:
       item: Examples, with labels and weights or without.
@@ -277,7 +270,10 @@ _FIELDS = ("x", "labels", "weights")
 
 
 def _fields(item: Any) -> tuple[Any, Any, Any]:
-    """Examples, labels and weights of an item, ``None`` where it has none; a list of three rows is no triple."""
+    """Examples, labels and weights of an item, ``None`` where it has none.
+
+    A list of three rows is not a triple.
+    """
     if isinstance(item, Mapping):
         for name in item:
             if name not in _FIELDS:
@@ -290,20 +286,17 @@ def _fields(item: Any) -> tuple[Any, Any, Any]:
                 f"expected the key x in every item of the iterable, got {', '.join(item) or 'none'}"
             )
         return item["x"], item.get("labels"), item.get("weights")
-    if isinstance(item, tuple | list) and len(item) == 2:
+    if not isinstance(item, tuple | list):
+        return item, None, None
+    if len(item) == 2:
         return item[0], item[1], None
-    if (
-        isinstance(item, tuple | list)
-        and len(item) == 3
-        and np.ndim(item[2]) == 1
-        and np.ndim(item[0]) > 1
-    ):
+    if len(item) == 3 and np.ndim(item[2]) == 1 and np.ndim(item[0]) > 1:
         return item[0], item[1], item[2]
     return item, None, None
 
 
 def _share(batch_size: int, part: tuple[int, int]) -> slice:
-    """Which rows of a batch this process takes."""
+    """The rows of a batch that this process takes."""
     index, count = part
     if batch_size % count:
         raise ValueError(

@@ -14,7 +14,7 @@ _MOST_CLASSES = 100_000
 
 
 class Classes(NamedTuple):
-    """Labels of every part as numbers from 0, the names of the classes, and what was done to get there."""
+    """Labels of every part as numbers from 0, the names of the classes, and notes on changes."""
 
     labels: dict[str, np.ndarray | None]
     names: tuple[str, ...] | None

@@ -1,4 +1,4 @@
-"""Datasets: named, frozen arrays of raw examples with what one must know to interpret a likelihood of them."""
+"""Datasets: named, frozen arrays of raw examples, with all that their likelihoods depend on."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes in all parts of the source, or in these labels if that is unknown; ``None`` without labels."""
+        """Number of classes in the source, or in these labels if that is unknown, or ``None``."""
         if self.class_names is not None:
             return len(self.class_names)
         if self.labels is None:
@@ -211,7 +211,9 @@ class Dataset:
         return int(self.labels.max()) + 1
 
     def fingerprint(self) -> str:
-        """Hashes examples, levels, labels and weights to 12 hexadecimal digits: equal data have equal hashes.
+        """Hashes examples, levels, labels and weights to 12 hexadecimal digits.
+
+        Equal data have equal hashes.
 
         Without labels and weights it is ``examples_fingerprint()``.
         """
@@ -223,7 +225,7 @@ class Dataset:
         return digest.hexdigest()[:12]
 
     def examples_fingerprint(self) -> str:
-        """Hashes examples and levels alone to 12 hexadecimal digits, as ``fingerprint`` did before version 0.6."""
+        """Hashes examples and levels alone, as ``fingerprint`` did before version 0.6."""
         return self._digest().hexdigest()[:12]
 
     def _digest(self) -> Any:
@@ -233,7 +235,7 @@ class Dataset:
         return digest
 
     def check_precision(self, dtype: Any = None) -> None:
-        """Checks that a density that computes in ``dtype`` can hold every column of continuous data.
+        """Checks that a density which computes in ``dtype`` can hold every column of continuous data.
 
         Values beyond the range of the type are refused, and columns whose variation is lost in
         rounding, such as Unix times. The columns are examined in float64.
@@ -266,7 +268,7 @@ class Dataset:
         return self.examples.mean(0, dtype=np.float64)
 
     def representation(self) -> dict[str, Any]:
-        """The form in which a density sees an example; likelihoods compare only where it is equal."""
+        """The form in which a density sees an example; likelihoods compare where it is equal."""
         is_color = self.examples.ndim == 4 and self.event_shape[-1] == 3
         return {
             "event_shape": list(self.event_shape),
@@ -414,7 +416,7 @@ def as_dataset(
 
 
 def _shape(data: Any) -> tuple[int, ...]:
-    """Shape of anything like an array; ``()`` of what has none, which ``from_array`` refuses with the reason."""
+    """Shape of anything like an array; ``()`` of the rest, which ``from_array`` refuses."""
     try:
         return tuple(np.shape(data))
     except (TypeError, ValueError):
@@ -465,7 +467,7 @@ def check_split(split: str) -> None:
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
-    """A read-only view: whoever holds the original can still write, nobody can through the dataset."""
+    """A read-only view: the owner of the original can write, users of the dataset cannot."""
     view = array.view()
     view.flags.writeable = False
     return view

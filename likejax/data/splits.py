@@ -1,4 +1,4 @@
-"""Parts of a dataset: how data are cut into parts that share no example, put together, and compared."""
+"""Parts of a dataset: cut without common examples, put together, and compared."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def _in_order(parts: Mapping[str, Dataset]) -> dict[str, Dataset]:
 
 
 def completed(parts: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    """The parts of a source as train, validation and test, as far as its rows allow; each cut is noted.
+    """Completes the parts of a source to train, validation and test, as far as its rows allow.
 
     * A source that names no parts (its one part is called ``""``), or only a training part, is cut
       in three, 80, 10 and 10 per cent.
@@ -333,7 +333,7 @@ def hold_out(dataset: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def halves(dataset: Dataset, order: Integer[np.ndarray, " n"]) -> tuple[Dataset, Dataset]:
-    """Cuts a dataset into halves in the order of a permutation, all copies of a row in the same one.
+    """Cuts a dataset into halves in a given order, all copies of a row in the same one.
 
     Args:
       dataset: At least two different examples.

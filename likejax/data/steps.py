@@ -35,7 +35,7 @@ STEPS: dict[str, Transform] = {
 
 
 class Argument(NamedTuple):
-    """One argument of a step, which fills one parameter of its transform, or a height and a width.
+    """An argument of a step; it fills one parameter of its transform, or a height and a width.
 
     Attributes:
       parameters: Names of the parameters that it fills.
@@ -90,7 +90,7 @@ def arguments_of(transform: Transform) -> list[Argument]:
 
 
 def usage(name: str) -> str:
-    """How a step is written.
+    """The written form of a step.
 
     Args:
       name: Name of a step.

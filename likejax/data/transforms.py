@@ -28,7 +28,7 @@ Data = TypeVar("Data", bound="Transformable")
 
 @runtime_checkable
 class Transformable(Protocol):
-    """The part of a ``Dataset`` that transforms use; it lets ``Dataset`` have them as its methods."""
+    """The attributes of a ``Dataset`` that transforms use."""
 
     @property
     def examples(self) -> Num[np.ndarray, "n ..."]:
@@ -234,7 +234,9 @@ def transpose(dataset: Data) -> Data:
 
 
 def reduce_levels(dataset: Data, levels: int) -> Data:
-    """Reduces the number of integer values: ``floor(x levels / old_levels)``; 32 gives the 5-bit images of Glow.
+    """Reduces the number of integer values: ``floor(x levels / old_levels)``.
+
+    32 levels give the 5-bit images of Glow.
 
     Bits per dimension of data with different levels do not compare. A number that does not divide
     the old one makes levels of unequal width.
@@ -266,7 +268,7 @@ def reduce_levels(dataset: Data, levels: int) -> Data:
 
 
 def binarize(dataset: Data, seed: int) -> Data:
-    """Draws zeros and ones once: each pixel is 1 with probability ``x / (levels - 1)``, its gray value.
+    """Draws zeros and ones once: 1 with the gray value ``x / (levels - 1)`` as probability.
 
     Args:
       dataset: Integer images.
@@ -332,7 +334,7 @@ def mutate(dataset: Data, rate: float, seed: int) -> Data:
 
 
 def continuous(dataset: Data) -> Data:
-    """Takes the integers of a table as continuous values, for densities without levels; no noise is added.
+    """Takes the integers of a table as continuous values; no noise is added.
 
     Log-likelihoods are then densities in nats, which can grow without bound where values repeat.
 

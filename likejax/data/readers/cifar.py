@@ -108,10 +108,10 @@ def planes_to_images(rows: np.ndarray, sides: tuple[int, ...]) -> Images | None:
 
 
 class _DataUnpickler(pickle.Unpickler):
-    """Builds containers, numbers, strings and numeric arrays; every other name in the file is refused."""
+    """Builds containers, numbers, strings and numeric arrays, and refuses all other names."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The object that a name in the file stands for: a careful version of what numpy pickles by."""
+        """Returns the object of a name: a careful version of those that numpy pickles by."""
         array_module = re.fullmatch(r"numpy\.(_?core)\.(multiarray|_multiarray_umath)", module)
         if array_module and name == "_reconstruct":
             return _new_array

@@ -129,7 +129,7 @@ def numeric_arrays(data: bytes, *, limit: int) -> dict[str, Shaped[np.ndarray, "
 
 
 def array_headers(file: Any) -> dict[str, Header]:
-    """Finds shape and stored type of the numeric arrays of an open file, without reading their values.
+    """Finds shape and stored type of the numeric arrays of an open file, without their values.
 
     Args:
       file: The file, at its beginning.
@@ -172,7 +172,7 @@ def _byte_order(header: bytes) -> str:
 
 
 def _matrix_header(content: bytes, order: str) -> tuple[str, Header] | None:
-    """Name, shape and stored type of a matrix element that is cut off, or ``None`` if it is of another class."""
+    """Name and header of a matrix element that is cut off; ``None`` for another class."""
     parts = []
     place = 0
     for _ in range(3):  # flags, dimensions, name

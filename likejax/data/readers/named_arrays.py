@@ -1,4 +1,4 @@
-"""Arrays by name, as ``.npz``, MATLAB and ``.npy`` files have them: examples and labels of each part."""
+"""Arrays by name, as archives have them: examples and labels of each part."""
 
 from __future__ import annotations
 

@@ -134,7 +134,7 @@ def _header(path: Path, file: Any, kinds: str) -> tuple[tuple[int, ...], bool, n
 
 
 def _array(path: Path, file: Any, size: int, *, kinds: str) -> np.ndarray:
-    """The array of an open ``.npy`` file of ``size`` bytes; its header is checked before memory is taken."""
+    """The array of an open ``.npy`` file of ``size`` bytes; memory is taken after the checks."""
     shape, is_fortran, dtype = _header(path, file, kinds)
     try:
         expected = int(np.prod(shape, dtype=object)) * dtype.itemsize

@@ -1,4 +1,4 @@
-"""Names of datasets and the places of their files: what ``datasets`` lists is what ``load`` finds."""
+"""Names of datasets and the places of their files, for ``datasets`` and ``load`` alike."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _DEEPEST = 4
 
 
 def place_of(folder: Path, name: str) -> Path | None:
-    """The folder or file of a dataset: a folder ``name``, a file ``name``, or a file ``name`` with a known ending.
+    """Finds a folder ``name``, a file ``name``, or a file ``name`` with a known ending.
 
     Raises:
       ValueError: If files of several forms have that name.
@@ -51,7 +51,7 @@ def named_places(folder: Path) -> dict[str, Path]:
 
 
 def prepared(folder: Path) -> list[str]:
-    """Names of the TFDS datasets that were prepared in a folder, with the configuration where there are several."""
+    """Names of the TFDS datasets that were prepared in a folder, with their configuration."""
     found = [*folder.glob("*/*/features.json"), *folder.glob("*/*/*/features.json")]
     return sorted({path.parent.parent.relative_to(folder).as_posix() for path in found})
 

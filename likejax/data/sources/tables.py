@@ -1,4 +1,4 @@
-"""The five tables on which density estimators are compared, from their raw files, with their published preprocessing.
+"""Five tables on which density estimators are compared, with their published preprocessing.
 
 The preprocessing is part of these datasets: nats of them refer to the preprocessed rows.
 
@@ -63,7 +63,7 @@ def _power(paths: Mapping[str, Path]) -> dict[str, Rows]:
 
 
 def _gas(paths: Mapping[str, Path]) -> dict[str, Rows]:
-    """Columns: time, two concentrations, sixteen sensors; of sensors that say the same only one is kept."""
+    """Columns: time, two concentrations, sixteen sensors, of which similar ones are dropped."""
     path = paths["ethylene_CO.txt"]
     rows = _columns(path, _text(path, skiprows=1), 19)[:, 3:]
     while rows.shape[1] > 1:
@@ -87,7 +87,7 @@ def _hepmass(paths: Mapping[str, Path]) -> dict[str, Rows]:
 
 
 def _smallest_repeats(column: np.ndarray) -> int:
-    """How often the smallest value occurs: features that are cut off below have it thousands of times."""
+    """Number of times that the smallest value occurs: thousands where a feature is cut off."""
     return int((column == column.min()).sum())
 
 
@@ -155,7 +155,7 @@ TABLES: dict[str, _Table] = {
 
 
 def load_table(folder: Path, name: str) -> dict[str, Dataset] | None:
-    """The parts of one of ``TABLES`` from the raw files in a folder, or ``None`` if they are not there.
+    """Reads the parts of one of ``TABLES`` from raw files; ``None`` if they are not there.
 
     Files that somebody has preprocessed (``train.npy``, ``validation.npy``, ``test.npy``, or an
     ``.npz``) are read as any other.

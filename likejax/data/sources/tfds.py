@@ -30,16 +30,16 @@ NAMES = {
     "celeba": "celeb_a",
     "emnist_letters": "emnist/letters",
 }
-"""What datasets are called here, and what TFDS calls them."""
+"""From the names of datasets here to those of TFDS."""
 
 
 def load_tfds(name: str, data_dir: Path | None) -> dict[str, Dataset]:
-    """The parts of a TFDS dataset of images; prepared if need be, which takes a network.
+    """Reads the parts of a TFDS dataset of images; prepares it if need be, which takes a network.
 
     Args:
       name: Name of the builder, such as ``mnist`` or ``cifar10``, with its configuration where it
         has several.
-      data_dir: Where prepared datasets lie; TFDS's own default if ``None``.
+      data_dir: Folder of prepared datasets; TFDS's own default if ``None``.
 
     Raises:
       ValueError: If it can neither be read nor prepared here; the message says what was tried and

@@ -88,12 +88,12 @@ TOYS: dict[str, Callable[[int, np.random.Generator], Points]] = {
 
 
 def toy(name: str, n: int, *, seed: int) -> Points:
-    """``n`` independent points of a toy distribution.
+    """Draws independent points of a toy distribution.
 
     Args:
       name: One of ``TOYS``.
       n: Number of points.
-      seed: Of numpy's generator.
+      seed: Random seed.
     """
     return TOYS[name](n, np.random.default_rng([zlib.crc32(name.encode()), seed])).astype(
         np.float32
