@@ -33,7 +33,7 @@ def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | Non
         ``uint8`` and for integer images within 0..255, continuous otherwise.
 
     Raises:
-      TypeError: If the entries are no numbers, or floats where integers are due.
+      TypeError: If the entries are not numbers, or floats where integers are due.
       ValueError: If entries are masked, missing or not finite, the shape has no examples, or
         integers leave the levels.
     """
@@ -66,12 +66,15 @@ def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | Non
 
 
 def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer[np.ndarray, " n"]:
-    """Class numbers from 0, ``(n,)``.
+    """Checks class numbers.
 
     Args:
       labels: Integers, booleans, or floats that are integers, ``(n,)`` or ``(n, 1)``.
       count: Number of examples.
       classes: Number of classes, where it is known.
+
+    Returns:
+      Class numbers from 0, ``(n,)``.
 
     Raises:
       ValueError: If they are something else, of another number, or out of range.
@@ -83,9 +86,8 @@ def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer
         many = array.ndim == 2 and len(array) == count
         advice = "; for one-hot rows pass labels.argmax(1)" if many else ""
         if array.dtype.kind in "USO":
-            advice = (
-                "; for names pass np.unique(names, return_inverse=True)[1], the same for every part"
-            )
+            call = "np.unique(names, return_inverse=True)[1]"
+            advice = f"; for names pass {call}, the same for every part"
         raise ValueError(
             f"expected integer labels of shape ({count},), got {array.dtype} of shape "
             f"{array.shape}{advice}"
@@ -101,19 +103,22 @@ def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer
 
 
 def whole_numbers(labels: np.ndarray) -> Integer[np.ndarray, "..."]:
-    """Labels as integers.
+    """Converts labels to integers.
+
+    Args:
+      labels: Integers, booleans, or floats that are integers.
 
     Raises:
-      ValueError: If floats are no integers.
+      ValueError: If floats are not integers.
     """
     if labels.dtype.kind in "ui":
         return labels
     if labels.dtype.kind == "f":
-        wrong = ~np.isfinite(labels) | (
-            labels != np.floor(np.where(np.isfinite(labels), labels, 0))
-        )
-        if wrong.any():
-            place = tuple(np.argwhere(wrong)[0])
+        is_finite = np.isfinite(labels)
+        is_whole = labels == np.floor(np.where(is_finite, labels, 0))
+        is_right = is_finite & is_whole
+        if not is_right.all():
+            place = tuple(np.argwhere(~is_right)[0])
             raise ValueError(
                 f"expected integer labels, got {labels[place]} at row {place[0]}; labels are class "
                 "numbers, so leave "
@@ -184,12 +189,8 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
             raise TypeError(
                 f"expected a numeric array of examples, {what} hold {type(value).__name__} at {row}"
             ) from error
-    whole = np.isfinite(numbers).all() and (numbers == np.round(numbers)).all()
-    if (
-        whole
-        and all(isinstance(value, int | np.integer) for value in flat)
-        and np.abs(numbers).max(initial=0) < 2**53
-    ):
+    are_integers = all(isinstance(value, int | np.integer) for value in flat)
+    if are_integers and np.abs(numbers).max(initial=0) < _EXACT_IN_FLOAT64:
         return numbers.astype(np.int64).reshape(array.shape)
     return numbers.reshape(array.shape)
 

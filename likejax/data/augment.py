@@ -14,13 +14,18 @@ Images = Integer[np.ndarray, "n height width channels"]
 
 
 def flip(images: Images, rng: np.random.Generator) -> Images:
-    """Left and right exchanged in every second image, at random."""
+    """Exchanges left and right in a random half of the images.
+
+    Args:
+      images: Integer images.
+      rng: Source of the draws.
+    """
     chosen = rng.random(len(images)) < 0.5
     return np.where(chosen[:, None, None, None], images[:, :, ::-1], images)
 
 
 def shift(images: Images, rng: np.random.Generator) -> Images:
-    """Images moved by up to a tenth of their size in both directions, whole pixels, edges repeated.
+    """Moves images by up to a tenth of their size in both directions; edges are repeated.
 
     The official Glow code moves by fractions of a pixel and interpolates; whole pixels keep the
     values as they are.
@@ -38,10 +43,15 @@ def shift(images: Images, rng: np.random.Generator) -> Images:
 def mutate(images: Images, rng: np.random.Generator, *, levels: int, rate: float) -> Images:
     """Replaces entries at random: ``(x + m u) mod levels``.
 
-    ``m`` is Bernoulli(``rate``) and ``u`` uniform on ``0..levels-1``, independent for every entry.
+    ``m`` is Bernoulli(``rate``) and ``u`` uniform on ``0..levels-1``, independent for every entry,
+    so an entry changes with probability ``rate (levels - 1) / levels``. Background models are
+    trained on such images.
 
-    So an entry changes with probability ``rate (levels - 1) / levels``. What background models are
-    trained on.
+    Args:
+      images: Integers ``0..levels-1``.
+      rng: Source of the draws.
+      levels: Number of values.
+      rate: Probability that an entry is replaced.
 
     References:
       Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845, and
@@ -53,7 +63,7 @@ def mutate(images: Images, rng: np.random.Generator, *, levels: int, rate: float
 
 
 def binarize(images: Images, rng: np.random.Generator, *, levels: int) -> Images:
-    """Draws zeros and ones anew in every epoch: 1 with the gray value ``x / (levels - 1)`` as probability.
+    """Draws zeros and ones anew in every epoch: 1 with probability ``x / (levels - 1)``.
 
     The model sees two levels; evaluation uses one fixed draw, ``Dataset.binarize``.
 

@@ -235,7 +235,7 @@ class Dataset:
         return digest
 
     def check_precision(self, dtype: Any = None) -> None:
-        """Checks that a density which computes in ``dtype`` can hold every column of continuous data.
+        """Checks that a density can hold every column of continuous data in ``dtype``.
 
         Values beyond the range of the type are refused, and columns whose variation is lost in
         rounding, such as Unix times. The columns are examined in float64.

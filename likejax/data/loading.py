@@ -170,11 +170,9 @@ def _from_tfds(name: str, folder: Path | None) -> dict[str, Dataset]:
     try:
         return completed(load_tfds(theirs, None if folder is None else _tfds_folder(folder)))
     except ValueError as error:
-        where = (
-            f"{folder}/{name} does not exist"
-            if folder
-            else "no data_dir was given and LIKEJAX_DATA is not set"
-        )
+        where = "no data_dir was given and LIKEJAX_DATA is not set"
+        if folder:
+            where = f"{folder}/{name} does not exist"
         known = ", ".join((*BUILT_IN, *TOYS))
         near = meant(name, datasets(folder)) or "."
         other = f" TFDS calls it {theirs!r}." if theirs != short else ""

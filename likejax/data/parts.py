@@ -55,7 +55,7 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 
 def is_hidden(path: Iterable[str]) -> bool:
-    """Whether a path leads through what archivers, notebooks and file managers leave behind."""
+    """Whether a path leads through files that archivers, notebooks and file managers leave."""
     return any(name.startswith(".") or name in ("__MACOSX", "__pycache__") for name in path)
 
 

@@ -95,7 +95,7 @@ def _read_image(name: str, source: Any) -> tuple[UInt8[np.ndarray, "height width
     from PIL import Image, ImageOps
 
     try:
-        opened = source() if callable(source) else source
+        opened: Any = source() if callable(source) else source
         with warnings.catch_warnings(), Image.open(opened, formats=IMAGE_FORMATS) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if image.mode not in _MODES:
