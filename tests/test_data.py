@@ -713,18 +713,12 @@ def test_channels_first_datasets_are_advised():
 @pytest.mark.parametrize(
     ("draw", "error", "message"),
     [
-        (lambda plot: plot.sheet(images(channels=1) / 255), TypeError, "expected integers"),
         (
             lambda plot: plot.sheet(images(channels=1), levels=16),
             ValueError,
             r"0\.\.15 for a sheet",
         ),
         (lambda plot: plot.sheet(images(channels=1), columns=0), ValueError, "at least one column"),
-        (
-            lambda plot: plot.maps(np.zeros((3, 4)), label="bits"),
-            ValueError,
-            "expected maps of shape",
-        ),
         (lambda plot: plot.curves({}, x_label="x", y_label="y"), ValueError, "expected lines"),
         (
             lambda plot: plot.curves({"a": ([1, 2], [3.0])}, x_label="x", y_label="y"),
@@ -756,3 +750,19 @@ def test_sheets_keep_the_edges_of_light_images():
     assert canvas.shape == (6, 16, 3)
     np.testing.assert_array_equal(canvas[1:5, 1:5], 1)
     np.testing.assert_allclose(canvas[0], 0.8)
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lj.plot.sheet(images(channels=1) / 255), "expected integers"),
+        (lambda: lj.plot.maps(np.zeros((3, 4)), label="bits"), "expected maps of shape"),
+        (lambda: lj.data.concatenate([images()]), r"expected a lj\.Dataset, got ndarray"),
+        (lambda: lj.data.split(images()), r"expected a lj\.Dataset, got ndarray"),
+    ],
+)
+def test_what_is_no_dataset_or_picture(call, message):
+    """The messages of a user's process, where no type checker runs."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()
