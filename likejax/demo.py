@@ -25,7 +25,8 @@ from likejax.models.dequantize import Dequantized
 from likejax.models.pixelcnn import PixelCNN
 from likejax.models.vae import VAE
 from likejax.presets import preset
-from likejax.train.loop import Run, fit
+from likejax.train.loop import fit
+from likejax.train.run import Run
 
 GLOW, PIXELCNN, FFJORD, HVAE = "glow/digits", "pixelcnn/digits", "ffjord/digits", "hvae/digits"
 DRAWS = 16

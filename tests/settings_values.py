@@ -7,9 +7,12 @@ import inspect
 import math
 import pkgutil
 import typing
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import likejax as lj
+from likejax import cli
+from likejax.cli.options import RunArgument, WeightsOption
 from likejax.settings import Range, Settings
 
 
@@ -30,6 +33,10 @@ def config_classes() -> list[type]:
 EXAMPLES = {
     "Experiment": lambda: lj.preset("glow/digits"),
     "LikelihoodRatio": lambda: lj.ood.LikelihoodRatio(lj.models.Uniform((2,))),
+    "Train": lambda: cli.Train(preset="glow/digits"),
+} | {
+    kind.__name__: lambda kind=kind: kind(run=Path("run"))
+    for kind in (RunArgument, WeightsOption, cli.Evaluate, cli.Sample, cli.Ood, cli.Summary)
 }
 """Configs that need an argument."""
 

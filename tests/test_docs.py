@@ -67,11 +67,10 @@ def test_cards_have_the_numbers_of_the_readme():
     """A measured number stands in one record: what a preset's card says was measured is in the README."""
     readme = (ROOT / "README.md").read_text()
     stated = 0
-    for name, make in likejax.PRESETS.items():
-        _, _, measured = " ".join((make.__doc__ or "").split()).partition("Measured")
-        for value, error in re.findall(r"(\d+\.\d+) \+- (\d+\.\d+)", measured):
+    for name, preset in likejax.PRESETS.items():
+        for value, error in re.findall(r"(\d+\.\d+) ± (\d+\.\d+)", preset.trained):
             stated += 1
-            assert f"{value} ± {error}" in readme, f"the card of {name} says {value} +- {error}"
+            assert f"{value} ± {error}" in readme, f"the card of {name} says {value} ± {error}"
     assert stated >= 10
 
 

@@ -1,76 +1,60 @@
-"""The command line: train, evaluate, sample, score, list, and a demo."""
+"""The command line. Each command is a frozen dataclass: its fields are the arguments, calling it runs it."""
 
 from __future__ import annotations
 
+import difflib
 import importlib.metadata
 import logging
 import os
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
+from types import TracebackType
 
-from likejax.cli import commands
-from likejax.cli.arguments import USAGE, UsageError
+import tyro
+
+from likejax.cli.evaluate import Evaluate
+from likejax.cli.lists import Datasets, Demo, Presets, Summary
+from likejax.cli.ood import Ood
+from likejax.cli.options import Command, UsageError
+from likejax.cli.sample import Sample
+from likejax.cli.train import Train, train_command
 from likejax.legacy import modern
 
-COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": commands.train,
-    "evaluate": commands.evaluate,
-    "sample": commands.sample,
-    "ood": commands.ood,
-    "summary": commands.summary,
-    "presets": commands.presets,
-    "datasets": commands.datasets,
-    "demo": commands.demo,
+COMMANDS: dict[str, type[Command]] = {
+    kind.__name__.lower(): kind
+    for kind in (Train, Evaluate, Sample, Ood, Summary, Presets, Datasets, Demo)
 }
-
-
-def _quiet_storage() -> None:
-    """When a write fails, orbax and tensorstore print pages around the one sentence that this program prints."""
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
-    sys.excepthook = _without_closed_loops
-
-
-def _without_closed_loops(kind: type[BaseException], error: BaseException, trace: Any) -> None:
-    if str(error) != "Event loop is closed":
-        sys.__excepthook__(kind, error, trace)
+"""Commands by name."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point.
+    """Runs a command of the command line.
 
     Args:
-      argv: The command line without the program's name; that of the process if not given.
+      argv: The command line without the name of the program; that of the process if not given.
 
     Returns:
-      The exit code: 0; 2 if the command line is wrong by itself; 1 if what it names is not there or the work fails; 130
-      after Ctrl-C; 141 if whoever read the output closed it.
+      The exit code: 0; 2 for an error in the command line itself; 1 if something that it names is
+      missing or the work fails; 130 after Ctrl-C; 141 if the reader of the output closed it.
     """
     given = list(sys.argv[1:] if argv is None else argv)
-    args = [modern(word) if word.startswith("--") or word == "binarise" else word for word in given]
-    if not args or args[0] in ("-h", "--help", "help"):
-        print(USAGE)
-        return 0 if args else 2
-    if args[0] == "--version":
+    if given == ["--version"]:
         print(importlib.metadata.version("likejax"))
         return 0
-    if args[0] not in COMMANDS:
-        import difflib
-
-        near = difflib.get_close_matches(args[0], COMMANDS, n=1)
-        print(
-            f"likejax: no command {args[0]!r}{f', did you mean {near[0]}?' if near else ''}",
-            file=sys.stderr,
-        )
+    _silence_storage()
+    if not given:
+        main(["--help"])
         return 2
     try:
-        _quiet_storage()
-        code = COMMANDS[args[0]](args[1:])
-        if sys.stdout is not None:  # it is None where the shell closed it
+        code = _parsed([_modern_word(word) for word in given])()
+        if sys.stdout is not None:  # it is None if the shell closed it
             sys.stdout.flush()
         return code
-    except BrokenPipeError:  # the reader, such as head, has had enough: nobody is there to be told
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.__stdout__.fileno())  # type: ignore[union-attr]
+    except SystemExit as exit:  # from the parser, which has printed help or an error
+        return exit.code if isinstance(exit.code, int) else 1
+    except BrokenPipeError:  # the reader, for example `head`, has read enough
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.__stdout__.fileno())  # type: ignore[union-attr]
         return 141
     except KeyboardInterrupt:
         print("likejax: interrupted", file=sys.stderr)
@@ -80,3 +64,48 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"likejax: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+
+
+def _parsed(args: Sequence[str]) -> Command:
+    """Returns the command of a command line.
+
+    Raises:
+      UsageError: If there is no such command, or no such preset.
+      SystemExit: From the parser, after ``--help`` with code 0 and for wrong arguments with 2.
+    """
+    commands: dict[str, type[Command]] = dict(COMMANDS)
+    word = args[0]
+    if not word.startswith("-") and word not in commands:
+        near = difflib.get_close_matches(word, commands, n=1)
+        hint = f", did you mean {near[0]}?" if near else ""
+        raise UsageError(f"no command {word!r}{hint}; there are {', '.join(commands)}")
+    if word == "train" and len(args) > 1:
+        if not args[1].startswith("-"):
+            commands["train"] = train_command(args[1])
+        elif args[1] not in ("-h", "--help"):
+            raise UsageError(f"expected PRESET right after `likejax train`, got {args[1]}")
+    return tyro.extras.subcommand_cli_from_dict(
+        commands,
+        args=list(args),
+        prog="likejax",
+        description="Likelihood-based generative density models: train, evaluate in bits/dim, "
+        "sample, and detect out-of-distribution data.",
+    )
+
+
+def _modern_word(word: str) -> str:
+    """Returns a word of the command line with the present spelling of options and augmentations."""
+    return modern(word) if word.startswith("--") or word == "binarise" else word
+
+
+def _silence_storage() -> None:
+    """Leaves out the pages that orbax and tensorstore print around the message of a failed write."""
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    sys.excepthook = _without_closed_loops
+
+
+def _without_closed_loops(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    if str(error) != "Event loop is closed":
+        sys.__excepthook__(kind, error, trace)

@@ -1,4 +1,4 @@
-"""`python -m likejax.cli`, the same as `likejax`."""
+"""``python -m likejax.cli``, the same as ``likejax``."""
 
 from likejax.cli import main
 

@@ -1,39 +1,50 @@
-"""Named experiments, a file for each family. Paper-scale first, then small ones of the same code for two CPU cores.
+"""Named experiments, one file for each family.
 
-A card is a preset's docstring. What it says was measured is what the README has, with the command; a number of a paper
-is called so.
+Each file lists the configurations of the papers first, then small ones of the same code that train
+on two CPU cores. The card of a preset gives its command, the published number with its source, and
+what was measured when it was trained with likejax.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
+from typing import Any
 
 from likejax.experiment import Experiment
 from likejax.presets import ffjord, glow, pixelcnn, vae
+from likejax.presets.card import Preset as Preset
+from likejax.presets.card import named
 
-PRESETS: dict[str, Callable[[], Experiment]] = (
-    glow.PRESETS | ffjord.PRESETS | pixelcnn.PRESETS | vae.PRESETS
+PRESETS: dict[str, Preset] = named(
+    [*glow.PRESETS, *ffjord.PRESETS, *pixelcnn.PRESETS, *vae.PRESETS]
 )
-"""Name to the function that makes the experiment; its docstring is the preset's card."""
+"""All presets by name. ``PRESETS[name].card`` is a text about one, ``PRESETS[name]()`` its experiment."""
 
 
-def preset(name: str) -> Experiment:
-    """The experiment of that name.
+def preset(name: str) -> Experiment[Any]:
+    """Returns the experiment of a preset.
+
+    Args:
+      name: Name of the preset, for example ``glow/cifar10``. ``likejax presets`` lists them.
 
     Raises:
-      TypeError: If it is no text.
-      ValueError: If there is none; the message names those that come near.
+      TypeError: If the name is not a string.
+      ValueError: If there is no preset of that name; the message suggests similar names.
 
     Example:
       >>> import likejax as lj
       >>> lj.preset("glow/cifar10").model.depth
       32
     """
+    return find(name).experiment
+
+
+def find(name: str) -> Preset:
+    """Returns a preset with its card; takes and raises the same as ``preset``."""
     if not isinstance(name, str):
         raise TypeError(f"expected the name of a preset, got {type(name).__name__}")
     if name not in PRESETS:
         near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
         raise ValueError(f"no preset {name!r}{hint} `likejax presets` lists them")
-    return PRESETS[name]()
+    return PRESETS[name]

@@ -1,0 +1,45 @@
+"""``likejax evaluate``: the log-likelihood of a dataset under a trained run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Literal
+
+from likejax.cli.options import ScoringOptions, WeightsOption
+from likejax.cli.places import check_writable, experiment_of, load_as_evaluated
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate(WeightsOption, ScoringOptions):
+    """Bits/dim of a dataset under a trained run, with standard error and kind."""
+
+    dataset: str = ""
+    """Name of the dataset; the one that the run was trained on if not given."""
+    split: Literal["train", "validation", "test"] = "test"
+    """Part of the dataset."""
+    json: Path | None = None
+    """File that the numbers are written to as well."""
+
+    def __call__(self) -> int:
+        import jax
+
+        import likejax as lj
+
+        if self.json is not None:
+            check_writable(self.json, option="--json")
+        experiment = experiment_of(self.run)
+        name = self.dataset or experiment.dataset
+        data = load_as_evaluated(experiment, name, split=self.split, data_dir=self.data_dir)
+        evaluation = lj.evaluate(
+            lj.restore(self.run, which=self.which),
+            data,
+            key=jax.random.key(self.seed),
+            draws=self.draws,
+            batch_size=self.batch_size,
+        )
+        if self.json is not None:  # first, since printing may fail where the output is a full disk
+            self.json.write_text(json.dumps(evaluation.to_dict(), indent=2))
+        print(evaluation)
+        return 0

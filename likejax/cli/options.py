@@ -1,0 +1,64 @@
+"""Options that several commands share; each is declared here once."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Annotated, Literal, Protocol, runtime_checkable
+
+import tyro
+
+from likejax.settings import Count, CountOrZero, Settings
+
+
+@runtime_checkable
+class Command(Protocol):
+    """A command with its arguments: calling it does the work and returns the exit code."""
+
+    def __call__(self) -> int: ...
+
+
+class UsageError(ValueError):
+    """An error in the command line itself, which ends the program with exit code 2."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunArgument(Settings):
+    """The argument of every command about a trained run."""
+
+    run: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
+    """Directory of the run."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WeightsOption(RunArgument):
+    """A run and which of its weights to use."""
+
+    which: Literal["best", "last"] = "best"
+    """Weights with the best validation, or of the last step."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataOption(Settings):
+    """Where datasets are read from."""
+
+    data_dir: Path | None = None
+    """Directory of the dataset files; the environment variable LIKEJAX_DATA if not given."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SeedOption(Settings):
+    """The random seed."""
+
+    seed: CountOrZero = 0
+    """Random seed of everything that the command draws."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoringOptions(DataOption, SeedOption):
+    """How a dataset is scored."""
+
+    draws: Count = 1
+    """Draws for each example; more of them tighten a bound."""
+    batch_size: Count = 128
+    """Examples scored at a time; the result does not depend on it."""
