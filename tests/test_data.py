@@ -721,7 +721,7 @@ def test_channels_first_datasets_are_advised():
         (lambda plot: plot.sheet(images(channels=1), columns=0), ValueError, "at least one column"),
         (lambda plot: plot.curves({}, x_label="x", y_label="y"), ValueError, "expected lines"),
         (
-            lambda plot: plot.curves({"a": ([1, 2], [3.0])}, x_label="x", y_label="y"),
+            lambda plot: plot.curves({"a": ([1.0, 2.0], [3.0])}, x_label="x", y_label="y"),
             ValueError,
             "as many x as y for 'a', got 2 and 1",
         ),
