@@ -207,7 +207,7 @@ def curves(
       >>> figure = lj.plot.curves(lines, x_label="step", y_label="bits/dim")
     """
     _check_not_empty("lines", lines)
-    figure = _figure(6, 3.5)
+    figure = _figure(6.0, 3.5)
     axes = figure.add_subplot()
     low, high = math.inf, -math.inf
     for name, (x, y) in lines.items():
@@ -428,7 +428,7 @@ def field(
     """
     _check_not_empty("velocities", velocities)
     panels = len(velocities) + 1
-    figure = _figure(3 * panels, 3.4 if title else 3.1)
+    figure = _figure(3.0 * panels, 3.4 if title else 3.1)
     speeds = {label: np.linalg.norm(each, axis=-1) for label, each in velocities.items()}
     fastest = max(float(speed.max()) for speed in speeds.values()) or 1.0
     for number, (label, velocity) in enumerate(velocities.items()):
