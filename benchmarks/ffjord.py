@@ -27,6 +27,7 @@ from torch import nn
 from torchdiffeq import odeint_adjoint
 
 import likejax as lj
+from likejax.evaluation import log_prob_in_chunks
 from likejax.nn.state import merge, split
 
 
@@ -126,7 +127,7 @@ def ours(
 
     def score(x: np.ndarray) -> float:
         return -float(
-            np.mean(lj.log_prob_in_chunks(merge(structure, state[0], fixed), x, batch_size=1000))
+            np.mean(log_prob_in_chunks(merge(structure, state[0], fixed), x, batch_size=1000))
         )
 
     return train, score, sum(leaf.size for leaf in params.values())

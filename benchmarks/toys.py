@@ -19,6 +19,7 @@ import numpy as np
 import likejax as lj
 from likejax import plot
 from likejax.data.sources.toys import TOYS, toy
+from likejax.evaluation import log_prob_in_chunks
 
 SIDE, CELLS = 6.0, 240
 
@@ -56,7 +57,7 @@ def study(name: str, out: Path) -> tuple[dict[str, Any], lj.Density]:
     density = run.density
     evaluation = lj.evaluate(density, test, batch_size=1_000)
     points = grid(SIDE, CELLS)
-    log_probs = lj.log_prob_in_chunks(density, points.reshape(-1, 2), batch_size=2_400)
+    log_probs = log_prob_in_chunks(density, points.reshape(-1, 2), batch_size=2_400)
     true = true_log_probs(name, test.examples)
     excess = (
         true - evaluation.log_prob

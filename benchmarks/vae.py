@@ -229,7 +229,7 @@ def main() -> None:
     def step(params, state, x, key):
         def loss(params):
             density = merge(structure, params, fixed)
-            return -density.latent_terms(x, key=key).log_prob.mean()
+            return -density.terms(x, key=key).log_prob.mean()
 
         gradient = jax.grad(loss)(params)
         updates, state = rule.update(gradient, state, params)

@@ -1,34 +1,63 @@
-"""Likelihoods you can compare: one ``log_prob`` for generative density models in JAX, with its kind and its error."""
+"""Likelihoods you can compare: one ``log_prob`` for generative density models in JAX.
 
+Every log-probability has its kind (exact, a bound or an estimate) and its error.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+from typing import NoReturn
+
+from likejax import compilation as compilation
 from likejax import bijections as bijections
 from likejax import data as data
 from likejax import models as models
 from likejax import ood as ood
 from likejax import plot as plot
 from likejax import train as train
+from likejax.data.dataset import Dataset as Dataset
+from likejax.data.loading import datasets as datasets
+from likejax.data.loading import load as load
 from likejax.density import Density as Density
 from likejax.density import Kind as Kind
 from likejax.density import Terms as Terms
 from likejax.density import bits_per_dim as bits_per_dim
-from likejax.density import combine_draws as combine_draws
-from likejax.density import example_keys as example_keys
-from likejax.density import log_prob_draws_in_chunks as log_prob_draws_in_chunks
-from likejax.density import log_prob_in_chunks as log_prob_in_chunks
-from likejax.data.dataset import Dataset as Dataset
-from likejax.data.loading import datasets as datasets
-from likejax.data.loading import load as load
-from likejax.models import build as build
-from likejax.objectives import ELBO as ELBO
-from likejax.objectives import NLL as NLL
+from likejax.density import count_parameters as count_parameters
 from likejax.evaluation import Evaluation as Evaluation
 from likejax.evaluation import compare as compare
 from likejax.evaluation import evaluate as evaluate
-from likejax.exporting import export as export
 from likejax.experiment import Experiment as Experiment
 from likejax.experiment import Optimizer as Optimizer
+from likejax.exporting import export as export
+from likejax.keys import example_keys as example_keys
+from likejax.models import build as build
+from likejax.objectives import ELBO as ELBO
+from likejax.objectives import NLL as NLL
+from likejax.presets import PRESETS as PRESETS
+from likejax.presets import preset as preset
 from likejax.train.checkpoint import restore as restore
 from likejax.train.checkpoint import save as save
 from likejax.train.loop import Run as Run
 from likejax.train.loop import fit as fit
-from likejax.presets import PRESETS as PRESETS
-from likejax.presets import preset as preset
+
+compilation.use_persistent_cache()
+
+__version__ = importlib.metadata.version("likejax")
+
+_MOVED = {
+    "combine_draws": "likejax.density.combine_draws",
+    "log_prob_in_chunks": "likejax.evaluation.log_prob_in_chunks",
+    "log_prob_draws_in_chunks": "likejax.evaluation.log_prob_draws_in_chunks",
+    "Comparison": "likejax.evaluation.Comparison",
+}
+"""Names that were at the top in version 0.6, outside of the submodules, and their place now."""
+
+
+def __getattr__(name: str) -> NoReturn:
+    """Raises an AttributeError that names the present place of a name that has moved."""
+    place = _MOVED.get(name)
+    for module in (models, bijections, data, train, ood):
+        if place is None and not name.startswith("_") and hasattr(module, name):
+            place = f"lj.{module.__name__.removeprefix('likejax.')}.{name}"
+    advice = "" if place is None else f"; it is {place} now"
+    raise AttributeError(f"module 'likejax' has no attribute {name!r}{advice}")

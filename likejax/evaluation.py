@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import math
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from likejax.batching import own_shapes
 from likejax.data.dataset import Dataset, as_dataset
-from likejax.density import Density, Kind, bits_per_dim, check_density, log_prob_draws_in_chunks
-from likejax.inputs import check_labels
-from likejax.keys import KeyLike
+from likejax.density import Density, Kind, bits_per_dim, check_density, combine_draws
+from likejax.inputs import as_array, check_labels
+from likejax.keys import KeyLike, as_key, example_keys
+from likejax.progress import track
 from likejax.settings import Count, checked
+
+_BITS_SIGN = {Kind.EXACT: "=", Kind.BOUND: "<=", Kind.ESTIMATE: "~"}
+_NATS_SIGN = {Kind.EXACT: "=", Kind.BOUND: ">=", Kind.ESTIMATE: "~"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,14 +28,23 @@ class Evaluation:
 
     Attributes:
       log_prob: Nats of each example, ``(n,)``, draws combined as ``kind`` allows.
-      kind: What these numbers are.
+      kind: Kind of these numbers.
       draws: Draws per example.
-      levels: Of the data; ``None`` for continuous data, which have no bits per dimension.
-      event_shape: Of one example.
+      levels: Number of integer values of the data; ``None`` for continuous data, which have no bits
+        per dimension.
+      event_shape: Shape of one example.
       dataset: Name and part of the data.
       fingerprint: Hash of the examples.
-      monte_carlo_error: Standard error of ``mean`` from the random draws alone; 0 if exact, NaN for one draw.
-      sum_log_std: ``sum(log std)`` of the training data in nats, if the density standardizes them inside.
+      monte_carlo_error: Standard error of ``mean`` from the random draws alone; 0 if exact, NaN for
+        one draw.
+      sum_log_std: ``sum(log std)`` of the training data in nats, if the density standardizes them
+        inside.
+
+    Example:
+      >>> import likejax as lj
+      >>> histogram = lj.models.PixelHistogram.fit(lj.load("digits"))
+      >>> lj.evaluate(histogram, lj.load("digits", split="test")).n
+      359
     """
 
     log_prob: Float[np.ndarray, " n"]
@@ -54,47 +69,52 @@ class Evaluation:
 
     @property
     def standard_error(self) -> float:
-        """Standard error of ``mean`` in nats, over examples and draws together; NaN for one or infinite examples."""
-        known = self.n > 1 and bool(np.isfinite(self.log_prob).all())
-        return float(np.std(self.log_prob, ddof=1) / math.sqrt(self.n)) if known else math.nan
+        """Standard error of ``mean`` in nats, over examples and draws together.
+
+        NaN for a single example, or if a log-likelihood is infinite.
+        """
+        if self.n <= 1 or not np.isfinite(self.log_prob).all():
+            return math.nan
+        return float(np.std(self.log_prob, ddof=1) / math.sqrt(self.n))
 
     @property
     def impossible(self) -> int:
-        """Number of examples whose log-likelihood is minus infinity: one of them makes the mean infinite."""
+        """Number of examples of log-likelihood minus infinity: one makes the mean infinite."""
         return int(np.isneginf(self.log_prob).sum())
 
     @property
     def standardized(self) -> float | None:
-        """``mean`` with reference to the standardized data, ``mean + sum(log std)``; ``None`` without."""
+        """``mean`` with reference to the standardized data, ``mean + sum(log std)``, or ``None``."""
         return None if self.sum_log_std is None else self.mean + self.sum_log_std
 
     @property
     def bits_per_dim(self) -> float | None:
         """Mean bits per dimension, or ``None`` for continuous data."""
-        return None if self.levels is None else float(bits_per_dim(self.mean, self.event_shape))
+        if self.levels is None:
+            return None
+        return float(bits_per_dim(self.mean, self.event_shape))
 
     @property
     def bits_per_dim_error(self) -> float | None:
         """Standard error of ``bits_per_dim``."""
-        return (
-            None
-            if self.levels is None
-            else float(-bits_per_dim(self.standard_error, self.event_shape))
-        )
+        if self.levels is None:
+            return None
+        return float(-bits_per_dim(self.standard_error, self.event_shape))
 
     def to_dict(self) -> dict[str, Any]:
         """A record for JSON, without the single examples."""
-        names = (
-            "n",
-            "mean",
-            "standard_error",
-            "bits_per_dim",
-            "bits_per_dim_error",
-            "monte_carlo_error",
-            "draws",
-        )
-        names += ("sum_log_std", "standardized")
-        record = {name: _json_number(getattr(self, name)) for name in names}
+        numbers = {
+            "n": self.n,
+            "mean": self.mean,
+            "standard_error": self.standard_error,
+            "bits_per_dim": self.bits_per_dim,
+            "bits_per_dim_error": self.bits_per_dim_error,
+            "monte_carlo_error": self.monte_carlo_error,
+            "draws": self.draws,
+            "sum_log_std": self.sum_log_std,
+            "standardized": self.standardized,
+        }
+        record: dict[str, Any] = {name: _json_number(value) for name, value in numbers.items()}
         return record | {
             "kind": self.kind.value,
             "dataset": self.dataset,
@@ -102,22 +122,46 @@ class Evaluation:
         }
 
     def __str__(self) -> str:
-        draws = (
-            "" if self.kind is Kind.EXACT else f", {self.draws} draw{'s' if self.draws > 1 else ''}"
-        )
-        if self.levels is None:
-            sign = {Kind.EXACT: "=", Kind.BOUND: ">=", Kind.ESTIMATE: "~"}[self.kind]
-            number = f"log p {sign} {self.mean:.4f} ± {self.standard_error:.4f} nats"
-            if self.standardized is not None:
-                number += f", {self.standardized:.4f} standardized"
-        else:
-            sign = {Kind.EXACT: "=", Kind.BOUND: "<=", Kind.ESTIMATE: "~"}[self.kind]
-            number = f"bits/dim {sign} {self.bits_per_dim:.4f} ± {self.bits_per_dim_error:.4f}"
-        excluded = f", {self.impossible} of probability 0" if self.impossible else ""
-        return f"{number} ({self.kind.value}{draws}, n = {self.n}{excluded}, {self.dataset})"
+        details = [self.kind.value]
+        if self.kind is not Kind.EXACT:
+            details.append(f"{self.draws} draw{'s' if self.draws > 1 else ''}")
+        details.append(f"n = {self.n}")
+        if self.impossible:
+            details.append(f"{self.impossible} of probability 0")
+        details.append(self.dataset)
+        return f"{self._number()} ({', '.join(details)})"
+
+    def _number(self) -> str:
+        """The mean with its unit and error, after the sign that its kind allows."""
+        if self.levels is not None:
+            sign = _BITS_SIGN[self.kind]
+            return f"bits/dim {sign} {self.bits_per_dim:.4f} ± {self.bits_per_dim_error:.4f}"
+        sign = _NATS_SIGN[self.kind]
+        number = f"log p {sign} {self.mean:.4f} ± {self.standard_error:.4f} nats"
+        if self.standardized is not None:
+            number += f", {self.standardized:.4f} standardized"
+        return number
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        facts = {
+            "value": self._number(),
+            "kind": self.kind.value,
+            "draws": self.draws,
+            "examples": self.n,
+            "Monte-Carlo error": f"{self.monte_carlo_error:.4g} nats",
+        }
+        if self.impossible:
+            facts["of probability 0"] = self.impossible
+        rows = [
+            f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(str(value))}</td></tr>"
+            for name, value in facts.items()
+        ]
+        return f"<table><caption>{html.escape(self.dataset)}</caption>{''.join(rows)}</table>"
 
 
 def _json_number(value: float | int | None) -> float | int | None:
+    """A number as JSON can keep it: no NaN, no infinity."""
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -129,13 +173,16 @@ def evaluate(
     draws: int = 1,
     batch_size: int = 128,
 ) -> Evaluation:
-    """Log-likelihood of every example of a dataset; keys come from the position in it, none is dropped.
+    """Evaluates the log-likelihood of every example of a dataset.
+
+    Keys come from the position in the dataset, and no example is dropped. A progress bar appears
+    after two seconds.
 
     Args:
       density: Any density; a conditional one gets the labels.
-      dataset: Examples of the density's shape and levels: a ``Dataset``, or an array ``(n, *event_shape)``. Weights,
-        which are for training, do not count.
-      key: Needed unless the density is exact.
+      dataset: Examples of the density's shape and levels: a ``Dataset``, or an array
+        ``(n, *event_shape)``. Weights, which are for training, do not count.
+      key: Key of the draws; needed unless the density is exact.
       draws: Draws per example, combined as the kind allows; more draws tighten a bound.
       batch_size: Examples at a time; the result does not depend on it (to 5e-6 relative).
 
@@ -157,23 +204,23 @@ def evaluate(
     check_fit(density, dataset)
     if key is None and density.kind is not Kind.EXACT:
         raise ValueError(
-            f"{type(density).__name__} draws at random to be evaluated: pass key=jax.random.key(seed)"
+            f"{type(density).__name__} draws at random to be evaluated: "
+            "pass key=jax.random.key(seed)"
         )
-    draws = 1 if density.kind is Kind.EXACT else draws
-    condition = dataset.labels if density.condition_shape is not None else None
+    if density.kind is Kind.EXACT:
+        draws = 1
     log_probs = log_prob_draws_in_chunks(
-        density, dataset.examples, key=key, condition=condition, draws=draws, batch_size=batch_size
-    ).astype(np.float64)
-    if np.isnan(log_probs).any():
-        bad = np.flatnonzero(np.isnan(log_probs).any(0))
-        raise ValueError(
-            f"log_prob is NaN for {len(bad)} of the {len(dataset)} examples of {dataset.name} {dataset.split}, the "
-            f"first at row {bad[0]}: the weights or these examples hold numbers that the model cannot compute with. "
-            "If it is a continuous flow, its solver may have run out of steps (Solver.max_steps)"
-        )
-    combined, variance = _combine(log_probs, density.kind)
+        density,
+        dataset.examples,
+        key=key,
+        condition=dataset.labels if density.condition_shape is not None else None,
+        draws=draws,
+        batch_size=batch_size,
+    )
+    _refuse_nan(log_probs, dataset)
+    variance = _monte_carlo_variance(log_probs, density.kind)
     return Evaluation(
-        log_prob=combined,
+        log_prob=combine_draws(log_probs, density.kind),
         kind=density.kind,
         draws=draws,
         levels=density.levels,
@@ -185,23 +232,156 @@ def evaluate(
     )
 
 
+def _refuse_nan(log_probs: Float[np.ndarray, "draws n"], dataset: Dataset) -> None:
+    """Raises a ValueError if a log-likelihood is NaN."""
+    bad = np.flatnonzero(np.isnan(log_probs).any(0))
+    if len(bad):
+        raise ValueError(
+            f"log_prob is NaN for {len(bad)} of the {len(dataset)} examples of {dataset.name} "
+            f"{dataset.split}, the first at row {bad[0]}: the weights or these examples hold "
+            "numbers that the model cannot compute with. If it is a continuous flow, its solver "
+            "may have run out of steps (Solver.max_steps)"
+        )
+
+
+def _monte_carlo_variance(
+    log_probs: Float[np.ndarray, "draws n"], kind: Kind
+) -> Float[np.ndarray, " n"]:
+    """Variance of each example's combined value over the draws; NaN for a single draw.
+
+    For a bound by the delta method, ``var(log w_mean) = var(w) / (draws * w_mean^2)``.
+    """
+    draws, n = log_probs.shape
+    if kind is Kind.EXACT:
+        return np.zeros(n)
+    if draws == 1:
+        return np.full(n, np.nan)
+    with np.errstate(divide="ignore", invalid="ignore"):  # infinite draws have no variance
+        if kind is Kind.ESTIMATE:
+            return log_probs.var(0, ddof=1) / draws
+        top = log_probs.max(0)
+        weights = np.exp(log_probs - np.where(np.isfinite(top), top, 0.0))
+        return weights.var(0, ddof=1) / (draws * weights.mean(0) ** 2)
+
+
+def log_prob_draws_in_chunks(
+    density: Density,
+    x: Any,
+    *,
+    key: KeyLike | None = None,
+    condition: np.ndarray | None = None,
+    draws: int = 1,
+    batch_size: int = 128,
+) -> Float[np.ndarray, "draws n"]:
+    """Computes ``log_prob_draws`` of a large host array, in memory that ``batch_size`` bounds.
+
+    Keys come from the position in ``x``, and the last chunk is padded to the shape of the others.
+    So a value does not depend on how the data are cut (to 5e-6 relative between compiled shapes,
+    bitwise within one).
+
+    Args:
+      density: Any density.
+      x: Examples ``(n, *event_shape)``; only one chunk at a time is moved to the device.
+      key: One key; example ``i`` uses ``fold_in(key, i)``.
+      condition: ``(n, *condition_shape)`` or ``None``.
+      draws: Draws per example.
+      batch_size: Examples per chunk.
+
+    Returns:
+      ``(draws, n)`` in nats, float64 on the host.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> from likejax.evaluation import log_prob_draws_in_chunks
+      >>> log_prob_draws_in_chunks(lj.models.Uniform((2,)), np.zeros((5, 2)), batch_size=2).shape
+      (1, 5)
+    """
+    check_density(density)
+    draws, batch_size = checked("draws", draws, Count), checked("batch_size", batch_size, Count)
+    x = as_array("x", x)
+    if x.shape[1:] != density.event_shape:
+        wanted = ", ".join(map(str, density.event_shape))
+        raise ValueError(f"expected x of shape (n, {wanted}), got {x.shape}")
+    n = len(x)
+    if condition is not None and np.shape(condition)[:1] != (n,):
+        raise ValueError(
+            f"expected a condition for each of the {n} examples, got shape {np.shape(condition)}"
+        )
+    if n == 0:
+        return np.zeros((draws, 0))
+    key = None if key is None else as_key(key)
+    size = min(batch_size, n)
+    values = []
+    for start in track(range(0, n, size), what="log-likelihoods"):
+        rows = np.minimum(np.arange(start, start + size), n - 1)
+        with own_shapes():  # the numbers of a run must not depend on what was compiled before
+            chunk = density.log_prob_draws(
+                np.asarray(x[start : start + size] if start + size <= n else x[rows]),
+                key=None if key is None else example_keys(key, rows.astype(np.uint32)),
+                condition=None if condition is None else np.asarray(condition)[rows],
+                draws=draws,
+            )
+        values.append(np.asarray(chunk, np.float64)[:, : n - start])
+    return np.concatenate(values, axis=1)
+
+
+def log_prob_in_chunks(
+    density: Density,
+    x: Any,
+    *,
+    key: KeyLike | None = None,
+    condition: np.ndarray | None = None,
+    draws: int = 1,
+    batch_size: int = 128,
+) -> Float[np.ndarray, " n"]:
+    """Computes ``log_prob`` of a large host array in chunks; see ``log_prob_draws_in_chunks``.
+
+    Args:
+      density: Any density.
+      x: Examples ``(n, *event_shape)``.
+      key: One key; example ``i`` uses ``fold_in(key, i)``.
+      condition: ``(n, *condition_shape)`` or ``None``.
+      draws: Draws per example, combined as the kind allows.
+      batch_size: Examples per chunk.
+
+    Returns:
+      ``(n,)`` in nats, float64 on the host.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> from likejax.evaluation import log_prob_in_chunks
+      >>> log_prob_in_chunks(lj.models.Uniform((2,)), np.zeros((5, 2)), batch_size=2).shape
+      (5,)
+    """
+    values = log_prob_draws_in_chunks(
+        density, x, key=key, condition=condition, draws=draws, batch_size=batch_size
+    )
+    return combine_draws(values, density.kind)
+
+
 def check_fit(density: Density, dataset: Dataset) -> None:
-    """Raises unless ``dataset`` holds what ``density`` is over: examples of its shape and levels, and its labels.
+    """Raises unless a dataset holds examples of a density's shape and levels, and its labels.
+
+    Args:
+      density: Any density.
+      dataset: Data for it.
 
     Raises:
-      TypeError: If one of them is no density, or no dataset.
+      TypeError: If one of them is not a density, or not a dataset.
       ValueError: If they do not fit.
     """
     check_density(density)
     if not isinstance(dataset, Dataset):
         raise TypeError(
-            f"expected a lj.Dataset, got {type(dataset).__name__}: lj.Dataset.from_array(x) makes one"
+            f"expected a lj.Dataset, got {type(dataset).__name__}: "
+            "lj.Dataset.from_array(x) makes one"
         )
     if dataset.event_shape != density.event_shape or dataset.levels != density.levels:
         raise ValueError(
-            f"expected examples of shape {density.event_shape} with levels={density.levels}, got dataset "
-            f"{dataset.name!r} with {dataset.event_shape} and levels={dataset.levels}; for fewer levels there are "
-            "dataset.reduce_levels(levels) and, for two, dataset.binarize(seed)"
+            f"expected examples of shape {density.event_shape} with levels={density.levels}, "
+            f"got dataset {dataset.name!r} with {dataset.event_shape} and levels={dataset.levels}; "
+            "for fewer levels there are dataset.reduce_levels(levels) and, for two, "
+            "dataset.binarize(seed)"
         )
     if density.condition_shape is not None and dataset.labels is None:
         raise ValueError(
@@ -215,49 +395,53 @@ def check_fit(density: Density, dataset: Dataset) -> None:
     dataset.check_precision()
 
 
-def _combine(log_probs: np.ndarray, kind: Kind) -> tuple[np.ndarray, np.ndarray]:
-    """Combined draws of each example, and the Monte-Carlo variance of each, in float64 on the host."""
-    draws, n = log_probs.shape
-    if kind is Kind.EXACT:
-        return log_probs[0], np.zeros(n)
-    if kind is Kind.ESTIMATE:
-        combined = log_probs.mean(0)
-        with np.errstate(invalid="ignore"):  # of infinite draws there is no variance
-            return combined, log_probs.var(0, ddof=1) / draws if draws > 1 else np.full(n, np.nan)
-    top = log_probs.max(0)
-    safe = np.where(np.isfinite(top), top, 0.0)
-    weights = np.exp(log_probs - safe)
-    mean = weights.mean(0)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        combined = np.log(mean) + safe
-        # delta method: var(log w_bar) = var(w) / (draws * mean(w)^2)
-        variance = weights.var(0, ddof=1) / (draws * mean**2) if draws > 1 else np.full(n, np.nan)
-    return combined, variance
-
-
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """Mean difference in nats (``first - second``) of two evaluations of the same examples, with its error."""
+    """Mean difference of two evaluations of the same examples, with its error.
+
+    Attributes:
+      difference: Mean of ``first - second`` in nats.
+      standard_error: Standard error of the difference, of paired examples.
+      kinds: Kinds of the two evaluations.
+
+    Example:
+      >>> import likejax as lj
+      >>> from likejax.evaluation import Comparison
+      >>> print(Comparison(1.5, 0.25, (lj.Kind.EXACT, lj.Kind.EXACT)))
+      difference +1.5000 ± 0.2500 nats (paired)
+    """
 
     difference: float
     standard_error: float
     kinds: tuple[Kind, Kind]
 
     def __str__(self) -> str:
-        note = (
-            ""
-            if self.kinds[0] is self.kinds[1]
-            else f"; kinds differ: {self.kinds[0].value}, {self.kinds[1].value}"
-        )
+        first, second = self.kinds
+        note = "" if first is second else f"; kinds differ: {first.value}, {second.value}"
         return f"difference {self.difference:+.4f} ± {self.standard_error:.4f} nats (paired{note})"
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:
-    """Paired comparison of two densities on the same examples, sharper than two separate errors.
+    """Compares two densities on the same examples, which is sharper than two separate errors.
+
+    Args:
+      first: Evaluation of one density.
+      second: Evaluation of another density on the same examples.
+
+    Returns:
+      The mean difference ``first - second`` in nats, with its error.
 
     Raises:
-      TypeError: If these are no evaluations.
-      ValueError: If the evaluations are of different data, or an example has probability 0 under one of them.
+      TypeError: If these are not evaluations.
+      ValueError: If the evaluations are of different data, or an example has probability 0 under
+        one of them.
+
+    Example:
+      >>> import likejax as lj
+      >>> digits, test = lj.load("digits"), lj.load("digits", split="test")
+      >>> histogram = lj.evaluate(lj.models.PixelHistogram.fit(digits), test)
+      >>> lj.compare(histogram, histogram).difference
+      0.0
     """
     for each in (first, second):
         if not isinstance(each, Evaluation):
@@ -268,13 +452,12 @@ def compare(first: Evaluation, second: Evaluation) -> Comparison:
         )
     if first.impossible or second.impossible:
         raise ValueError(
-            f"expected examples that both densities can have made, {first.impossible} have probability 0 under the "
-            f"first and {second.impossible} under the second: a mean difference with them is no number"
+            "expected examples that both densities can have made, "
+            f"{first.impossible} have probability 0 under the first and {second.impossible} under "
+            "the second: a mean difference with them is not a number"
         )
     difference = first.log_prob - second.log_prob
-    error = (
-        float(np.std(difference, ddof=1) / math.sqrt(len(difference)))
-        if len(difference) > 1
-        else math.nan
-    )
+    error = math.nan
+    if len(difference) > 1:
+        error = float(np.std(difference, ddof=1) / math.sqrt(len(difference)))
     return Comparison(float(difference.mean()), error, (first.kind, second.kind))

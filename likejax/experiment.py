@@ -16,7 +16,7 @@ import optax
 from likejax.data.augment import check_augmentation
 from likejax.data.dataset import Dataset
 from likejax.density import Density
-from likejax.legacy import modern_record
+from likejax.legacy import modern_objective, modern_record
 from likejax.models import config_class
 from likejax.objectives import ELBO, NLL, OBJECTIVES
 from likejax.settings import Count, CountOrZero, Fraction, NonNegative, Positive, Range, Settings
@@ -322,7 +322,7 @@ def _experiment(record: Mapping[str, Any], model: Any) -> Experiment:
     """The experiment of a ``_settings_record`` and a model."""
     record = modern_record(record)
     try:
-        objective = {**record.get("objective", {})}
+        objective = modern_objective(record.get("objective", {}))
         optimizer = {**record.get("optimizer", {})}
         parts = {
             "model": model,

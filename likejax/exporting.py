@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +12,15 @@ import numpy as np
 from jax import export as jax_export
 from jaxtyping import Array
 
-from likejax.density import Density, Kind, check_density, combine_draws, integer_dtype
-from likejax.keys import as_key, example_keys, fold_in_each
+from likejax.density import (
+    Density,
+    Kind,
+    check_density,
+    combine_draws,
+    integer_dtype,
+    log_prob_of_draw,
+)
+from likejax.keys import as_key, example_keys
 from likejax.nn.repeat import stack
 from likejax.settings import Count, checked
 
@@ -20,16 +28,22 @@ from likejax.settings import Count, checked
 def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None = None) -> bytes:
     """Serializes ``log_prob`` with its parameters, for any number of examples, by ``jax.export``.
 
-    The program takes the arguments that this density needs, in this order: examples ``(n, *event_shape)``; a condition
-    ``(n, *condition_shape)`` of ``int32`` if it is conditional; the two words of a key, ``uint32`` of shape ``(2,)``
-    (``jax.random.key_data(key)``), unless it is exact. It returns nats ``(n,)``, those of ``density.log_prob`` with
-    the same key. Values outside the levels give ``-inf`` or are clipped, nothing is checked. ``jax.export`` keeps
-    programs readable by later versions of JAX for six months.
+    The program takes the arguments that this density needs, in this order:
+
+    * examples ``(n, *event_shape)``;
+    * a condition ``(n, *condition_shape)`` of ``int32``, if the density is conditional;
+    * the two words of a key, ``uint32`` of shape ``(2,)`` (``jax.random.key_data(key)``), unless
+      the density is exact.
+
+    It returns nats ``(n,)``, those of ``density.log_prob`` with the same key. Values outside the
+    levels give ``-inf`` or are clipped, and nothing is checked. ``jax.export`` keeps programs
+    readable by later versions of JAX for six months.
 
     Args:
       density: Any density.
       draws: Draws of each example that the program combines.
-      platforms: Where it shall run: ``cpu``, ``cuda``, ``rocm``, ``tpu``; the one at hand if not given.
+      platforms: Platforms that the program can run on: ``cpu``, ``cuda``, ``rocm``, ``tpu``; by
+        default the present one.
 
     Returns:
       The program. To run it: ``jax.export.deserialize(bytearray(blob)).call(x, key_data)``.
@@ -59,21 +73,24 @@ def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None 
     def log_prob(x: Array, *rest: Array) -> Array:
         arguments = list(rest)
         condition = arguments.pop(0) if density.condition_shape is not None else None
-        if density.kind is Kind.EXACT:
-            return jax.vmap(density._log_prob, in_axes=(0, None, 0))(x, None, condition)
-        keys = example_keys(as_key(arguments.pop(0)), jnp.arange(x.shape[0], dtype=jnp.uint32))
+        keys = None
+        if density.kind is not Kind.EXACT:
+            rows = jnp.arange(x.shape[0], dtype=jnp.uint32)
+            keys = example_keys(as_key(arguments.pop(0)), rows)
 
         def one(draw: Array) -> Array:
-            return jax.vmap(density._log_prob)(x, fold_in_each(keys, draw), condition)
+            query = functools.partial(log_prob_of_draw, density, draw=draw)
+            return jax.vmap(query)(x, keys, condition)
 
-        return combine_draws(jax.lax.map(one, jnp.arange(draws)), density.kind)
+        numbers = jnp.arange(1 if density.kind is Kind.EXACT else draws)
+        return combine_draws(jax.lax.map(one, numbers), density.kind)
 
     exported = jax_export.export(jax.jit(log_prob), platforms=platforms)(*_arguments(density))
     return bytes(exported.serialize())
 
 
 def _arguments(density: Density) -> list[Any]:
-    """Shapes of what the program takes, with a symbol for the number of examples."""
+    """Shapes of the program's arguments, with a symbol for the number of examples."""
     (n,) = jax_export.symbolic_shape("n")
     dtype = jnp.zeros(()).dtype if density.levels is None else integer_dtype(density.levels)
     arguments = [jax.ShapeDtypeStruct((n, *density.event_shape), dtype)]

@@ -33,3 +33,25 @@ def modern_record(record: Mapping[str, Any]) -> dict[str, Any]:
     if "augment" in renamed:
         renamed["augment"] = [modern(spec) for spec in renamed["augment"]]
     return renamed
+
+
+_PARTS = {
+    "class_weight": ("class_log_prob", -1.0),
+    "kinetic_weight": ("kinetic_energy", 1.0),
+    "jacobian_weight": ("jacobian_norm", 1.0),
+}
+"""Old setting of ``NLL`` to the part that it weighted, and the sign of its weight."""
+
+
+def modern_objective(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the record of an objective with old settings of ``NLL`` as weights of named parts.
+
+    Args:
+      record: Name and settings of the objective.
+    """
+    kept = {name: value for name, value in record.items() if name not in _PARTS}
+    weights = []
+    for old, (part, sign) in _PARTS.items():
+        if record.get(old):
+            weights.append([part, sign * record[old]])
+    return kept | {"weights": weights} if weights else kept

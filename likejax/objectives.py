@@ -1,103 +1,146 @@
-"""What training minimizes: plain functions of a density, a batch and a key."""
+"""Training objectives: callables ``(density, batch, key, step) -> (loss, metrics)``.
+
+Any callable of that form is an objective. Those here are frozen dataclasses that weight the named
+parts of a density's ``terms``.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from likejax.data.batches import Batch
-from likejax.density import Density, LatentTerms, bits_per_dim, integer_dtype
-from likejax.settings import CountOrZero, NonNegative, Settings
+from likejax.density import Density, Terms, bits_per_dim, integer_dtype
+from likejax.settings import CountOrZero, NonNegative, Settings, checked
 
 Metrics = Mapping[str, Float[Array, ""]]
+"""Scalars to log, by name."""
+
+Pairs = tuple[tuple[str, float], ...]
+"""Names with their weights, in a form that can be hashed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class NLL(Settings):
     """Mean negative log-likelihood per dimension, in bits, of one draw per example.
 
-    ``loss = mean(-log_prob) / (D ln 2) + class_weight * mean(-class_log_prob) / ln 2``; of weighted examples, whose
-    weights average 1 over the data, the mean of ``weight * value``. The energies of a continuous flow's path are added
-    as they are, ``kinetic_weight * mean(kinetic_energy) + jacobian_weight * mean(jacobian_norm)``.
+    ``loss = mean(-log_prob) / (D ln 2) + sum_i weights[i] * mean(part_i)``. Elementwise parts are
+    summed over an example. A part whose name ends in ``log_prob`` is in nats and enters in bits,
+    ``mean(part_i) / ln 2``, like the loss itself: the log-likelihood of a class label, say. If the
+    examples are weighted, with weights that average 1 over the data, the means are those of
+    ``weight * value``.
+
+    Args:
+      weights: Weight of each part, by its name in ``density.terms``. Negative for what should
+        become large, such as a log-likelihood.
 
     References:
-      The official Glow code, whose objective this is (``weight_y`` is ``class_weight``). Finlay, Jacobsen, Nurbekyan
-      and Oberman, 2020, How to train your neural ODE, arXiv:2002.02798 (RNODE, the energies).
+      The official Glow code (``class_log_prob``, with ``weight_y = 0.01``). Finlay, Jacobsen,
+      Nurbekyan and Oberman, 2020, How to train your neural ODE, arXiv:2002.02798
+      (``kinetic_energy`` and ``jacobian_norm`` of a continuous flow).
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.NLL(weights={"class_log_prob": -0.01})
+      NLL(weights=(('class_log_prob', -0.01),))
     """
 
-    class_weight: NonNegative = 0.0
-    """Weight of a conditional model's classifier, in bits."""
-    kinetic_weight: NonNegative = 0.0
-    """Weight of a continuous flow's kinetic energy, for straight paths."""
-    jacobian_weight: NonNegative = 0.0
-    """Weight of the squared Frobenius norm of its Jacobian."""
+    weights: Pairs | Mapping[str, float] = ()
+    """Weight of each named part of the terms; a mapping becomes a tuple of pairs."""
+
+    def __post_init__(self):
+        weights = self.weights
+        if isinstance(weights, Mapping):
+            weights = tuple(weights.items())
+        object.__setattr__(self, "weights", checked("NLL.weights", weights, Pairs))
+        super().__post_init__()
+
+    def _check_together(self) -> None:
+        names = [name for name, _ in self._pairs()]
+        if len(set(names)) < len(names):
+            raise ValueError(f"expected one weight for each part, got NLL.weights of {names}")
 
     def __call__(
         self, density: Density, batch: Batch, key: Array, step: Array
     ) -> tuple[Array, Metrics]:
-        """The loss of a batch and what to log of it."""
+        """The loss of a batch, and its metrics for the log.
+
+        Args:
+          density: Density to train.
+          batch: Examples, with their conditions and weights if they have any.
+          key: One key, or the keys of the examples.
+          step: Number of the step; not used.
+
+        Returns:
+          The loss in bits per dimension, and the mean of every term.
+
+        Raises:
+          ValueError: If the terms lack a part that has a weight.
+        """
         del step
         terms = density.terms(batch.x, key=key, condition=batch.condition)
-        weight = 1.0 if batch.weight is None else batch.weight
-        metrics = {"log_prob": jnp.mean(weight * terms.log_prob)}
-        metrics |= {name: jnp.mean(weight * part) for name, part in terms.parts.items()}
         self._check_parts(density, terms.parts)
+        metrics = _means(terms, batch)
         loss = bits_per_dim(metrics["log_prob"], density.event_shape)
-        if self.class_weight:
-            loss = loss + bits_per_dim(
-                self.class_weight * metrics["class_log_prob"], ()
-            )  # of one label
-        if self.kinetic_weight:
-            loss = loss + self.kinetic_weight * metrics["kinetic_energy"]
-        if self.jacobian_weight:
-            loss = loss + self.jacobian_weight * metrics["jacobian_norm"]
+        for name, weight in self._pairs():
+            if weight:
+                loss = loss + _in_bits(name, weight * metrics[name])
         return loss, jax.lax.stop_gradient(metrics)
 
     def check(self, density: Density) -> None:
-        """Sees before training whether the density has the terms that are weighted.
+        """Checks before training that the density has the parts that are weighted.
 
         Args:
-          density: What will be trained, or its structure alone (from ``jax.eval_shape``).
+          density: Density to train, or its structure alone (from ``jax.eval_shape``).
 
         Raises:
           ValueError: If it lacks one.
         """
-        if self.class_weight or self.kinetic_weight or self.jacobian_weight:
+        if any(weight for _, weight in self._pairs()):
             self._check_parts(density, part_names(density))
 
+    def _pairs(self) -> Pairs:
+        assert isinstance(self.weights, tuple)
+        return self.weights
+
     def _check_parts(self, density: Density, parts: Iterable[str]) -> None:
-        wanted = {
-            "class_weight": ("class_log_prob", "a Glow with num_classes has"),
-            "kinetic_weight": ("kinetic_energy", "continuous flows (FFJORD) have"),
-            "jacobian_weight": ("jacobian_norm", "continuous flows (FFJORD) have"),
-        }
-        for name, (part, owners) in wanted.items():
-            weight = getattr(self, name)
-            if weight and part not in parts:
+        known = sorted(parts)
+        for name, weight in self._pairs():
+            if weight and name not in known:
+                available = f"they have {', '.join(known)}" if known else "they have no parts"
                 raise ValueError(
-                    f"expected NLL.{name}=0 for {_named(density)}, got {weight}: its terms have no part {part}, which "
-                    f"{owners}"
+                    f"expected NLL.weights of parts that the terms of {_named(density)} have, got "
+                    f"{name!r} with {weight}: its terms have no part {name}; {available}"
                 )
 
 
 @dataclasses.dataclass(frozen=True)
 class ELBO(Settings):
-    """Negative evidence lower bound of a VAE, nats, with warm-up and free nats.
+    """Negative evidence lower bound in nats, with warm-up and free nats.
 
-    ``loss = mean(-log p(x | z)) + beta(step) * sum_i KL_i``, with ``beta`` rising linearly over the warm-up and a floor
-    under each ``KL_i`` below which it costs the same. ``free_nats_per`` says what the floor ``f`` is under: ``layer``,
-    ``max(mean_x KL_i, f)``; ``element``, every element of a latent with ``f / C``, ``C`` its channels, as in the
-    official code of Havtorn et al., where positions do not share the budget: ``f`` nats at each.
+    ``loss = mean(-log p(x | z)) + beta(step) * sum_i KL_i``, from the parts ``reconstruction`` and
+    ``kl_1``, ``kl_2``, ... of the density's terms. ``beta`` rises linearly over the warm-up. Below
+    a floor each ``KL_i`` costs the same, so that there is no reason to make it smaller.
+
+    The floor ``f`` is one per ``layer``, ``max(mean_x KL_i, f)``, or one per ``element``: every
+    element of a latent of ``C`` channels gets ``f / C``, as in the official code of Havtorn et al.
+    There positions do not share the budget, which is ``f`` nats at each.
 
     References:
-      Kingma and Welling, 2014, arXiv:1312.6114. Sonderby et al., 2016, Ladder variational autoencoders,
-      arXiv:1602.02282 (warm-up). Kingma et al., 2016, arXiv:1606.04934, appendix C.8 (free bits). Higgins et al., 2017
-      (beta). Havtorn, Frellsen, Hauberg and Maaloe, 2021, arXiv:2102.08248.
+      Kingma and Welling, 2014, arXiv:1312.6114. Sonderby et al., 2016, Ladder variational
+      autoencoders, arXiv:1602.02282 (warm-up). Kingma et al., 2016, arXiv:1606.04934, appendix C.8
+      (free bits). Higgins et al., 2017 (beta). Havtorn, Frellsen, Hauberg and Maaloe, 2021,
+      arXiv:2102.08248.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.ELBO(warmup_steps=1000, free_nats=2.0).kl
+      'analytic'
     """
 
     beta: NonNegative = 1.0
@@ -109,55 +152,87 @@ class ELBO(Settings):
     free_steps: CountOrZero = 0
     """Steps after which the floor begins to sink; 0 if it stays."""
     free_fade_steps: CountOrZero = 0
-    """Steps over which it sinks to zero."""
+    """Steps over which the floor sinks to zero."""
     free_nats_per: Literal["layer", "element"] = "layer"
-    """What the floor is under."""
+    """Whether the floor is under a latent as a whole, or under each of its elements."""
     kl: Literal["analytic", "sampled"] = "analytic"
-    """Divergences in closed form given the latents above, or their estimates at the drawn values."""
+    """Divergences in closed form given the latents above, or estimates at the drawn values."""
 
     def __call__(
         self, density: Density, batch: Batch, key: Array, step: Array
     ) -> tuple[Array, Metrics]:
-        """The loss of a batch and what to log of it.
+        """The loss of a batch, and its metrics for the log.
+
+        Args:
+          density: Density to train.
+          batch: Examples, with their weights if they have any.
+          key: One key, or the keys of the examples.
+          step: Number of the step, for the warm-up.
+
+        Returns:
+          The loss in nats, and the means of ``log_prob``, ``reconstruction`` and every ``kl_i``.
 
         Raises:
-          TypeError: If the density is no VAE.
+          TypeError: If the density's terms have no such parts.
         """
-        self.check(density)
-        terms = density.latent_terms(batch.x, key=key)  # type: ignore[attr-defined]
+        terms = density.terms(batch.x, key=key, condition=batch.condition)
+        self._check_parts(density, terms.parts)
+        names = ["reconstruction", *_numbered("kl", terms.parts)]
+        logged = Terms(terms.log_prob, {name: terms.parts[name] for name in names})
         weight = 1.0 if batch.weight is None else batch.weight
-        metrics = {
-            "log_prob": jnp.mean(weight * terms.log_prob),
-            "reconstruction": jnp.mean(weight * terms.reconstruction),
-        }
-        metrics |= {f"kl_{i + 1}": jnp.mean(weight * _total(kl)) for i, kl in enumerate(terms.kl)}
-        return self.loss(terms, step, weight), jax.lax.stop_gradient(metrics)
+        loss = self.loss(terms, step, weight)
+        return loss, jax.lax.stop_gradient(_means(logged, batch))
 
     def check(self, density: Density) -> None:
-        """Sees before training whether the density has latents.
+        """Checks before training that the density has latents.
+
+        Args:
+          density: Density to train, or its structure alone (from ``jax.eval_shape``).
 
         Raises:
-          TypeError: If it is no VAE.
+          TypeError: If its terms lack a reconstruction and divergences.
         """
-        if not hasattr(density, "latent_terms"):
+        self._check_parts(density, part_names(density))
+
+    def _check_parts(self, density: Density, parts: Iterable[str]) -> None:
+        wanted = {"reconstruction", "kl_1"}
+        if self.kl == "sampled":
+            wanted.add("sampled_kl_1")
+        if not wanted <= set(parts):
             raise TypeError(
-                f"expected a VAE for the ELBO objective, got {_named(density)}: use NLL"
+                f"expected terms with the parts {', '.join(sorted(wanted))} for the ELBO objective, "
+                f"got {_named(density)} without them: use NLL"
             )
 
-    def loss(self, terms: LatentTerms, step: Array, weight: Any = 1.0) -> Float[Array, ""]:
-        """The loss from what ``VAE.latent_terms`` gives for a batch."""
+    def loss(self, terms: Terms, step: Array, weight: ArrayLike = 1.0) -> Float[Array, ""]:
+        """Returns the loss of the terms of a batch.
+
+        Args:
+          terms: Terms with the parts ``reconstruction`` and ``kl_i``, the latter elementwise.
+          step: Number of the step.
+          weight: Weight of each example.
+        """
         floor = self.free_nats * self._floor_left(step)
         divergence = jnp.zeros(())
-        for kl in terms.kl if self.kl == "analytic" else terms.sampled_kl:
+        family = "kl" if self.kl == "analytic" else "sampled_kl"
+        for name in _numbered(family, terms.parts):
+            kl = terms.parts[name]
             if self.free_nats and self.free_nats_per == "element":
                 channels = kl.shape[-1]
                 kl = jnp.maximum(kl, (floor / channels).astype(kl.dtype))
-            mean = jnp.mean(weight * _total(kl))
+            each = Terms(terms.log_prob, {name: kl}).per_example()[name]
+            mean = jnp.mean(weight * each)
             if self.free_nats and self.free_nats_per == "layer":
                 mean = jnp.maximum(mean, floor.astype(mean.dtype))
             divergence = divergence + mean
-        beta = self.beta * (jnp.clip(step / self.warmup_steps, 0, 1) if self.warmup_steps else 1.0)
-        return -jnp.mean(weight * terms.reconstruction) + beta * divergence
+        reconstruction = jnp.mean(weight * terms.parts["reconstruction"])
+        return -reconstruction + self._beta(step) * divergence
+
+    def _beta(self, step: Array) -> ArrayLike:
+        """The weight of the divergences at a step."""
+        if not self.warmup_steps:
+            return self.beta
+        return self.beta * jnp.clip(step / self.warmup_steps, 0, 1)
 
     def _floor_left(self, step: Array) -> Array:
         """The part of the floor that is left: 1, then sinking to 0."""
@@ -166,12 +241,8 @@ class ELBO(Settings):
         return 1.0 - jnp.clip((step - self.free_steps) / max(1, self.free_fade_steps), 0, 1)
 
 
-def _total(kl: Array) -> Float[Array, " batch"]:
-    return kl.reshape(kl.shape[0], -1).sum(1)
-
-
 def part_names(density: Density) -> set[str]:
-    """Names of the parts that the terms of a density have; nothing is computed.
+    """Returns the names of the parts of a density's terms; nothing is computed.
 
     Args:
       density: A density, or its structure alone (from ``jax.eval_shape``).
@@ -188,12 +259,32 @@ def part_names(density: Density) -> set[str]:
     return set(jax.eval_shape(parts, density, x, condition))
 
 
+def _means(terms: Terms, batch: Batch) -> dict[str, Float[Array, ""]]:
+    """The weighted mean of the log-probability and of every part."""
+    weight = 1.0 if batch.weight is None else batch.weight
+    values = {"log_prob": terms.log_prob, **terms.per_example()}
+    return {name: jnp.mean(weight * value) for name, value in values.items()}
+
+
+def _in_bits(name: str, value: Float[Array, ""]) -> Float[Array, ""]:
+    """A weighted part as it enters the loss: log-probabilities in bits, others as they are."""
+    return -bits_per_dim(value, ()) if name.endswith("log_prob") else value
+
+
+def _numbered(family: str, parts: Mapping[str, Array]) -> list[str]:
+    """The names ``family_1``, ``family_2``, ... among parts, in the order of their numbers."""
+    names = []
+    while f"{family}_{len(names) + 1}" in parts:
+        names.append(f"{family}_{len(names) + 1}")
+    return names
+
+
 def _named(density: Density) -> str:
-    """The model's class, inside the wrapper that makes it one of integers."""
+    """The class of a density, inside the wrapper that makes it one of integers."""
     inner = getattr(density, "density", None)
     name = type(density).__name__
     return name if inner is None else f"{name}({type(inner).__name__})"
 
 
 OBJECTIVES = {"NLL": NLL, "ELBO": ELBO}
-"""Name in the record of a run to objective."""
+"""Objectives by their name in old records."""

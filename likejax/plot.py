@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from jaxtyping import Integer, Num
+from jaxtyping import Float, Integer, Num
 
-
-def _figure(width: float, height: float) -> Any:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(width, height), layout="constrained")
+_INCHES = 0.9
+"""Width of an image of a sheet."""
+_GRID = 0.8
+"""Brightness of the lines between the images of a sheet: black, white and light images keep their edges."""
+Content = TypeVar("Content")
 
 
 def sheet(
@@ -23,89 +23,151 @@ def sheet(
     columns: int = 8,
     title: str = "",
 ):
-    """A sheet of images in rows, each pixel drawn as a square.
+    """Draws images in rows, each pixel as a square.
 
     Args:
       images: Integers ``0..levels-1``. One channel is drawn gray and three in color; of any other number each channel
         is drawn by itself, gray, those of an image side by side.
-      levels: Value range.
-      columns: Images in a row, at most.
-      title: Above the sheet.
+      levels: Number of values.
+      columns: Most images in a row.
+      title: Title above the sheet.
 
     Returns:
       A matplotlib figure; ``figure.savefig(path)`` writes it.
 
     Raises:
-      ValueError: If there are no images, or the array does not hold images.
+      TypeError: If the images are not integers.
+      ValueError: If there are no images, the array does not hold images, or a value is not in ``0..levels-1``.
+
+    Example:
+      >>> import likejax as lj
+      >>> digits = lj.load("digits", split="test")
+      >>> figure = lj.plot.sheet(digits.examples[:16], levels=digits.levels)
+      >>> figure.savefig("digits.png")  # doctest: +SKIP
     """
     images = np.asarray(images)
     if images.ndim != 4 or images.size == 0:
         raise ValueError(
-            f"expected images of shape (n, height, width, channels) with n > 0 for a sheet, got {images.shape}"
+            "expected images of shape (n, height, width, channels) with n > 0 for a sheet, got "
+            f"{images.shape}"
         )
+    if images.dtype.kind not in "bui":
+        raise TypeError(
+            f"expected integers 0..{levels - 1} for a sheet, got {images.dtype}; draw other numbers "
+            "with lj.plot.maps"
+        )
+    low, high = int(images.min()), int(images.max())
+    if low < 0 or high >= levels:
+        raise ValueError(
+            f"expected values 0..{levels - 1} for a sheet of {levels} levels, got {low}..{high}; "
+            "pass levels="
+        )
+    _check_columns(columns)
     planes = images.shape[-1]
     if planes not in (1, 3):
         images = np.moveaxis(images, -1, 1).reshape(-1, *images.shape[1:3], 1)
         columns = planes * max(1, columns // planes)  # the planes of an image stay in one row
-    n, height, width, channels = images.shape
-    columns = min(columns, n)
-    rows = math.ceil(n / columns)
-    canvas = np.full(
-        (rows * (height + 1) + 1, columns * (width + 1) + 1, channels), levels - 1, images.dtype
-    )
-    for i, image in enumerate(images):
-        top, left = 1 + (i // columns) * (height + 1), 1 + (i % columns) * (width + 1)
-        canvas[top : top + height, left : left + width] = image
-    figure = _figure(0.9 * columns, 0.9 * rows * height / width + (0.3 if title else 0))
-    axes = figure.add_subplot()
-    picture = canvas[..., 0] if channels == 1 else canvas / (levels - 1)
-    axes.imshow(
-        picture,
-        cmap="gray",
-        vmin=0,
-        vmax=levels - 1 if channels == 1 else None,
-        interpolation="nearest",
-    )
-    axes.set_axis_off()
-    if title:
-        axes.set_title(title, fontsize=10)
+    brightest = levels - 1
+    canvas = _tiled(images.astype(float), columns, background=_GRID * brightest)
+    figure, axes = _sheet_axes(images.shape, columns, title=title)
+    if planes == 3:
+        axes.imshow(canvas / brightest, interpolation="nearest")
+    else:
+        gray = {"cmap": "gray", "vmin": 0, "vmax": brightest}
+        axes.imshow(canvas[..., 0], interpolation="nearest", **gray)
     return figure
 
 
 def maps(
     values: Num[np.ndarray, "n height width"], *, label: str, columns: int = 8, title: str = ""
 ):
-    """A sheet of numbers per pixel under one color scale, such as the bits that each pixel needs.
+    """Draws numbers per pixel under one color scale, such as the bits that each pixel needs.
 
     Args:
-      values: One map per example.
-      label: What the colors say, with the unit.
-      columns: Maps in a row.
-      title: Above the sheet.
+      values: One map per example; entries that are not finite stay blank.
+      label: Meaning of the colors, with the unit.
+      columns: Most maps in a row.
+      title: Title above the sheet.
 
     Returns:
       A matplotlib figure.
+
+    Raises:
+      ValueError: If there are no maps, or the array does not hold maps.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> bits = np.random.default_rng(0).gamma(2, size=(10, 8, 8))
+      >>> figure = lj.plot.maps(bits, label="bits")
     """
     values = np.asarray(values, float)
-    n, height, width = values.shape
-    columns = min(columns, n)
-    rows = math.ceil(n / columns)
-    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1), np.nan)
-    for i, one in enumerate(values):
-        top, left = 1 + (i // columns) * (height + 1), 1 + (i % columns) * (width + 1)
-        canvas[top : top + height, left : left + width] = one
-    figure = _figure(0.9 * columns + 0.9, 0.9 * rows * height / width + (0.5 if title else 0.2))
-    axes = figure.add_subplot()
+    if values.ndim != 3 or values.size == 0:
+        raise ValueError(
+            f"expected maps of shape (n, height, width) with n > 0, got {values.shape}; for images "
+            "there is lj.plot.sheet"
+        )
+    _check_columns(columns)
+    finite = np.where(np.isfinite(values), values, np.nan)
+    canvas = _tiled(finite[..., None], columns, background=np.nan)[..., 0]
+    figure, axes = _sheet_axes(values.shape, columns, title=title, margin=(0.9, 0.2))
     picture = axes.imshow(canvas, cmap="viridis", interpolation="nearest")
-    axes.set_axis_off()
     figure.colorbar(picture, ax=axes, label=label, fraction=0.03, pad=0.01)
-    if title:
-        axes.set_title(title, fontsize=10)
     return figure
 
 
+def _tiled(
+    images: Float[np.ndarray, "n height width channels"], columns: int, *, background: float
+) -> Float[np.ndarray, "rows columns channels"]:
+    """Images in rows on one canvas, with lines of one pixel between and around them."""
+    n, height, width, channels = images.shape
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    canvas = np.full((rows * (height + 1) + 1, columns * (width + 1) + 1, channels), background)
+    for number, image in enumerate(images):
+        row, column = divmod(number, columns)
+        top, left = 1 + row * (height + 1), 1 + column * (width + 1)
+        canvas[top : top + height, left : left + width] = image
+    return canvas
+
+
+def _sheet_axes(
+    shape: tuple[int, ...], columns: int, *, title: str, margin: tuple[float, float] = (0.0, 0.0)
+) -> tuple[Any, Any]:
+    """A figure for a sheet of ``shape`` ``(n, height, width, ...)``, its axes hidden."""
+    n, height, width = shape[:3]
+    columns = min(columns, n)
+    rows = math.ceil(n / columns)
+    beside, above = margin
+    if title:
+        above += 0.3
+    figure = _figure(_INCHES * columns + beside, _INCHES * rows * height / width + above)
+    axes = figure.add_subplot()
+    axes.set_axis_off()
+    if title:
+        axes.set_title(title, fontsize=10)
+    return figure, axes
+
+
+def _check_columns(columns: int) -> None:
+    if columns < 1:
+        raise ValueError(f"expected at least one column, got {columns}")
+
+
 def pixels(figure: Any) -> Integer[np.ndarray, "height width 3"]:
-    """What a figure looks like, as an RGB array."""
+    """Draws a figure into an array.
+
+    Args:
+      figure: A matplotlib figure.
+
+    Returns:
+      Red, green and blue, ``uint8``.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> figure = lj.plot.sheet(np.zeros((2, 8, 8, 1), np.uint8))
+      >>> lj.plot.pixels(figure).shape
+      (90, 180, 3)
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     canvas = FigureCanvasAgg(figure)
@@ -120,16 +182,39 @@ def curves(
     y_label: str,
     title: str = "",
 ):
-    """Lines over a common axis, from their names to their ``(x, y)``; few points are marked."""
+    """Draws lines over a common axis; the points of short lines are marked.
+
+    The vertical axis leaves out the highest tenth of a line, such as the loss of the first steps.
+
+    Args:
+      lines: From the name of a line to its ``x`` and ``y``.
+      x_label: Meaning of ``x``, with the unit.
+      y_label: Meaning of ``y``, with the unit.
+      title: Title above the figure.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ValueError: If there are no lines, or the lengths of ``x`` and ``y`` differ.
+
+    Example:
+      >>> import likejax as lj
+      >>> lines = {"train": ([0, 1, 2], [4.0, 3.0, 2.5]), "validation": ([0, 2], [4.1, 2.7])}
+      >>> figure = lj.plot.curves(lines, x_label="step", y_label="bits/dim")
+    """
+    _check_not_empty("lines", lines)
     figure = _figure(6, 3.5)
     axes = figure.add_subplot()
     low, high = math.inf, -math.inf
     for name, (x, y) in lines.items():
-        axes.plot(
-            x, y, label=name, marker="o" if len(x) < 20 else None, markersize=4, linewidth=1.5
-        )
+        if len(x) != len(y):
+            raise ValueError(f"expected as many x as y for {name!r}, got {len(x)} and {len(y)}")
+        marker = "o" if len(x) < 20 else None
+        axes.plot(x, y, label=name, marker=marker, markersize=4, linewidth=1.5)
         if len(y):
-            low, high = min(low, float(np.min(y))), max(high, float(np.percentile(y, 90)))
+            low = min(low, float(np.min(y)))
+            high = max(high, float(np.percentile(y, 90)))
     if low < high:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))
     axes.set_xlabel(x_label)
@@ -140,35 +225,73 @@ def curves(
     return figure
 
 
-def histograms(panels: Mapping[str, Mapping[str, Num[np.ndarray, " n"]]], *, bins: int = 60):
-    """A panel of overlaid histograms for every title, from names to values; the tails outside 1..99 % are cut off."""
+def histograms(panels: Mapping[str, Mapping[str, Num[np.ndarray, " _"]]], *, bins: int = 60):
+    """Draws overlaid histograms, the first of each panel filled.
 
-    def draw(axes: Any, values: Mapping[str, Any]) -> None:
+    The axis ends at the lowest 1 % and the highest 99 % quantile of a panel's histograms; values beyond are counted in
+    the outermost bins, and those that are not finite are left out.
+
+    Args:
+      panels: From the title of a panel to the values ``(n,)`` of each histogram by its name.
+      bins: Number of bins.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ValueError: If there are no panels, or no finite values in one.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> rng = np.random.default_rng(0)
+      >>> scores = {"digits": rng.normal(size=99), "noise": rng.normal(3, 1, size=99)}
+      >>> figure = lj.plot.histograms({"- log p": scores})
+    """
+
+    def draw(axes: Any, values: Mapping[str, Num[np.ndarray, " _"]]) -> None:
         finite = {name: np.asarray(v)[np.isfinite(v)] for name, v in values.items()}
-        bounds = np.array([np.quantile(v, [0.01, 0.99]) for v in finite.values() if len(v)])
-        low, high = bounds[:, 0].min(), bounds[:, 1].max()
-        edges = np.linspace(low, high if high > low else low + 1, bins + 1)
+        edges = _edges(list(finite.values()), bins)
         for number, (name, value) in enumerate(finite.items()):
-            filled = (
-                {"histtype": "stepfilled", "alpha": 0.35}
-                if number == 0
-                else {"histtype": "step", "linewidth": 1.4}
-            )
+            style: dict[str, Any] = {"histtype": "step", "linewidth": 1.4}
+            if number == 0:
+                style = {"histtype": "stepfilled", "alpha": 0.35}
+            shown = np.clip(value, edges[0], edges[-1])
             shares = np.full(len(value), 1 / max(1, len(value)))
-            axes.hist(
-                np.clip(value, edges[0], edges[-1]),
-                bins=edges,
-                weights=shares,
-                label=name,
-                **filled,
-            )
+            axes.hist(shown, bins=edges, weights=shares, label=name, **style)
         axes.set_ylabel("share")
 
     return _panels(panels, draw)
 
 
+def _edges(values: Sequence[np.ndarray], bins: int) -> np.ndarray:
+    """Edges of the bins between the outer quantiles of all values."""
+    bounds = [np.quantile(each, [0.01, 0.99]) for each in values if len(each)]
+    if not bounds:
+        raise ValueError("expected finite values for every panel of histograms, got none")
+    low = min(float(pair[0]) for pair in bounds)
+    high = max(float(pair[1]) for pair in bounds)
+    if not high > low:
+        high = low + 1
+    return np.linspace(low, high, bins + 1)
+
+
 def roc(panels: Mapping[str, Mapping[str, tuple[Any, Any]]]):
-    """A panel of ROC curves for every title, from names to false- and true-positive rates."""
+    """Draws ROC curves: the true-positive rate against the false-positive rate.
+
+    Args:
+      panels: From the title of a panel to the false- and true-positive rates of each curve by its name.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ValueError: If there are no panels.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> rates = np.linspace(0, 1, 20)
+      >>> figure = lj.plot.roc({"- log p": {"noise": (rates, rates**0.3)}})
+    """
 
     def draw(axes: Any, lines: Mapping[str, tuple[Any, Any]]) -> None:
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
@@ -181,8 +304,12 @@ def roc(panels: Mapping[str, Mapping[str, tuple[Any, Any]]]):
     return _panels(panels, draw, height=4.6)
 
 
-def _panels(panels: Mapping[str, Any], draw: Callable[[Any, Any], None], *, height: float = 3.2):
-    columns = min(3, len(panels)) if len(panels) != 4 else 2
+def _panels(
+    panels: Mapping[str, Content], draw: Callable[[Any, Content], None], *, height: float = 3.2
+):
+    """A figure with a panel for every title, at most three in a row."""
+    _check_not_empty("panels", panels)
+    columns = 2 if len(panels) == 4 else min(3, len(panels))
     rows = math.ceil(len(panels) / columns)
     figure = _figure(4.8 * columns, height * rows)
     for number, (title, content) in enumerate(panels.items()):
@@ -193,6 +320,11 @@ def _panels(panels: Mapping[str, Any], draw: Callable[[Any, Any], None], *, heig
     return figure
 
 
+def _check_not_empty(name: str, values: Mapping[str, Any]) -> None:
+    if not values:
+        raise ValueError(f"expected {name} to draw, got none")
+
+
 def plane(
     panels: Mapping[str, Mapping[str, Num[np.ndarray, "..."]]],
     *,
@@ -200,39 +332,45 @@ def plane(
     columns: int = 4,
     title: str = "",
 ):
-    """Densities in the plane as pictures, each above points: what a model says, and what it draws or has seen.
+    """Draws densities and points in the plane, in a grid of panels.
 
     Args:
-      panels: From a title to pictures by the name of the row: ``(n, n)`` values of a density on a square grid, first
-        axis upwards, or points ``(m, 2)``.
+      panels: From the title of a panel to its pictures by the name of their row, the same in all panels. A picture is
+        the values ``(n, n)`` of a density on a square grid, first axis upwards, or points ``(m, 2)``.
       side: Half the side of the square that is shown.
-      columns: Panels in a row.
-      title: Above the sheet.
+      columns: Most panels in a row.
+      title: Title above the figure.
 
     Returns:
       A matplotlib figure.
+
+    Raises:
+      ValueError: If there are no panels, or a panel lacks a picture.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> axis = np.linspace(-4, 4, 50)
+      >>> density = np.exp(-0.5 * (axis[:, None] ** 2 + axis**2))
+      >>> points = lj.load("moons", split="test").examples
+      >>> figure = lj.plot.plane({"moons": {"density": density, "data": points}}, side=4.0)
     """
+    _check_not_empty("panels", panels)
+    _check_columns(columns)
     names = list(next(iter(panels.values())))
     columns = min(columns, len(panels))
     rows = math.ceil(len(panels) / columns)
-    figure = _figure(2.1 * columns, 2.15 * rows * len(names) + (0.4 if title else 0))
+    height = 2.15 * rows * len(names)
+    if title:
+        height += 0.4
+    figure = _figure(2.1 * columns, height)
     for number, (label, pictures) in enumerate(panels.items()):
+        if list(pictures) != names:
+            raise ValueError(f"expected the pictures {names} in {label!r}, got {list(pictures)}")
         row, column = divmod(number, columns)
         for below, name in enumerate(names):
             place = (row * len(names) + below) * columns + column + 1
             axes = figure.add_subplot(rows * len(names), columns, place)
-            picture = np.asarray(pictures[name])
-            if picture.shape[-1] == 2:
-                axes.scatter(picture[:, 0], picture[:, 1], s=0.6, linewidths=0, color="0.15")
-                axes.set_xlim(-side, side)
-                axes.set_ylim(-side, side)
-            else:
-                axes.imshow(
-                    picture, extent=(-side, side, -side, side), origin="lower", cmap="viridis"
-                )
-            axes.set_aspect("equal")
-            axes.set_xticks([])
-            axes.set_yticks([])
+            _picture(axes, np.asarray(pictures[name]), side)
             if below == 0:
                 axes.set_title(label, fontsize=9)
             if column == 0:
@@ -242,6 +380,16 @@ def plane(
     return figure
 
 
+def _picture(axes: Any, picture: np.ndarray, side: float) -> None:
+    """Points or a density in one panel of ``plane``."""
+    if picture.shape[-1] == 2:
+        axes.scatter(picture[:, 0], picture[:, 1], s=0.6, linewidths=0, color="0.15")
+    else:
+        extent = (-side, side, -side, side)
+        axes.imshow(picture, extent=extent, origin="lower", cmap="viridis")
+    _square(axes, side)
+
+
 def field(
     velocities: Mapping[str, Num[np.ndarray, "n n 2"]],
     paths: Num[np.ndarray, "times points 2"],
@@ -249,35 +397,41 @@ def field(
     side: float,
     title: str = "",
 ):
-    """A vector field in the plane at several times, and the paths of points that follow it.
+    """Draws a vector field in the plane at several times, and the paths of points that follow it.
 
     Args:
-      velocities: From a title to velocities on a square grid of ``[-side, side]``, first axis upwards.
-      paths: Of each point, at rising times; drawn in a panel of their own, where they begin and end marked.
+      velocities: From the title of a panel to velocities on a square grid of ``[-side, side]``, first axis upwards.
+      paths: Places of each point at rising times; a panel of their own marks where they begin and end.
       side: Half the side of the square that is shown.
-      title: Above the figure.
+      title: Title above the figure.
 
     Returns:
       A matplotlib figure.
+
+    Raises:
+      ValueError: If there are no velocities.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> y, x = np.mgrid[-4:4:9j, -4:4:9j]
+      >>> turning = np.stack([-y, x], axis=-1)
+      >>> angle = np.linspace(0, 1, 20)[:, None]
+      >>> paths = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+      >>> figure = lj.plot.field({"t = 0": turning}, paths, side=4.0)
     """
-    figure = _figure(3 * (len(velocities) + 1), 3.1 + (0.3 if title else 0))
-    fastest = max(float(np.linalg.norm(v, axis=-1).max()) for v in velocities.values()) or 1.0
+    _check_not_empty("velocities", velocities)
+    panels = len(velocities) + 1
+    figure = _figure(3 * panels, 3.4 if title else 3.1)
+    speeds = {label: np.linalg.norm(each, axis=-1) for label, each in velocities.items()}
+    fastest = max(float(speed.max()) for speed in speeds.values()) or 1.0
     for number, (label, velocity) in enumerate(velocities.items()):
-        axes = figure.add_subplot(1, len(velocities) + 1, number + 1)
+        axes = figure.add_subplot(1, panels, number + 1)
         ticks = np.linspace(-side, side, len(velocity))
-        speed = np.linalg.norm(velocity, axis=-1)
-        axes.quiver(
-            ticks,
-            ticks,
-            velocity[..., 0],
-            velocity[..., 1],
-            speed,
-            cmap="viridis",
-            clim=(0, fastest),
-        )
+        arrows = velocity[..., 0], velocity[..., 1], speeds[label]
+        axes.quiver(ticks, ticks, *arrows, cmap="viridis", clim=(0, fastest))
         axes.set_title(label, fontsize=9)
         _square(axes, side)
-    axes = figure.add_subplot(1, len(velocities) + 1, len(velocities) + 1)
+    axes = figure.add_subplot(1, panels, panels)
     axes.plot(paths[..., 0], paths[..., 1], color="0.6", linewidth=0.5, zorder=1)
     axes.scatter(*paths[0].T, s=4, color="tab:blue", label="data", zorder=2)
     axes.scatter(*paths[-1].T, s=4, color="tab:orange", label="latent", zorder=3)
@@ -295,3 +449,9 @@ def _square(axes: Any, side: float) -> None:
     axes.set_aspect("equal")
     axes.set_xticks([])
     axes.set_yticks([])
+
+
+def _figure(width: float, height: float):
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")

@@ -90,7 +90,7 @@ report = lj.ood.benchmark(
         lj.ood.InputComplexity(),
         lj.ood.ComplexityOnly(),
     ],
-    fit=held_out,
+    held_out=held_out,
     selected_on=selecting,
     train=train,
     key=5,

@@ -14,7 +14,17 @@ import likejax
 
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
-    {"settings", "keys", "inputs", "precision", "legacy", "progress"},
+    {
+        "settings",
+        "compilation",
+        "keys",
+        "inputs",
+        "precision",
+        "legacy",
+        "progress",
+        "batching",
+        "rounding",
+    },
     {"density"},
     {"data", "nn", "distributions", "plot"},
     {"bijections"},

@@ -13,6 +13,8 @@ import pytest
 from flax import nnx
 
 import likejax as lj
+from likejax.density import combine_draws
+from likejax.evaluation import log_prob_in_chunks
 from tests.registry import DENSITIES, Laplace, examples_of
 from tests.test_densities import density_and_labels, test_bad_input  # noqa: F401  # the contract, once more untyped
 
@@ -234,12 +236,12 @@ def test_what_is_no_example(x, error, message):
     ("call", "error", "message"),
     [
         (
-            lambda: lj.combine_draws(jnp.zeros((2, 3)), "bound"),
+            lambda: combine_draws(jnp.zeros((2, 3)), "bound"),
             TypeError,
             "expected a kind of Kind.EXACT",
         ),
         (
-            lambda: lj.combine_draws(jnp.zeros((0, 3)), lj.Kind.BOUND),
+            lambda: combine_draws(jnp.zeros((0, 3)), lj.Kind.BOUND),
             ValueError,
             "expected draws on the first axis",
         ),
@@ -255,12 +257,12 @@ def test_what_is_no_example(x, error, message):
         ),
         (lambda: VECTOR.sample(2**70), ValueError, "at most 64 bits"),
         (
-            lambda: lj.log_prob_in_chunks(VECTOR, np.zeros((4, 3)), batch_size=0),
+            lambda: log_prob_in_chunks(VECTOR, np.zeros((4, 3)), batch_size=0),
             ValueError,
             "batch_size",
         ),
         (
-            lambda: lj.log_prob_in_chunks(VECTOR, np.zeros((4, 2))),
+            lambda: log_prob_in_chunks(VECTOR, np.zeros((4, 2))),
             ValueError,
             "expected x of shape",
         ),

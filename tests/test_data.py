@@ -13,9 +13,9 @@ import scipy.io
 from PIL import Image
 
 import likejax as lj
+from likejax.data import readers
 from likejax.data.augment import flip, shift
 from likejax.data.batches import DatasetBatches, Position
-from likejax.data.readers import formats
 from likejax.data.sources.toys import TOYS, toy
 from tests.paths import DATA
 
@@ -257,10 +257,10 @@ def test_matlab(tmp_path):
         b"\x89HDF\r\n\x1a\n" + bytes(300)
     )
     with pytest.raises(ValueError, match=r"MATLAB 7\.3"):
-        formats.read_mat(tmp_path / "binarized_mnist" / "binarized_mnist_test.mat")
+        readers.read_mat(tmp_path / "binarized_mnist" / "binarized_mnist_test.mat")
     (tmp_path / "binarized_mnist" / "binarized_mnist_test.mat").write_bytes(bytes(range(256)) * 3)
     with pytest.raises(ValueError, match="not a readable MATLAB"):
-        formats.read_mat(tmp_path / "binarized_mnist" / "binarized_mnist_test.mat")
+        readers.read_mat(tmp_path / "binarized_mnist" / "binarized_mnist_test.mat")
 
 
 def cifar_rows(n: int) -> tuple[np.ndarray, np.ndarray]:
@@ -282,7 +282,7 @@ def test_cifar_binary(tmp_path):
         lj.load("cifar10", split="test", data_dir=tmp_path)
     (folder / "data_batch_3.bin").write_bytes(record[:-1])
     with pytest.raises(ValueError, match="records of 3073 bytes"):
-        formats.read_cifar_binary(folder / "data_batch_3.bin")
+        readers.read_cifar_binary(folder / "data_batch_3.bin")
 
 
 def test_cifar_python(tmp_path):
@@ -321,7 +321,7 @@ def test_python_batches_build_only_data(tmp_path, content, message, capsys):
     path = tmp_path / "test_batch"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        formats.read_cifar_pickle(path)
+        readers.read_cifar_pickle(path)
     assert "owned" not in capsys.readouterr().out
 
 
@@ -357,7 +357,7 @@ def test_zips_of_images_once_each(tmp_path):
     )
     (tmp_path / "z" / "2.zip").write_bytes(b"PK nonsense")
     with pytest.raises(ValueError, match="damaged zip"):
-        formats.images_in_zip(tmp_path / "z" / "2.zip")
+        readers.images_in_zip(tmp_path / "z" / "2.zip")
 
 
 def test_unknown_names(tmp_path):
@@ -565,7 +565,7 @@ def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, compressed):
         "z": np.ones(3) * 1j,
     }
     scipy.io.savemat(tmp_path / "x.mat", arrays | others, do_compression=compressed)
-    found, expected = formats.read_mat(tmp_path / "x.mat"), scipy.io.loadmat(tmp_path / "x.mat")
+    found, expected = readers.read_mat(tmp_path / "x.mat"), scipy.io.loadmat(tmp_path / "x.mat")
     assert set(found) == set(arrays)
     for name in arrays:
         np.testing.assert_array_equal(found[name], expected[name])

@@ -9,7 +9,7 @@ import pytest
 
 import likejax as lj
 from likejax.data.loading import load_parts, outline
-from likejax.data.readers.formats import FileError
+from likejax.data.readers import FileError
 from tests.test_fuzz import CRAFTED, VALID, mutated
 
 NAMES = {

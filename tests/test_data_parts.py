@@ -7,7 +7,13 @@ import pytest
 
 import likejax as lj
 from likejax.data.loading import load_parts
-from likejax.data.splits import carve, check_disjoint, check_disjoint_rows, completed, row_hashes
+from likejax.data.splits import (
+    check_disjoint,
+    check_disjoint_rows,
+    completed,
+    row_hashes,
+    split_by_fractions,
+)
 from tests.paths import DATA
 
 RNG = np.random.default_rng(0)
@@ -31,7 +37,7 @@ def whole(part):
 
 def test_carved_rows_are_those_of_the_permutation():
     """Without copies nothing moves: the rows of earlier versions."""
-    parts = carve("t", table(numbers(100)), FRACTIONS)
+    parts = split_by_fractions("t", table(numbers(100)), FRACTIONS)
     order = np.random.default_rng(20180709).permutation(100)
     assert whole(parts["test"]) == sorted(order[80:])
     assert whole(parts["validation"]) == sorted(order[70:80])
@@ -45,7 +51,7 @@ def test_copies_lie_in_one_part(copies):
     rows = numbers(1000)
     twice = RNG.choice(1000, 100, replace=False)
     rows[twice[: 100 // copies * copies]] = 2000 + np.arange(100 // copies).repeat(copies)[:, None]
-    parts = carve("t", table(rows), FRACTIONS)
+    parts = split_by_fractions("t", table(rows), FRACTIONS)
     assert check_disjoint(*parts.values()) == ()
     assert sorted(x for part in parts.values() for x in whole(part)) == sorted(rows[:, 0])
     assert abs(len(parts["test"]) - 200) < 40
@@ -58,7 +64,7 @@ def test_copies_lie_in_one_part(copies):
 def test_a_row_that_fills_a_part_lies_in_the_first():
     rows = numbers(100)
     rows[:40] = -1.0
-    parts = carve("t", table(rows), FRACTIONS)
+    parts = split_by_fractions("t", table(rows), FRACTIONS)
     assert (parts["train"].examples == -1).sum() == 40
 
 

@@ -12,6 +12,8 @@ import scipy.stats
 from flax import nnx
 
 import likejax as lj
+from likejax.density import combine_draws
+from likejax.evaluation import log_prob_in_chunks
 from tests.registry import DENSITIES, DensityCase, NoisyStandardNormal, examples_of, perturbed
 
 KEY = jax.random.key(3)
@@ -63,7 +65,7 @@ def test_contract(density_and_labels):
     )
     np.testing.assert_array_equal(draws[0], whole)
     np.testing.assert_allclose(
-        lj.combine_draws(draws, density.kind), density.log_prob(x, key=KEY, condition=y, draws=4)
+        combine_draws(draws, density.kind), density.log_prob(x, key=KEY, condition=y, draws=4)
     )
     if density.kind is lj.Kind.EXACT:
         np.testing.assert_array_equal(
@@ -90,14 +92,14 @@ def test_chunks(density_and_labels):
     """Scoring in chunks does not depend on their size: bitwise at one shape, 5e-6 relative across shapes."""
     density, labels = density_and_labels
     x, y = examples_of(density, 11), labels(11)
-    by_four = lj.log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=4)
+    by_four = log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=4)
     assert by_four.shape == (11,)
     first = density.log_prob(x[:8], key=KEY, condition=None if y is None else y[:8])
     np.testing.assert_allclose(by_four[:8], first, rtol=5e-6)
     np.testing.assert_allclose(
-        lj.log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=8), by_four, rtol=5e-6
+        log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=8), by_four, rtol=5e-6
     )
-    fewer = lj.log_prob_in_chunks(
+    fewer = log_prob_in_chunks(
         density, x[:6], key=KEY, condition=None if y is None else y[:6], batch_size=4
     )
     np.testing.assert_array_equal(fewer, by_four[:6])

@@ -24,7 +24,7 @@ import scipy.io
 from PIL import Image
 
 import likejax as lj
-from likejax.data.readers import formats
+from likejax.data import readers
 
 ROOT = Path(__file__).resolve().parents[1]
 RNG = np.random.default_rng(0)
@@ -96,15 +96,15 @@ VALID: dict[str, list[bytes]] = {
     "x.zip": [zip_of({f"{i}.png": picture("PNG") for i in range(3)})],
 }
 READERS: dict[str, Callable[[Path], object]] = {
-    "x-images-idx3-ubyte": formats.read_idx,
-    "x-images-idx3-ubyte.gz": formats.read_idx,
-    "x.npy": formats.read_npy,
-    "x.npz": formats.read_npz,
-    "x.mat": formats.read_mat,
-    "test_batch.bin": formats.read_cifar_binary,
-    "test_batch": formats.read_cifar_pickle,
-    "x.png": lambda path: formats.read_images([(path.name, path)]),
-    "x.zip": lambda path: formats.read_images(formats.images_in_zip(path)),
+    "x-images-idx3-ubyte": readers.read_idx,
+    "x-images-idx3-ubyte.gz": readers.read_idx,
+    "x.npy": readers.read_npy,
+    "x.npz": readers.read_npz,
+    "x.mat": readers.read_mat,
+    "test_batch.bin": readers.read_cifar_binary,
+    "test_batch": readers.read_cifar_pickle,
+    "x.png": lambda path: readers.read_images([(path.name, path)]),
+    "x.zip": lambda path: readers.read_images(readers.images_in_zip(path)),
 }
 POSTSCRIPT = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n({MARK}) (w) file closefile\nshowpage\n%%EOF\n"
 CRAFTED: dict[str, list[bytes]] = {
@@ -216,7 +216,7 @@ def fuzz_readers(count: int, seed: int) -> dict:
         try:
             READERS[name](Path(name))
             tally["read"] += 1
-        except formats.FileError as error:
+        except readers.FileError as error:
             tally["refused"] += 1
             if not str(error).isprintable() or len(str(error)) > 700:
                 problems.append(f"case {number}, {name}: message {str(error)[:200]!r}")

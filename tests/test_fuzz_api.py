@@ -150,7 +150,7 @@ SMALL: dict[type, dict[str, list[Any]]] = {
     },
     lj.bijections.Trace: {"probes": [0, 1, 3]},
     lj.ELBO: {"beta": [0.0, 2], "warmup_steps": [0, 5], "free_nats": [0.0, 1.5]},
-    lj.NLL: {"class_weight": [0.0, 0.5]},
+    lj.NLL: {"weights": [(), (("class_log_prob", -0.5),)]},
     lj.Optimizer: {
         "learning_rate": [1e-3, 1],
         "b1": [0.0, 0.9],

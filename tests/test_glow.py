@@ -11,6 +11,7 @@ import pytest
 from flax import nnx
 
 import likejax as lj
+from likejax.evaluation import log_prob_in_chunks
 from likejax.nn.convolutions import Linear
 from likejax.nn.repeat import unstack
 from likejax.nn.state import split
@@ -75,7 +76,7 @@ def test_bits_per_dim_after_initialization():
     batch = patches[rng.permutation(len(patches))[:64]]
     density = lj.build(lj.models.GlowConfig(), key=0).initialize(batch, 1)
     bits = lj.bits_per_dim(
-        lj.log_prob_in_chunks(density, batch, key=2, batch_size=64).mean(), (32, 32, 3)
+        log_prob_in_chunks(density, batch, key=2, batch_size=64).mean(), (32, 32, 3)
     )
     assert abs(bits - 5.87) < 0.15
 

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 import likejax as lj
+from likejax.density import combine_draws
 from likejax.distributions import LogisticMixture
-from likejax.models.vae.density import Noise
+from likejax.models.vae.inference import Noise
 from likejax.models.vae.network import Moments
 from likejax.nn.state import merge, split
 from likejax.reference.hvae import hvae, hvae_arrays, hvae_config, official_names
@@ -127,7 +128,7 @@ def all_weights(density, x, noise, replacement):
     """(S, L, B): of every draw and every number of lowest latents from their priors."""
 
     def one(x, noise):
-        return density._above(x, noise, tuple(range(density.depth)), replacement)
+        return density.weights_above(x, noise, tuple(range(density.depth)), replacement)
 
     return jax.vmap(lambda noise: jax.vmap(one, out_axes=1)(x, noise))(noise)
 
@@ -184,7 +185,7 @@ def test_bounds(golden):
         each = all_weights(density, x, noise, replacement)
         log_weights = each[:, 0]
         np.testing.assert_allclose(log_weights, golden["elbo_samples"], **TOLERANCE)
-        bound = lj.combine_draws(log_weights, lj.Kind.BOUND)
+        bound = combine_draws(log_weights, lj.Kind.BOUND)
         np.testing.assert_allclose(bound, golden["iw_bound_exact"], **TOLERANCE)
         np.testing.assert_allclose(their_bound(log_weights), golden["iw_bound"], **TOLERANCE)
         for k in range(density.depth):
@@ -249,9 +250,7 @@ def test_training_loss(golden):
         free_nats_per="element",
         kl="sampled",
     )
-    terms = jax.jit(lambda density, x, noise: density.latent_terms_with(x, noise))(
-        density, x, noise
-    )
+    terms = jax.jit(lambda density, x, noise: density.terms_with(x, noise))(density, x, noise)
     loss = objective.loss(terms, jnp.zeros((), jnp.int32))
     np.testing.assert_allclose(loss, golden["train_loss"].mean(), **TOLERANCE)
 
@@ -260,9 +259,7 @@ def test_training_loss(golden):
 def test_ancestral_samples(golden):
     density = density_of(golden)
     eps = tuple(jnp.asarray(last(golden[f"prior.eps.z{i + 1}"], 1)) for i in range(density.depth))
-    passed = jax.jit(lambda density, noise: density._down(None, noise, density.depth, "sample"))(
-        density, Noise(eps, eps)
-    )
+    passed = jax.jit(lambda density, noise: density.prior_pass(noise))(density, Noise(eps, eps))
     for i in range(density.depth):
         np.testing.assert_allclose(
             passed.latents[i], last(golden[f"prior.z{i + 1}"], 1), **TOLERANCE

@@ -15,6 +15,7 @@ from jaxtyping import TypeCheckError
 import likejax as lj
 from likejax.bijections import ODE, BatchNorm, FactorOut, Standardize
 from likejax.bijections.ode.ode import Flight, Solver, Trace
+from likejax.evaluation import log_prob_in_chunks
 from likejax.models.ffjord.dynamics import Dynamics, TimeLayer
 from likejax.nn.modules import Buffer
 from likejax.nn.state import split
@@ -416,7 +417,7 @@ def test_energies_enter_the_loss():
     density = perturbed(lj.build(lj.models.FFJORDConfig(hidden=(8,)), key=0))
     batch = next(iter_batches(lj.load("moons"), 16))
     plain, metrics = lj.NLL()(density, batch, jax.random.key(0), jnp.zeros((), int))
-    weighted, _ = lj.NLL(kinetic_weight=0.5, jacobian_weight=2.0)(
+    weighted, _ = lj.NLL(weights={"kinetic_energy": 0.5, "jacobian_norm": 2.0})(
         density, batch, jax.random.key(0), jnp.zeros((), int)
     )
     added = 0.5 * metrics["kinetic_energy"] + 2 * metrics["jacobian_norm"]
@@ -424,7 +425,7 @@ def test_energies_enter_the_loss():
     np.testing.assert_allclose(weighted, plain + added, rtol=1e-5)
     glow = lj.build(lj.models.VectorGlowConfig(depth=1, width=4), key=0)
     with pytest.raises(ValueError, match="its terms have no part kinetic_energy"):
-        lj.NLL(kinetic_weight=1.0)(glow, batch, jax.random.key(0), jnp.zeros((), int))
+        lj.NLL(weights={"kinetic_energy": 1.0})(glow, batch, jax.random.key(0), jnp.zeros((), int))
 
 
 def iter_batches(dataset, size):
@@ -485,7 +486,7 @@ def test_trained_toys_are_densities(name):
     side = 7.0
     ticks = (np.arange(120) + 0.5) / 120 * 2 * side - side
     grid = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2).astype(np.float32)
-    log_probs = lj.log_prob_in_chunks(density, grid, batch_size=1800)
+    log_probs = log_prob_in_chunks(density, grid, batch_size=1800)
     assert np.exp(log_probs).sum() * (2 * side / 120) ** 2 == pytest.approx(1, abs=5e-3)
     evaluation = lj.evaluate(density, test, batch_size=1000)
     assert -evaluation.mean > FLOORS[name] - 4 * evaluation.standard_error

@@ -41,7 +41,7 @@ def benchmark(**changes):
             constants_like(TEST, 100, seed=0),
         ],
         "scores": SCORES,
-        "fit": VALID,
+        "held_out": VALID,
         "train": TRAIN,
         "key": 0,
         "resamples": 20,
@@ -117,20 +117,20 @@ def test_files(report, tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"fit": TEST}, "359 of the 359 of digits test are in digits test"),
-        ({"fit": TRAIN}, "are in digits train"),
+        ({"held_out": TEST}, "359 of the 359 of digits test are in digits test"),
+        ({"held_out": TRAIN}, "are in digits train"),
         (
             {"outside": [dataclasses.replace(VALID, name="other")]},
             "180 of the 180 of .* validation are in",
         ),
-        ({"fit": TEST.take(slice(0, 40))}, "40 of the 40 of digits test"),
+        ({"held_out": TEST.take(slice(0, 40))}, "40 of the 40 of digits test"),
         (
             {"train": lj.Dataset.from_array(np.repeat(VALID.examples, 2, 0), levels=17)},
             "180 of the 180 of",
         ),
         ({"confidence": 95.0}, "confidence to be a number above 0 and below 1"),
         (
-            {"inside": TEST.take(slice(0, 100)), "fit": TEST.take(slice(95, 359))},
+            {"inside": TEST.take(slice(0, 100)), "held_out": TEST.take(slice(95, 359))},
             "5 of the 100 of digits test",
         ),
         (
@@ -189,8 +189,10 @@ class Nameless(lj.Density):
         ({"outside": "digits"}, TypeError, "expected outside sets as a list"),
         ({"outside": 3}, TypeError, "expected outside sets as a list"),
         ({"outside": ["digits"]}, TypeError, "Dataset"),
-        ({"fit": "digits"}, TypeError, "Dataset"),
+        ({"held_out": "digits"}, TypeError, "Dataset"),
         ({"inside": None}, TypeError, "Dataset"),
+        ({"fit": VALID}, TypeError, "pass these rows as held_out="),
+        ({"inside": TEST.examples / 16}, TypeError, r"inside: .*np\.rint\(x \* 16\)"),
         ({"train": VALID.examples[:, 0]}, (TypeError, ValueError), "expected"),
         ({"fpr": -0.1}, ValueError, "expected fpr to be"),
         ({"resamples": -1}, ValueError, "expected resamples to be an integer of at least 0"),
@@ -210,7 +212,13 @@ def test_mistakes_get_a_sentence(changes, error, message):
 
 @pytest.mark.untyped
 def test_a_density_must_say_what_it_is():
-    options = {"inside": TEST, "outside": [TEST.invert()], "scores": SCORES, "fit": VALID, "key": 0}
+    options = {
+        "inside": TEST,
+        "outside": [TEST.invert()],
+        "scores": SCORES,
+        "held_out": VALID,
+        "key": 0,
+    }
     with pytest.raises(TypeError, match="Nameless sets no kind"):
         ood.benchmark(Nameless(), **options)
     with pytest.raises(TypeError, match="expected a density, got str"):
@@ -229,6 +237,40 @@ def test_outside_sets_by_name_or_alone():
     )
 
 
+def test_arrays_as_they_are():
+    """Plain arrays for every part give the numbers of datasets."""
+    options = {"scores": [ood.Typicality(), ood.ComplexityOnly()], "resamples": 2}
+    expected = benchmark(outside={"negatives": TEST.invert()}, **options)
+    arrays = {"inside": TEST.examples, "held_out": VALID.examples, "train": TRAIN.examples}
+    found = benchmark(outside={"negatives": 16 - TEST.examples}, **arrays, **options)
+    assert [each.name for each in found.sets] == ["inside", "negatives"]
+    for a, b in zip(found.scores, expected.scores, strict=True):
+        np.testing.assert_array_equal(a.values["inside"], b.values["digits"])
+        assert a.metrics["negatives"] == b.metrics["negatives"]
+    alone = benchmark(outside=16 - TEST.examples, **options)
+    assert alone.title == "digits against outside"
+
+
+def test_standard_scores_by_what_a_density_offers():
+    image = [score.label for score in ood.standard(HISTOGRAM, draws=2, groups=[3])]
+    assert image == [
+        "negative log-likelihood (2 draws)",
+        "typicality (2 draws)",
+        "typicality of 3 (2 draws)",
+        "input complexity (2 draws)",
+        "complexity only",
+    ]
+    with_background = ood.standard(lj.models.Uniform((2,)), background=lj.models.Uniform((2,)))
+    assert [score.name for score in with_background][2:] == ["likelihood ratio"]
+
+
+def test_a_report_in_a_notebook(report):
+    html = report._repr_html_()
+    assert html.count("<tr>") == 1 + len(report.scores)
+    assert "<th>digits (inverted)</th>" in html
+    assert repr(report).startswith("Report(digits against digits (inverted), noise, constants; neg")
+
+
 # --- which rows were which
 
 
@@ -236,13 +278,13 @@ def test_rows_that_chose_the_weights_calibrate_nothing():
     """They are left out of fitting and calibration by their content, wherever they stand, and the report says so."""
     selecting, held_out = lj.data.hold_out(VALID)
     options = {"scores": [ood.Typicality()], "resamples": 2}
-    whole = benchmark(fit=VALID, selected_on=selecting, **options)
+    whole = benchmark(held_out=VALID, selected_on=selecting, **options)
     assert whole.parts["selected on"]["n"] == 90
     assert whole.parts["fitted on"]["n"] + whole.parts["calibrated with"]["n"] == 90
     assert whole.notes == (
         "90 rows that chose the weights were left out of fitting and calibration.",
     )
-    same = benchmark(fit=held_out, selected_on=selecting, **options)
+    same = benchmark(held_out=held_out, selected_on=selecting, **options)
     assert same.scores[0].threshold == whole.scores[0].threshold
     assert same.notes == ()
     text = same.to_markdown()
@@ -251,17 +293,17 @@ def test_rows_that_chose_the_weights_calibrate_nothing():
         in text
     )
     assert "Allowed overlap of parts: 0 of the smaller" in text
-    unsaid = benchmark(fit=held_out, **options)
+    unsaid = benchmark(held_out=held_out, **options)
     assert unsaid.notes == (ood.NOT_SAID,)
     assert ood.NOT_SAID in unsaid.to_markdown()
     with pytest.raises(
         ValueError, match=r"90 of the 90 of digits validation did: likejax\.data\.hold_out"
     ):
-        benchmark(fit=selecting, selected_on=VALID, **options)
+        benchmark(held_out=selecting, selected_on=VALID, **options)
     with pytest.raises(
         ValueError, match="share no examples"
     ):  # selection never touches the test set
-        benchmark(fit=held_out, selected_on=TEST.take(slice(0, 50)), **options)
+        benchmark(held_out=held_out, selected_on=TEST.take(slice(0, 50)), **options)
 
 
 def test_halves_of_a_validation_part():
@@ -285,7 +327,7 @@ def test_an_allowed_overlap_is_printed():
         np.concatenate([VALID.examples, TEST.examples[:4]]), levels=17, name="digits"
     )
     options = {
-        "fit": shared,
+        "held_out": shared,
         "scores": [ood.Typicality()],
         "resamples": 2,
         "selected_on": TRAIN.take(slice(0, 9)),
@@ -329,7 +371,7 @@ def test_the_representation_knows_binarization_and_color_order():
     assert abs(drawn.examples.mean() - gray.examples.mean() / 255) < 0.05
     given = lj.Dataset.from_array(drawn.examples, levels=2)
     histogram = lj.models.PixelHistogram.fit(drawn)
-    options = {"fit": drawn.take(slice(0, 20)), "scores": [ood.NegativeLogProb()], "key": 0}
+    options = {"held_out": drawn.take(slice(0, 20)), "scores": [ood.NegativeLogProb()], "key": 0}
     with pytest.raises(
         ValueError, match=r"binarization 'drawn from the gray values with seed 0' and ''"
     ):
@@ -357,7 +399,7 @@ def test_twins_in_the_rows_to_fit_are_no_overlap():
     )
     for key in range(5):
         report = benchmark(
-            fit=twins, key=key, scores=[ood.NegativeLogProb()], train=None, resamples=2
+            held_out=twins, key=key, scores=[ood.NegativeLogProb()], train=None, resamples=2
         )
         assert sum(part["n"] for part in report.parts.values()) == 120
         assert min(part["n"] for part in report.parts.values()) >= 58

@@ -196,6 +196,27 @@ def test_intervals_stay_within_what_a_metric_can_be():
             ValueError,
             "confidence to be",
         ),
+        (
+            lambda: ood.auroc_difference([0.0, 1.0], [2.0, 3.0]),
+            TypeError,
+            r"first to be a pair \(inside scores, outside scores\), got list",
+        ),
+        (
+            lambda: ood.auroc_difference(np.zeros((2, 3)), np.zeros((2, 3))),
+            TypeError,
+            "first to be a pair .*, got ndarray",
+        ),
+        (
+            lambda: ood.auroc_difference(([0.0], [1.0]), ([0.0, 1.0], [1.0])),
+            ValueError,
+            "got 1 inside and 1 outside scores of the first, 2 and 1 of the second",
+        ),
+        (
+            lambda: ood.evaluate_scores([0.0], [1.0], seed="q"),
+            TypeError,
+            "expected seed to be an integer",
+        ),
+        (lambda: ood.auroc([[0.0], [1.0, 2.0]], [1.0]), ValueError, "that form one array"),
         (lambda: ood.auroc(["a"], [1.0]), TypeError, "inside has dtype"),
         (lambda: ood.auroc([0.0], [1j]), TypeError, "outside has dtype complex128"),
         (lambda: ood.auroc([0.0], [True]), TypeError, "outside has dtype bool"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +17,8 @@ from flax import nnx
 import likejax as lj
 from likejax import ood
 from likejax.nn.modules import replace
-from likejax.ood.complexity import decode, encode
+from likejax.ood.lossless import decode, encode
+from likejax.ood.saved import Saved, write_folder
 from tests.registry import _glow, _vae, perturbed
 
 RNG = np.random.default_rng(0)
@@ -128,9 +132,7 @@ def test_saved_and_restored(name, fitted, tmp_path):
         moved.calibrate(DIGITS["validation"].take(slice(0, 60)), key=0)
     record = tmp_path / "score" / "score.json"
     text = record.read_text()
-    record.write_text(
-        text.replace('"settings": {', '"settings": { ', 1).replace('"score": "', '"score": " ')
-    )
+    record.write_text(text.replace('"class": "', '"class": " ', 1))
     with pytest.raises(lj.train.CheckpointError, match=r"score\.json does not have the checksum"):
         ood.restore(tmp_path / "score", **hand_made)
     record.write_text(text)
@@ -394,6 +396,84 @@ def test_mutation_changes_the_expected_share():
     assert dataclasses.replace(mutated, examples=data.examples).fingerprint() == data.fingerprint()
 
 
+# --- saved scores
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contrast(ood.Score):
+    """A user's score: how far a log-ratio lies from its median."""
+
+    other: lj.Density
+    weights: tuple[float, ...] = (1.0,)
+
+    @property
+    def features(self):
+        return ood.LogProb(), ood.LogProb(density="other")
+
+    def statistic(self, compute, event_shape):
+        return self.weights[0] * (compute(self.features[1]) - compute(self.features[0]))
+
+    def learn(self, statistics):
+        return {"median": float(np.median(statistics))}
+
+    def group_score(self, state, statistics):
+        return abs(statistics[:, 0] - state["median"])
+
+
+GAUSSIANS = [
+    lj.models.FullGaussian.fit(lj.Dataset.from_array(RNG.normal(size=(50, 2)).astype(np.float32)))
+    for _ in range(2)
+]
+
+
+def test_a_score_from_outside_is_saved_and_restored(tmp_path):
+    """Its settings, a density in a field and what it learned come back; the class is looked up by its path."""
+    points = RNG.normal(size=(60, 2)).astype(np.float32)
+    recipe = Contrast(GAUSSIANS[1], weights=[2.0, 3.0])
+    score = recipe.fit(GAUSSIANS[0], points[:30]).calibrate(points[30:])
+    assert (
+        repr(score) == "FittedScore('Contrast' of FullGaussian, fitted on 30, calibrated with 30)"
+    )
+    score.save(tmp_path)
+    record = json.loads((tmp_path / "score.json").read_text())
+    assert record["score"] == {"class": f"{__name__}:Contrast", "weights": [2.0, 3.0]}
+    assert record["companions"] == {"other": "other"}
+    given = dict(zip(("density", "other"), GAUSSIANS, strict=True))
+    again = ood.restore(tmp_path, **given)
+    np.testing.assert_array_equal(again.p_value(points), score.p_value(points))
+    assert (again.state, again.recipe.weights) == (score.state, (2.0, 3.0))
+
+
+def test_a_score_of_a_module_that_is_not_imported(tmp_path, monkeypatch):
+    """The error names the import that helps; a record does not choose what is imported."""
+    module = types.ModuleType("somebodys_scores")
+    kind = type("Mine", (ood.NegativeLogProb,), {"__module__": module.__name__})
+    module.Mine = dataclasses.dataclass(frozen=True)(kind)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    score = module.Mine().fit(GAUSSIANS[0], RNG.normal(size=(9, 2)).astype(np.float32))
+    score.save(tmp_path)
+    assert isinstance(ood.restore(tmp_path, density=GAUSSIANS[0]).recipe, module.Mine)
+    monkeypatch.delitem(sys.modules, module.__name__)
+    with pytest.raises(ValueError, match="import somebodys_scores"):
+        ood.restore(tmp_path, density=GAUSSIANS[0])
+
+
+def test_a_ratio_of_layout_2_is_read(tmp_path):
+    """Records of version 0.6 name a score in words, and its background by the name of its folder."""
+    points = RNG.normal(size=(9, 2)).astype(np.float32)
+    score = ood.LikelihoodRatio(GAUSSIANS[1], title="broad").fit(GAUSSIANS[0], points)
+    record = {
+        "score": "likelihood ratio",
+        "settings": {"draws": 1, "title": "broad"},
+        "state": {},
+    }
+    write_folder(tmp_path, Saved(record, {}, dict(score.densities)))
+    given = {"density": GAUSSIANS[0], "background-broad": GAUSSIANS[1]}
+    again = ood.restore(tmp_path, **given)
+    assert again.recipe.label == "likelihood ratio (broad)"
+    np.testing.assert_array_equal(again(points), score(points))
+
+
 # --- what scores refuse
 
 
@@ -438,7 +518,7 @@ def test_impossible_examples():
         ratio.p_value(impossible)
     options = {
         "inside": dataclasses.replace(POINTS.take(slice(0, 20)), split="test"),
-        "fit": POINTS.take(slice(20, 60)),
+        "held_out": POINTS.take(slice(20, 60)),
     }
     outside = lj.Dataset.from_array(impossible, name="left")
     scores = [ood.NegativeLogProb(), ood.LikelihoodRatio(Exclusive())]
@@ -587,6 +667,11 @@ BACKGROUND_EXPERIMENT = lj.Experiment(model=lj.models.VectorGlowConfig(depth=1, 
         (lambda: ood.restore("nowhere", density="glow"), TypeError, "expected a density, got str"),
         (
             lambda: ood.fit_background(BACKGROUND_EXPERIMENT, POINTS, key=0),
+            ValueError,
+            "integer images as train",
+        ),
+        (
+            lambda: ood.fit_background(BACKGROUND_EXPERIMENT, POINTS.examples, key=0),
             ValueError,
             "integer images as train",
         ),

@@ -61,19 +61,19 @@ LABELED = images(labels=np.arange(40) % 5)
 CONDITIONAL = dataclasses.replace(GLOW, num_classes=3)
 REFUSED: list[tuple[dict[str, Any], Any, type[Exception], str]] = [
     (
-        {"model": GLOW, "objective": lj.NLL(class_weight=0.1)},
+        {"model": GLOW, "objective": lj.NLL(weights={"class_log_prob": -0.1})},
         images(),
         ValueError,
-        r"NLL.class_weight=0 for \w+.*0\.1",
+        r"NLL.weights of parts that the terms of \w+.*-0\.1",
     ),
     (
-        {"model": GLOW, "objective": lj.NLL(kinetic_weight=0.1)},
+        {"model": GLOW, "objective": lj.NLL(weights={"kinetic_energy": 0.1})},
         images(),
         ValueError,
-        r"continuous flows \(FFJORD\)",
+        "no part kinetic_energy",
     ),
     (
-        {"model": GLOW, "objective": lj.NLL(jacobian_weight=1.0)},
+        {"model": GLOW, "objective": lj.NLL(weights={"jacobian_norm": 1.0})},
         images(),
         ValueError,
         "no part jacobian_norm",
@@ -82,7 +82,7 @@ REFUSED: list[tuple[dict[str, Any], Any, type[Exception], str]] = [
         {"model": GLOW, "objective": lj.ELBO()},
         images(),
         TypeError,
-        "expected a VAE for the ELBO objective.*use NLL",
+        "expected terms with the parts kl_1, reconstruction for the ELBO objective.*use NLL",
     ),
     (
         {"model": POINT_MODEL, "augment": ("flip",)},

@@ -210,7 +210,7 @@ def test_conditional_training():
         event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=8, num_classes=10
     )
     experiment = dataclasses.replace(
-        TINY, model=model, objective=lj.NLL(class_weight=0.01), steps=4, log_every=1
+        TINY, model=model, objective=lj.NLL(weights={"class_log_prob": -0.01}), steps=4, log_every=1
     )
     run = lj.fit(experiment, TRAIN, validation=VALID, key=0)
     first = run.history[0]

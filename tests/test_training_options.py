@@ -193,7 +193,7 @@ def test_pairs_of_images_and_labels():
         event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4, num_classes=3
     )
     experiment = lj.Experiment(
-        model=model, batch_size=6, steps=3, objective=lj.NLL(class_weight=0.1)
+        model=model, batch_size=6, steps=3, objective=lj.NLL(weights={"class_log_prob": -0.1})
     )
     assert lj.fit(experiment, [(images, labels)], key=0).steps == 3
     with pytest.raises(ValueError, match="labeled dataset for a conditional density"):

@@ -14,9 +14,10 @@ from jaxtyping import TypeCheckError
 
 import likejax as lj
 from likejax.data.batches import Batch
+from likejax.density import combine_draws
 from likejax.distributions import normal_log_prob
 from likejax.experiment import from_json, to_json
-from likejax.models.vae.density import Noise
+from likejax.models.vae.inference import Noise
 from likejax.models.vae.likelihood import Likelihood
 from likejax.models.vae.network import GenerativeStage, InferenceStage, Moments
 from likejax.nn.modules import Buffer
@@ -145,8 +146,7 @@ def test_bounds_rise_to_the_truth():
     density = linear(shift=0.7)
     draws = np.asarray(density.log_prob_draws(x, key=1, draws=64))
     bounds = [
-        float(np.mean(lj.combine_draws(jnp.asarray(draws[:k]), lj.Kind.BOUND)))
-        for k in (1, 4, 16, 64)
+        float(np.mean(combine_draws(jnp.asarray(draws[:k]), lj.Kind.BOUND))) for k in (1, 4, 16, 64)
     ]
     assert bounds == sorted(bounds)
     assert bounds[-1] < LOG_PROBS[0]
@@ -204,7 +204,7 @@ def test_bounds_above_share_what_they_can(monkeypatch, replacement, passes):
     call = InferenceStage.__call__
     monkeypatch.setattr(InferenceStage, "__call__", lambda *args: calls.append(1) or call(*args))
     x, noise = jnp.zeros((2, 2, 1)), density.draw_noise(jax.random.key(0))
-    jax.eval_shape(lambda: density._above(x, noise, (0, 1, 2), replacement))
+    jax.eval_shape(lambda: density.weights_above(x, noise, (0, 1, 2), replacement))
     assert len(calls) == passes
 
 
@@ -437,7 +437,7 @@ def test_temperature_of_samples():
     np.testing.assert_array_equal(cold, np.broadcast_to(cold[:1], cold.shape))
     np.testing.assert_array_equal(cold, density.sample(1, 4, None, 0.0))
     noise = jax.tree.map(jnp.zeros_like, density.draw_noise(jax.random.key(0)))
-    outputs = density._down(None, noise, density.depth, "mean").outputs
+    outputs = density.prior_pass(noise).outputs
     np.testing.assert_array_equal(cold[0], outputs > 0)
     warm = density.sample(0, 4)
     assert (np.asarray(warm) != np.asarray(warm[:1])).any()

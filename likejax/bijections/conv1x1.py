@@ -12,6 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from likejax.bijections.bijection import Bijection
+from likejax.nn.initial import normal_weights
 from likejax.nn.modules import Buffer
 from likejax.settings import Count, checked
 
@@ -22,7 +23,7 @@ _EXACT = (
 
 def _rotation(channels: int, rngs: nnx.Rngs) -> Float[Array, "channels channels"]:
     channels = checked("channels", channels, Count)
-    return jnp.linalg.qr(jax.random.normal(rngs.params(), (channels, channels)))[0]
+    return jnp.linalg.qr(normal_weights(rngs.params(), (channels, channels)))[0]
 
 
 class Conv1x1(Bijection):

@@ -8,7 +8,6 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from types import TracebackType
 
 import tyro
@@ -42,7 +41,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     if given == ["--version"]:
         print(importlib.metadata.version("likejax"))
         return 0
-    _use_compilation_cache()
     _silence_storage()
     if not given:
         main(["--help"])
@@ -98,15 +96,6 @@ def _parsed(args: Sequence[str]) -> Command:
 def _modern_word(word: str) -> str:
     """Returns a word of the command line with the present spelling of options and augmentations."""
     return modern(word) if word.startswith("--") or word == "binarise" else word
-
-
-def _use_compilation_cache() -> None:
-    """Keeps compiled programs between runs: a second start takes seconds instead of a minute."""
-    import jax
-
-    if jax.config.jax_compilation_cache_dir is None:  # pyright: ignore
-        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        jax.config.update("jax_compilation_cache_dir", str(Path(cache) / "likejax" / "xla"))
 
 
 def _silence_storage() -> None:

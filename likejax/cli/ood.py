@@ -60,25 +60,16 @@ class Ood(WeightsOption, ScoringOptions):
         outside = self._outside(experiment, inside)
         density = lj.restore(self.run, which=self.which)
         background = None if self.background is None else lj.restore(self.background)
-        scores: list[lj.ood.Score] = [
-            lj.ood.NegativeLogProb(draws=self.draws),
-            lj.ood.Typicality(draws=self.draws),
-            *(lj.ood.Typicality(group=group, draws=self.draws) for group in self.groups),
-        ]
-        if background is not None:
-            scores.append(lj.ood.LikelihoodRatio(background, draws=self.draws))
-        if isinstance(density, lj.models.VAE):
-            ks = range(1, density.depth)
-            scores += [lj.ood.HierarchyRatio(k=k, draws=self.draws) for k in ks]
-        if inside.levels is not None and len(inside.event_shape) == 3:
-            scores += [lj.ood.InputComplexity(draws=self.draws), lj.ood.ComplexityOnly()]
+        scores = lj.ood.standard(
+            density, draws=self.draws, groups=self.groups, background=background
+        )
         selected_on, notes = self._selecting_rows(parts["validation"])
         report = lj.ood.benchmark(
             density,
             inside=inside,
             outside=outside,
             scores=scores,
-            fit=parts["validation"],
+            held_out=parts["validation"],
             train=parts["train"],
             selected_on=selected_on,
             overlap_tolerance=self.overlap_tolerance,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
@@ -11,6 +10,8 @@ from jaxtyping import Float, Integer, Num
 
 from likejax.data.augment import augmentation
 from likejax.data.dataset import Dataset
+from likejax.data.names import meant
+from likejax.data.splits import concatenate
 
 
 class Batch(NamedTuple):
@@ -220,7 +221,7 @@ class IterableBatches(Iterator[Batch]):
             count -= len(taken[-1])
             seed, epoch, row = self.position
             self.position = Position(seed, epoch, row + len(taken[-1]))
-        return taken[0] if len(taken) == 1 else together(taken)
+        return taken[0] if len(taken) == 1 else concatenate(taken)
 
     def __next__(self) -> Batch:
         rng = np.random.default_rng([*self.position, 1, self._part])
@@ -230,22 +231,6 @@ class IterableBatches(Iterator[Batch]):
             x = augment(x, rng)
         weight = None if rows.weights is None else rows.weights.astype(np.float32)
         return Batch(x, rows.labels if self._labeled else None, weight)
-
-
-def together(parts: Sequence[Dataset]) -> Dataset:
-    """One dataset of the rows of several that are alike; labels or weights that some lack are left out."""
-
-    def joined(name: str) -> np.ndarray | None:
-        arrays = [getattr(part, name) for part in parts]
-        return None if any(array is None for array in arrays) else np.concatenate(arrays)
-
-    return Dataset.from_array(
-        np.concatenate([part.examples for part in parts]),
-        levels=parts[0].levels,
-        labels=joined("labels"),
-        weights=joined("weights"),
-        name=parts[0].name,
-    )
 
 
 def as_examples(
@@ -286,10 +271,8 @@ def _fields(item: Any) -> tuple[Any, Any, Any]:
     if isinstance(item, Mapping):
         for name in item:
             if name not in _FIELDS:
-                near = difflib.get_close_matches(str(name), _FIELDS, n=1)
-                hint = f"; did you mean {near[0]!r}?" if near else ""
                 raise ValueError(
-                    f"expected the keys x, labels and weights in an item of the iterable, got {name!r}{hint}"
+                    f"expected the keys x, labels and weights in an item of the iterable, got {name!r}{meant(name, _FIELDS)}"
                 )
         if "x" not in item:
             raise ValueError(

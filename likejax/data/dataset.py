@@ -1,4 +1,4 @@
-"""A named, frozen array of raw examples, and the integer-to-integer steps that make new ones."""
+"""Datasets: named, frozen arrays of raw examples with what one must know to interpret a likelihood of them."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Integer, Num
 
+from likejax.data import transforms
 from likejax.data.arrays import as_labels, as_numbers
-from likejax.data.augment import mutate
+from likejax.data.html import facts_table, image_row
 from likejax.data.names import meant
 from likejax.inputs import refuse_masked
 from likejax.precision import check_representable
-from likejax.settings import Count, CountOrZero, Levels, Probability, checked
+from likejax.settings import CountOrZero, Levels, checked
 
 SPLITS = ("train", "validation", "test")
-"""What the parts of a dataset are called."""
+"""Names of the parts of a dataset."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,20 +29,29 @@ class Dataset:
     """Raw examples with what one must know to interpret a likelihood of them.
 
     Images are ``uint8`` of shape ``(n, height, width, channels)``, tables and points are floats ``(n, d)``.
-    Nothing is scaled and no noise is added here: that belongs inside a density.
+    Nothing is scaled and no noise is added here: that belongs inside a density. ``dataset[:10]`` is the dataset of the
+    first ten examples.
 
     Attributes:
-      name: What the data are called.
+      name: Name of the data.
       split: ``train``, ``validation`` or ``test``.
       examples: Read-only array ``(n, *event_shape)``.
       levels: Number of integer values an entry can take; ``None`` for continuous data.
       labels: Read-only integers ``(n,)``, or ``None``.
-      provenance: Where the examples come from and every step done to them, in order.
+      provenance: Source of the examples and every step done to them, in order.
       weights: Read-only positive weights ``(n,)`` of the examples in the training loss, or ``None`` for equal ones.
-      binarization: How gray values became zeros and ones; empty if they did not.
-      color_order: What three channels are, in order.
+      binarization: Way in which gray values became zeros and ones; empty if they did not.
+      color_order: Meaning of three channels, in order.
       class_names: Name of each class, the same in all parts of a source; ``None`` if nothing is known of classes.
       columns: Names of the columns of a table, or ``None``.
+
+    Example:
+      >>> import likejax as lj
+      >>> digits = lj.load("digits", split="test")
+      >>> digits
+      Dataset('digits', test, n=359, (8, 8, 1) uint8, 17 levels, 10 classes)
+      >>> digits[:10].invert().examples.shape
+      (10, 8, 8, 1)
     """
 
     name: str
@@ -55,6 +65,19 @@ class Dataset:
     color_order: str = "RGB"
     class_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
+
+    # The transforms are functions; here they are methods too.
+    invert = transforms.invert
+    pad = transforms.pad
+    resize = transforms.resize
+    gray = transforms.gray
+    color = transforms.color
+    transpose = transforms.transpose
+    reduce_levels = transforms.reduce_levels
+    binarize = transforms.binarize
+    mutate = transforms.mutate
+    continuous = transforms.continuous
+    subtract = transforms.subtract
 
     @classmethod
     def from_array(
@@ -70,19 +93,22 @@ class Dataset:
         color_order: str = "RGB",
         class_names: Sequence[str] | None = None,
     ) -> Dataset:
-        """A dataset of any array, data frame or nested list.
+        """Makes a dataset of any array, data frame or nested list.
 
         Args:
-          examples: ``(n, *event_shape)``. Integer images may lack the channel axis.
+          examples: Array ``(n, *event_shape)``. Integer images may lack the channel axis.
           levels: Number of integer values. If not given: 2 for booleans, 256 for ``uint8`` and for images of other
             integers within 0..255; tables of other integers, and floats, are continuous.
           labels: Class numbers from 0, ``(n,)``.
           weights: Positive numbers ``(n,)``: how much each example counts in training.
-          name: What the data are called.
-          split: Which part they are.
-          provenance: Where they come from.
-          color_order: What three channels are, in order.
+          name: Name of the data.
+          split: ``train``, ``validation`` or ``test``.
+          provenance: Source of the examples.
+          color_order: Meaning of three channels, in order.
           class_names: Name of each class, in the order of the labels.
+
+        Returns:
+          The dataset; its array is a read-only view where no conversion was needed.
 
         Raises:
           TypeError: If the array is not numeric.
@@ -94,24 +120,30 @@ class Dataset:
           >>> lj.Dataset.from_array(np.zeros((5, 28, 28), np.uint8)).event_shape
           (28, 28, 1)
         """
+        if isinstance(examples, Dataset):
+            raise TypeError("expected an array of examples, got a Dataset: it can be used as it is")
         check_split(split)
-        levels = None if levels is None else checked("levels", levels, Levels)
+        if levels is not None:
+            levels = checked("levels", levels, Levels)
         (array, columns, notes), levels = as_numbers(examples, levels=levels)
-        names = None if class_names is None else tuple(str(each) for each in class_names)
+        names = None
+        if class_names is not None:
+            names = tuple(str(each) for each in class_names)
+        class_numbers = None
         if labels is not None:
-            labels = _frozen(
-                as_labels(labels, len(array), classes=None if names is None else len(names))
-            )
+            classes = None if names is None else len(names)
+            class_numbers = _frozen(as_labels(labels, len(array), classes=classes))
+        checked_weights = None
         if weights is not None:
-            weights = _frozen(_weights(weights, len(array)))
+            checked_weights = _frozen(_weights(weights, len(array)))
         return cls(
             name,
             split,
             _frozen(array),
             levels=levels,
-            labels=labels,
+            labels=class_numbers,
             provenance=(*provenance, *notes),
-            weights=weights,
+            weights=checked_weights,
             color_order=color_order,
             class_names=names,
             columns=columns,
@@ -120,13 +152,45 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.examples)
 
+    def __getitem__(self, rows: Any) -> Dataset:
+        """The dataset of the examples at ``rows``: a slice, an array of row numbers, or a mask."""
+        if np.ndim(rows) == 0 and not isinstance(rows, slice):
+            raise TypeError(
+                f"expected a slice, an array of row numbers or a mask, got {rows!r}: dataset.examples[i] is an example, "
+                "dataset[i:i + 1] is the dataset of it"
+            )
+        return self.take(rows)
+
     def __repr__(self) -> str:
-        kind = f"{self.levels} levels" if self.levels else "continuous"
-        what = f"{self.event_shape} {self.examples.dtype.name}, {kind}"
+        return f"Dataset({self.name!r}, {self.split}, n={len(self)}, {self._format()})"
+
+    def _repr_html_(self) -> str:
+        facts = {
+            self.name: self.split,
+            "examples": f"{len(self):,}",
+            "format": self._format(),
+        }
+        if self.class_names is not None:
+            facts["classes"] = ", ".join(self.class_names[:_MOST_NAMES])
+            facts["classes"] += ", ..." if len(self.class_names) > _MOST_NAMES else ""
+        if self.columns is not None:
+            facts["columns"] = ", ".join(self.columns[:_MOST_NAMES])
+            facts["columns"] += ", ..." if len(self.columns) > _MOST_NAMES else ""
+        facts["provenance"] = "; ".join(self.provenance)
+        images = ""
+        if self.levels is not None and self.examples.ndim == 4:
+            images = image_row(self.examples, self.levels)
+        return facts_table(facts) + images
+
+    def _format(self) -> str:
+        """Shape, type, values, classes and weights in a few words."""
+        words = [f"{self.event_shape} {self.examples.dtype.name}"]
+        words.append("continuous" if self.levels is None else f"{self.levels} levels")
         if self.labels is not None:
-            what += f", {self.num_classes} class{'' if self.num_classes == 1 else 'es'}"
-        weighted = "" if self.weights is None else ", weighted"
-        return f"Dataset({self.name!r}, {self.split}, n={len(self)}, {what}{weighted})"
+            words.append("1 class" if self.num_classes == 1 else f"{self.num_classes} classes")
+        if self.weights is not None:
+            words.append("weighted")
+        return ", ".join(words)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
@@ -135,42 +199,46 @@ class Dataset:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes in all parts of the source, or in these labels if that is not known; ``None`` without."""
+        """Number of classes in all parts of the source, or in these labels if that is unknown; ``None`` without labels."""
         if self.class_names is not None:
             return len(self.class_names)
-        return None if self.labels is None else int(self.labels.max()) + 1
+        if self.labels is None:
+            return None
+        return int(self.labels.max()) + 1
 
     def fingerprint(self) -> str:
-        """A hash of examples, levels, labels and weights, 12 hexadecimal digits: the same data give the same.
+        """Hashes examples, levels, labels and weights to 12 hexadecimal digits: equal data have equal hashes.
 
         Without labels and weights it is ``examples_fingerprint()``.
         """
         digest = self._digest()
-        for name, values in (("labels", self.labels), ("weights", self.weights)):
-            if values is not None:
-                wide = values.astype(np.int64 if name == "labels" else np.float64)
-                digest.update(name.encode() + np.ascontiguousarray(wide).tobytes())
+        if self.labels is not None:
+            digest.update(b"labels" + self.labels.astype(np.int64).tobytes())
+        if self.weights is not None:
+            digest.update(b"weights" + self.weights.astype(np.float64).tobytes())
         return digest.hexdigest()[:12]
 
     def examples_fingerprint(self) -> str:
-        """A hash of examples and levels alone, 12 hexadecimal digits: what ``fingerprint`` was before version 0.6."""
+        """Hashes examples and levels alone to 12 hexadecimal digits, as ``fingerprint`` did before version 0.6."""
         return self._digest().hexdigest()[:12]
 
     def _digest(self) -> Any:
-        digest = hashlib.sha256(
-            f"{self.examples.shape} {self.examples.dtype} {self.levels}".encode()
-        )
+        header = f"{self.examples.shape} {self.examples.dtype} {self.levels}"
+        digest = hashlib.sha256(header.encode())
         digest.update(np.ascontiguousarray(self.examples).data)
         return digest
 
     def check_precision(self, dtype: Any = None) -> None:
-        """Raises a ValueError if a density that computes in ``dtype`` cannot hold a column of continuous data.
+        """Checks that a density that computes in ``dtype`` can hold every column of continuous data.
 
-        Looked at in float64: values beyond the range of the type, and columns whose variation is lost in rounding,
-        such as Unix times. The message names the column and says how to mend it.
+        Values beyond the range of the type are refused, and columns whose variation is lost in rounding, such as Unix
+        times. The columns are examined in float64.
 
         Args:
           dtype: Floating-point type; JAX's own if not given, which is float32 unless x64 is enabled.
+
+        Raises:
+          ValueError: If the type cannot hold a column; the message names it and the remedy.
 
         Example:
           >>> import numpy as np, likejax as lj
@@ -178,229 +246,100 @@ class Dataset:
           >>> data = lj.Dataset.from_array(times)
           >>> data.subtract(data.column_means()).check_precision()
         """
-        if self.levels is None:
-            dtype = jnp.result_type(float) if dtype is None else dtype
-            try:
-                check_representable(self.examples, dtype, columns=self.columns)
-            except ValueError as error:
-                raise ValueError(f"dataset {self.name!r}, {self.split}: {error}") from error
+        if self.levels is not None:
+            return
+        computed = jnp.result_type(float) if dtype is None else dtype
+        try:
+            check_representable(self.examples, computed, columns=self.columns)
+        except ValueError as error:
+            raise ValueError(f"dataset {self.name!r}, {self.split}: {error}") from error
 
     def column_means(self) -> Float[np.ndarray, "*event"]:
         """Mean of every entry of continuous examples, in float64: an offset for ``subtract``."""
-        self._continuous("column_means")
+        if self.levels is not None:
+            raise ValueError(f"expected continuous data for column_means, got {self!r}")
         return self.examples.mean(0, dtype=np.float64)
 
-    def subtract(self, offset: Any) -> Dataset:
-        """Continuous examples less an offset, in float64; log-likelihoods stay as they are.
-
-        A column far from zero, such as Unix times, loses its variation where a density computes in float32. Subtract
-        the same offset from all parts of a dataset.
-
-        Args:
-          offset: A number, or one for every entry of an example.
-        """
-        self._continuous("subtract")
-        offset = np.asarray(offset, np.float64)
-        if offset.shape not in ((), self.event_shape) or not np.isfinite(offset).all():
-            raise ValueError(
-                f"expected a finite offset of shape () or {self.event_shape} to subtract, got shape {offset.shape}"
-            )
-        digest = hashlib.sha256(offset.tobytes()).hexdigest()[:8]
-        told = f"{offset:.17g}" if offset.ndim == 0 else f"an offset per entry (hash {digest})"
-        examples = self.examples.astype(np.float64) - offset
-        return self._step(examples, f"{told} subtracted")
-
-    def _continuous(self, step: str) -> None:
-        if self.levels is not None:
-            raise ValueError(f"expected continuous data for {step}, got {self!r}")
-
     def representation(self) -> dict[str, Any]:
-        """What a density sees of an example, whatever it shows: likelihoods compare only where this is equal."""
+        """The form in which a density sees an example; likelihoods compare only where it is equal."""
+        is_color = self.examples.ndim == 4 and self.event_shape[-1] == 3
         return {
             "event_shape": list(self.event_shape),
             "dtype": self.examples.dtype.name,
             "levels": self.levels,
             "binarization": self.binarization,
-            "color_order": self.color_order
-            if self.examples.ndim == 4 and self.event_shape[-1] == 3
-            else "",
+            "color_order": self.color_order if is_color else "",
         }
 
     def take(self, rows: Any, *, step: str | None = None) -> Dataset:
-        """The examples at ``rows`` (an index array or a slice), noted in the provenance."""
+        """Selects examples.
+
+        Args:
+          rows: A slice, an array of row numbers, or a mask ``(n,)``.
+          step: Note for the provenance; the number of rows if not given.
+
+        Returns:
+          The dataset of these examples, with their labels and weights.
+
+        Raises:
+          ValueError: If there are no such rows.
+
+        Example:
+          >>> import likejax as lj
+          >>> digits = lj.load("digits")
+          >>> len(digits.take(digits.labels == 3))
+          141
+        """
+        index = rows
+        if not isinstance(rows, slice):
+            index = np.asarray(rows)
         try:
-            examples = _frozen(self.examples[rows])
+            examples = self.examples[index]
         except (IndexError, TypeError) as error:
+            last = len(self) - 1
             raise ValueError(
-                f"expected rows of 0..{len(self) - 1}, a mask of them or a slice: {error}"
+                f"expected rows of 0..{last}, a mask of them or a slice: {error}"
             ) from error
-        labels, weights = (
-            None if each is None else _frozen(each[rows]) for each in (self.labels, self.weights)
-        )
-        step = step or f"{len(examples)} of {len(self)} rows"
+        labels, weights = self.labels, self.weights
+        note = step or f"{len(examples)} of {len(self)} rows"
         return dataclasses.replace(
             self,
-            examples=examples,
-            labels=labels,
-            weights=weights,
-            provenance=(*self.provenance, step),
+            examples=_frozen(examples),
+            labels=None if labels is None else _frozen(labels[index]),
+            weights=None if weights is None else _frozen(weights[index]),
+            provenance=(*self.provenance, note),
         )
 
     def shuffled(self, seed: int) -> Dataset:
-        """The same examples in the order of a permutation by ``seed``."""
-        order = np.random.default_rng(checked("seed", seed, CountOrZero)).permutation(len(self))
-        return self.take(order, step=f"permuted with seed {seed}")
-
-    def continuous(self) -> Dataset:
-        """Rows of an integer table as continuous values, for densities without levels; no noise is added.
-
-        Log-likelihoods are then densities in nats, which can grow without bound where values repeat.
-        """
-        if self.levels is None or self.examples.ndim != 2:
-            raise ValueError(f"expected a table of integers to take as continuous, got {self!r}")
-        values = dataclasses.replace(self, levels=None)
-        return values._step(
-            self.examples.astype(np.float32), f"{self.levels} levels taken as continuous values"
-        )
-
-    def invert(self) -> Dataset:
-        """``levels - 1 - x``: ink becomes paper."""
-        levels = self._levels()
-        return self._step(
-            (levels - 1 - self.examples.astype(np.int32)).astype(self.examples.dtype), "inverted"
-        )
-
-    def pad(self, height: int, width: int, *, value: int = 0) -> Dataset:
-        """Images in the middle of a larger canvas of constant ``value``."""
-        levels = self._levels()
-        if not 0 <= value < levels:
-            raise ValueError(f"expected a value in 0..{levels - 1} to pad with, got {value}")
-        margins = [
-            (0, 0),
-            *(self._margin(axis, size) for axis, size in ((1, height), (2, width))),
-            (0, 0),
-        ]
-        padded = np.pad(self.examples, margins, constant_values=value)
-        return self._step(padded, f"padded to {height}x{width} with {value}")
-
-    def resize(self, height: int, width: int, *, filter: str = "box") -> Dataset:
-        """Images resampled by Pillow.
+        """Permutes the examples.
 
         Args:
-          height: New height.
-          width: New width.
-          filter: ``nearest``, ``box``, ``bilinear``, ``hamming``, ``bicubic`` or ``lanczos``; likelihoods depend
-            strongly on it, so it is part of the provenance.
+          seed: Random seed of the permutation.
         """
-        from PIL import Image
+        rng = np.random.default_rng(checked("seed", seed, CountOrZero))
+        return self.take(rng.permutation(len(self)), step=f"permuted with seed {seed}")
 
-        if self._levels() != 256:
-            raise ValueError(f"expected 8-bit images to resize, got {self.levels} levels")
-        filters = {f.name.lower(): f for f in Image.Resampling}
-        if filter not in filters:
-            raise ValueError(
-                f"unknown filter {filter!r}; the filters are {', '.join(filters)}{meant(filter, filters)}"
-            )
+    def with_examples(
+        self, examples: Num[np.ndarray, "n ..."], *, step: str, **changes: object
+    ) -> Dataset:
+        """Replaces the examples, one new example for each, and notes how in the provenance.
 
-        def one(plane: np.ndarray) -> np.ndarray:
-            return np.asarray(Image.fromarray(plane).resize((width, height), filters[filter]))
-
-        planes = [
-            np.stack([one(image[..., c]) for c in range(image.shape[-1])], -1)
-            for image in self.examples
-        ]
-        return self._step(np.stack(planes), f"resized to {height}x{width} ({filter})")
-
-    def gray(self) -> Dataset:
-        """One channel: the luma of ITU-R BT.601, rounded."""
-        self._levels()
-        if self.event_shape[-1] != 3:
-            raise ValueError(f"expected 3 channels to turn gray, got {self.event_shape[-1]}")
-        weights = {"R": 0.299, "G": 0.587, "B": 0.114}
-        if sorted(self.color_order) != sorted(weights):
-            raise ValueError(
-                f"expected red, green and blue in some order to turn gray, got {self.color_order!r}"
-            )
-        luma = np.rint(self.examples @ np.array([weights[color] for color in self.color_order]))[
-            ..., None
-        ]
-        gray = dataclasses.replace(self, color_order="RGB")
-        return gray._step(luma.astype(self.examples.dtype), "gray (BT.601)")
-
-    def color(self) -> Dataset:
-        """Three equal channels from one."""
-        self._levels()
-        if self.event_shape[-1] != 1:
-            raise ValueError(f"expected 1 channel to repeat, got {self.event_shape[-1]}")
-        return self._step(np.repeat(self.examples, 3, axis=-1), "gray repeated to 3 channels")
-
-    def transpose(self) -> Dataset:
-        """Rows and columns exchanged."""
-        self._levels()
-        return self._step(self.examples.transpose(0, 2, 1, 3), "rows and columns exchanged")
-
-    def reduce_levels(self, levels: int) -> Dataset:
-        """``floor(x levels / old_levels)``: 32 gives the 5-bit images of Glow.
-
-        Bits per dimension of data with different levels do not compare. A number that is no divisor of the old one
-        makes levels of unequal width, by one old level.
+        Args:
+          examples: New examples ``(n, *new_event_shape)``.
+          step: Note for the provenance.
+          **changes: New values of other attributes.
         """
-        old, levels = self._levels(), checked("levels", levels, Count)
-        if not 2 <= levels <= old:
-            raise ValueError(f"expected 2 to {old} as the new number of levels, got {levels}")
-        self._check_not_binary("reduce")
-        reduced = dataclasses.replace(self, levels=levels)
-        examples = (self.examples.astype(np.int64) * levels // old).astype(self.examples.dtype)
-        return reduced._step(examples, f"{old} levels reduced to {levels}")
-
-    def binarize(self, seed: int) -> Dataset:
-        """Zeros and ones drawn once, each pixel 1 with the probability of its gray value ``x / (levels - 1)``.
-
-        References:
-          Salakhutdinov and Murray, 2008, On the quantitative analysis of deep belief networks.
-        """
-        levels = self._levels()
-        self._check_not_binary("binarize")
-        seed = checked("seed", seed, CountOrZero)
-        draws = np.random.default_rng([seed, 2]).random(self.examples.shape)
-        binary = (draws < self.examples / (levels - 1)).astype(np.uint8)
-        made = f"drawn from the gray values with seed {seed}"
-        return dataclasses.replace(self, levels=2, binarization=made)._step(
-            binary, f"binarized, {made}"
-        )
-
-    def mutate(self, rate: float, seed: int) -> Dataset:
-        """One fixed draw of the mutation that background models are trained on; see ``data.augment.mutate``."""
-        levels, seed = self._levels(), checked("seed", seed, CountOrZero)
-        rate = checked("rate", rate, Probability)
-        examples = mutate(self.examples, np.random.default_rng([seed, 3]), levels=levels, rate=rate)
-        return self._step(examples, f"mutated at rate {rate} with seed {seed}")
-
-    def _check_not_binary(self, step: str) -> None:
-        """Refuses images of zeros and ones that are called gray: nearly all of their ones would be lost."""
-        if self.levels != 2 and self.examples.max() == 1:
-            raise ValueError(
-                f"expected gray values of {self.levels} levels to {step}, got only zeros and ones: make binary images "
-                "with Dataset.from_array(examples, levels=2) or from booleans"
-            )
-
-    def _levels(self) -> int:
-        if self.levels is None or self.examples.ndim != 4:
-            raise ValueError(f"expected integer images for this step, got {self!r}")
-        return self.levels
-
-    def _margin(self, axis: int, size: int) -> tuple[int, int]:
-        extra = size - self.examples.shape[axis]
-        if extra < 0:
-            raise ValueError(
-                f"expected a canvas of at least {self.examples.shape[axis]}, got {size}"
-            )
-        return extra // 2, extra - extra // 2
-
-    def _step(self, examples: np.ndarray, step: str) -> Dataset:
+        provenance = (*self.provenance, step)
         return dataclasses.replace(
-            self, examples=_frozen(examples), provenance=(*self.provenance, step)
+            self,
+            examples=_frozen(examples),
+            provenance=provenance,
+            **changes,  # type: ignore[arg-type]
         )
+
+
+_MOST_NAMES = 20
+"""Most names of classes or columns that a notebook shows."""
 
 
 def as_dataset(
@@ -410,19 +349,29 @@ def as_dataset(
     name: str = "array",
     event_shape: tuple[int, ...] | None = None,
 ) -> Dataset:
-    """A dataset of whatever a function that takes data was given.
+    """Makes a dataset of whatever a function that takes data was given.
 
     Args:
       data: A dataset, which is returned as it is, or an array, a data frame or nested lists of examples.
       levels: Levels of the density that the data are for; ``None`` for a continuous one.
-      name: What an array is called.
-      event_shape: Shape of the density's examples, to advise where an array has another.
+      name: Name that an array gets.
+      event_shape: Shape of the density's examples; it lets errors advise where an array has another.
+
+    Returns:
+      The dataset.
 
     Raises:
-      TypeError: If it is something else, or holds floats where integers are due.
-      ValueError: If it makes no dataset, or its axes are in another order.
+      TypeError: If the data are something else, or floats where integers are due.
+      ValueError: If they make no dataset, or their axes are in another order.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> lj.data.as_dataset(np.zeros((3, 8, 8), np.uint8), levels=17)
+      Dataset('array', train, n=3, (8, 8, 1) uint8, 17 levels)
     """
     if isinstance(data, Dataset):
+        if event_shape is not None:
+            _check_order_of_axes(data.examples.shape, event_shape, "dataset.examples")
         return data
     if isinstance(data, str | bytes | os.PathLike):
         raise TypeError(
@@ -442,8 +391,8 @@ def as_dataset(
         raise ValueError(
             f"expected examples of shape (n, *{event_shape}), got one example: pass x[None]"
         )
-    if levels is not None and len(shape) == 4 and shape[1:] != event_shape:
-        _check_channels_last(shape)
+    if levels is not None:
+        _check_order_of_axes(shape, event_shape, "x")
     dataset = Dataset.from_array(data, levels=levels, name=name)
     if levels is None and dataset.levels is not None:  # integers to a continuous density
         raise TypeError(
@@ -461,12 +410,24 @@ def _shape(data: Any) -> tuple[int, ...]:
         return ()
 
 
-def _check_channels_last(shape: tuple[int, ...]) -> None:
-    channels = 1, 3
-    if shape[1] in channels and shape[3] not in channels:
+def _check_order_of_axes(
+    shape: tuple[int, ...], event_shape: tuple[int, ...] | None, name: str
+) -> None:
+    """Refuses images whose channels come first, with the call that turns them.
+
+    Without an ``event_shape`` to compare with, only one or three channels are recognized.
+    """
+    if len(shape) != 4 or shape[1:] == event_shape:
+        return
+    turned = (shape[2], shape[3], shape[1])
+    if event_shape is None:
+        comes_first = shape[1] in (1, 3) and shape[3] not in (1, 3)
+    else:
+        comes_first = turned == event_shape
+    if comes_first:
         raise ValueError(
             f"expected images of shape (n, height, width, channels), got {shape}, whose channels seem to come first: "
-            "pass x.transpose(0, 2, 3, 1)"
+            f"pass {name}.transpose(0, 2, 3, 1)"
         )
 
 
@@ -475,10 +436,11 @@ def _weights(weights: Any, count: int) -> Float[np.ndarray, " n"]:
     weights = np.asarray(weights, np.float64)
     if weights.shape != (count,):
         raise ValueError(f"expected {count} positive finite weights, got shape {weights.shape}")
-    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights > 0)))
-    if len(wrong):
+    is_right = np.isfinite(weights) & (weights > 0)
+    if not is_right.all():
+        row = int(np.argmin(is_right))
         raise ValueError(
-            f"expected {count} positive finite weights, got {weights[wrong[0]]} at row {wrong[0]}"
+            f"expected {count} positive finite weights, got {weights[row]} at row {row}"
         )
     return weights
 
@@ -486,9 +448,8 @@ def _weights(weights: Any, count: int) -> Float[np.ndarray, " n"]:
 def check_split(split: str) -> None:
     """Raises a ValueError unless ``split`` is one of ``SPLITS``."""
     if split not in SPLITS:
-        raise ValueError(
-            f"expected a split of {', '.join(SPLITS)}, got {split!r}{meant(split, SPLITS)}"
-        )
+        known = ", ".join(SPLITS)
+        raise ValueError(f"expected a split of {known}, got {split!r}{meant(split, SPLITS)}")
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:

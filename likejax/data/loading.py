@@ -8,13 +8,13 @@ from pathlib import Path
 
 from likejax.data.dataset import Dataset, check_split
 from likejax.data.names import meant
-from likejax.data.readers.headers import outline_of
 from likejax.data.sources.builtin import load_digits, load_photographs
 from likejax.data.sources.catalog import named_places, place_of, prepared
 from likejax.data.sources.folders import load_file, load_folder
+from likejax.data.sources.headers import outline_of
 from likejax.data.sources.tables import TABLES, load_table
 from likejax.data.sources.toys import TOYS, load_toy
-from likejax.data.splits import completed, pick
+from likejax.data.splits import completed, select_split
 from likejax.data.steps import apply_steps
 
 BUILT_IN = {"digits": load_digits, "photographs": load_photographs}
@@ -48,7 +48,7 @@ def load(
       Dataset('digits', test, n=359, (8, 8, 1) uint8, 17 levels, 10 classes)
     """
     parts, steps = _found(name, _folder(data_dir), split)
-    return apply_steps(pick(name, parts, split), steps)
+    return apply_steps(select_split(name, parts, split), steps)
 
 
 def load_parts(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Dataset]:

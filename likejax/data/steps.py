@@ -1,68 +1,150 @@
-"""Integer-to-integer steps by name, as they stand behind a dataset's name: ``omniglot+invert+resize:28x28``."""
+"""Steps: transforms by name, as they follow a dataset's name, ``omniglot+invert+resize:28x28``.
+
+A step is the name of a transform and its arguments behind colons, in the order of the transform's parameters. A height
+and a width are one argument, ``28x28``. The table of steps holds functions only: their usage is read from the
+signatures.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+import typing
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
+from likejax.data import transforms
 from likejax.data.dataset import Dataset
 from likejax.data.names import meant
 from likejax.legacy import modern
 
+Transform = Callable[..., Any]
 
-def apply_steps(dataset: Dataset, steps: list[str]) -> Dataset:
-    """The dataset after each step in order, noted in its provenance.
+STEPS: dict[str, Transform] = {
+    "invert": transforms.invert,
+    "gray": transforms.gray,
+    "color": transforms.color,
+    "transpose": transforms.transpose,
+    "levels": transforms.reduce_levels,
+    "pad": transforms.pad,
+    "resize": transforms.resize,
+    "binarize": transforms.binarize,
+    "mutate": transforms.mutate,
+    "continuous": transforms.continuous,
+}
+"""From the name of a step to its transform."""
+
+
+class Argument(NamedTuple):
+    """One argument of a step, which fills one parameter of its transform, or a height and a width.
+
+    Attributes:
+      parameters: Names of the parameters that it fills.
+      kind: Type of their values.
+      required: Whether a step must have it.
+    """
+
+    parameters: tuple[str, ...]
+    kind: type
+    required: bool
+
+    def __str__(self) -> str:
+        word = "x".join(name.upper() for name in self.parameters)
+        return f":{word}" if self.required else f"[:{word}]"
+
+    def values(self, text: str) -> dict[str, Any]:
+        """Values of the parameters.
+
+        Raises:
+          ValueError: If the text does not hold one value of the right type for each.
+        """
+        words = text.split("x") if len(self.parameters) > 1 else [text]
+        wanted = str(self).strip("[]:")
+        if len(words) != len(self.parameters):
+            raise ValueError(f"got {text!r} for {wanted}")
+        try:
+            values = [self.kind(word) for word in words]
+        except ValueError as error:
+            raise ValueError(f"got {text!r} for {wanted}") from error
+        return dict(zip(self.parameters, values, strict=True))
+
+
+def arguments_of(transform: Transform) -> list[Argument]:
+    """The arguments of a step, in order, from the signature of its transform.
+
+    Example:
+      >>> from likejax.data import steps, transforms
+      >>> [str(argument) for argument in steps.arguments_of(transforms.pad)]
+      [':HEIGHTxWIDTH', '[:VALUE]']
+    """
+    hints = typing.get_type_hints(transform)
+    _, *parameters = inspect.signature(transform).parameters.values()
+    found: list[Argument] = []
+    for parameter in parameters:
+        name = parameter.name
+        if name == "width":  # belongs to the height before it
+            found[-1] = found[-1]._replace(parameters=("height", "width"))
+            continue
+        required = parameter.default is inspect.Parameter.empty
+        found.append(Argument((name,), hints[name], required))
+    return found
+
+
+def usage(name: str) -> str:
+    """How a step is written.
+
+    Args:
+      name: Name of a step.
+
+    Example:
+      >>> from likejax.data import steps
+      >>> steps.usage("resize")
+      'resize:HEIGHTxWIDTH[:FILTER]'
+    """
+    return name + "".join(str(argument) for argument in arguments_of(STEPS[name]))
+
+
+def apply_steps(dataset: Dataset, steps: str | Sequence[str]) -> Dataset:
+    """Applies transforms by their names, in order; each is noted in the provenance.
 
     Args:
       dataset: Integer images, or a table.
-      steps: ``invert``, ``gray``, ``color``, ``transpose``, ``levels:N``, ``pad:HEIGHTxWIDTH``,
-        ``resize:HEIGHTxWIDTH`` or ``resize:HEIGHTxWIDTH:FILTER``, ``binarize:SEED``; ``continuous`` for tables.
+      steps: Steps in a row, as they follow a dataset's name, ``"gray+resize:8x8"``; or a list of them. There are
+        ``invert``, ``gray``, ``color``, ``transpose``, ``levels:LEVELS``, ``pad:HEIGHTxWIDTH[:VALUE]``,
+        ``resize:HEIGHTxWIDTH[:FILTER]``, ``binarize:SEED``, ``mutate:RATE:SEED``, and ``continuous`` for tables.
+
+    Returns:
+      The transformed dataset.
 
     Raises:
-      ValueError: For an unknown step, or one that does not fit the data.
+      ValueError: If a step is unknown, is not written as its usage says, or does not fit the data.
+
+    Example:
+      >>> import likejax as lj
+      >>> photographs = lj.load("photographs", split="test")
+      >>> lj.data.apply_steps(photographs, "gray+resize:8x8+levels:17")
+      Dataset('photographs', test, n=350, (8, 8, 1) uint8, 17 levels)
     """
-    for step in steps:
-        name, *arguments = step.split(":")
-        name = modern(name)
-        if name not in STEPS:
-            raise ValueError(
-                f"unknown step {step!r} behind a dataset's name; there are {', '.join(USAGE)}{meant(name, STEPS)}"
-            )
-        try:
-            dataset = STEPS[name](dataset, *arguments)
-        except (TypeError, ValueError) as error:
-            usage = next(text for text in USAGE if text.split(":")[0] == name)
-            raise ValueError(f"step {step!r} (expected {usage}): {error}") from error
+    each = steps.split("+") if isinstance(steps, str) else steps
+    for step in each:
+        dataset = _applied(dataset, step)
     return dataset
 
 
-def _size(text: str) -> tuple[int, int]:
-    height, width = text.split("x")
-    return int(height), int(width)
-
-
-def _resize(dataset: Dataset, size: str, filter: str = "box") -> Dataset:
-    return dataset.resize(*_size(size), filter=filter)
-
-
-STEPS: dict[str, Callable[..., Dataset]] = {
-    "invert": Dataset.invert,
-    "gray": Dataset.gray,
-    "color": Dataset.color,
-    "transpose": Dataset.transpose,
-    "levels": lambda dataset, levels: dataset.reduce_levels(int(levels)),
-    "pad": lambda dataset, size: dataset.pad(*_size(size)),
-    "resize": _resize,
-    "binarize": lambda dataset, seed: dataset.binarize(int(seed)),
-    "continuous": Dataset.continuous,
-}
-USAGE = (
-    "invert",
-    "gray",
-    "color",
-    "transpose",
-    "levels:N",
-    "pad:HEIGHTxWIDTH",
-    "resize:HEIGHTxWIDTH[:FILTER]",
-    "binarize:SEED",
-    "continuous",
-)
+def _applied(dataset: Dataset, step: str) -> Dataset:
+    written, *texts = step.split(":")
+    name = modern(written)
+    if name not in STEPS:
+        known = ", ".join(usage(each) for each in STEPS)
+        near = meant(name, STEPS)
+        raise ValueError(f"unknown step {step!r} behind a dataset's name; there are {known}{near}")
+    arguments = arguments_of(STEPS[name])
+    least = sum(argument.required for argument in arguments)
+    try:
+        if not least <= len(texts) <= len(arguments):
+            raise ValueError(f"got {len(texts) or 'no'} argument{'s' if len(texts) > 1 else ''}")
+        values: dict[str, Any] = {}
+        for argument, text in zip(arguments, texts, strict=False):
+            values |= argument.values(text)
+        return STEPS[name](dataset, **values)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"step {step!r} (expected {usage(name)}): {error}") from error

@@ -29,7 +29,7 @@ class PixelHistogram(Density):
     """
 
     kind = Kind.EXACT
-    levels: int  # type: ignore[assignment]
+    levels: int
 
     def __init__(self, log_probs: Float[Array, "*event levels"]):
         self.log_probs = Buffer(log_probs)

@@ -8,24 +8,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
+from likejax.batching import Rows, over_batch
 from likejax.bijections.bijection import Latent
-from likejax.density import Density, Kind, Terms, check_density, integer_dtype, tell_of_lost
+from likejax.density import Density, Kind, Terms, check_density, integer_dtype
 from likejax.inputs import inside_levels
-from likejax.keys import KeyLike, as_key
+from likejax.keys import KeyLike, as_key, keys_of_batch
 from likejax.models.flow import Flow
 from likejax.nn.modules import replace
+from likejax.rounding import warn_of_lost
 from likejax.settings import Levels, checked
 
 _MARGIN = 0.01
-"""Of a level, between the noise of ``encode`` and the edges of its cell."""
+"""Distance that the noise of ``encode`` keeps from the edges of its cell, in levels."""
 
 
 class Dequantized(Density):
-    """The probability mass of integers ``k`` in ``0..levels-1`` under a density ``p`` on ``[0, 1]^D``.
+    """The probability mass of integers ``0..levels-1`` under a density ``p`` on ``[0, 1]^D``.
 
-    ``log P(k, u) = log p((k + u) / levels) - D log(levels)`` with ``u`` uniform on ``[0, 1)^D``. Since
-    ``E_u[P(k, u)]`` is the mass that ``p`` gives to the cell of ``k``, one draw is a bound. This class is the
-    only owner of ``log(levels)``.
+    ``log P(k, u) = log p((k + u) / levels) - D log(levels)`` with ``u`` uniform on ``[0, 1)^D``.
+    Since ``E_u[P(k, u)]`` is the mass that ``p`` gives to the cell of ``k``, one draw is a bound.
+    This class is the only owner of ``log(levels)``.
 
     Args:
       density: A continuous density; its scale is the unit interval.
@@ -35,11 +37,17 @@ class Dequantized(Density):
       kind: ``BOUND``, or ``ESTIMATE`` if ``density`` only estimates.
 
     References:
-      Uria, Murray and Larochelle, 2013, RNADE, arXiv:1306.0186. Theis, van den Oord and Bethge, 2016, A note
-      on the evaluation of generative models, arXiv:1511.01844, section 3.1.
+      Uria, Murray and Larochelle, 2013, RNADE, arXiv:1306.0186. Theis, van den Oord and Bethge,
+      2016, A note on the evaluation of generative models, arXiv:1511.01844, section 3.1.
+
+    Example:
+      >>> import likejax as lj, numpy as np
+      >>> density = lj.models.Dequantized(lj.models.Uniform((2, 2, 1)), levels=4)
+      >>> density.log_prob(np.zeros((3, 2, 2, 1), np.uint8), key=0).shape
+      (3,)
     """
 
-    levels: int  # type: ignore[assignment]
+    levels: int
 
     def __init__(self, density: Density, levels: int):
         check_density(density)
@@ -52,16 +60,22 @@ class Dequantized(Density):
         self.num_classes = density.num_classes
 
     @property
-    def kind(self) -> Kind:  # type: ignore[override]
+    def kind(self) -> Kind:
+        """Whether ``log_prob`` is a bound or an estimate."""
         return Kind.ESTIMATE if self.density.kind is Kind.ESTIMATE else Kind.BOUND
 
     def dequantize(self, x: Integer[Array, "*shape"], key: Array) -> Float[Array, "*shape"]:
-        """``(x + u) / levels`` with ``u`` uniform on [0, 1), for one example or with one key for a batch."""
+        """Returns ``(x + u) / levels`` with ``u`` uniform on [0, 1).
+
+        Args:
+          x: Integers, one example or a batch.
+          key: One key.
+        """
         noise = jax.random.uniform(key, (x.size,)).reshape(x.shape)
         return (x.astype(noise.dtype) + noise) / self.levels
 
     def quantize(self, y: Float[Array, "*shape"]) -> Integer[Array, "*shape"]:
-        """``floor(levels * y)`` clipped to ``0..levels-1``, the inverse of ``dequantize``."""
+        """Returns ``floor(levels * y)`` clipped to ``0..levels-1``, the inverse of ``dequantize``."""
         k = jnp.clip(jnp.floor(y * self.levels), 0, self.levels - 1)
         return k.astype(integer_dtype(self.levels))
 
@@ -83,7 +97,7 @@ class Dequantized(Density):
         return terms._replace(log_prob=jax.vmap(self._mass)(x, terms.log_prob))
 
     def _mass(self, x: Integer[Array, "*shape"], log_prob: Float[Array, ""]) -> Float[Array, ""]:
-        """From the density at a point of a cell to the mass that it stands for; none outside the levels."""
+        """Turns the density at a point of a cell into a mass; integers outside the levels have none."""
         mass = log_prob - x.size * math.log(self.levels)
         return jnp.where(inside_levels(x, self.levels).all(), mass, -jnp.inf)
 
@@ -97,44 +111,55 @@ class Dequantized(Density):
         return self.quantize(y), finite
 
     def initialize(self, batch: ArrayLike, key: KeyLike) -> Dequantized:
-        """A new density whose data-dependent parameters fit integer examples ``(n, *event_shape)``."""
+        """Returns a density whose data-dependent parameters fit ``batch``.
+
+        Args:
+          batch: Integer examples ``(n, *event_shape)``.
+          key: Key of the noise.
+        """
         flat = self._checked_batch(batch)
         noise_key, density_key = jax.random.split(as_key(key))
-        return replace(
-            self, density=self.density.initialize(self.dequantize(flat, noise_key), density_key)
-        )
+        continuous = self.dequantize(flat, noise_key)
+        return replace(self, density=self.density.initialize(continuous, density_key))
 
     def encode(self, x: ArrayLike, *, key: KeyLike, condition: ArrayLike | None = None) -> Latent:
         """All latents of integer examples after dequantization; see ``Flow.encode``.
 
-        The noise keeps a hundredth of a level away from the edges of its cell, so that rounding in the flow there and
-        back cannot carry it into the next one.
+        The noise keeps a hundredth of a level away from the edges of its cell, so that rounding in
+        the flow there and back cannot carry it into the next one.
 
         Args:
           x: Integers ``(*batch, *event_shape)``.
           key: One key for the batch, or keys of shape ``batch``, as in ``log_prob``.
           condition: ``(*batch, *condition_shape)``.
+
+        Returns:
+          Latents with leading axes ``batch``: an array, or a tuple of arrays, coarsest first.
         """
         flat, batch = self._checked(x)
-        keys = self._keys(key, batch)
-        y = jax.vmap(self.dequantize)(flat, keys)
-        centers = (flat + 0.5) / self.levels
-        y = centers + (1 - 2 * _MARGIN) * (y - centers)
-        return self.flow.encode(y.reshape(batch + self.event_shape), condition=condition)
+        rows = Rows(flat, keys_of_batch(key, batch), None, batch)
+        y = over_batch(_inside_cells, self, rows)
+        return self.flow.encode(y, condition=condition)
 
     def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Integer[Array, "..."]:
         """The integers of latents ``z``: ``decode(encode(x, key=key))`` is ``x``.
 
         A warning counts the images whose numbers are not finite before they are rounded.
 
+        Args:
+          z: Latents with leading axes ``batch``.
+          condition: ``(*batch, *condition_shape)``.
+
+        Returns:
+          Integers ``(*batch, *event_shape)``.
+
         Raises:
           ValueError: If the latents are of other shapes, or no image is finite.
         """
         y = self.flow.decode(z, condition=condition)
         finite = jnp.isfinite(y).all(tuple(range(-len(self.event_shape), 0)))
-        tell_of_lost(
-            finite.reshape(-1), "decoded image", "density.flow.decode(z) shows the numbers."
-        )
+        again = "density.flow.decode(z) shows the numbers."
+        warn_of_lost(finite.reshape(-1), "decoded image", again)
         return self.quantize(y)
 
     @property
@@ -142,10 +167,21 @@ class Dequantized(Density):
         """The flow inside.
 
         Raises:
-          TypeError: If the continuous density is none, and so has no latents.
+          TypeError: If the continuous density is not a flow, and so has no latents.
         """
         if not isinstance(self.density, Flow):
             raise TypeError(
-                f"expected a flow to encode with, got {type(self.density).__name__}, which has no latents"
+                f"expected a flow to encode with, got {type(self.density).__name__}, "
+                "which has no latents"
             )
         return self.density
+
+
+def _inside_cells(
+    dequantized: Dequantized, x: Integer[Array, "*shape"], key: Array, condition: None
+) -> Float[Array, "*shape"]:
+    """Dequantized integers that keep ``_MARGIN`` from the edges of their cells."""
+    del condition
+    centers = (x + 0.5) / dequantized.levels
+    noisy = dequantized.dequantize(x, key)
+    return centers + (1 - 2 * _MARGIN) * (noisy - centers)

@@ -19,7 +19,7 @@ FAMILIES = {
     "vector_glow": ("likejax.models.vector_glow", "VectorGlowConfig"),
     "ffjord": ("likejax.models.ffjord.config", "FFJORDConfig"),
     "image_ffjord": ("likejax.models.ffjord.config", "ImageFFJORDConfig"),
-    "vae": ("likejax.models.vae.density", "VAEConfig"),
+    "vae": ("likejax.models.vae.config", "VAEConfig"),
     "pixelcnn": ("likejax.models.pixelcnn.density", "PixelCNNConfig"),
 }
 """Family name to the module and the name of its config."""

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
+from likejax.batching import Rows, over_batch
 from likejax.bijections.bijection import Bijection, Latent, check_bijection
 from likejax.bijections.chain import Chain
 from likejax.bijections.standardize import Standardize
@@ -20,18 +21,24 @@ from likejax.settings import Count, checked
 
 
 class Flow(Density):
-    """``log p(x) = log N(z; 0, I) + log |det dz/dx|`` with ``z = bijection(x)``, on continuous data.
+    """``log p(x) = log N(z; 0, I) + log |det dz/dx|`` with ``z = bijection(x)``, continuous data.
 
-    Every learned prior is a whitening map inside the bijection, so the base is always the standard normal,
-    ``encode`` gives white latents, and temperature is a factor on their standard deviation.
+    Every learned prior is a whitening map inside the bijection. So the base is always the standard
+    normal, ``encode`` gives white latents, and temperature is a factor on their standard deviation.
 
     Args:
-      bijection: Data to latent; the latent is an array or a tuple of arrays.
+      bijection: Map from data to latent; the latent is an array or a tuple of arrays.
       event_shape: Shape of one example.
       condition_shape: Shape of one condition, if the bijection uses it.
 
     Attributes:
       kind: ``EXACT``, or ``ESTIMATE`` if a map estimates its log-determinant.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> flow = lj.models.Flow(lj.bijections.ActNorm(2), (2,))
+      >>> flow.encode(jnp.ones((3, 2))).shape
+      (3, 2)
     """
 
     def __init__(
@@ -47,15 +54,16 @@ class Flow(Density):
         self.condition_shape = condition_shape
 
     @property
-    def kind(self) -> Kind:  # type: ignore[override]
+    def kind(self) -> Kind:
+        """Whether ``log_prob`` is exact or an estimate."""
         return Kind.ESTIMATE if self.bijection.estimates else Kind.EXACT
 
     @property
-    def sum_log_std(self) -> float | None:  # type: ignore[override]
-        """``sum(log std)`` of the data if the flow begins by standardizing them."""
-        first = (
-            self.bijection.bijections[0] if isinstance(self.bijection, Chain) else self.bijection
-        )
+    def sum_log_std(self) -> float | None:
+        """``sum(log std)`` of the data in nats, if the flow begins by standardizing them."""
+        first = self.bijection
+        if isinstance(first, Chain):
+            first = first.bijections[0]
         return float(first.sum_log_std()) if isinstance(first, Standardize) else None
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
@@ -69,15 +77,17 @@ class Flow(Density):
         return Terms(jax.vmap(self._latent_log_prob)(z) + log_det, parts)
 
     def _latent_log_prob(self, z: Latent) -> Float[Array, ""]:
-        return sum(standard_normal_log_prob(part).sum() for part in jax.tree.leaves(z))  # type: ignore[return-value]
+        """Log-density of all latents of one example under the standard normal, nats."""
+        parts = [standard_normal_log_prob(part).sum() for part in jax.tree.leaves(z)]
+        return sum(parts[1:], start=parts[0])
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         shapes, tree = jax.tree.flatten(self.latent_shapes())
         keys = jax.random.split(key, len(shapes))
-        parts = [
-            temperature * jax.random.normal(k, s.shape, s.dtype)
-            for k, s in zip(keys, shapes, strict=True)
-        ]
+        parts = []
+        for part_key, latent in zip(keys, shapes, strict=True):
+            noise = jax.random.normal(part_key, latent.shape, latent.dtype)
+            parts.append(temperature * noise)
         return self.bijection.inverse(jax.tree.unflatten(tree, parts), condition)
 
     def latent_shapes(self) -> Latent:
@@ -93,56 +103,74 @@ class Flow(Density):
         """All latents of ``x``, white under the model; ``decode`` undoes it.
 
         Args:
-          x: ``(*batch, *event_shape)``.
+          x: Examples ``(*batch, *event_shape)``.
           condition: ``(*batch, *condition_shape)``.
 
         Returns:
           Latents with leading axes ``batch``: an array, or a tuple of arrays, coarsest first.
         """
         flat, batch = self._checked(x)
-        latents = _encode(self, flat, self._checked_condition(condition, batch))
-        return jax.tree.map(lambda part: part.reshape(batch + part.shape[1:]), latents)
+        rows = Rows(flat, None, self._checked_condition(condition, batch), batch)
+        return over_batch(_encoded, self, rows)
 
     def decode(self, z: Latent, *, condition: ArrayLike | None = None) -> Float[Array, "..."]:
-        """The data of latents ``z``, as ``encode`` returned them."""
+        """The data of latents ``z``, as ``encode`` returned them.
+
+        Args:
+          z: Latents with leading axes ``batch``.
+          condition: ``(*batch, *condition_shape)``.
+
+        Returns:
+          Examples ``(*batch, *event_shape)``.
+
+        Raises:
+          ValueError: If the latents are of other shapes, or of several batch shapes.
+        """
         z = jax.tree.map(lambda part: as_array("a latent", part), z)
+        batch = self._batch_of_latents(z)
+        rank, count = len(batch), math.prod(batch)
+        flat = jax.tree.map(lambda part: part.reshape(count, *part.shape[rank:]), z)
+        rows = Rows(flat, None, self._checked_condition(condition, batch), batch)
+        return over_batch(_decoded, self, rows)
+
+    def _batch_of_latents(self, z: Latent) -> tuple[int, ...]:
+        """The batch shape of latents, whose other axes are checked."""
         parts, shapes = jax.tree.leaves(z), jax.tree.leaves(self.latent_shapes())
         if len(parts) != len(shapes):
             raise ValueError(f"expected {len(shapes)} latent arrays, got {len(parts)}")
+        batches = []
         for part, wanted in zip(parts, shapes, strict=True):
-            if part.ndim < wanted.ndim or part.shape[part.ndim - wanted.ndim :] != wanted.shape:
+            rank = part.ndim - wanted.ndim
+            if rank < 0 or part.shape[rank:] != wanted.shape:
                 raise ValueError(
                     f"expected a latent of shape (*batch, {wanted.shape}), got {part.shape}"
                 )
-        batch = parts[0].shape[: parts[0].ndim - shapes[0].ndim]
-        for part in parts:
-            if part.shape[: len(batch)] != batch:
+            batches.append(part.shape[:rank])
+        for batch in batches:
+            if batch != batches[0]:
                 raise ValueError(
-                    f"expected latents of one batch shape, got {batch} and {part.shape[: len(batch)]}"
+                    f"expected latents of one batch shape, got {batches[0]} and {batch}"
                 )
-        count = math.prod(batch)
-        z = jax.tree.map(
-            lambda part: jnp.asarray(part).reshape(count, *part.shape[len(batch) :]), z
-        )
-        x = _decode(self, z, self._checked_condition(condition, batch))
-        return x.reshape(batch + self.event_shape)
+        return batches[0]
 
     def initialize(self, batch: ArrayLike, key: KeyLike) -> Flow:
-        """A new flow whose data-dependent maps fit ``batch``, continuous examples ``(n, *event_shape)``."""
+        """Returns a flow whose data-dependent maps fit ``batch``.
+
+        Args:
+          batch: Continuous examples ``(n, *event_shape)``.
+          key: Key of the noise, if any.
+        """
         flat = self._checked_batch(batch)
         return replace(self, bijection=_initialize(self.bijection, flat, as_key(key)))
 
 
-@jax.jit
-def _encode(flow: Flow, x: Array, condition: Array | None) -> Latent:
-    return jax.vmap(lambda x, condition: flow.bijection.forward(x, None, condition)[0])(
-        x, condition
-    )
+def _encoded(flow: Flow, x: Array, key: None, condition: Array | None) -> Latent:
+    return flow.bijection.forward(x, key, condition)[0]
 
 
-@jax.jit
-def _decode(flow: Flow, z: Latent, condition: Array | None) -> Array:
-    return jax.vmap(flow.bijection.inverse)(z, condition)
+def _decoded(flow: Flow, z: Latent, key: None, condition: Array | None) -> Array:
+    del key
+    return flow.bijection.inverse(z, condition)
 
 
 @jax.jit

@@ -240,7 +240,7 @@ class Linear(nnx.Module):
         extra = int(kernel_size > 1)
         shape = (kernel_size, kernel_size, channels + extra, features)
         self.kernel = nnx.Param(
-            scale * normal_weights(rngs.params(), shape) if scale else jnp.zeros(shape)
+            normal_weights(rngs.params(), shape, scale=scale) if scale else jnp.zeros(shape)
         )
         self.channels = channels
         self.dtype = dtype

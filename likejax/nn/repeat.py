@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
+from jaxtyping import Array
 
 Carry = TypeVar("Carry")
 Step = Callable[..., tuple[Carry, Any]]
@@ -119,7 +121,10 @@ def unstack(module: Any) -> Any:
         if not isinstance(node, Stacked):
             return node
         return Unstacked(
-            [jax.tree.map(lambda leaf, i=i: leaf[i], node.block) for i in range(node.length)]
+            [
+                jax.tree.map(lambda leaf, i=i: _slice_leaf(leaf, i), node.block)
+                for i in range(node.length)
+            ]
         )
 
     return jax.tree.map(apart, module, is_leaf=lambda node: isinstance(node, Stacked))
@@ -136,6 +141,17 @@ def stack(module: Any) -> Any:
         )
 
     return jax.tree.map(together, module, is_leaf=lambda node: isinstance(node, Unstacked))
+
+
+def _slice_leaf(leaf: Array, index: int) -> Array:
+    """One block's part of a stacked array; cut on the host on CPU, where nothing is to compile."""
+    if (
+        isinstance(leaf, jax.Array)
+        and not isinstance(leaf, Tracer)
+        and jax.default_backend() == "cpu"
+    ):
+        return jnp.array(np.asarray(leaf)[index])
+    return leaf[index]
 
 
 def _stack_leaves(leaves: tuple[Any, ...]) -> Any:

@@ -120,7 +120,7 @@ class WeightNormConvolution(nnx.Module):
         native: bool = False,
     ):
         shape = (*kernel_size, channels, features)
-        self.direction = nnx.Param(direction_scale * normal_weights(rngs.params(), shape))
+        self.direction = nnx.Param(normal_weights(rngs.params(), shape, scale=direction_scale))
         self.scale = nnx.Param(jnp.ones(features))
         self.bias = nnx.Param(jnp.zeros(features))
         self.initial_scale = initial_scale

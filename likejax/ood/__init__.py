@@ -1,37 +1,48 @@
-"""Out-of-distribution scores on any density: fit, calibrate, compare. Higher is more OOD."""
+"""Out-of-distribution (OOD) scores on any density: fit, calibrate, compare.
+
+Throughout this package *inside* means in-distribution: examples from the distribution that the
+density was trained on. *Outside* means out-of-distribution: examples from any other. A score is
+higher the more an example looks like an outside one, and outside is the positive class of every
+metric.
+
+A score is used in three steps: ``fit`` it to held-out inside examples, ``calibrate`` it with
+others, then call it. ``benchmark`` does all three for several scores and sets, and reports how well
+each score separates outside examples from inside ones.
+"""
 
 from likejax.ood.background import fit_background as fit_background
-from likejax.ood.benchmark import NOT_SAID as NOT_SAID
-from likejax.ood.benchmark import benchmark as benchmark
 from likejax.ood.calibrate import false_alarm_rates as false_alarm_rates
 from likejax.ood.calibrate import p_values as p_values
 from likejax.ood.calibrate import rank_of_threshold as rank_of_threshold
 from likejax.ood.calibrate import threshold as threshold
-from likejax.ood.complexity import code_lengths as code_lengths
-from likejax.ood.features import CodeLength as CodeLength
+from likejax.ood.comparison import NOT_SAID as NOT_SAID
+from likejax.ood.comparison import benchmark as benchmark
+from likejax.ood.comparison import standard as standard
+from likejax.ood.complexity import CodeLength as CodeLength
+from likejax.ood.complexity import ComplexityOnly as ComplexityOnly
+from likejax.ood.complexity import InputComplexity as InputComplexity
 from likejax.ood.features import Feature as Feature
-from likejax.ood.features import LatentKL as LatentKL
 from likejax.ood.features import LogProb as LogProb
-from likejax.ood.features import LogProbAbove as LogProbAbove
-from likejax.ood.fitted import FittedScore as FittedScore
-from likejax.ood.fitted import restore as restore
+from likejax.ood.hierarchy import Hierarchical as Hierarchical
 from likejax.ood.hierarchy import HierarchyRatio as HierarchyRatio
+from likejax.ood.hierarchy import LatentKL as LatentKL
+from likejax.ood.hierarchy import LogProbAbove as LogProbAbove
 from likejax.ood.hierarchy import choose_k as choose_k
+from likejax.ood.intervals import Interval as Interval
+from likejax.ood.intervals import auroc_difference as auroc_difference
+from likejax.ood.intervals import auroc_interval as auroc_interval
+from likejax.ood.intervals import evaluate_scores as evaluate_scores
+from likejax.ood.likelihood_scores import LikelihoodRatio as LikelihoodRatio
+from likejax.ood.likelihood_scores import NegativeLogProb as NegativeLogProb
+from likejax.ood.likelihood_scores import Typicality as Typicality
+from likejax.ood.lossless import code_lengths as code_lengths
 from likejax.ood.metrics import METRICS as METRICS
-from likejax.ood.metrics import Interval as Interval
 from likejax.ood.metrics import aupr as aupr
 from likejax.ood.metrics import auroc as auroc
-from likejax.ood.metrics import auroc_difference as auroc_difference
-from likejax.ood.metrics import auroc_interval as auroc_interval
 from likejax.ood.metrics import detection_error as detection_error
-from likejax.ood.metrics import evaluate_scores as evaluate_scores
 from likejax.ood.metrics import fpr_at_tpr as fpr_at_tpr
 from likejax.ood.metrics import roc_curve as roc_curve
-from likejax.ood.recipes import SCORES as SCORES
 from likejax.ood.report import Report as Report
-from likejax.ood.scores import ComplexityOnly as ComplexityOnly
-from likejax.ood.scores import InputComplexity as InputComplexity
-from likejax.ood.scores import LikelihoodRatio as LikelihoodRatio
-from likejax.ood.scores import NegativeLogProb as NegativeLogProb
-from likejax.ood.scores import Score as Score
-from likejax.ood.scores import Typicality as Typicality
+from likejax.ood.score import FittedScore as FittedScore
+from likejax.ood.score import Score as Score
+from likejax.ood.score import restore as restore

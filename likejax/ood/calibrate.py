@@ -1,8 +1,8 @@
-"""Conformal calibration: from scores of held-out inside examples to p-values and thresholds with a guarantee.
+"""Conformal calibration: p-values and thresholds with a guarantee, from scores of inside examples.
 
 References:
-  Vovk, Gammerman and Shafer, 2005, Algorithmic learning in a random world. Bates, Candes, Lei, Romano and Sesia, 2023,
-  Testing for outliers with conformal p-values, arXiv:2104.08279.
+  Vovk, Gammerman and Shafer, 2005, Algorithmic learning in a random world. Bates, Candes, Lei,
+  Romano and Sesia, 2023, Testing for outliers with conformal p-values, arXiv:2104.08279.
 """
 
 from __future__ import annotations
@@ -19,10 +19,11 @@ from likejax.settings import Count, CountOrZero, Probability, checked
 def p_values(
     calibration: Float[np.ndarray, " n"], scores: Float[np.ndarray, "*batch"]
 ) -> Float[np.ndarray, "*batch"]:
-    """``p = (1 + #{i: s_i >= s}) / (n + 1)``: for a new inside example, ``P(p <= alpha) <= alpha``.
+    """Computes ``p = (1 + #{i: s_i >= s}) / (n + 1)``.
 
-    The probability is over calibration set and example together. Ties count against the example, so that the
-    inequality holds for discrete scores too.
+    For a new inside example ``P(p <= alpha) <= alpha``, where the probability is over the
+    calibration set and the example together. Ties count against the example, so that the inequality
+    holds for discrete scores too.
 
     Args:
       calibration: Scores of ``n`` inside examples that nothing was fitted on.
@@ -30,27 +31,39 @@ def p_values(
 
     Returns:
       A p-value of every score, from ``1 / (n + 1)`` to 1.
+
+    Example:
+      >>> import numpy as np
+      >>> from likejax import ood
+      >>> ood.p_values(calibration=np.arange(99.0), scores=np.array([200.0, 50.0])).tolist()
+      [0.01, 0.5]
     """
     ordered = np.sort(_without_nan(calibration))
-    scores = as_scores(scores, "scores")
-    if np.isnan(scores).any():
-        raise ValueError(f"expected scores without NaN, got {int(np.isnan(scores).sum())}")
+    scores = as_scores(scores, "new")
+    missing = int(np.isnan(scores).sum())
+    if missing:
+        raise ValueError(f"expected scores without NaN, got {missing}")
     at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
     return (1.0 + at_least) / (len(ordered) + 1.0)
 
 
 def rank_of_threshold(n: int, fpr: float, delta: float | None = None) -> int:
-    """Which largest calibration score is the threshold for a false-positive rate: the ``k``-th, 0 for none.
+    """Computes which largest calibration score is the threshold for a false-positive rate.
 
-    Marginal (``delta=None``): ``k = floor(fpr (n + 1))``, and a new inside example lies above the ``k``-th largest
-    with probability ``k / (n + 1)`` on average over calibration sets. With ``delta``: the largest ``k`` with
-    ``P(Beta(k, n + 1 - k) > fpr) <= delta``; then with probability at least ``1 - delta`` over calibration sets the
-    rate that this threshold really has is at most ``fpr``.
+    Without ``delta`` the rank is ``k = floor(fpr (n + 1))``: a new inside example lies above the
+    ``k``-th largest score with probability ``k / (n + 1)``, on average over calibration sets. With
+    ``delta`` it is the largest ``k`` with ``P(Beta(k, n + 1 - k) > fpr) <= delta``: then the true
+    rate is at most ``fpr`` with probability at least ``1 - delta`` over calibration sets.
 
     Args:
       n: Number of calibration scores.
-      fpr: Wanted rate, between 0 and 1.
-      delta: Chance that a calibration set may mislead.
+      fpr: Wanted false-positive rate, between 0 and 1.
+      delta: Probability, over calibration sets, that the true rate exceeds ``fpr``; ``None`` for a
+        rate that holds on average.
+
+    Returns:
+      Rank ``k`` such that the ``k``-th largest calibration score is the threshold; 0 if no finite
+      threshold exists.
 
     Example:
       >>> from likejax import ood
@@ -62,10 +75,10 @@ def rank_of_threshold(n: int, fpr: float, delta: float | None = None) -> int:
     n = checked("n", n, Count)
     fpr = checked("fpr", fpr, Probability)
     delta = checked("delta", delta, Probability | None)
-    k = math.floor(fpr * (n + 1) + 1e-9)
+    k = min(math.floor(fpr * (n + 1) + 1e-9), n)
     if delta is None:
-        return min(k, n)
-    ranks = np.arange(1, min(k, n) + 1)
+        return k
+    ranks = np.arange(1, k + 1)
     allowed = ranks[beta.sf(fpr, ranks, n + 1 - ranks) <= delta]
     return int(allowed[-1]) if len(allowed) else 0
 
@@ -73,12 +86,21 @@ def rank_of_threshold(n: int, fpr: float, delta: float | None = None) -> int:
 def threshold(
     calibration: Float[np.ndarray, " n"], fpr: float, delta: float | None = None
 ) -> float:
-    """The score above which an example is called OOD; infinite if ``n`` is too small for the wish.
+    """Computes the score above which an example is called OOD.
 
     Args:
-      calibration: Scores of inside examples that nothing was fitted on.
+      calibration: Scores of ``n`` inside examples that nothing was fitted on.
       fpr: Wanted false-positive rate.
       delta: See ``rank_of_threshold``.
+
+    Returns:
+      The threshold; infinite if ``n`` is too small to guarantee the rate.
+
+    Example:
+      >>> import numpy as np
+      >>> from likejax import ood
+      >>> ood.threshold(np.arange(99.0), fpr=0.05), ood.threshold(np.arange(9.0), fpr=0.05)
+      (94.0, inf)
     """
     ordered = np.sort(_without_nan(calibration))
     k = rank_of_threshold(len(ordered), fpr, delta)
@@ -94,39 +116,59 @@ def false_alarm_rates(
     repeats: int,
     seed: int,
 ) -> Float[np.ndarray, " repeats"]:
-    """False-alarm rates of the marginal threshold over random cuts of inside scores into calibration and test.
+    """Computes false-alarm rates over random cuts of inside scores into calibration and test.
 
-    For exchangeable scores without ties a rate times ``test`` is ``BetaBinomial(test, k, calibration + 1 - k)`` with
-    ``k = floor(fpr (calibration + 1))``: the check that a calibration does what it says.
+    For exchangeable scores without ties a rate times ``test`` follows
+    ``BetaBinomial(test, k, calibration + 1 - k)`` with ``k = floor(fpr (calibration + 1))``, which
+    checks that a calibration keeps its promise.
 
     Args:
-      scores: Inside scores.
-      calibration: Scores to calibrate on, drawn anew each time.
-      test: Scores to count false alarms in, disjoint from them.
-      fpr: Wanted rate.
+      scores: Scores of inside examples.
+      calibration: Number of scores to calibrate with, drawn anew each time.
+      test: Number of scores to count false alarms in, disjoint from the others.
+      fpr: Wanted false-positive rate.
       repeats: Number of cuts.
-      seed: Seed of the cuts.
+      seed: Random seed of the cuts.
 
     Returns:
       The rate of every cut.
+
+    Example:
+      >>> import numpy as np
+      >>> from likejax import ood
+      >>> scores = np.random.default_rng(0).normal(size=2000)
+      >>> rates = ood.false_alarm_rates(
+      ...     scores, calibration=200, test=500, fpr=0.05, repeats=50, seed=0
+      ... )
+      >>> bool(abs(rates.mean() - 0.05) < 0.01)
+      True
     """
     scores = _without_nan(scores, "inside")
-    calibration, test = checked("calibration", calibration, Count), checked("test", test, Count)
+    calibration = checked("calibration", calibration, Count)
+    test = checked("test", test, Count)
     repeats = checked("repeats", repeats, CountOrZero)
+    seed = checked("seed", seed, CountOrZero)
     if calibration + test > len(scores):
         raise ValueError(f"expected at least {calibration + test} scores to cut, got {len(scores)}")
     rng = np.random.default_rng(seed)
     rates = []
     for _ in range(repeats):
         drawn = rng.permutation(scores)[: calibration + test]
-        rates.append(np.mean(drawn[calibration:] > threshold(drawn[:calibration], fpr)))
+        limit = threshold(drawn[:calibration], fpr)
+        rates.append(np.mean(drawn[calibration:] > limit))
     return np.array(rates)
 
 
-def _without_nan(scores: np.ndarray, name: str = "calibration") -> np.ndarray:
+def _without_nan(scores: np.ndarray, name: str = "calibration") -> Float[np.ndarray, " n"]:
+    """Returns scores in float64.
+
+    Raises:
+      ValueError: If there are none, or one is NaN.
+    """
     scores = as_scores(scores, name)
     if scores.ndim != 1 or len(scores) == 0:
         raise ValueError(f"expected {name} scores (n,) with n > 0, got shape {scores.shape}")
-    if np.isnan(scores).any():
-        raise ValueError(f"expected {name} scores without NaN, got {int(np.isnan(scores).sum())}")
+    missing = int(np.isnan(scores).sum())
+    if missing:
+        raise ValueError(f"expected {name} scores without NaN, got {missing}")
     return scores

@@ -1,131 +1,120 @@
-"""A lossless code for images: how many bits an image takes when no model of it is learned."""
+"""Scores that compare an image with the length of its lossless code."""
 
 from __future__ import annotations
 
-import lzma
-from typing import Any
+import dataclasses
+import math
+from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Float, Integer
+from jaxtyping import Array, Key
 
-from likejax.inputs import as_array
-
-Image = Integer[np.ndarray, "height width channels"]
-
-_LZMA: list[dict[str, Any]] = [
-    {
-        "id": lzma.FILTER_LZMA1,
-        "dict_size": 1 << 20,
-        "lc": 0,
-        "lp": 0,
-        "pb": 0,
-        "mode": lzma.MODE_NORMAL,
-        "nice_len": 64,
-    }
-]
+from likejax.density import bits_per_dim
+from likejax.ood.features import Compute, Densities, Feature, LogProb, Values
+from likejax.ood.lossless import code_lengths
+from likejax.ood.score import Score, with_draws
+from likejax.settings import Count
 
 
-def encode(image: Image) -> bytes:
-    """The shortest of six codes of an image: each predicts every byte from its neighbors and packs what is left.
+@dataclasses.dataclass(frozen=True)
+class CodeLength(Feature):
+    """Length of the lossless code of an image, in bits; see ``likejax.ood.lossless``.
 
-    The predictions are none, the left neighbor, the upper one, their mean, PNG's Paeth and JPEG-LS's median; the
-    residuals modulo 256 are packed by LZMA. The first byte names the prediction. Values above 255 are two bytes.
+    Example:
+      >>> import likejax as lj, numpy as np
+      >>> images = np.zeros((2, 8, 8, 1), np.uint8)
+      >>> lj.ood.CodeLength()({}, images, None).tolist() == lj.ood.code_lengths(images).tolist()
+      True
+    """
 
-    Args:
-      image: Unsigned integers ``(height, width, channels)``.
+    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
+        """Computes the length of the code of images.
+
+        Args:
+          densities: Densities by name; they do not matter.
+          x: Unsigned integers ``(n, height, width, channels)``.
+          keys: Keys; nothing is drawn.
+        """
+        del densities, keys
+        return code_lengths(x if isinstance(x, Tracer) else np.asarray(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class InputComplexity(Score):
+    """Score ``S = -log2 p(x) - C(x)`` in bits per dimension, with ``C`` the length of a code.
+
+    It is what the density needs beyond a lossless code that has learned nothing. The code is
+    ``likejax.ood.lossless.encode``.
 
     References:
-      Serra et al., 2020, Input complexity and out-of-distribution detection with likelihood-based generative models,
-      arXiv:1909.11480, which takes the shortest of several codecs. Weinberger, Seroussi and Sapiro, 2000, LOCO-I.
+      Serra et al., 2020, Input complexity and out-of-distribution detection with likelihood-based
+      generative models, arXiv:1909.11480.
+
+    Example:
+      >>> import likejax as lj
+      >>> train, valid, test = (lj.load("digits", split=s) for s in ("train", "validation", "test"))
+      >>> histogram = lj.models.PixelHistogram.fit(train)
+      >>> score = lj.ood.InputComplexity().fit(histogram, valid)
+      >>> score(test.examples[:5]).shape
+      (5,)
     """
-    planes = _bytes_of(image)
-    codes = [
-        bytes([number])
-        + lzma.compress(
-            (planes - prediction).astype(np.uint8).tobytes(), lzma.FORMAT_RAW, filters=_LZMA
-        )
-        for number, prediction in enumerate(_predictions(planes))
-    ]
-    return min(codes, key=len)
+
+    name: ClassVar[str] = "input complexity"
+
+    draws: Count = 1
+    """Number of draws per example."""
+
+    @property
+    def label(self) -> str:
+        """Name in tables, with the number of draws unless it is one."""
+        return with_draws(self.name, self.draws)
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The log-probability and the length of the code."""
+        return LogProb(draws=self.draws), CodeLength()
+
+    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
+        """Returns the difference of both code lengths in bits per dimension.
+
+        Args:
+          compute: Function that computes a feature.
+          event_shape: Shape of one example.
+        """
+        log_prob, code_length = map(compute, self.features)
+        return bits_per_dim(log_prob, event_shape) - code_length / math.prod(event_shape)
 
 
-def decode(code: bytes, shape: tuple[int, int, int], dtype: Any = np.uint8) -> Image:
-    """The image of ``encode``, exactly: what proves that the length of a code is one.
+@dataclasses.dataclass(frozen=True)
+class ComplexityOnly(Score):
+    """Score ``s = C(x)`` in bits per dimension: ``InputComplexity`` without a density.
 
-    Args:
-      code: What ``encode`` returned.
-      shape: Of the image.
-      dtype: Of the image.
+    An AUROC near 0 shows that outside images are simpler than inside ones, one near 1 that they are
+    more complex.
+
+    Example:
+      >>> import likejax as lj, numpy as np
+      >>> test = lj.load("digits", split="test")
+      >>> histogram = lj.models.PixelHistogram.fit(lj.load("digits"))
+      >>> score = lj.ood.ComplexityOnly().fit(histogram, lj.load("digits", split="validation"))
+      >>> blank, digit = score(np.stack([np.zeros((8, 8, 1), np.uint8), test.examples[0]]))
+      >>> bool(blank < digit)
+      True
     """
-    height, width, channels = shape
-    wide = np.dtype(dtype).itemsize
-    residuals = np.frombuffer(lzma.decompress(code[1:], lzma.FORMAT_RAW, filters=_LZMA), np.uint8)
-    residuals = residuals.reshape(height, width, channels * wide)
-    planes = np.zeros(
-        (height + 1, width + 1, channels * wide), np.int16
-    )  # a row and a column of zeros before
-    for i in range(height):
-        for j in range(width):
-            left, up, corner = planes[i + 1, j], planes[i, j + 1], planes[i, j]
-            planes[i + 1, j + 1] = (_predicted(left, up, corner)[code[0]] + residuals[i, j]) % 256
-    flat = planes[1:, 1:].astype(np.uint8)
-    return (
-        flat if wide == 1 else np.ascontiguousarray(flat).view("<u2").astype(dtype).reshape(shape)
-    )
 
+    name: ClassVar[str] = "complexity only"
 
-def _bytes_of(image: Image) -> np.ndarray:
-    if image.ndim != 3 or image.dtype.kind != "u":
-        raise ValueError(
-            f"expected unsigned integers (height, width, channels), got {image.dtype} of {image.shape}"
-        )
-    wide = (
-        image
-        if image.dtype == np.uint8
-        else np.ascontiguousarray(image.astype("<u2")).view(np.uint8)
-    )
-    return wide.astype(np.int16)
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The length of the code."""
+        return (CodeLength(),)
 
+    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
+        """Returns the length of the code in bits per dimension.
 
-def _predictions(planes: np.ndarray) -> list[np.ndarray]:
-    padded = np.pad(planes, ((1, 0), (1, 0), (0, 0)))
-    return _predicted(left=padded[1:, :-1], up=padded[:-1, 1:], corner=padded[:-1, :-1])
-
-
-def _predicted(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> list[np.ndarray]:
-    """Every prediction of a value from its left, upper and upper-left neighbors."""
-    plane = left + up - corner
-    to_left, to_up, to_corner = np.abs(plane - left), np.abs(plane - up), np.abs(plane - corner)
-    paeth = np.where(
-        (to_left <= to_up) & (to_left <= to_corner), left, np.where(to_up <= to_corner, up, corner)
-    )
-    median = np.clip(plane, np.minimum(left, up), np.maximum(left, up))
-    return [np.zeros_like(left), left, up, (left + up) // 2, paeth, median]
-
-
-def code_lengths(images: Integer[Any, "n height width channels"]) -> Float[Any, " n"]:
-    """Length of the code of each image, in bits; inside compiled functions by a call back to the host.
-
-    Args:
-      images: Unsigned integers ``(n, height, width, channels)``.
-
-    Returns:
-      ``(n,)`` in bits.
-
-    Raises:
-      TypeError: If these are no numbers.
-      ValueError: If these are no unsigned integers of that shape.
-    """
-    images = as_array("images", images)
-    if images.ndim != 4:
-        raise ValueError(
-            f"expected images of shape (n, height, width, channels), got {tuple(images.shape)}"
-        )
-    if isinstance(images, Tracer):
-        shape = jax.ShapeDtypeStruct(images.shape[:1], jnp.float32)
-        lengths = lambda x: code_lengths(np.asarray(x)).astype(np.float32)  # noqa: E731
-        return jax.pure_callback(lengths, shape, images, vmap_method="sequential")
-    return np.array([8.0 * len(encode(np.asarray(image))) for image in images], np.float64)
+        Args:
+          compute: Function that computes a feature.
+          event_shape: Shape of one example.
+        """
+        return compute(self.features[0]) / math.prod(event_shape)

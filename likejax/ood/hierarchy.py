@@ -1,143 +1,275 @@
-"""The likelihood ratio of a hierarchical VAE: what its low latents must add to what its high ones know."""
+"""Likelihood ratio ``LLR^{>k}`` of Havtorn et al. (2021) for hierarchies of latents."""
 
 from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
 
+import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key
 
-from likejax.data.dataset import Dataset
 from likejax.density import Density, check_density
 from likejax.evaluation import check_fit
 from likejax.keys import KeyLike
-from likejax.ood.checks import checked_dataset
+from likejax.ood.checks import Examples, checked_dataset
 from likejax.ood.features import (
     Compute,
+    Densities,
     Feature,
-    LatentKL,
     LogProb,
-    LogProbAbove,
+    Numbers,
     Values,
     features_of,
     keys_of,
 )
-from likejax.ood.fitted import FittedScore
-from likejax.ood.scores import Score
+from likejax.ood.score import Score, with_draws
 from likejax.settings import Count, checked
 
 COLLAPSED = 0.5
-"""Nats of divergence below which a latent is taken to know nothing."""
+"""Divergence from the prior in nats below which a latent is taken to carry no information."""
 
 Replacement = Literal["sample", "mean"]
-"""What stands for latents that are not inferred: draws from their conditional priors, or the means of these."""
+"""What replaces latents that are not inferred: draws or means of their conditional priors."""
+
+
+@runtime_checkable
+class Hierarchical(Protocol):
+    """What a density with a hierarchy of latents offers, beside the methods of every density.
+
+    Attributes:
+      depth: Number of latents.
+
+    Example:
+      >>> import likejax as lj
+      >>> isinstance(lj.models.Uniform((2,)), lj.ood.Hierarchical)
+      False
+    """
+
+    depth: int
+
+    def log_prob_above(
+        self,
+        x: Any,
+        k: int | None = None,
+        *,
+        key: Any,
+        draws: int = 1,
+        replacement: str = "sample",
+    ) -> Float[Array, "..."]:
+        """Returns the bound with the ``k`` lowest latents from their conditional priors, nats.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``.
+          k: Number of latents that are not inferred; ``None`` for all numbers, ``(depth, *batch)``.
+          key: Key or keys, as for ``log_prob``.
+          draws: Number of draws per example.
+          replacement: ``sample`` or ``mean``; what replaces the latents that are not inferred.
+        """
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LogProbAbove(Feature):
+    """Bounds ``L^{>k}`` for every number ``k`` of lowest latents, ``(n, L)`` in nats.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.ood.LogProbAbove(draws=10)
+      LogProbAbove(draws=10, replacement='mean')
+    """
+
+    draws: Count = 1
+    """Number of draws per example, combined by the log of their mean."""
+    replacement: Replacement = "mean"
+    """What replaces the latents that are not inferred: ``sample`` or ``mean``."""
+
+    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
+        """Computes the bounds of examples.
+
+        Args:
+          densities: Densities by name.
+          x: Examples ``(n, *event_shape)``.
+          keys: Key of each example.
+        """
+        density = cast(Hierarchical, densities["density"])
+        bounds = density.log_prob_above(x, key=keys, draws=self.draws, replacement=self.replacement)
+        return bounds.T
+
+    def needs_key(self, densities: Densities) -> bool:
+        """Returns True: latents are drawn.
+
+        Args:
+          densities: Densities by name.
+        """
+        del densities
+        return True
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentKL(Feature):
+    """Divergence of each latent's posterior from its prior, ``(n, L)`` in nats, of one draw.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.ood.LatentKL().needs_key({})
+      True
+    """
+
+    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
+        """Computes the divergences of examples.
+
+        Args:
+          densities: Densities by name.
+          x: Examples ``(n, *event_shape)``.
+          keys: Key of each example.
+        """
+        density = densities["density"]
+        parts = density.terms(x, key=keys).parts
+        depth = cast(Hierarchical, density).depth
+        elementwise = [parts[f"kl_{i + 1}"] for i in range(depth)]  # (n, *latent) each
+        summed = [part.reshape(len(x), -1).sum(1) for part in elementwise]
+        return jnp.stack(summed, axis=-1)
+
+    def needs_key(self, densities: Densities) -> bool:
+        """Returns True: latents are drawn.
+
+        Args:
+          densities: Densities by name.
+        """
+        del densities
+        return True
 
 
 @dataclasses.dataclass(frozen=True)
 class HierarchyRatio(Score):
-    """``s = LLR^{>k} = L - L^{>k}``, nats: the bound minus the bound with the ``k`` lowest latents from their priors.
+    """Score ``s = LLR^{>k} = L - L^{>k}`` in nats, for densities with a hierarchy of latents.
 
-    Small where the latents above ``k``, which know what an image is about, are enough to draw those below; large where
-    the low latents have to be corrected by the image. ``log p(x)`` cancels, and with it what misleads the likelihood.
-    Both bounds see the same noise for the latents above ``k``.
+    ``L`` is the bound, ``L^{>k}`` the bound with the ``k`` lowest latents from their conditional
+    priors. The ratio is small where the latents above ``k``, which carry what an image is about,
+    suffice to generate those below, and large where the image has to correct them. ``log p(x)``
+    cancels, and with it what misleads the likelihood. Both bounds see the same noise for the
+    latents above ``k``.
 
-    With ``replacement="mean"``, the released code's way, the low latents are the means of their conditional priors and
-    ``L^{>k}`` is no bound; with ``"sample"``, as defined in the paper, they are drawn.
+    With ``replacement="mean"``, as in the released code, the low latents are the means of their
+    conditional priors and ``L^{>k}`` is no bound; with ``"sample"``, as defined in the paper, they
+    are drawn.
 
     References:
-      Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know, arXiv:2102.08248.
+      Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know,
+      arXiv:2102.08248.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.ood.HierarchyRatio(k=2, draws=10).label
+      'hierarchy ratio >2 (10 draws)'
     """
 
     name: ClassVar[str] = "hierarchy ratio"
 
     k: Count = 1
-    """How many of the lowest latents come from their conditional priors; ``choose_k`` chooses by inside data."""
+    """Number of lowest latents from their conditional priors; see ``choose_k``."""
     draws: Count = 1
-    """Draws per example of both bounds, each combined by the log of their mean."""
+    """Number of draws per example for both bounds, each combined by the log of their mean."""
     replacement: Replacement = "mean"
-    """What stands for those latents."""
+    """What replaces those latents: ``mean`` or ``sample``."""
     shared_noise: bool = True
-    """Whether both bounds see the same noise; otherwise independent draws, as in the released code."""
+    """Whether both bounds see the same noise, other than in the released code."""
+
+    @property
+    def label(self) -> str:
+        """Name in tables, with ``k`` and what differs from the default."""
+        how = " by draws" if self.replacement == "sample" else ""
+        return with_draws(f"{self.name} >{self.k}{how}", self.draws)
 
     @property
     def features(self) -> tuple[Feature, ...]:
+        """The bounds for all ``k``, and the bound by other draws if noise is not shared."""
         above = LogProbAbove(self.draws, self.replacement)
         return (above,) if self.shared_noise else (above, LogProb(draws=self.draws, stream=1))
 
-    def _statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
+    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
+        """Returns the difference of the bounds in nats.
+
+        Args:
+          compute: Function that computes a feature.
+          event_shape: Shape of one example.
+        """
+        del event_shape
         above = compute(self.features[0])
         bound = above[:, 0] if self.shared_noise else compute(self.features[1])
         return bound - above[:, self.k]
 
-    @property
-    def label(self) -> str:
-        return (
-            f"{self.name} >{self.k}"
-            + (" by draws" if self.replacement == "sample" else "")
-            + self._draws_told()
-        )
+    def check(self, density: Density) -> None:
+        """Raises a ValueError unless the density has more than ``k`` latents.
 
-    def densities_of(self, density: Density, dataset: Dataset) -> dict[str, Density]:
-        """As ``Score.densities_of``.
-
-        Raises:
-          ValueError: If the density is no VAE of more than ``k`` latents.
+        Args:
+          density: Density that is scored.
         """
         depth = _depth(density)
         if depth <= self.k:
             raise ValueError(f"expected a VAE of more than k={self.k} latents, got {depth}")
-        return super().densities_of(density, dataset)
 
-    def fit_features(
-        self, densities: Mapping[str, Density], compute: Compute, dataset: Dataset
-    ) -> FittedScore:
-        """As ``Score.fit_features``; warns of every latent above ``k`` that has collapsed."""
+    def check_features(self, compute: Compute) -> None:
+        """Warns of every latent above ``k`` that has collapsed.
+
+        Args:
+          compute: Function that computes a feature of inside examples.
+        """
         divergences = np.asarray(compute(LatentKL())).mean(0)
         above = range(self.k, len(divergences))
         dead = [i for i in above if divergences[i] < COLLAPSED]
-        if dead:
-            names = ", ".join(f"latent {i + 1} ({divergences[i]:.2f} nats)" for i in dead)
-            rest = "the other latents above k" if len(dead) < len(above) else "no latent at all"
-            warnings.warn(
-                f"above k={self.k} of {len(divergences)} latents these have collapsed, by their mean divergence from "
-                f"the prior: {names}. So {self.label} rests on {rest}. Free nats or a longer warm-up in training keep "
-                "latents alive",
-                stacklevel=2,
-            )
-        return super().fit_features(densities, compute, dataset)
+        if not dead:
+            return
+        names = ", ".join(f"latent {i + 1} ({divergences[i]:.2f} nats)" for i in dead)
+        rest = "the other latents above k" if len(dead) < len(above) else "no latent at all"
+        warnings.warn(
+            f"above k={self.k} of {len(divergences)} latents these have collapsed, by their mean "
+            f"divergence from the prior: {names}. So {self.label} rests on {rest}. Free nats or a "
+            "longer warm-up in training keep latents alive",
+            stacklevel=4,
+        )
 
 
 def choose_k(
     density: Density,
-    dataset: Dataset,
+    dataset: Examples,
     *,
     key: KeyLike,
     loss: float = 0.05,
     replacement: Replacement = "mean",
     batch_size: int = 128,
 ) -> int:
-    """How many of the lowest latents to leave out, by inside data alone.
+    """Chooses the number of latents to leave out in ``HierarchyRatio``, by inside data alone.
 
-    The largest ``k`` for which ``L^{>k}`` is below ``L`` by at most ``loss`` of its size on inside data: the latents
-    above still know what makes an inside image, so that a larger gap is a sign of an outside one. 1 if none is. A
-    latent that has collapsed knows nothing: a ``k`` with none but collapsed latents above it does not count.
+    It is the largest ``k`` for which ``L^{>k}`` is below ``L`` by at most the share ``loss`` of its
+    size on inside data: there the latents above still carry what makes an inside image, so that a
+    larger gap is a sign of an outside one. It is 1 if there is none. A collapsed latent carries no
+    information: a ``k`` with only collapsed latents above it does not count.
 
     Args:
       density: A VAE of at least two latents.
-      dataset: Inside examples, never outside ones, and not those that the score will be calibrated with.
+      dataset: Inside examples, never outside ones, and not those that will calibrate the score.
       key: Key of the draws; example ``i`` uses ``fold_in(key, i)``.
-      loss: Part of the bound that may be lost; below 0, part that must be gained.
-      replacement: As in ``HierarchyRatio``.
-      batch_size: Examples at a time.
+      loss: Share of the bound that may be lost; below 0, the share that must be gained.
+      replacement: What replaces the low latents; see ``HierarchyRatio``.
+      batch_size: Number of examples at a time.
 
     Returns:
       The number of lowest latents, for ``HierarchyRatio(k=...)``.
 
     Raises:
       TypeError: If there is no density or no dataset where one is due.
-      ValueError: If the density is no VAE of at least two latents, or all but the lowest have collapsed.
+      ValueError: If the density is no VAE of at least two latents, or all but the lowest have
+        collapsed.
+
+    Example:
+      >>> import likejax as lj
+      >>> uniform, points = lj.models.Uniform((2,)), [[0.5, 0.5]]
+      >>> lj.ood.choose_k(uniform, points, key=0)
+      Traceback (most recent call last):
+      ValueError: expected a VAE for a ratio of its latents, got Uniform
     """
     loss = checked("loss", loss, float)
     replacement = checked("replacement", replacement, Replacement)
@@ -145,22 +277,30 @@ def choose_k(
     depth = _depth(density)
     if depth < 2:
         raise ValueError(f"expected a VAE of at least two latents, got {depth}")
-    dataset = checked_dataset(dataset, density, "the inside examples")
-    check_fit(density, dataset)
-    keys = keys_of(key, (len(dataset),))
-    features = features_of({"density": density}, dataset.examples, keys, batch_size=batch_size)
-    divergences = np.asarray(features(LatentKL())).mean(0)
+    data = checked_dataset(dataset, density, "the inside examples")
+    check_fit(density, data)
+    keys = keys_of(key, (len(data),))
+    compute = features_of({"density": density}, data.examples, keys, batch_size=batch_size)
+    divergences = np.asarray(compute(LatentKL())).mean(0)
     alive = [k for k in range(1, depth) if divergences[k:].max() >= COLLAPSED]
     if not alive:
         raise ValueError(
             "expected a VAE whose upper latents are alive, got divergences from the priors of "
             f"{divergences.round(2)} nats"
         )
-    bounds = np.asarray(features(LogProbAbove(replacement=replacement))).mean(0)
-    return max((k for k in alive if bounds[0] - bounds[k] <= loss * abs(bounds[0])), default=1)
+    bounds = np.asarray(compute(LogProbAbove(replacement=replacement))).mean(0)
+    lost = bounds[0] - bounds
+    cheap = [k for k in alive if lost[k] <= loss * abs(bounds[0])]
+    return max(cheap, default=1)
 
 
-def _depth(density: Any) -> int:
-    if not hasattr(density, "log_prob_above"):
-        raise ValueError(f"expected a VAE for a ratio of its latents, got {type(density).__name__}")
+def _depth(density: Density) -> int:
+    """Returns the number of latents.
+
+    Raises:
+      ValueError: If the density has no hierarchy of latents.
+    """
+    if not isinstance(density, Hierarchical):
+        name = type(density).__name__
+        raise ValueError(f"expected a VAE for a ratio of its latents, got {name}")
     return density.depth

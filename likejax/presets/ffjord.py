@@ -12,7 +12,7 @@ from likejax.objectives import NLL
 from likejax.presets.card import Preset
 from likejax.presets.optimizers import SMALL
 
-_RNODE = NLL(kinetic_weight=0.01, jacobian_weight=0.01)
+_RNODE = NLL(weights={"kinetic_energy": 0.01, "jacobian_norm": 0.01})
 
 
 def _points(name: str, *, initial_scale: float = 1.0) -> Experiment[FFJORDConfig]:

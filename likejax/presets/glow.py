@@ -54,7 +54,7 @@ PRESETS = [
             _CIFAR10,
             model=GlowConfig(levels=32, coupling="additive", num_classes=10),
             levels=32,
-            objective=NLL(class_weight=0.01),
+            objective=NLL(weights={"class_log_prob": -0.01}),
         ),
         notes="The settings are those of the official code.",
     ),

@@ -13,7 +13,8 @@ import numpy as np
 from likejax.models import build
 from likejax.models.vae import VAE, StageConfig, VAEConfig
 from likejax.models.vae.likelihood import LikelihoodName
-from likejax.models.vae.network import Activation, Framed
+from likejax.models.vae.network import Framed
+from likejax.models.vae.stage import Activation
 from likejax.nn.state import merge, split, unread
 from likejax.nn.weight_norm import WeightNormConvolution
 from likejax.reference.checkpoints import refuse_left_over, state_dict_arrays

@@ -13,7 +13,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, log_prob_in_chunks
+from likejax.density import Density
+from likejax.evaluation import log_prob_in_chunks
 from likejax.nn.state import Arrays
 from likejax.train.guard import NonFiniteError
 from likejax.train.source import fingerprints

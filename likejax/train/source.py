@@ -15,9 +15,9 @@ from likejax.data.batches import (
     IterableBatches,
     Position,
     as_examples,
-    together,
 )
 from likejax.data.dataset import Dataset, as_dataset
+from likejax.data.splits import concatenate
 from likejax.density import Density
 from likejax.experiment import Experiment
 
@@ -62,7 +62,7 @@ class Source:
         self._train = (
             itertools.chain([item for item, _ in taken], items) if items is train else train
         )
-        self.examples = together([examples for _, examples in taken])
+        self.examples = concatenate([examples for _, examples in taken])
         self._check_augmentation(self.examples)
 
     @property

@@ -21,23 +21,23 @@ from typing import NamedTuple
 import numpy as np
 
 from likejax.data.parts import Raw
-from likejax.data.readers.formats import FileError
+from likejax.data.readers.files import FileError
 
 SUFFIXES = tuple(
     f"{form}{packed}"
     for form in (".csv", ".tsv", ".txt", ".data", ".dat")
     for packed in ("", ".gz")
 )
-"""What files with such tables are called."""
+"""Endings of the names of such files."""
 _UNREADABLE = (OSError, UnicodeDecodeError, EOFError, zlib.error, csv.Error)
 _CLASSES = ("label", "labels", "class", "y")
 
 
 class Layout(NamedTuple):
-    """How the lines of a table are to be read.
+    """The form of the lines of a table.
 
     Attributes:
-      delimiter: Between entries; ``None`` for white space.
+      delimiter: Character between entries; ``None`` for white space.
       columns: Names of all columns, or ``None`` without a header.
       count: Number of columns.
     """
@@ -55,7 +55,14 @@ class Layout(NamedTuple):
 
 
 def layout(path: Path) -> Layout | None:
-    """How a file is to be read, from its first two lines; ``None`` if they are no table of numbers."""
+    """Reads the form of a file from its first two lines.
+
+    Args:
+      path: The file.
+
+    Returns:
+      The layout; ``None`` if the lines are not a table of numbers.
+    """
     try:
         with _open(path) as file:
             lines = [line for _, line in zip(range(2), _lines(file), strict=False)]
@@ -77,10 +84,16 @@ def layout(path: Path) -> Layout | None:
 
 
 def read_delimited(path: Path) -> Raw:
-    """The table in a text file.
+    """Reads the table in a text file.
+
+    Args:
+      path: The file.
+
+    Returns:
+      Examples in float64, and classes if a column holds them.
 
     Raises:
-      FileError: If it is no table of numbers; the message names the line and the column.
+      FileError: If it is not a table of numbers; the message names the line and the column.
     """
     how = layout(path)
     if how is None:
@@ -108,17 +121,15 @@ def _read(path: Path, how: Layout) -> Raw:
     examples = _numbers(path, how, taken)
     labels = None if classes is None else _labels(path, how, classes)
     columns = None if how.columns is None else tuple(how.columns[i] for i in taken)
-    notes = (
-        ()
-        if classes is None or how.columns is None
-        else (f"column {how.columns[classes]!r} taken as classes",)
-    )
+    notes: tuple[str, ...] = ()
+    if classes is not None and how.columns is not None:
+        notes = (f"column {how.columns[classes]!r} taken as classes",)
     return Raw(examples, labels, notes, columns)
 
 
 def _numbers(path: Path, how: Layout, taken: list[int]) -> np.ndarray:
     with _open(path) as file, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # numpy's about no rows; the message below says it
+        warnings.simplefilter("ignore")  # numpy warns about no rows; the message below says it
         lines = _body(file, how)
         try:
             examples = np.loadtxt(
@@ -128,10 +139,9 @@ def _numbers(path: Path, how: Layout, taken: list[int]) -> np.ndarray:
             raise FileError(path, _what_is_wrong(path, how, taken) or str(error)) from error
     if not len(examples):
         raise FileError(path, "expected rows of numbers, got none")
-    if not np.isfinite(examples).all() or _ragged(path, how):
-        raise FileError(
-            path, _what_is_wrong(path, how, taken) or "holds entries that are no finite numbers"
-        )
+    if not np.isfinite(examples).all() or _is_ragged(path, how):
+        problem = _what_is_wrong(path, how, taken) or "holds entries that are not finite numbers"
+        raise FileError(path, problem)
     return examples
 
 
@@ -145,25 +155,26 @@ def _labels(path: Path, how: Layout, column: int) -> np.ndarray:
     return values
 
 
-def _ragged(path: Path, how: Layout) -> bool:
+def _is_ragged(path: Path, how: Layout) -> bool:
     with _open(path) as file:
         return any(len(_entries(line, how.delimiter)) != how.count for line in _body(file, how))
 
 
 def _what_is_wrong(path: Path, how: Layout, taken: list[int]) -> str:
-    """The first entry that is no finite number, and what may help."""
+    """The first entry that is not a finite number, and what may help."""
     with _open(path) as file:
         for row, line in enumerate(_body(file, how), start=1):
             entries = _entries(line, how.delimiter)
             if len(entries) != how.count:
                 return f"expected {how.count} entries in every row, row {row} has {len(entries)}"
             for i in taken:
-                if not _is_number(entries[i]) or not np.isfinite(float(entries[i])):
-                    name = f" ({how.columns[i]!r})" if how.columns is not None else ""
-                    return (
-                        f"expected finite numbers, got {entries[i]!r} in row {row}, column {i}{name}; fill or leave "
-                        "out missing values, turn words into numbers, and call a column of classes 'label'"
-                    )
+                if _is_number(entries[i]) and np.isfinite(float(entries[i])):
+                    continue
+                name = f" ({how.columns[i]!r})" if how.columns is not None else ""
+                return (
+                    f"expected finite numbers, got {entries[i]!r} in row {row}, column {i}{name}; fill or leave out "
+                    "missing values, turn words into numbers, and call a column of classes 'label'"
+                )
     return ""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from likejax.data.dataset import Dataset
-from likejax.data.splits import carve
+from likejax.data.splits import split_by_fractions
 
 PATCH = 32
 _BANDS = {"train": (0, 416), "validation": (416, 512), "test": (512, 640)}
@@ -27,7 +27,7 @@ def load_digits() -> dict[str, Dataset]:
         name="digits",
         provenance=["scikit-learn's digits (UCI optical recognition of handwritten digits)"],
     )
-    return carve("digits", rows, {"train": 1.0, "validation": 0.1, "test": 0.2})
+    return split_by_fractions("digits", rows, {"train": 1.0, "validation": 0.1, "test": 0.2})
 
 
 def load_photographs() -> dict[str, Dataset]:

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from likejax.data.parts import is_hidden, split_name
-from likejax.data.readers import formats
-from likejax.data.readers.archives import keys_of_parts
 from likejax.data.readers.delimited import SUFFIXES as TEXT
 from likejax.data.readers.delimited import layout
-from likejax.data.sources.folders import FILES, is_idx, is_imagenet_batch
+from likejax.data.readers.images import IMAGE_SUFFIXES
+from likejax.data.readers.named_arrays import keys_of_parts
+from likejax.data.sources.folders import FILES
+from likejax.data.sources.forms import is_idx, is_imagenet_batch
 from likejax.data.sources.tables import TABLES
 
 _DEEPEST = 4
@@ -110,7 +111,7 @@ def _is_one(folder: Path) -> bool:
         return True
     if any(place.name.startswith("cifar") and _is_one(place) for place in _folders(folder)):
         return True
-    if any(name.lower().endswith((*formats.IMAGE_SUFFIXES, ".zip")) for name in names):
+    if any(name.lower().endswith((*IMAGE_SUFFIXES, ".zip")) for name in names):
         return True
     tables = [
         path
@@ -154,9 +155,6 @@ def _has_pictures(folder: Path) -> bool:
     """Whether there is an image below a folder; stops at the first."""
     for place, inner, files in os.walk(folder):
         inner[:] = [name for name in inner if not is_hidden([name])]
-        if any(
-            name.lower().endswith(formats.IMAGE_SUFFIXES) and not is_hidden([name])
-            for name in files
-        ):
+        if any(name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden([name]) for name in files):
             return bool(place)
     return False

@@ -17,8 +17,8 @@ import numpy as np
 from jaxtyping import Float
 
 from likejax.data.dataset import Dataset
-from likejax.data.readers import formats
-from likejax.data.readers.formats import FileError
+from likejax.data.readers.files import FileError
+from likejax.data.readers.numpy_files import read_npy
 
 Rows = Float[np.ndarray, "_ _"]
 _SEED = 42
@@ -54,7 +54,7 @@ def _columns(path: Path, rows: np.ndarray, count: int) -> Rows:
 
 def _power(paths: Mapping[str, Path]) -> dict[str, Rows]:
     """Columns: active power, reactive power, voltage, intensity, three sub-meterings, time."""
-    rows = _columns(paths["data.npy"], formats.read_npy(paths["data.npy"]), 8)
+    rows = _columns(paths["data.npy"], read_npy(paths["data.npy"]), 8)
     rng = np.random.RandomState(_SEED)  # the published order of rows is this generator's
     rng.shuffle(rows)
     voltage, active, metering = (rng.rand(len(rows), n) for n in (1, 1, 3))
@@ -92,7 +92,7 @@ def _smallest_repeats(column: np.ndarray) -> int:
 
 
 def _miniboone(paths: Mapping[str, Path]) -> dict[str, Rows]:
-    rows = _columns(paths["data.npy"], formats.read_npy(paths["data.npy"]), 43)
+    rows = _columns(paths["data.npy"], read_npy(paths["data.npy"]), 43)
     return _standardized(_three_parts(rows), "train", "validation")
 
 

@@ -12,13 +12,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
-from likejax.density import Density, Kind, Terms, checked_temperature, integer_dtype, tell_of_lost
+from likejax.batching import over_batch
+from likejax.density import Density, Kind, Terms, checked_temperature, integer_dtype
 from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_probs, to_unit_scale
 from likejax.inputs import inside_levels
 from likejax.keys import KeyLike, as_key
 from likejax.models.pixelcnn import sampling
 from likejax.models.pixelcnn.network import PixelCNNNetwork
 from likejax.nn.modules import replace
+from likejax.rounding import warn_of_lost
 from likejax.settings import (
     Count,
     CountOrZero,
@@ -120,7 +122,7 @@ class PixelCNN(Density):
     """
 
     kind = Kind.EXACT
-    levels: int  # type: ignore[assignment]
+    levels: int
 
     def __init__(
         self,
@@ -211,9 +213,7 @@ class PixelCNN(Density):
           TypeError: As ``log_prob``.
           ValueError: As ``log_prob``.
         """
-        flat, batch = self._checked(x)
-        values = _batched_log_probs(self, flat, self._checked_condition(condition, batch))
-        return values.reshape(batch + self.event_shape)
+        return self._over_batch(_log_prob_map, x, condition=condition)
 
     def log_prob_rest(
         self, x: ArrayLike, known: int, *, condition: ArrayLike | None = None
@@ -251,17 +251,12 @@ class PixelCNN(Density):
           ValueError: If ``known`` is not between 0 and the number of pixels, or for a wrong shape.
         """
         known = self._checked_known(known)
-        flat, batch = self._checked(x)
-        keys = self._keys(key, batch)
-        condition = self._checked_condition(condition, batch)
+        rows = self._rows(x, key=as_key(key), condition=condition)
         temperature = checked_temperature(temperature)
-        images, finite = _batched_completed(self, flat, known, keys, condition, temperature)
-        tell_of_lost(
-            finite,
-            "completed image",
-            "density.log_prob(x) is NaN for what the model cannot compute.",
-        )
-        return images.reshape(batch + self.event_shape)
+        images, finite = over_batch(_completed, self, rows, known, temperature)
+        again = "density.log_prob(x) is NaN for images that the model cannot compute."
+        warn_of_lost(finite.reshape(-1), "completed image", again)
+        return images
 
     def with_sampler(self, sampler: Sampler) -> PixelCNN:
         """The same density that samples in another way, to the same distribution; ``save`` keeps it.
@@ -295,23 +290,22 @@ _SAMPLERS: dict[str, Callable[[PixelCNN, sampling.Task], sampling.Drawn]] = {
 }
 
 
-@jax.jit
-def _batched_log_probs(density: PixelCNN, x: Array, condition: Array | None) -> Array:
-    return jax.vmap(density._log_probs, in_axes=(0, 0, None))(x, condition, None)
+# --- queries of one example, in the form that `batching` vectorizes
 
 
-@jax.jit
-def _batched_completed(
+def _log_prob_map(density: PixelCNN, x: Array, key: None, condition: Array | None) -> Array:
+    return density._log_probs(x, condition, key)
+
+
+def _completed(
     density: PixelCNN,
     x: Array,
-    known: ArrayLike,
-    keys: Array,
+    key: Array,
     condition: Array | None,
+    known: ArrayLike,
     temperature: ArrayLike,
 ) -> sampling.Drawn:
-    return jax.vmap(density._completed, in_axes=(0, None, 0, 0, None))(
-        x, known, keys, condition, temperature
-    )
+    return density._completed(x, known, key, condition, temperature)
 
 
 @jax.jit

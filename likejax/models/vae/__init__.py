@@ -1,5 +1,5 @@
 """Hierarchical variational autoencoders."""
 
+from likejax.models.vae.config import VAEConfig as VAEConfig
 from likejax.models.vae.density import VAE as VAE
-from likejax.models.vae.density import StageConfig as StageConfig
-from likejax.models.vae.density import VAEConfig as VAEConfig
+from likejax.models.vae.stage import StageConfig as StageConfig

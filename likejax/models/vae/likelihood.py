@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import math
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,19 +22,22 @@ from likejax.distributions import (
     normal_log_prob,
     to_level,
 )
-from likejax.models.vae.network import ACTIVATIONS, Map, MapShape, Moments, Options, layer
+from likejax.models.vae.network import ACTIVATIONS, Map, MapShape, Moments, layer
+from likejax.models.vae.stage import Options
 
 LikelihoodName = Literal["bernoulli", "gaussian", "logistic", "logistic_mixture"]
 
 
 class Likelihood(nnx.Module, abc.ABC):
-    """``p(x | z)`` by a convolution of the last map; ``x`` is a map of the data's height, width and channels.
+    """``p(x | z)`` by a convolution of the last map.
+
+    Its ``x`` is a map of the data's height, width and channels.
 
     Args:
-      shape: Of the last map.
-      outputs: Parameters of a pixel.
-      kernel: Of the convolution.
-      options: Of the network.
+      shape: Shape of the last map.
+      outputs: Number of parameters of a pixel.
+      kernel: Rows and columns of the convolution.
+      options: Settings of the network.
       rngs: Source of the initial weights.
     """
 
@@ -47,27 +50,28 @@ class Likelihood(nnx.Module, abc.ABC):
         self.activation = options.activation
 
     def outputs(self, d: Map) -> Map:
-        """The parameters as the network gives them."""
+        """Returns the parameters as the network gives them."""
         out = self.layer(ACTIVATIONS[self.activation](d) if self.activated else d)
         return out.astype(jnp.promote_types(out.dtype, jnp.float32))
 
     @abc.abstractmethod
     def log_prob(self, outputs: Map, x: Num[Array, "..."]) -> Float[Array, "..."]:
-        """Log-probability of each entry, nats."""
+        """Returns the log-probability of each entry, nats."""
 
     @abc.abstractmethod
     def mean(self, outputs: Map) -> Map:
-        """The expected data, in units of the data."""
+        """Returns the expected data, in units of the data."""
 
     @abc.abstractmethod
     def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
-        """Data, as floats.
+        """Draws data, as floats.
 
         Args:
           outputs: Parameters as the network gives them.
           key: Key of the draws.
-          temperature: Factor on the scales of normals and logistics, and divisor of logits; at 0 the data are the mode
-            of the distribution, of a mixture that of its most probable component.
+          temperature: Factor on the scales of normals and logistics, and divisor of logits; at 0
+            the data are the mode of the distribution, of a mixture that of its most probable
+            component.
         """
 
 
@@ -103,37 +107,45 @@ class Gaussian(Likelihood):
         return moments.at(jnp.asarray(temperature * eps))
 
 
-class DiscretisedLogistic(Likelihood):
-    """One logistic a channel on ``levels`` bins that divide [0, 1], the outer ones reaching to infinity.
+class DiscretizedLogistic(Likelihood):
+    """One logistic per channel on ``levels`` bins that divide [0, 1].
 
-    ``mean = output + 1/2`` and ``log scale = max(output - 1, -7)``, on [0, 1]. ``reference`` adds 1e-7 to every mass,
+    The outer bins reach to infinity. ``mean = output + 1/2`` and
+    ``log scale = max(output - 1, -7)``, on [0, 1]. The form ``reference`` adds 1e-7 to every mass,
     as the released code does: then the masses sum to more than 1.
 
     References:
-      Kingma et al., 2016, Improved variational inference with inverse autoregressive flow, arXiv:1606.04934.
+      Kingma et al., 2016, Improved variational inference with inverse autoregressive flow,
+      arXiv:1606.04934.
     """
 
     activated = False
 
-    def __init__(self, levels: int, form: Form, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.form: Form = form
-        self.levels = levels
+    def __init__(
+        self,
+        form: LikelihoodForm,
+        shape: MapShape,
+        channels: int,
+        *,
+        options: Options,
+        rngs: nnx.Rngs,
+    ):
+        kernel = 1 if form.dense else 3
+        super().__init__(shape, 2 * channels, kernel=kernel, options=options, rngs=rngs)
+        self.form: Form = form.logistic
+        self.levels = form.levels
 
     def parameters(self, outputs: Map) -> tuple[Map, Map]:
-        """Mean and log-scale, on [0, 1]."""
+        """Returns mean and log-scale, on [0, 1]."""
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
         return mean + 0.5, jnp.maximum(log_scale - 1.0, MIN_LOG_SCALE)
 
     def log_prob(self, outputs: Map, x: Num[Array, "..."]) -> Float[Array, "..."]:
         mean, log_scale = self.parameters(outputs)
-        half = (
-            self.levels - 1
-        ) / 2  # bin k is [k, k + 1] / levels here, and centered on its level in the formula
-        mean, log_scale = (
-            (self.levels * mean - 0.5) / half - 1.0,
-            log_scale + math.log(self.levels / half),
-        )
+        # Bin k is [k, k + 1] / levels here, and centered on its level in the formula.
+        half = (self.levels - 1) / 2
+        mean = (self.levels * mean - 0.5) / half - 1.0
+        log_scale = log_scale + math.log(self.levels / half)
         k = jnp.broadcast_to(x, mean.shape).astype(mean.dtype)
         log_mass = discretized_logistic_log_prob(k, mean, log_scale, self.levels)
         return log_mass if self.form == "exact" else jnp.log(jnp.exp(log_mass) + 1e-7)
@@ -149,13 +161,12 @@ class DiscretisedLogistic(Likelihood):
 
     def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
         mean, log_scale = self.parameters(outputs)
-        value = mean + temperature * jnp.exp(log_scale) * jax.random.logistic(
-            key, mean.shape, mean.dtype
-        )
+        noise = jax.random.logistic(key, mean.shape, mean.dtype)
+        value = mean + temperature * jnp.exp(log_scale) * noise
         return jnp.clip(jnp.floor(self.levels * value), 0, self.levels - 1)
 
 
-class DiscretisedLogisticMixture(Likelihood):
+class DiscretizedLogisticMixture(Likelihood):
     """PixelCNN++'s mixture of discretized logistics for the channels of a pixel.
 
     Its mean is that of the components' means, each channel given the means of those before it.
@@ -163,13 +174,24 @@ class DiscretisedLogisticMixture(Likelihood):
 
     activated = False
 
-    def __init__(self, levels: int, form: Form, channels: int, mixtures: int, *args, **kwargs):
-        super().__init__(*args, **kwargs)
-        self.form: Form = form
-        self.levels, self.channels, self.mixtures = levels, channels, mixtures
+    def __init__(
+        self,
+        form: LikelihoodForm,
+        shape: MapShape,
+        channels: int,
+        *,
+        options: Options,
+        rngs: nnx.Rngs,
+    ):
+        size = LogisticMixture.size(channels, form.mixtures)
+        super().__init__(shape, size, kernel=1, options=options, rngs=rngs)
+        self.form: Form = form.logistic
+        self.levels = form.levels
+        self.channels = channels
+        self.mixtures = form.mixtures
 
     def mixture(self, outputs: Map) -> LogisticMixture:
-        """The mixture of every pixel."""
+        """Returns the mixture of every pixel."""
         return LogisticMixture.of(outputs, self.channels, self.mixtures)
 
     def log_prob(self, outputs: Map, x: Num[Array, "..."]) -> Float[Array, "..."]:
@@ -179,17 +201,12 @@ class DiscretisedLogisticMixture(Likelihood):
     def mean(self, outputs: Map) -> Map:
         mixture = self.mixture(outputs)
         weights = jax.nn.softmax(mixture.logits)
-        values: list[Array] = []
+        values = jnp.zeros((*weights.shape[:-1], 0), weights.dtype)
         for channel in range(self.channels):
-            before = (
-                jnp.stack(values, axis=-1)
-                if values
-                else jnp.zeros((*weights.shape[:-1], 0), weights.dtype)
-            )
-            values.append(
-                jnp.clip(jnp.sum(weights * mixture.mean(channel, before), axis=-1), -1.0, 1.0)
-            )
-        return (jnp.stack(values, axis=-1) + 1.0) * ((self.levels - 1) / 2)
+            means = mixture.mean(channel, values)  # given the channels before
+            value = jnp.clip(jnp.sum(weights * means, axis=-1), -1.0, 1.0)
+            values = jnp.concatenate([values, value[..., None]], axis=-1)
+        return (values + 1.0) * ((self.levels - 1) / 2)
 
     def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
         component_key, value_key = jax.random.split(key)
@@ -202,28 +219,41 @@ class DiscretisedLogisticMixture(Likelihood):
         return to_level(values, self.levels)
 
 
+class LikelihoodForm(NamedTuple):
+    """Settings of a likelihood.
+
+    Attributes:
+      name: Family of the distribution.
+      levels: Integer values of an entry; 0 for continuous data.
+      mixtures: Components of a logistic mixture.
+      logistic: Form of a discretized logistic.
+      dense: Whether the last map is a vector.
+    """
+
+    name: LikelihoodName
+    levels: int
+    mixtures: int
+    logistic: Form
+    dense: bool
+
+
 def likelihood(
-    name: LikelihoodName,
-    shape: MapShape,
-    channels: int,
-    *,
-    levels: int,
-    mixtures: int,
-    form: Form,
-    dense: bool,
-    options: Options,
-    rngs: nnx.Rngs,
+    form: LikelihoodForm, shape: MapShape, channels: int, *, options: Options, rngs: nnx.Rngs
 ) -> Likelihood:
-    """The likelihood of that name on a last map of that shape; ``dense`` where the map is a vector."""
-    make = {"options": options, "rngs": rngs}
-    kernel = 1 if dense else 3
-    if name == "bernoulli":
-        return Bernoulli(shape, channels, kernel=kernel, **make)
-    if name == "gaussian":
-        return Gaussian(shape, 2 * channels, kernel=kernel, **make)
-    if name == "logistic":
-        return DiscretisedLogistic(levels, form, shape, 2 * channels, kernel=kernel, **make)
-    size = LogisticMixture.size(channels, mixtures)
-    return DiscretisedLogisticMixture(
-        levels, form, channels, mixtures, shape, size, kernel=1, **make
-    )
+    """Returns a likelihood on the last map.
+
+    Args:
+      form: Settings of the likelihood.
+      shape: Shape of the last map.
+      channels: Channels of the data.
+      options: Settings of the network.
+      rngs: Source of the initial weights.
+    """
+    kernel = 1 if form.dense else 3
+    if form.name == "bernoulli":
+        return Bernoulli(shape, channels, kernel=kernel, options=options, rngs=rngs)
+    if form.name == "gaussian":
+        return Gaussian(shape, 2 * channels, kernel=kernel, options=options, rngs=rngs)
+    if form.name == "logistic":
+        return DiscretizedLogistic(form, shape, channels, options=options, rngs=rngs)
+    return DiscretizedLogisticMixture(form, shape, channels, options=options, rngs=rngs)

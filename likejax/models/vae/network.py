@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from likejax.models.vae.stage import Block, Options, StagePlan
 from likejax.nn.convolutions import Padding, relu
 from likejax.nn.modules import Buffer, Unread
 from likejax.nn.weight_norm import WeightNormConvolution
 
-Activation = Literal["relu", "leaky_relu", "swish", "elu", "selu", "softplus", "tanh"]
-"""Between layers; ``leaky_relu`` has the slope 0.01 below zero."""
-Skips = Literal["working", "as_released"]
-"""Whether a skip between maps of one shape is added, or silently omitted as in the released code."""
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": relu,
     "leaky_relu": jax.nn.leaky_relu,
@@ -33,32 +30,6 @@ MapShape = tuple[int, int, int]
 Map = Float[Array, "*batch _ _ _"]
 
 MIN_STD = 1e-6
-
-
-class Options(NamedTuple):
-    """What all layers of a network have in common."""
-
-    activation: Activation = "relu"
-    skips: Skips = "working"
-    latent_scale: float = 1.0
-    dtype: str = "float32"
-    unread_projection: bool = False
-
-
-class Block(NamedTuple):
-    """The form of one residual block.
-
-    Attributes:
-      channels: Channels of the hidden map and of the output.
-      kernel: Rows and columns of the kernels.
-      stride: 2 to halve the map on the way up, and to double it on the way down; otherwise 1.
-      gated: Whether the output goes through a gate.
-    """
-
-    channels: int
-    kernel: int
-    stride: int
-    gated: bool
 
 
 def _same(shape: MapShape, kernel: int, stride: int) -> Padding:
@@ -301,79 +272,94 @@ def flatten(h: Map) -> Float[Array, "*batch size"]:
 
 
 class InferenceStage(nnx.Module):
-    """What leads up to one latent: blocks, and the posterior of the features that are inferred on the way up.
+    """The way up to one latent: blocks, and the posterior of features inferred on the way up.
 
     Args:
-      shape: Of the map from below: the image, or what ``upwards`` of the stage below gives.
+      plan: The stage and its place.
+      shape: Shape of the map from below: the image, or what ``upwards`` of the stage below gives.
       below: Shape of the hidden map of the stage below, for skips, where there is one.
-      bottom: Whether the map is the image.
-      top: Whether no stage is above.
-      blocks: Form of each block.
-      features: Features of the latent that are inferred here; may be none.
-      dense: Whether the latent is a vector; otherwise a map.
-      options: What all layers have in common.
+      options: Settings that all layers share.
       rngs: Source of the initial weights.
     """
 
     def __init__(
         self,
+        plan: StagePlan,
         shape: MapShape,
         below: MapShape | None,
         *,
-        bottom: bool,
-        top: bool,
-        blocks: tuple[Block, ...],
-        features: int,
-        dense: bool,
         options: Options,
         rngs: nnx.Rngs,
     ):
-        built = []
-        for i, block in enumerate(blocks):
-            residual = i > 0 or not bottom
-            built.append(
-                ResidualBlock(
-                    shape,
-                    block,
-                    grows=False,
-                    residual=residual,
-                    aux=below,
-                    options=options,
-                    rngs=rngs,
-                )
+        dense, features = plan.config.dense, plan.up
+        self.blocks = nnx.List([])
+        for i, block in enumerate(plan.config.blocks(options)):
+            takes_image = plan.bottom and i == 0
+            made = ResidualBlock(
+                shape,
+                block,
+                grows=False,
+                residual=not takes_image,
+                aux=below,
+                options=options,
+                rngs=rngs,
             )
-            shape = built[-1].out_shape
-        self.blocks = nnx.List(built)
+            self.blocks.append(made)
+            shape = made.out_shape
         self.shape = shape
         self.features = features
-        self.posterior = (
-            GaussianLayer(shape, features, dense=dense, options=options, rngs=rngs)
-            if features
-            else None
-        )
-        to_map = dense and features > 0 and not top
-        self.to_map = (
-            layer((1, 1, features), math.prod(shape), kernel=1, rngs=rngs, dtype=options.dtype)
-            if to_map
-            else None
-        )
-        unread = top and dense and options.unread_projection
-        self.unread = nnx.data(UnreadProjection(features, math.prod(shape)) if unread else None)
-        self.next_shape: MapShape = (
-            shape if to_map or not features else (shape[0], shape[1], features)
-        )
+        # One assignment per attribute: NNX fixes with the first whether it holds arrays.
+        posterior = to_map = None
+        if features:
+            posterior = GaussianLayer(shape, features, dense=dense, options=options, rngs=rngs)
+        if dense and features > 0 and not plan.top:
+            to_map = map_of_vector(features, shape, options, rngs)
+        self.posterior = posterior
+        self.to_map = to_map
+        unread = None
+        if plan.top and dense and options.unread_projection:
+            unread = UnreadProjection(features, math.prod(shape))
+        self.unread = nnx.data(unread)
+        is_map = features > 0 and self.to_map is None
+        self.next_shape: MapShape = (shape[0], shape[1], features) if is_map else shape
 
     def __call__(self, x: Map, a: Map | None) -> Map:
-        """The hidden map, from the map from below and the hidden map of the stage below."""
+        """Returns the hidden map.
+
+        Args:
+          x: Map from below.
+          a: Hidden map of the stage below, for skips.
+        """
         for block in self.blocks:
             x = block(x, a)
         return x
 
     def upwards(self, h: Map, z: Float[Array, "..."] | None) -> tuple[Map, Map | None]:
-        """What the stage above starts from, and its skip: the latent and the hidden map, or the hidden map alone."""
+        """Returns the map that the stage above starts from, and its skip.
+
+        Args:
+          h: Hidden map.
+          z: Value of the features that are inferred here; without them the hidden map goes up.
+        """
         if z is None:
             return h, None
-        return (z if self.to_map is None else self.to_map(z).reshape(h.shape)), h
+        if self.to_map is None:
+            return z, h
+        return self.to_map(z).reshape(h.shape), h
+
+
+def map_of_vector(
+    features: int, shape: MapShape, options: Options, rngs: nnx.Rngs
+) -> WeightNormConvolution:
+    """Returns a dense layer from a vector to the entries of a map.
+
+    Args:
+      features: Entries of the vector.
+      shape: Shape of the map.
+      options: Settings that all layers share.
+      rngs: Source of the initial weights.
+    """
+    return layer((1, 1, features), math.prod(shape), kernel=1, rngs=rngs, dtype=options.dtype)
 
 
 class UnreadProjection(nnx.Module):
@@ -391,17 +377,13 @@ class UnreadProjection(nnx.Module):
 
 
 class GenerativeStage(nnx.Module):
-    """What leads down from one latent: its prior, the posterior of features inferred on the way down, and blocks.
+    """The way down from one latent: its prior, the posterior of features inferred here, and blocks.
 
     Args:
-      shape: Of the hidden map of the inference stage beside it.
-      above: Shape of the map that comes from the stage above; ``None`` at the top, whose prior is fixed, N(0, 1).
-      skips: Shapes of the maps that earlier blocks put out and nobody took yet.
-      blocks: Form of each block; its stride enlarges the map.
-      up: Features inferred on the way up.
-      down: Features inferred on the way down, behind the others.
-      dense: Whether the latent is a vector; otherwise a map.
-      options: What all layers have in common.
+      plan: The stage and its place.
+      shape: Shape of the hidden map of the inference stage beside it.
+      above: Stage above; ``None`` at the top, whose prior is fixed, N(0, 1).
+      options: Settings that all layers share.
       rngs: Source of the initial weights.
 
     Raises:
@@ -410,55 +392,73 @@ class GenerativeStage(nnx.Module):
 
     def __init__(
         self,
+        plan: StagePlan,
         shape: MapShape,
-        above: MapShape | None,
-        skips: tuple[MapShape, ...],
+        above: GenerativeStage | None,
         *,
-        blocks: tuple[Block, ...],
-        up: int,
-        down: int,
-        dense: bool,
         options: Options,
         rngs: nnx.Rngs,
     ):
-        features = up + down
-        make = {"dense": dense, "options": options, "rngs": rngs}
-        self.prior_layer = None if above is None else GaussianLayer(above, features, **make)
-        joined = shape if above is None else (*shape[:2], shape[2] + above[2])
-        self.posterior = GaussianLayer(joined, down, **make) if down else None
+        dense, features = plan.config.dense, plan.features
+        prior_layer = posterior = top_prior = None
+        joined = shape
+        if above is not None:
+            prior_layer = GaussianLayer(
+                above.shape, features, dense=dense, options=options, rngs=rngs
+            )
+            joined = (*shape[:2], shape[2] + above.shape[2])
+        if plan.down:
+            posterior = GaussianLayer(joined, plan.down, dense=dense, options=options, rngs=rngs)
         self.latent_shape = (features,) if dense else (*shape[:2], features)
-        self.top_prior = (
-            Buffer(jnp.zeros((*self.latent_shape[:-1], 2 * features))) if above is None else None
-        )
+        if above is None:
+            top_prior = Buffer(jnp.zeros((*self.latent_shape[:-1], 2 * features)))
+        # One assignment per attribute: NNX fixes with the first whether it holds arrays.
+        self.prior_layer = prior_layer
+        self.posterior = posterior
+        self.top_prior = top_prior
         self.map_shape = shape
-        self.to_map = (
-            layer((1, 1, features), math.prod(shape), kernel=1, rngs=rngs, dtype=options.dtype)
-            if dense
-            else None
-        )
-        shape = shape if dense else (shape[0], shape[1], features)
-        queue, built = list(skips), []
+        self.to_map = map_of_vector(features, shape, options, rngs) if dense else None
+        self.shape = shape if dense else (shape[0], shape[1], features)
+        self.skip_shapes: tuple[MapShape, ...] = ()
+        self.blocks = nnx.List([])
+        self._add_blocks(plan.config.blocks(options)[::-1], above, options, rngs)
+
+    def _add_blocks(
+        self,
+        blocks: tuple[Block, ...],
+        above: GenerativeStage | None,
+        options: Options,
+        rngs: nnx.Rngs,
+    ) -> None:
+        """Builds the blocks; each takes the oldest map that no block has taken as a skip yet."""
+        queue = [] if above is None else list(above.skip_shapes)
         for i, block in enumerate(blocks):
             taken = queue.pop(0) if queue and above is not None else None
-            # every skip of the released code is built for the last map from above, and dropped where it has its shape
-            aux = above if taken is not None and options.skips == "as_released" else taken
+            aux = taken
+            if above is not None and taken is not None and options.skips == "as_released":
+                # Every skip of the released code is built for the last map from above, and dropped
+                # where it has its shape.
+                aux = above.shape
             made = ResidualBlock(
-                shape, block, grows=True, residual=i > 0, aux=aux, options=options, rngs=rngs
+                self.shape, block, grows=True, residual=i > 0, aux=aux, options=options, rngs=rngs
             )
             if made.aux is not None and taken != aux:
                 raise ValueError(
-                    f"expected a skip of shape {aux}, for which the released code builds its layer, got {taken}: the "
-                    "released code cannot run these stages either; change their strides, or use skips='working'"
+                    f"expected a skip of shape {aux}, for which the released code builds its "
+                    f"layer, got {taken}: the released code cannot run these stages either; "
+                    "change their strides, or use skips='working'"
                 )
-            built.append(made)
-            shape = made.out_shape
-            queue.append(shape)
-        self.blocks = nnx.List(built)
-        self.shape = shape
+            self.blocks.append(made)
+            self.shape = made.out_shape
+            queue.append(made.out_shape)
         self.skip_shapes = tuple(queue)
 
     def prior(self, d: Map | None) -> Moments:
-        """The conditional prior given the map from above; at the top its own, without batch axes."""
+        """Returns the conditional prior given the map from above.
+
+        Args:
+          d: Map from above; ``None`` at the top, whose prior has no batch axes.
+        """
         if self.top_prior is not None:
             return Moments.of(self.top_prior[...])
         assert self.prior_layer is not None
@@ -466,17 +466,31 @@ class GenerativeStage(nnx.Module):
         return self.prior_layer(d)
 
     def posterior_down(self, h: Map, d: Map | None) -> Moments:
-        """Of the features inferred on the way down, given the hidden map of the inference and the map from above."""
+        """Returns the moments of the features that are inferred on the way down.
+
+        Args:
+          h: Hidden map of the inference stage beside.
+          d: Map from above; ``None`` at the top.
+        """
         assert self.posterior is not None
         return self.posterior(h if d is None else jnp.concatenate([h, d], axis=-1))
 
     def __call__(
         self, z: Float[Array, "..."], skips: tuple[Map, ...], *, top: bool
     ) -> tuple[Map, tuple[Map, ...]]:
-        """The map for the stage below and the maps that are left for skips: each block takes the oldest."""
-        d = z if self.to_map is None else self.to_map(z).reshape(*z.shape[:-1], *self.map_shape)
+        """Returns the map for the stage below, and the maps that are left for skips.
+
+        Args:
+          z: Value of the latent.
+          skips: Maps that no block has taken yet; each block takes the oldest.
+          top: Whether this is the top stage, whose blocks take no skips.
+        """
+        d = z
+        if self.to_map is not None:
+            d = self.to_map(z).reshape(*z.shape[:-1], *self.map_shape)
         queue = list(skips)
         for block in self.blocks:
-            d = block(d, queue.pop(0) if queue and not top else None)
+            skip = queue.pop(0) if queue and not top else None
+            d = block(d, skip)
             queue.append(d)
         return d, tuple(queue)

@@ -1,4 +1,4 @@
-"""Image files in folders and zip archives: which picture is of which part and which class."""
+"""Image files in folders and zip archives: part and class of each picture."""
 
 from __future__ import annotations
 
@@ -9,13 +9,19 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from likejax.data.parts import PART_NAMES, WHOLE, Raw, is_hidden, split_name
-from likejax.data.readers import formats
-from likejax.data.readers.formats import FileError
+from likejax.data.parts import PART_NAMES, WHOLE, Raw, is_hidden, split_name, visible_files
+from likejax.data.readers.files import FileError
+from likejax.data.readers.images import IMAGE_SUFFIXES, images_in_zip, read_images
 
 
 class Picture(NamedTuple):
-    """An image file: its path within the source, what messages call it, and how to open it."""
+    """An image file.
+
+    Attributes:
+      path: Folders and name within the source.
+      name: Name for messages.
+      open: Function that returns what Pillow can open.
+    """
 
     path: tuple[str, ...]
     name: str
@@ -28,22 +34,46 @@ class Picture(NamedTuple):
 
 
 def parts_in_folder(folder: Path) -> dict[str, Raw]:
-    """Images below a folder: parts are folders called ``train``, ``test`` ..., classes the folders below them."""
+    """Reads the images below a folder.
+
+    Parts are folders called ``train``, ``test`` and so on, classes the folders below them.
+
+    Args:
+      folder: The folder of a dataset.
+
+    Returns:
+      Examples and labels by part; empty if there is no image.
+
+    Raises:
+      FileError: If parts or classes are not clear, or an image is damaged.
+    """
     return _parts(folder, _without_wrapper(_pictures_in_folder(folder)), each_once=False)
 
 
 def parts_in_zips(folder: Path, pattern: str) -> dict[str, Raw]:
-    """Images in zip archives, each distinct picture of a class once: archives that overlap are common."""
-    named = (path for path in folder.iterdir() if fnmatch.fnmatchcase(path.name.lower(), pattern))
-    archives = sorted(path for path in named if path.is_file() and not is_hidden([path.name]))
+    """Reads the images in zip archives, each distinct picture of a class once: archives often overlap.
+
+    Args:
+      folder: The folder of a dataset.
+      pattern: Pattern of the names of its archives, such as ``*.zip``.
+
+    Returns:
+      Examples and labels by part; empty if there is no archive.
+
+    Raises:
+      FileError: If parts or classes are not clear, or a file is damaged.
+    """
+    files = visible_files(folder)
+    archives = [path for path in files if fnmatch.fnmatchcase(path.name.lower(), pattern)]
     if not archives:
         return {}
-    spoken = [split_name(path.stem) for path in archives]
-    by_part = all(part is not None for part, _ in spoken) and len({rest for _, rest in spoken}) == 1
+    titles = {path.name: split_name(path.stem) for path in archives}
+    are_parts = _all_name_parts(titles)
     pictures: list[Picture] = []
-    for archive, (part, _) in zip(archives, spoken, strict=True):
+    for archive in archives:
+        part, _ = titles[archive.name]
         inside = _without_wrapper(_pictures_in_zip(archive))
-        prefix = (str(part),) if by_part else ()
+        prefix = (str(part),) if are_parts else ()
         pictures += [picture._replace(path=prefix + picture.path) for picture in inside]
     return _parts(folder, pictures, each_once=True)
 
@@ -52,22 +82,18 @@ def _pictures_in_folder(folder: Path) -> list[Picture]:
     pictures = []
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder).parts
-        if (
-            path.suffix.lower() in formats.IMAGE_SUFFIXES
-            and not is_hidden(inner)
-            and path.is_file()
-        ):
+        is_image = path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
+        if is_image and not is_hidden(inner):
             pictures.append(Picture(inner, str(path), lambda path=path: path))
     return pictures
 
 
 def _pictures_in_zip(archive: Path) -> list[Picture]:
-    return [
-        Picture(
-            tuple(word for word in inner.split("/") if word), f"{archive}:{inner!r}", open_entry
-        )
-        for inner, open_entry in formats.images_in_zip(archive)
-    ]
+    pictures = []
+    for inner, open_entry in images_in_zip(archive):
+        path = tuple(word for word in inner.split("/") if word)
+        pictures.append(Picture(path, f"{archive}:{inner!r}", open_entry))
+    return pictures
 
 
 def _without_wrapper(pictures: list[Picture]) -> list[Picture]:
@@ -99,12 +125,12 @@ def _by_part(
 ) -> tuple[dict[str, list[Picture]], tuple[str, ...]]:
     """Pictures by part, with paths below the part; ``WHOLE`` if no folder names one."""
     tops = sorted({picture.top for picture in pictures})
-    spoken = {top: split_name(top) for top in tops}
+    titles = {top: split_name(top) for top in tops}
     exact = [top for top in tops if top.lower() in PART_NAMES]
     if len(exact) > 1 or exact == tops:
         part_of = {top: PART_NAMES[top.lower()] for top in exact}
-    elif _all_name_parts(spoken):
-        part_of = {top: str(part) for top, (part, _) in spoken.items()}
+    elif _all_name_parts(titles):
+        part_of = {top: str(part) for top, (part, _) in titles.items()}
     elif exact:
         others = ", ".join(top or "images" for top in tops if top not in exact)
         raise FileError(
@@ -130,13 +156,11 @@ def _by_part(
     return parts, notes
 
 
-def _all_name_parts(spoken: dict[str, tuple[str | None, str]]) -> bool:
+def _all_name_parts(titles: dict[str, tuple[str | None, str]]) -> bool:
     """Whether all folders are called alike but for the part: ``train_32x32`` and ``valid_32x32``."""
-    return (
-        bool(spoken)
-        and all(part is not None for part, _ in spoken.values())
-        and len({rest for _, rest in spoken.values()}) == 1
-    )
+    all_have_parts = all(part is not None for part, _ in titles.values())
+    rests = {rest for _, rest in titles.values()}
+    return all_have_parts and len(rests) == 1
 
 
 def _check_no_parts_below(place: Path, pictures: list[Picture]) -> None:
@@ -153,15 +177,23 @@ def _check_no_parts_below(place: Path, pictures: list[Picture]) -> None:
 def _read(
     pictures: Sequence[Picture], labeled: bool, notes: tuple[str, ...], each_once: bool
 ) -> Raw:
-    images, found = formats.read_images((picture.name, picture.open()) for picture in pictures)
+    images, found = read_images((picture.name, picture.open()) for picture in pictures)
     labels = np.array([picture.path[0] for picture in pictures]) if labeled else None
     notes = (*notes, *found)
-    if each_once:
-        seen: dict[tuple[str, bytes], int] = {}
-        for row, image in enumerate(images):
-            seen.setdefault(("" if labels is None else str(labels[row]), image.tobytes()), row)
-        if len(seen) < len(images):
-            notes = (*notes, f"{len(images) - len(seen)} repeated pictures left out")
-        rows = sorted(seen.values())
-        images, labels = images[rows], None if labels is None else labels[rows]
-    return Raw(images, labels, notes)
+    raw = Raw(images, labels, notes)
+    return _without_copies(raw) if each_once else raw
+
+
+def _without_copies(raw: Raw) -> Raw:
+    """Each picture of a class once."""
+    classes = [""] * len(raw.examples) if raw.labels is None else raw.labels.tolist()
+    seen: dict[tuple[str, bytes], int] = {}
+    for row, image in enumerate(raw.examples):
+        seen.setdefault((classes[row], image.tobytes()), row)
+    left_out = len(raw.examples) - len(seen)
+    if not left_out:
+        return raw
+    rows = sorted(seen.values())
+    labels = None if raw.labels is None else raw.labels[rows]
+    notes = (*raw.notes, f"{left_out} repeated pictures left out")
+    return Raw(raw.examples[rows], labels, notes)

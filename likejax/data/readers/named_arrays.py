@@ -1,4 +1,4 @@
-"""Arrays by name, as ``.npz``, MATLAB and ``.npy`` files have them: which are examples and labels of which part."""
+"""Arrays by name, as ``.npz``, MATLAB and ``.npy`` files have them: examples and labels of each part."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from likejax.data.parts import WHOLE, Raw, split_name
-from likejax.data.readers.formats import FileError
+from likejax.data.readers.files import FileError
 
 _EXAMPLES = {"x", "image", "images", "data", "examples", "samples", "features", "inputs"}
 _LABELS = {"y", "label", "labels", "class", "classes"}
@@ -17,7 +17,7 @@ _LABELS = {"y", "label", "labels", "class", "classes"}
 def parts_of_arrays(
     place: Path, arrays: Mapping[str, np.ndarray], *, file_part: str = WHOLE
 ) -> dict[str, Raw]:
-    """Parts by the names of arrays, in small letters or capitals.
+    """Finds the parts of a source by the names of its arrays, in small letters or capitals.
 
     ``x_train`` and ``y_train`` (Keras), ``train_images`` and ``train_labels`` (MedMNIST), ``train``, or ``X`` and
     ``y`` for a source that names no parts; where nothing has such a name, the only array.
@@ -25,10 +25,13 @@ def parts_of_arrays(
     Args:
       place: File or folder, for messages.
       arrays: Arrays by name.
-      file_part: Part of arrays whose names speak of none.
+      file_part: Part of arrays whose names contain none.
+
+    Returns:
+      Examples and labels by part.
 
     Raises:
-      FileError: If no array can be told to hold the examples, or two can.
+      FileError: If it is not clear which array holds the examples.
     """
     doubled = _doubled(arrays, file_part)
     if doubled:
@@ -58,13 +61,14 @@ def parts_of_arrays(
 def keys_of_parts(
     keys: Iterable[str], *, file_part: str = WHOLE
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Names of the arrays that hold examples and labels, by part.
+    """Finds the names of the arrays that hold examples and labels, by part.
 
     Args:
       keys: Names of arrays.
-      file_part: Part of names that speak of none.
+      file_part: Part of names that contain none.
     """
-    examples, labels = {}, {}
+    examples: dict[str, str] = {}
+    labels: dict[str, str] = {}
     for key in keys:
         part, rest = split_name(key)
         if rest in _EXAMPLES or (part is not None and not rest):
@@ -104,11 +108,8 @@ def _raw(
         return Raw(examples, labels.reshape(-1), notes)
     if labels.ndim >= 2 and len(labels) == count:
         if _is_one_hot(labels):
-            return Raw(
-                examples,
-                labels.argmax(1),
-                (*notes, f"{labels_key}: one-hot rows taken as class numbers"),
-            )
+            one_hot = f"{labels_key}: one-hot rows taken as class numbers"
+            return Raw(examples, labels.argmax(1), (*notes, one_hot))
         several = f"{labels_key} of shape {labels.shape} is no class number per example: not taken"
         return Raw(examples, None, (*notes, several))
     raise FileError(
@@ -125,18 +126,22 @@ def _is_one_hot(labels: np.ndarray) -> bool:
 def examples_first(
     place: Path, arrays: Mapping[str, np.ndarray]
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
-    """MATLAB's arrays with the examples along the first axis, and notes of those that were turned.
+    """Brings the examples of MATLAB's arrays to the first axis.
 
     MATLAB programs keep images as (height, width, channels, n), as SVHN is published, or (height, width, n).
 
+    Args:
+      place: File or folder, for messages.
+      arrays: Arrays by name.
+
+    Returns:
+      The arrays, and notes on those that were turned.
+
     Raises:
-      FileError: If the axis of the examples cannot be told.
+      FileError: If it is not clear which axis the examples are.
     """
-    counts = {
-        array.size
-        for array in arrays.values()
-        if array.ndim == 2 and 1 in array.shape and array.size > 1
-    }
+    vectors = [array for array in arrays.values() if array.ndim == 2 and 1 in array.shape]
+    counts = {array.size for array in vectors if array.size > 1}
     turned, notes = {}, []
     for key, array in arrays.items():
         if array.ndim >= 3 and _axis_of_examples(place, key, array.shape, counts) != 0:

@@ -1,0 +1,55 @@
+"""HTML of a dataset, as notebooks show it: a table of facts, and its first images."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping
+from html import escape
+
+import numpy as np
+from jaxtyping import Integer
+
+_MOST = 12
+"""Most images that are shown."""
+_HEIGHT = 64
+"""Height of an image on the page, in pixels."""
+
+
+def facts_table(facts: Mapping[str, str]) -> str:
+    """A table of two columns.
+
+    Args:
+      facts: From the name of a fact to the fact.
+    """
+    cell = "text-align:left;vertical-align:top"
+    rows = [
+        f'<tr><th style="{cell}">{escape(name)}</th><td style="{cell}">{escape(fact)}</td></tr>'
+        for name, fact in facts.items()
+    ]
+    return f"<table>{''.join(rows)}</table>"
+
+
+def image_row(images: Integer[np.ndarray, "n height width channels"], levels: int) -> str:
+    """The first images of an array side by side, gray or in color; empty for other numbers of channels.
+
+    Args:
+      images: Integers ``0..levels-1``.
+      levels: Number of values.
+    """
+    if images.shape[-1] not in (1, 3):
+        return ""
+    shown = images[:_MOST].astype(np.float64) * 255 / (levels - 1)
+    tags = [_tag(np.rint(image).astype(np.uint8)) for image in shown]
+    return f"<div>{''.join(tags)}</div>"
+
+
+def _tag(image: np.ndarray) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    plane = image[..., 0] if image.shape[-1] == 1 else image
+    Image.fromarray(plane).save(buffer, "PNG")
+    content = base64.b64encode(buffer.getvalue()).decode("ascii")
+    style = f"height:{_HEIGHT}px;image-rendering:pixelated;margin:1px"
+    return f'<img src="data:image/png;base64,{content}" style="{style}">'

@@ -1,0 +1,331 @@
+"""Confidence intervals of the metrics: DeLong's for AUROC, and a bootstrap for the others."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+
+from likejax.ood.metrics import METRICS, Ranking, auroc, checked_scores
+from likejax.settings import CountOrZero, Probability, checked
+
+
+@dataclasses.dataclass(frozen=True)
+class Interval:
+    """A number with its confidence interval and its standard error.
+
+    Attributes:
+      value: The number itself.
+      low: Lower end of the interval.
+      high: Upper end of the interval.
+      standard_error: Standard error of ``value``; NaN where it is not known.
+
+    Example:
+      >>> from likejax import ood
+      >>> print(ood.Interval(value=0.9, low=0.8, high=0.95, standard_error=0.04))
+      0.900 [0.800, 0.950]
+    """
+
+    value: float
+    low: float
+    high: float
+    standard_error: float
+
+    def __str__(self) -> str:
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+# --- AUROC: DeLong's method
+
+
+def auroc_interval(inside: Any, outside: Any, *, confidence: float = 0.95) -> Interval:
+    """Computes AUROC with DeLong's standard error and an interval on the logit scale.
+
+    Where the classes do not overlap, DeLong's error is 0. The interval then is that of as many
+    successes without a failure as the smaller class has examples.
+
+    Args:
+      inside: Scores of inside examples.
+      outside: Scores of outside examples.
+      confidence: Probability that the interval holds the true value.
+
+    References:
+      DeLong, DeLong and Clarke-Pearson, 1988, Comparing the areas under two or more correlated
+      receiver operating characteristic curves. Sun and Xu, 2014, Fast implementation of DeLong's
+      algorithm.
+
+    Example:
+      >>> from likejax import ood
+      >>> print(ood.auroc_interval(inside=[0.1, 0.2, 0.3, 0.6], outside=[0.5, 0.7, 0.9]))
+      0.917 [0.348, 0.996]
+    """
+    inside, outside = checked_scores(inside, outside)
+    confidence = checked("confidence", confidence, Probability)
+    value = auroc(inside, outside)
+    smaller = min(len(inside), len(outside))
+    if smaller < 2:  # one example shows nothing of the variance
+        return Interval(value, 0.0, 1.0, math.nan)
+    error = math.sqrt(_variance_of_mean(*_placements(inside, outside)))
+    if 0 < value < 1:
+        low, high = _ends_on_logit_scale(value, error, confidence)
+    else:
+        least = ((1 - confidence) / 2) ** (1 / smaller)
+        low, high = (least, 1.0) if value >= 1 else (0.0, 1 - least)
+    return Interval(value, low, high, error)
+
+
+def _ends_on_logit_scale(value: float, error: float, confidence: float) -> tuple[float, float]:
+    """Returns the ends ``expit(logit(value) ± z error / (value (1 - value)))``."""
+    logit = math.log(value / (1 - value))
+    spread = _quantile(confidence) * error / (value * (1 - value))
+    low, high = (min(max(end, -700), 700) for end in (logit - spread, logit + spread))
+    return 1 / (1 + math.exp(-low)), 1 / (1 + math.exp(-high))
+
+
+def auroc_difference(
+    first: Sequence[Any], second: Sequence[Any], *, confidence: float = 0.95
+) -> Interval:
+    """Computes AUROC of one score minus that of another, with DeLong's paired standard error.
+
+    Args:
+      first: Inside scores and outside scores of the first, as a pair.
+      second: The same pair under the second score: the same examples in the same order.
+      confidence: Probability that the interval holds the true difference.
+
+    Raises:
+      TypeError: If one of them is no pair of scores.
+      ValueError: If the numbers of scores differ, or a score is NaN.
+
+    Example:
+      >>> from likejax import ood
+      >>> good, poor = ([0.1, 0.2, 0.6], [0.5, 0.9]), ([0.1, 0.7, 0.6], [0.5, 0.9])
+      >>> print(ood.auroc_difference(good, poor))
+      0.167 [-0.295, 0.629]
+    """
+    confidence = checked("confidence", confidence, Probability)
+    first_inside, first_outside = _checked_pair(first, "first")
+    second_inside, second_outside = _checked_pair(second, "second")
+    sizes = (len(first_inside), len(first_outside)), (len(second_inside), len(second_outside))
+    if sizes[0] != sizes[1]:
+        raise ValueError(
+            "expected the same examples under both scores, got "
+            f"{sizes[0][0]} inside and {sizes[0][1]} outside scores of the first, "
+            f"{sizes[1][0]} and {sizes[1][1]} of the second"
+        )
+    value = auroc(first_inside, first_outside) - auroc(second_inside, second_outside)
+    of_first = _placements(first_inside, first_outside)
+    of_second = _placements(second_inside, second_outside)
+    differences = [a - b for a, b in zip(of_first, of_second, strict=True)]
+    error = math.sqrt(_variance_of_mean(*differences))
+    spread = _quantile(confidence) * error
+    return Interval(value, value - spread, value + spread, error)
+
+
+def _checked_pair(pair: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Returns inside and outside scores in float64.
+
+    Raises:
+      TypeError: If this is no pair.
+    """
+    is_pair = isinstance(pair, tuple | list) and len(pair) == 2
+    if not is_pair or any(np.ndim(scores) == 0 for scores in pair):
+        raise TypeError(
+            f"expected {name} to be a pair (inside scores, outside scores), "
+            f"got {type(pair).__name__}: auroc_difference((inside_a, outside_a), "
+            "(inside_b, outside_b)) compares the scores a and b"
+        )
+    return checked_scores(*pair)
+
+
+def _placements(inside: np.ndarray, outside: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Returns, for every score, the share of the other class on the right side of it.
+
+    That is below an outside score, and above an inside one; ties count half.
+    """
+    ranks = _midranks(np.concatenate([outside, inside]))
+    # the rank among all minus the rank in the own class counts the other class below
+    of_outside = (ranks[: len(outside)] - _midranks(outside)) / len(inside)
+    of_inside = 1 - (ranks[len(outside) :] - _midranks(inside)) / len(outside)
+    return of_outside, of_inside
+
+
+def _midranks(scores: np.ndarray) -> np.ndarray:
+    """Returns ranks from 1, the mean rank for equal scores."""
+    _, inverse, counts = np.unique(scores, return_inverse=True, return_counts=True)
+    ends = np.cumsum(counts)
+    return (ends - (counts - 1) / 2.0)[inverse]
+
+
+def _variance_of_mean(*samples: np.ndarray) -> float:
+    """Returns the sum of ``var / n`` over independent samples; one example adds nothing."""
+    known = [sample for sample in samples if len(sample) > 1]
+    return sum(float(np.var(sample, ddof=1)) / len(sample) for sample in known)
+
+
+def _quantile(confidence: float) -> float:
+    """Returns the standard normal quantile ``z`` of a two-sided interval."""
+    from scipy.stats import norm
+
+    return float(norm.ppf((1 + confidence) / 2))
+
+
+# --- the other metrics: a bootstrap
+
+
+def evaluate_scores(
+    inside: Any, outside: Any, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+) -> dict[str, Interval]:
+    """Computes every metric of ``METRICS`` with its interval.
+
+    AUPR is average precision, FPR uses all thresholds, and the detection error is the minimum over
+    thresholds. AUROC has DeLong's interval. The others have that of a bootstrap which resamples
+    inside and outside examples separately:
+
+    * FPR has percentiles. Where it is 0 or 1 the end has the exact binomial bound.
+    * AUPR and the detection error have a number of standard errors on the logit scale, around the
+      value less the bias of resampling: a minimum is biased once more in every resample. A
+      detection error of 0 has the binomial bound of the smaller class.
+
+    With a single example of a class every interval is from 0 to 1.
+
+    Args:
+      inside: Scores of inside examples.
+      outside: Scores of outside examples.
+      confidence: Probability that an interval holds the true value, such as 0.95.
+      resamples: Number of bootstrap resamples; with 0 the intervals are NaN, but for AUROC's.
+      seed: Random seed of the resamples, an integer from 0.
+
+    Returns:
+      Intervals by the name of the metric.
+
+    Raises:
+      TypeError: If scores are no real numbers.
+      ValueError: If a class is empty or a score is NaN.
+
+    Example:
+      >>> from likejax import ood
+      >>> print(ood.evaluate_scores([0.1, 0.2, 0.3, 0.6], [0.5, 0.7, 0.9])["auroc"])
+      0.917 [0.348, 0.996]
+    """
+    inside, outside = checked_scores(inside, outside)
+    confidence = checked("confidence", confidence, Probability)
+    resamples = checked("resamples", resamples, CountOrZero)
+    seed = checked("seed", seed, CountOrZero)
+    ranking = Ranking.of(inside, outside)
+    counts = ranking.counts()
+    draws = _bootstrap(ranking, resamples, seed)
+    sizes = len(inside), len(outside)
+    found = {"auroc": auroc_interval(inside, outside, confidence=confidence)}
+    for name, ends in _ENDS.items():
+        found[name] = _interval(METRICS[name](counts), draws[name], ends, sizes, confidence)
+    return found
+
+
+def _bootstrap(
+    ranking: Ranking, resamples: int, seed: int
+) -> dict[str, Float[np.ndarray, " resamples"]]:
+    """Returns the metrics of every resample, each class resampled by itself."""
+    rng = np.random.default_rng(seed)
+    places = np.flatnonzero(~ranking.is_outside), np.flatnonzero(ranking.is_outside)
+    draws: dict[str, list[float]] = {name: [] for name in _ENDS}
+    for _ in range(resamples):
+        weights = np.zeros(len(ranking.is_outside))
+        for place in places:
+            drawn = rng.integers(0, len(place), len(place))
+            weights[place] = np.bincount(drawn, minlength=len(place))
+        counts = ranking.counts(weights)
+        for name, values in draws.items():
+            values.append(METRICS[name](counts))
+    return {name: np.array(values) for name, values in draws.items()}
+
+
+Ends = Callable[[float, np.ndarray, tuple[int, int], float], tuple[float, float]]
+"""From a value, its resamples, the sizes of both classes and the confidence to the ends."""
+
+
+def _interval(
+    value: float,
+    draws: Float[np.ndarray, " resamples"],
+    ends: Ends,
+    sizes: tuple[int, int],
+    confidence: float,
+) -> Interval:
+    """Returns a metric with the interval that its resamples give."""
+    if min(sizes) < 2:
+        return Interval(value, 0.0, 1.0, math.nan)
+    if len(draws) == 0:
+        return Interval(value, math.nan, math.nan, math.nan)
+    error = float(np.std(draws, ddof=1)) if len(draws) > 1 else math.nan
+    low, high = ends(value, draws, sizes, confidence)
+    return Interval(value, float(low), float(high), error)
+
+
+def _ends_of_precision(
+    value: float, draws: np.ndarray, sizes: tuple[int, int], confidence: float
+) -> tuple[float, float]:
+    """Returns the ends for AUPR."""
+    return _logit_ends(value, draws, confidence, min(sizes))
+
+
+def _ends_of_rate(
+    value: float, draws: np.ndarray, sizes: tuple[int, int], confidence: float
+) -> tuple[float, float]:
+    """Returns the ends for a false-positive rate: percentiles, and binomial bounds at 0 and 1."""
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(draws, [tail, 1 - tail])
+    least = tail ** (1 / sizes[0])
+    if value == 1:
+        low = min(low, least)
+    if value == 0:
+        high = max(high, 1 - least)
+    return low, high
+
+
+def _ends_of_error(
+    value: float, draws: np.ndarray, sizes: tuple[int, int], confidence: float
+) -> tuple[float, float]:
+    """Returns the ends for the detection error, which is at most that of chance, 0.5."""
+    low, high = _logit_ends(value, draws, confidence, min(sizes))
+    if value == 0:
+        tail = (1 - confidence) / 2
+        high = max(high, 1 - tail ** (1 / min(sizes)))
+    return low, min(0.5, high)
+
+
+_ENDS: dict[str, Ends] = {
+    "aupr_out": _ends_of_precision,
+    "aupr_in": _ends_of_precision,
+    "fpr95": _ends_of_rate,
+    "fpr80": _ends_of_rate,
+    "detection_error": _ends_of_error,
+}
+"""The metrics with bootstrap intervals, and how each gets its ends."""
+
+
+def _logit_ends(
+    value: float, draws: Float[np.ndarray, " resamples"], confidence: float, n: int
+) -> tuple[float, float]:
+    """Returns the ends of the interval of a share on the logit scale, without the resamples' bias.
+
+    Args:
+      value: The share, from 0 to 1.
+      draws: Shares of the resamples.
+      confidence: Probability that the interval holds the true share.
+      n: Number of examples of the smaller class. Half an example is added on both sides, so that
+        0 and 1 have logits.
+    """
+    from scipy.special import expit, logit
+
+    with_half = logit((np.append(draws, value) * n + 0.5) / (n + 1))
+    resampled, middle = with_half[:-1], with_half[-1]
+    bias = resampled.mean() - middle
+    spread = math.nan
+    if len(resampled) > 1:
+        spread = _quantile(confidence) * resampled.std(ddof=1)
+    ends = expit(middle - bias + np.array([-spread, spread]))
+    low, high = np.clip((ends * (n + 1) - 0.5) / n, 0, 1)
+    return min(low, value), max(high, value)

@@ -1,0 +1,184 @@
+"""Tables, JSON and figures of the records of a report."""
+
+from __future__ import annotations
+
+import dataclasses
+import html
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from likejax import plot
+from likejax.ood.metrics import METRICS, roc_curve
+from likejax.ood.results import ScoreResult, SetResult
+
+_TITLES = {
+    "auroc": "AUROC",
+    "aupr_out": "AUPR-Out",
+    "aupr_in": "AUPR-In",
+    "fpr95": "FPR95",
+    "fpr80": "FPR80",
+    "detection_error": "detection error",
+}
+_SIGNS = {"exact": "= ", "bound": "<= ", "estimate": "~ "}
+CONVENTIONS = (
+    "Inside is in-distribution, outside is out-of-distribution (OOD). OOD is the positive class "
+    "and higher scores are more OOD. AUROC counts ties half, with DeLong intervals; AUPR is "
+    "average precision (In: inside positive, scores negated); FPR95 and FPR80 are read at the "
+    "first of all thresholds that reaches that TPR; detection error is the smallest mean of FNR "
+    "and FPR. Their intervals come from a bootstrap that resamples inside and outside separately: "
+    "percentiles for FPR; for AUPR and detection error standard errors on the logit scale, with "
+    "the bias of resampling taken back. Where scores do not overlap those of AUPR have no width. "
+    "Intervals take examples as independent and do not cover the variance between trainings."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """A table of text, in Markdown or HTML.
+
+    Attributes:
+      header: Titles of the columns.
+      rows: Cells of every row.
+    """
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    def to_markdown(self) -> str:
+        """Returns the table in Markdown."""
+        lines = [self.header, ["---"] * len(self.header), *self.rows]
+        return "\n".join(_markdown_line(cells) for cells in lines)
+
+    def to_html(self) -> str:
+        """Returns the table in HTML."""
+        lines = [_html_line(self.header, "th"), *(_html_line(row, "td") for row in self.rows)]
+        return f"<table>{''.join(lines)}</table>"
+
+
+def _markdown_line(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _html_line(cells: Sequence[str], tag: str) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+
+def likelihood_table(sets: Sequence[SetResult]) -> Table:
+    """Returns the likelihood and the source of every set.
+
+    Args:
+      sets: Records of the sets.
+    """
+    header = ["set", "n", sets[0].unit, "deviation", "source and geometry"]
+    rows = []
+    for each in sets:
+        mean = f"{_SIGNS[each.kind]}{each.mean:.3f} ± {each.standard_error:.3f}"
+        source = "; ".join(each.record["provenance"])
+        rows.append([each.name, f"{each.record['n']:,}", mean, f"{each.deviation:.3f}", source])
+    return Table(header, rows)
+
+
+def auroc_table(scores: Sequence[ScoreResult], outside: Sequence[str]) -> Table:
+    """Returns AUROC with its interval, scores against outside sets.
+
+    Args:
+      scores: Records of the scores.
+      outside: Names of the outside sets.
+    """
+    rows = []
+    for score in scores:
+        rows.append([score.label, *(str(score.metrics[name]["auroc"]) for name in outside)])
+    return Table(["score", *outside], rows)
+
+
+def metrics_table(scores: Sequence[ScoreResult], outside: str) -> Table:
+    """Returns every metric of every score on one outside set.
+
+    Args:
+      scores: Records of the scores.
+      outside: Name of the outside set.
+    """
+    rows = []
+    for score in scores:
+        found = score.metrics[outside]
+        rows.append([score.label, *(str(found[metric]) for metric in METRICS)])
+    return Table(["score", *(_TITLES[metric] for metric in METRICS)], rows)
+
+
+def threshold_table(scores: Sequence[ScoreResult], sets: Sequence[str]) -> Table:
+    """Returns the calibrated threshold of every score and the share of each set above it.
+
+    Args:
+      scores: Records of the scores.
+      sets: Names of the sets, the inside set first.
+    """
+    inside, *outside = sets
+    header = ["score", "calibrated with", "threshold", f"flagged of {inside}", *outside]
+    rows = []
+    for score in scores:
+        flagged = [f"{score.flagged(name):.3f}" for name in sets]
+        rows.append([score.label, str(score.calibrated_with), f"{score.threshold:.5g}", *flagged])
+    return Table(header, rows)
+
+
+def score_record(score: ScoreResult) -> dict[str, Any]:
+    """Returns everything that is known of a score, raw scores included, for JSON.
+
+    Args:
+      score: Record of the score.
+    """
+    metrics = {}
+    for name, found in score.metrics.items():
+        metrics[name] = {metric: dataclasses.asdict(each) for metric, each in found.items()}
+    return {
+        "label": score.label,
+        "settings": dict(score.settings),
+        "kinds": dict(score.kinds),
+        "metrics": metrics,
+        "calibrated_with": score.calibrated_with,
+        "threshold": score.threshold,
+        "flagged": {name: score.flagged(name) for name in score.values},
+        "values": {name: values.tolist() for name, values in score.values.items()},
+    }
+
+
+def for_json(value: Any) -> Any:
+    """Returns nested values as JSON takes them: numbers that are not finite become ``None``.
+
+    Args:
+      value: Mappings, sequences, numbers and text.
+    """
+    if isinstance(value, Mapping):
+        return {name: for_json(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [for_json(each) for each in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def histograms(scores: Sequence[ScoreResult]) -> Any:
+    """Returns a figure with the histogram of every score on every set.
+
+    Args:
+      scores: Records of the scores.
+    """
+    return plot.histograms({score.label: score.values for score in scores})
+
+
+def roc_curves(scores: Sequence[ScoreResult], sets: Sequence[str]) -> Any:
+    """Returns a figure with the ROC curves of all scores for every outside set.
+
+    Args:
+      scores: Records of the scores.
+      sets: Names of the sets, the inside set first.
+    """
+    inside, *outside = sets
+    curves: dict[str, dict[str, Any]] = {}
+    for name in outside:
+        curves[name] = {}
+        for score in scores:
+            title = f"{score.label} ({score.metrics[name]['auroc'].value:.3f})"
+            curves[name][title] = roc_curve(score.values[inside], score.values[name])
+    return plot.roc(curves)

@@ -1,0 +1,140 @@
+"""Folders of saved scores: a record, arrays and densities, written whole and verified when read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from likejax.density import Density
+from likejax.storage.store import CheckpointError
+from likejax.train.checkpoint import checksum_of, place_of, restore, save
+
+_RECORD = "score.json"
+_ARRAYS = "score.npz"
+
+SCORES = {
+    "negative log-likelihood": "NegativeLogProb",
+    "typicality": "Typicality",
+    "likelihood ratio": "LikelihoodRatio",
+    "input complexity": "InputComplexity",
+    "complexity only": "ComplexityOnly",
+    "hierarchy ratio": "HierarchyRatio",
+}
+"""Classes of ``likejax.ood`` by the names that records of layout 2 have for them."""
+
+
+class Saved(NamedTuple):
+    """The contents of a folder.
+
+    Attributes:
+      record: What JSON keeps.
+      arrays: Arrays by name.
+      densities: Densities by name.
+    """
+
+    record: dict[str, Any]
+    arrays: dict[str, np.ndarray]
+    densities: dict[str, Density]
+
+
+def write_folder(directory: str | os.PathLike[str], contents: Saved) -> None:
+    """Writes a folder. The record comes last and has the checksums of everything else.
+
+    Args:
+      directory: Directory to write to; created if absent.
+      contents: What to write.
+    """
+    place = place_of(directory)
+    place.mkdir(parents=True, exist_ok=True)
+    checksums = {}
+    for name, density in contents.densities.items():
+        save(density, place / name)
+        checksums[name] = checksum_of(density)
+    draft = place / (_ARRAYS + ".tmp")
+    with draft.open("wb") as file:
+        np.savez(file, **contents.arrays)  # pyright: ignore[reportArgumentType]
+    draft.replace(place / _ARRAYS)
+    record = contents.record | {"densities": checksums, "arrays": _file_digest(place / _ARRAYS)}
+    record["digest"] = _digest(record)
+    draft = place / (_RECORD + ".tmp")
+    draft.write_text(json.dumps(record, indent=2))
+    draft.replace(place / _RECORD)
+
+
+def read_folder(directory: str | os.PathLike[str], densities: Mapping[str, Density]) -> Saved:
+    """Reads a folder and verifies all checksums.
+
+    Args:
+      directory: Directory to read.
+      densities: Densities of the same structure, by name, for those that have no config.
+
+    Raises:
+      CheckpointError: If a file is missing or damaged.
+      ValueError: If ``densities`` has a name that the folder does not have.
+    """
+    place = place_of(directory)
+    record = json.loads((place / _RECORD).read_text())
+    if record["digest"] != _digest(record):
+        raise CheckpointError(f"{place / _RECORD} does not have the checksum that was written")
+    if record["arrays"] != _file_digest(place / _ARRAYS):
+        raise CheckpointError(f"{place / _ARRAYS} does not have the checksum that was written")
+    checksums = record["densities"]
+    unknown = [name for name in densities if name not in checksums]
+    if unknown:
+        known = ", ".join(checksums)
+        raise ValueError(f"expected densities called {known}, got {unknown[0]!r}")
+    with np.load(place / _ARRAYS, allow_pickle=False) as archive:
+        arrays = dict(archive)
+    found = {}
+    for name, checksum in checksums.items():
+        found[name] = restore(place / name, density=densities.get(name))
+        if checksum_of(found[name]) != checksum:
+            raise CheckpointError(
+                f"{place / name} is not the density that the score was saved with"
+            )
+    return Saved(_modern(record), arrays, found)
+
+
+def class_path(kind: type) -> str:
+    """Temporary."""
+    module = "likejax.ood" if kind.__module__.startswith("likejax.") else kind.__module__
+    return f"{module}:{kind.__qualname__}"
+
+
+def class_at(path: str) -> Any:
+    """Temporary."""
+    import sys
+
+    module, _, name = path.partition(":")
+    if module not in sys.modules:
+        raise CheckpointError(f"import {module}")
+    return getattr(sys.modules[module], name)
+
+
+def _modern(record: dict[str, Any]) -> dict[str, Any]:
+    """Returns a record in the present form: those of layout 2 name a score in words."""
+    if not isinstance(record["score"], str):
+        return record
+    name = record["score"]
+    if name not in SCORES:
+        known = ", ".join(SCORES)
+        raise CheckpointError(f"expected a score of {known}, the record holds {name!r}")
+    score = {"class": f"likejax.ood:{SCORES[name]}", **record["settings"]}
+    others = [density for density in record["densities"] if density != "density"]
+    companions = dict.fromkeys(("background",), others[0]) if others else {}
+    return record | {"score": score, "companions": companions}
+
+
+def _file_digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _digest(record: Mapping[str, Any]) -> str:
+    text = json.dumps({k: v for k, v in record.items() if k != "digest"}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
