@@ -5,51 +5,63 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
+from likejax.bijections.actnorm import ActNorm
+from likejax.bijections.conv1x1 import Conv1x1, Conv1x1LU, Permutation
+from likejax.bijections.coupling import AdditiveCoupling, AffineCoupling
+from likejax.bijections.split import Split, TopPrior
 from likejax.models import build
 from likejax.models.dequantize import Dequantized
 from likejax.models.glow import GlowConfig
 from likejax.nn.repeat import for_backend, unstack
-from likejax.nn.state import merge, split
 from likejax.reference.checkpoints import Weights, tensorflow_variables
+from likejax.reference.weights import check_names, fill, places
 
-_FLOW = "density.bijection.bijections"
 
+def official_names(density: Dequantized) -> Iterator[tuple[str, str]]:
+    """Yields pairs of the dotted name of an array of a Glow and its name in the official checkpoint.
 
-def official_names(config: GlowConfig) -> Iterator[tuple[str, str]]:
-    """Pairs of a parameter's name in an unstacked likejax Glow and in the official checkpoint.
+    The official names are ``LEVEL.STEP.actnorm_center.b``, ``LEVEL.STEP.f1.l_1.W``,
+    ``poolLEVEL.conv.W``, ``prior.p.W``, ``prior.y_emb.W``, ``classifier.W`` and so on;
+    ``LEVEL.STEP.invconv.W`` is a 1x1 convolution and ``LEVEL.STEP.shuffle.indices`` a permutation.
 
-    The official names are ``LEVEL.STEP.actnorm_center.b``, ``LEVEL.STEP.f1.l_1.W``, ``poolLEVEL.conv.W``,
-    ``prior.p.W``, ``prior.y_emb.W``, ``classifier.W`` and so on; ``LEVEL.STEP.invconv.W`` is a 1x1 convolution and
-    ``LEVEL.STEP.shuffle.indices`` a permutation.
+    Args:
+      density: Glow with unstacked steps, built from its config.
     """
-    for level in range(config.scales):
-        for step in range(config.depth):
-            ours = f"{_FLOW}.{3 * level + 2}.blocks.blocks.{step}.bijections"
-            theirs = f"{level}.{step}"
-            yield f"{ours}.0.affine.bias", f"{theirs}.actnorm_center.b"
-            yield f"{ours}.0.affine.log_scale", f"{theirs}.actnorm_scale.logs"
-            for name, official in _PERMUTATION[config.permutation].items():
-                yield f"{ours}.1.{name}", f"{theirs}.{official}"
-            network = f"{ours}.2.network"
-            for layer, official in (("first", "l_1"), ("second", "l_2")):
-                yield f"{network}.{layer}.kernel", f"{theirs}.f1.{official}.W"
-                yield f"{network}.{layer}_affine.bias", f"{theirs}.f1.{official}.actnorm_center.b"
-                yield (
-                    f"{network}.{layer}_affine.log_scale",
-                    f"{theirs}.f1.{official}.actnorm_scale.logs",
-                )
-            yield from _zeros(f"{network}.last", f"{theirs}.f1.l_last")
-        if level < config.scales - 1:
-            yield from _zeros(f"{_FLOW}.{3 * level + 3}.prior", f"pool{level}.conv")
-    prior = f"{_FLOW}.{3 * config.scales}"
+    config = density.config
+    assert isinstance(config, GlowConfig)
+    kinds = (ActNorm, (Conv1x1, Conv1x1LU, Permutation), (AffineCoupling, AdditiveCoupling))
+    steps = zip(*(places(density, kind) for kind in kinds), strict=True)
+    for i, (actnorm, permutation, coupling) in enumerate(steps):
+        theirs = f"{i // config.depth}.{i % config.depth}"
+        yield f"{actnorm}.affine.bias", f"{theirs}.actnorm_center.b"
+        yield f"{actnorm}.affine.log_scale", f"{theirs}.actnorm_scale.logs"
+        for name, official in _PERMUTATION[config.permutation].items():
+            yield f"{permutation}.{name}", f"{theirs}.{official}"
+        yield from _coupling_names(f"{coupling}.network", f"{theirs}.f1")
+    for level, split_prior in enumerate(places(density, Split)):
+        yield from _zero_linear_names(f"{split_prior}.prior", f"pool{level}.conv")
+    (top,) = places(density, TopPrior)
     if config.learned_prior:
-        yield from _zeros(f"{prior}.prior", "prior.p")
+        yield from _zero_linear_names(f"{top}.prior", "prior.p")
     if config.num_classes:
-        yield from _zeros(f"{prior}.embedding.linear", "prior.y_emb")
-        yield from _zeros("density.classifier", "classifier")
+        yield from _zero_linear_names(f"{top}.embedding.linear", "prior.y_emb")
+        yield from _zero_linear_names("density.classifier", "classifier")
+
+
+def _coupling_names(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+    for layer, official in (("first", "l_1"), ("second", "l_2")):
+        yield f"{ours}.{layer}.kernel", f"{theirs}.{official}.W"
+        yield f"{ours}.{layer}_affine.bias", f"{theirs}.{official}.actnorm_center.b"
+        yield f"{ours}.{layer}_affine.log_scale", f"{theirs}.{official}.actnorm_scale.logs"
+    yield from _zero_linear_names(f"{ours}.last", f"{theirs}.l_last")
+
+
+def _zero_linear_names(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
+    yield f"{ours}.linear.kernel", f"{theirs}.W"
+    yield f"{ours}.bias", f"{theirs}.b"
+    yield f"{ours}.log_scale", f"{theirs}.logs"
 
 
 _LU = {"permutation": "P", "lower": "L", "upper": "U", "log_scale": "log_S", "sign": "sign_S"}
@@ -59,12 +71,6 @@ _PERMUTATION: dict[str, dict[str, str]] = {
     "reverse": {},
     "shuffle": {"order": "shuffle.indices"},
 }
-
-
-def _zeros(ours: str, theirs: str) -> Iterator[tuple[str, str]]:
-    yield f"{ours}.linear.kernel", f"{theirs}.W"
-    yield f"{ours}.bias", f"{theirs}.b"
-    yield f"{ours}.log_scale", f"{theirs}.logs"
 
 
 def glow_arrays(
@@ -113,37 +119,19 @@ def glow(arrays: Mapping[str, Any], config: GlowConfig) -> Dequantized:
     References:
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039; its official code in TensorFlow 1.
     """
-    structure, params, fixed = split(unstack(build(config, key=0)))
-    ours = {**params, **fixed}
-    pairs = dict(official_names(config))
-    classifier = {official for official in pairs.values() if official.startswith("classifier.")}
-    if not classifier & set(arrays):
-        pairs = {name: official for name, official in pairs.items() if official not in classifier}
-    inverses = {
-        f"{official}_inverse" for official in pairs.values() if official.endswith(".indices")
+    density = unstack(build(config, key=0))
+    names = dict(official_names(density))
+    classifier = {
+        ours: official for ours, official in names.items() if official.startswith("classifier.")
     }
-    missing = sorted(set(pairs.values()) - set(arrays))
-    left_over = sorted(set(arrays) - set(pairs.values()) - inverses)
-    if missing or left_over:
-        raise ValueError(
-            f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}"
-        )
-    for name, official in pairs.items():
-        array = np.asarray(arrays[official])
-        if _without_ones(array.shape) != _without_ones(ours[name].shape):
-            raise ValueError(
-                f"expected {official} to fill shape {ours[name].shape}, got {array.shape}"
-            )
-        if official.endswith(".indices"):
-            _check_permutation(official, arrays)
-            array = array.astype(ours[name].dtype)
-        ours[name] = jnp.asarray(array.reshape(ours[name].shape))
-    density = merge(structure, {n: ours[n] for n in params}, {n: ours[n] for n in fixed})
-    return for_backend(density)
-
-
-def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
-    return tuple(size for size in shape if size != 1)
+    if not set(classifier.values()) & set(arrays):
+        names = {ours: official for ours, official in names.items() if ours not in classifier}
+    indices = [official for official in names.values() if official.endswith(".indices")]
+    inverses = [f"{official}_inverse" for official in indices]
+    check_names(arrays, names.values(), config=config, optional=inverses)
+    for official in indices:
+        _check_permutation(official, arrays)
+    return for_backend(fill(density, arrays, names, kept=classifier))
 
 
 def _check_permutation(official: str, arrays: Mapping[str, Any]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,6 +19,7 @@ from likejax.nn.state import merge, split, unread
 from likejax.nn.weight_norm import WeightNormConvolution
 from likejax.reference.checkpoints import refuse_left_over, state_dict_arrays
 from likejax.reference.pixelcnn import parameter_order
+from likejax.reference.weights import check_names, fill, layer_names, layer_parts, part_at
 
 Known = TypeVar("Known")
 
@@ -229,93 +230,86 @@ def hvae(arrays: Mapping[str, Any], config: VAEConfig) -> VAE:
     """
     if config.inference != "bottom_up" or config.skips != "as_released":
         raise ValueError(f"expected a bottom_up config with skips='as_released', got {config}")
-    density = cast(VAE, build(config, key=0))
-    structure, params, fixed = split(density)
+    density = build(config, key=0)
+    assert isinstance(density, VAE)
     top = density.depth - 1
-    names = dict(official_names(density))
-    projection = f"stage{top}.proj_q"
-    if density.inference[top].unread is not None and f"{projection}.V" in arrays:
-        names[f"inference.{top}.unread"] = projection
-    prior = f"stage{top}.prior_logits"
-    wanted = {f"{official}.{part}" for official in names.values() for part in "Vgb"} | {prior}
-    missing, left_over = sorted(wanted - set(arrays)), sorted(set(arrays) - wanted)
-    if missing or left_over:
-        raise ValueError(
-            f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}"
-        )
-    logits = np.asarray(arrays[prior])
-    logits = np.moveaxis(logits, 0, -1) if logits.ndim == 3 else logits
-    ours_of_prior = f"generation.{top}.top_prior"
-    shape = fixed[ours_of_prior].shape
-    if logits.shape != shape:
-        raise ValueError(f"expected {prior} of shape {shape}, got {logits.shape}")
-    fixed = {**fixed, ours_of_prior: jnp.asarray(logits)}
-    ours = {name: jnp.zeros_like(params[name]) for name in unread(density)}
-    for name, official in names.items():
-        layer = {part: np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb"}
-        module = _layer(density, name)
-        grows = isinstance(module, WeightNormConvolution) and module.geometry.crop is not None
-        direction, scale = _converted(layer["V"], layer["g"], grows=grows)
-        parts = {"direction": direction, "scale": scale, "bias": layer["b"]}
-        parts = _channels_last(parts, name, density)
-        if name == "likelihood.layer" and config.likelihood == "logistic_mixture":
-            order = parameter_order(config.event_shape[2], config.mixtures)
-            parts = {part: array[..., order] for part, array in parts.items()}
-        for part, array in parts.items():
-            shape = params[f"{name}.{part}"].shape
-            if array.shape != shape:
-                raise ValueError(
-                    f"expected {official} to fill {part} of shape {shape}, got {array.shape}"
-                )
-            ours[f"{name}.{part}"] = jnp.asarray(array)
-    return merge(structure, ours, fixed)
+    layers = dict(official_names(density))
+    projection, prior = f"stage{top}.proj_q", f"stage{top}.prior_logits"
+    has_unread = density.inference[top].unread is not None
+    if has_unread and f"{projection}.V" in arrays:
+        layers[f"inference.{top}.unread"] = projection
+    check_names(arrays, [*layer_parts(layers.values()), prior], config=config)
+    names, values = {f"generation.{top}.top_prior": prior}, {prior: _channels_behind(arrays[prior])}
+    for ours, official in layers.items():
+        parts = _layer_in_our_layout(density, ours, official, arrays)
+        values |= {f"{official}.{part}": array for part, array in parts.items()}
+        names |= layer_names(ours, official)
+    unset = unread(density) - names.keys()
+    return fill(_with_zeros(density, unset), values, names, kept=unset)
+
+
+def _channels_behind(logits: Any) -> np.ndarray:
+    logits = np.asarray(logits)
+    return np.moveaxis(logits, 0, -1) if logits.ndim == 3 else logits
+
+
+def _with_zeros(density: VAE, names: set[str]) -> VAE:
+    structure, params, fixed = split(density)
+    zeros = {name: jnp.zeros_like(params[name]) for name in names}
+    return merge(structure, {**params, **zeros}, fixed)
+
+
+def _layer_in_our_layout(
+    density: VAE, ours: str, official: str, arrays: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Returns direction, scale and bias of a layer as likejax has them, under ``V``, ``g``, ``b``."""
+    direction, scale, bias = (np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb")
+    module = part_at(density, ours)
+    grows = isinstance(module, WeightNormConvolution) and module.geometry.crop is not None
+    direction, scale = _converted(direction, scale, grows=grows)
+    parts = _channels_last({"V": direction, "g": scale, "b": bias}, ours, density)
+    config = density.config
+    assert isinstance(config, VAEConfig)
+    if ours == "likelihood.layer" and config.likelihood == "logistic_mixture":
+        order = parameter_order(config.event_shape[2], config.mixtures)
+        parts = {part: array[..., order] for part, array in parts.items()}
+    return parts
 
 
 def _converted(
     direction: np.ndarray, scale: np.ndarray, *, grows: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Direction (rows, columns, in, out) and scale (out,); theirs has (out, in) first, (in, out) if a map grows."""
+    """Returns direction (rows, columns, in, out) and scale (out,).
+
+    The official direction has (out, in) first, or (in, out) if the map grows.
+    """
+    scale = scale.reshape(-1)
     if direction.ndim == 2:
-        return direction.T[None, None], scale.reshape(-1)
-    return direction.transpose(2, 3, 0, 1) if grows else direction.transpose(
-        2, 3, 1, 0
-    ), scale.reshape(-1)
-
-
-def _layer(density: VAE, name: str) -> Any:
-    node: Any = density
-    for word in name.split("."):
-        node = node[int(word)] if word.isdigit() else getattr(node, word)
-    return node
+        return direction.T[None, None], scale
+    if grows:
+        return direction.transpose(2, 3, 0, 1), scale
+    return direction.transpose(2, 3, 1, 0), scale
 
 
 def _channels_last(parts: dict[str, np.ndarray], name: str, density: VAE) -> dict[str, np.ndarray]:
-    """The parts of a dense layer with the flattened map on its side in our order."""
+    """Returns the parts of a dense layer with the flattened map beside it in our order."""
     half, index, *rest = name.split(".")
     if half == "likelihood":
         return parts
-    direction = parts["direction"]
-    stage = getattr(density, half)[int(index)]
-    if rest[-1] in ("to_map", "unread"):
-        order = _order(density.inference[int(index)].shape)
-        return {
-            "direction": direction[..., order],
-            "scale": parts["scale"][order],
-            "bias": parts["bias"][order],
-        }
+    i = int(index)
+    stage = getattr(density, half)[i]
+    if rest[-1] in ("to_map", "unread"):  # the map is the output
+        order = _order(density.inference[i].shape)
+        return {part: array[..., order] for part, array in parts.items()}
     if rest[0] in ("posterior", "prior_layer") and getattr(stage, rest[0]).dense:
-        above = (
-            density.inference[int(index)].shape
-            if half == "inference"
-            else density.generation[int(index) + 1].shape
-        )
-        return parts | {"direction": direction[:, :, _order(above)]}
+        is_inference = half == "inference"
+        shape = density.inference[i].shape if is_inference else density.generation[i + 1].shape
+        return parts | {"V": parts["V"][:, :, _order(shape)]}  # the map is the input
     return parts
 
 
 def _order(shape: tuple[int, int, int]) -> np.ndarray:
-    """Where our flattened map (height, width, channels) is in theirs (channels, height, width)."""
+    """Returns where our flattened map (height, width, channels) is in (channels, height, width)."""
     height, width, channels = shape
-    return (
-        np.arange(math.prod(shape)).reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
-    )
+    theirs = np.arange(math.prod(shape)).reshape(channels, height, width)
+    return theirs.transpose(1, 2, 0).reshape(-1)

@@ -6,14 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from likejax.models import build
 from likejax.models.pixelcnn import PixelCNN, PixelCNNConfig
 from likejax.nn.repeat import for_backend, unstack
-from likejax.nn.state import merge, split
 from likejax.reference.checkpoints import (
     Weights,
     refuse_left_over,
@@ -21,6 +18,7 @@ from likejax.reference.checkpoints import (
     tensorflow_variables,
     weight_normalized,
 )
+from likejax.reference.weights import check_names, fill, layer_names, layer_parts
 
 
 def parameter_order(channels: int, mixtures: int) -> np.ndarray:
@@ -247,44 +245,19 @@ def pixelcnn(arrays: Mapping[str, Any], config: PixelCNNConfig) -> PixelCNN:
             f"expected labels' weights BLOCK.hw for num_classes={config.num_classes}, got the arrays of an "
             "unconditional model"
         )
-    names, labels = dict(official_names(config)), dict(label_names(config))
-    wanted = {f"{official}.{part}" for official in names.values() for part in "Vgb"} | set(
-        labels.values()
-    )
-    missing, left_over = sorted(wanted - set(arrays)), sorted(set(arrays) - wanted)
-    if missing or left_over:
-        raise ValueError(
-            f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}"
-        )
-    structure, params, fixed = split(unstack(build(config, key=0)))
+    layers, labels = dict(official_names(config)), dict(label_names(config))
+    check_names(arrays, [*layer_parts(layers.values()), *labels.values()], config=config)
     order = parameter_order(config.event_shape[2], config.mixtures)
-    ours = {
-        name: _of_shape(arrays[official], params[name].shape, official)
-        for name, official in labels.items()
-    }
-    for name, official in names.items():
-        layer = {part: np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb"}
-        direction, scale = _converted(layer["V"], layer["g"], grows=name.endswith(".grow"))
-        columns = order if name == "network.out" else slice(None)
-        for part, array in (
-            ("direction", direction),
-            ("scale", scale),
-            ("bias", layer["b"].reshape(-1)),
-        ):
-            shape = params[f"{name}.{part}"].shape
-            if array.shape != shape:
-                raise ValueError(
-                    f"expected {official} to fill {part} of shape {shape}, got {array.shape}"
-                )
-            ours[f"{name}.{part}"] = jnp.asarray(array[..., columns])
-    return for_backend(merge(structure, ours, fixed))
-
-
-def _of_shape(array: Any, shape: tuple[int, ...], name: str) -> jax.Array:
-    array = np.asarray(array)
-    if array.shape != shape:
-        raise ValueError(f"expected {name} of shape {shape}, got {array.shape}")
-    return jnp.asarray(array)
+    names, values = dict(labels), {official: arrays[official] for official in labels.values()}
+    for ours, official in layers.items():
+        direction, scale, bias = (np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb")
+        direction, scale = _converted(direction, scale, grows=ours.endswith(".grow"))
+        parts = {"V": direction, "g": scale, "b": bias.reshape(-1)}
+        if ours == "network.out":
+            parts = {part: array[..., order] for part, array in parts.items()}
+        values |= {f"{official}.{part}": array for part, array in parts.items()}
+        names |= layer_names(ours, official)
+    return for_backend(fill(unstack(build(config, key=0)), values, names))
 
 
 def _converted(

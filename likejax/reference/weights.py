@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import ArrayLike
+from jax.typing import ArrayLike
 
 from likejax.nn.state import merge, split
 
@@ -43,6 +43,22 @@ def part_at(module: nnx.Module, place: str) -> nnx.Module:
     return node
 
 
+def layer_parts(layers: Iterable[str]) -> list[str]:
+    """Returns the official names of direction ``V``, scale ``g`` and bias ``b`` of layers."""
+    return [f"{layer}.{part}" for layer in layers for part in "Vgb"]
+
+
+def layer_names(ours: str, official: str) -> dict[str, str]:
+    """Returns the official names of the parameters of a weight-normalized layer.
+
+    Args:
+      ours: Dotted name of the layer.
+      official: Official name of the layer.
+    """
+    parts = {"direction": "V", "scale": "g", "bias": "b"}
+    return {f"{ours}.{part}": f"{official}.{theirs}" for part, theirs in parts.items()}
+
+
 def check_names(
     arrays: Iterable[str], wanted: Iterable[str], *, config: object, optional: Iterable[str] = ()
 ) -> None:
@@ -74,8 +90,8 @@ def fill(
 
     Args:
       density: Density of the right sizes.
-      arrays: Arrays in the layout of likejax by official name. Floating numbers become float64 if
-        JAX has 64 bits enabled, else float32.
+      arrays: Arrays in the layout of likejax by official name; axes of size 1 do not count.
+        Floating numbers become float64 if JAX has 64 bits enabled, else float32.
       names: From the dotted name of every parameter to the official name of its array; buffers may
         be among them.
       kept: Parameters that keep the values they have.
@@ -91,15 +107,20 @@ def fill(
     for name, official in names.items():
         array = np.asarray(arrays[official])
         place = ours[name]
-        if array.shape != place.shape:
+        if _without_ones(array.shape) != _without_ones(place.shape):
             raise ValueError(
                 f"expected {official} of shape {place.shape}, in the layout of likejax, "
                 f"got {array.shape}"
             )
         is_integer = jnp.issubdtype(place.dtype, jnp.integer)
-        ours[name] = jnp.asarray(array, place.dtype if is_integer else float)
+        dtype = place.dtype if is_integer else float
+        ours[name] = jnp.asarray(array.reshape(place.shape), dtype)
     return merge(
         structure,
         {name: ours[name] for name in params},
         {name: ours[name] for name in fixed},
     )
+
+
+def _without_ones(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(size for size in shape if size != 1)
