@@ -98,7 +98,7 @@ def over_batch(
 
 def over_draws(
     query: Query, module: nnx.Module, rows: Rows, draws: int, **options: Hashable
-) -> Array:
+) -> Array | np.ndarray:
     """The query of every row for the draws ``0..draws-1``, whose number is its last argument.
 
     Args:
@@ -109,7 +109,7 @@ def over_draws(
       **options: Static settings of the query.
 
     Returns:
-      An array ``(draws, *rows.shape, ...)``.
+      An array ``(draws, *rows.shape, ...)``, on the host unless the call is traced.
     """
     prepared = _prepare(query, module, rows, options)
     if prepared.is_traced:
@@ -118,7 +118,7 @@ def over_draws(
     # One compiled call per draw: memory of one draw, and no loop that the compiler slows down.
     each = [prepared.compute(draw) for draw in range(draws)]
     values = np.stack(jax.device_get(each))[:, : rows.count]
-    return jnp.asarray(values.reshape(draws, *rows.shape, *values.shape[2:]))
+    return values.reshape(draws, *rows.shape, *values.shape[2:])
 
 
 class _Prepared(NamedTuple):
@@ -142,7 +142,7 @@ class _Prepared(NamedTuple):
             return jax.tree.map(lambda leaf: leaf.reshape(self.shape + leaf.shape[1:]), values)
 
         def unpadded(leaf: np.ndarray) -> Array:
-            return jnp.asarray(leaf[:count].reshape(self.shape + leaf.shape[1:]))
+            return jax.device_put(leaf[:count].reshape(self.shape + leaf.shape[1:]))
 
         return jax.tree.map(unpadded, jax.device_get(values))  # on the host: nothing to compile
 
@@ -179,7 +179,8 @@ def _prepare(
     positions[rows.count :] = 0
     if size > rows.count:
         data = jax.tree.map(lambda leaf: np.asarray(leaf)[positions], data)
-    x, condition = jax.tree.map(jnp.asarray, data)
+    # `jnp.asarray` would compile a copy for every shape.
+    x, condition = data if is_traced else jax.device_put(data)
     arguments = (x, keys_of_rows(rows.key, positions), condition)
     return _Prepared(query, module, arguments, static, rows.shape, size, is_traced)
 

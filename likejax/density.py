@@ -272,8 +272,10 @@ class Density(nnx.Module, abc.ABC):
           ValueError: For a wrong shape, values outside ``0..levels-1``, or a missing key or
             condition.
         """
-        values = self.log_prob_draws(x, key=key, condition=condition, draws=draws)
-        return combine_draws(values, self.kind)
+        values = self._draws(x, key=key, condition=condition, draws=draws)
+        if len(values) == 1:
+            return jax.device_put(values[0])
+        return combine_draws(jnp.asarray(values), self.kind)
 
     def log_prob_draws(
         self,
@@ -285,9 +287,16 @@ class Density(nnx.Module, abc.ABC):
     ) -> Float[Array, "draws ..."]:
         """All draws that ``log_prob`` combines, ``(draws, *batch)`` in nats; arguments as there."""
         draws = checked("draws", draws, Count)
+        values = jnp.asarray(self._draws(x, key=key, condition=condition, draws=draws))
+        return jnp.broadcast_to(values, (draws, *values.shape[1:]))
+
+    def _draws(
+        self, x: ArrayLike, *, key: KeyLike | None, condition: ArrayLike | None, draws: int
+    ) -> Array | np.ndarray:
+        """Returns ``(draws, *batch)`` in nats; a single draw if the density is exact."""
+        draws = checked("draws", draws, Count)
         if self.kind is Kind.EXACT:
-            exact = self._over_batch(log_prob_of_draw, x, condition=condition, shared=(0,))
-            return jnp.broadcast_to(exact, (draws, *exact.shape))
+            key, draws = None, 1
         return self._over_draws(log_prob_of_draw, x, key=key, condition=condition, draws=draws)
 
     def terms(
@@ -411,7 +420,7 @@ class Density(nnx.Module, abc.ABC):
         condition: ArrayLike | None = None,
         draws: int,
         **options: Any,
-    ) -> Array:
+    ) -> Array | np.ndarray:
         """Returns ``(draws, *batch, ...)``: as ``_over_batch``, for every number of a draw."""
         rows = self._rows(x, key=key, condition=condition)
         return over_draws(query, self, rows, draws, **options)

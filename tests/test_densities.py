@@ -12,6 +12,7 @@ import scipy.stats
 from flax import nnx
 
 import likejax as lj
+from likejax.batching import own_shapes
 from likejax.density import combine_draws
 from likejax.evaluation import log_prob_in_chunks
 from tests.registry import DENSITIES, DensityCase, NoisyStandardNormal, examples_of, perturbed
@@ -103,6 +104,46 @@ def test_chunks(density_and_labels):
         density, x[:6], key=KEY, condition=None if y is None else y[:6], batch_size=4
     )
     np.testing.assert_array_equal(fewer, by_four[:6])
+
+
+def test_odd_batches_share_a_program(caplog):
+    """An odd batch size runs at a size that is compiled already, if that is at most twice as large."""
+    density = lj.models.Dequantized(NoisyStandardNormal(), 8)
+    x = examples_of(density, 12)
+    whole = np.asarray(density.log_prob(x, key=KEY))
+    density.sample(KEY, 12)
+    density.log_prob(x[:11], key=KEY)
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        for n in (7, 10, 6):
+            values = density.log_prob(x[:n], key=KEY)
+            assert values.shape == (n,)
+            np.testing.assert_allclose(values, whole[:n], rtol=5e-6)
+            assert density.sample(KEY, n).shape == (n, 3)
+        assert "Compiling" not in caplog.text
+        alone = density.log_prob(x[:5], key=KEY)
+        assert "Compiling" in caplog.text
+    with own_shapes():
+        np.testing.assert_allclose(density.log_prob(x[:7], key=KEY), whole[:7], rtol=5e-6)
+    np.testing.assert_allclose(alone, whole[:5], rtol=5e-6)
+
+
+def test_a_density_is_shown_in_a_few_lines():
+    density = DENSITIES["vector glow"].make()
+    assert str(density) == repr(density)
+    assert repr(density).splitlines()[0] == "Flow, built from VectorGlowConfig"
+    count = sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(nnx.state(density, nnx.Param)))
+    assert lj.count_parameters(density) == count
+    assert f"parameters: {count:,}" in repr(density)
+    assert f"<td>{count:,}</td>" in density._repr_html_()
+
+
+def test_names_that_moved():
+    with pytest.raises(AttributeError, match=r"it is lj\.models\.GlowConfig now"):
+        lj.GlowConfig  # noqa: B018
+    with pytest.raises(AttributeError, match=r"likejax\.density\.combine_draws"):
+        lj.combine_draws  # noqa: B018
+    with pytest.raises(AttributeError, match=r"no attribute 'nothing'$"):
+        lj.nothing  # noqa: B018
 
 
 def test_terms_and_gradients(density_and_labels):

@@ -15,14 +15,15 @@ from likejax.nn.modules import replace
 from likejax.nn.weight_norm import WeightNormConvolution
 
 Call = Callable[[str, Array], Array]
-"""Runs the layer of that name."""
+"""Runs the layer of a name."""
 
 
 @jax.custom_jvp
 def concat_elu(x: Float[Array, "*shape channels"]) -> Float[Array, "*shape doubled"]:
     """``elu`` of ``x`` and of ``-x``, side by side on the channels.
 
-    One exponential serves both halves, and the gradient reads only the output, so that the input need not be kept.
+    One exponential serves both halves. The gradient reads only the output, so that the input need
+    not be kept.
     """
     negative = jnp.expm1(-jnp.abs(x))
     return jnp.concatenate([jnp.where(x > 0, x, negative), jnp.where(x > 0, negative, -x)], axis=-1)
@@ -37,7 +38,13 @@ def _concat_elu_jvp(primals, tangents):
 
 
 def dropout(x: Float[Array, "*shape"], rate: float, key: Array | None) -> Float[Array, "*shape"]:
-    """``x`` with each entry zeroed with probability ``rate`` (to 1/256) and the others scaled up; all without a key."""
+    """Zeroes each entry with probability ``rate`` (to 1/256), and scales the others up.
+
+    Args:
+      x: Any array.
+      rate: Probability of an entry to become zero.
+      key: Key of the mask; ``None`` for no dropout.
+    """
     if key is None or rate == 0:
         return x
     kept = max(1, round(256 * (1 - rate)))
@@ -55,6 +62,20 @@ class Shift(NamedTuple):
 SHIFTS = {"above": Shift((2, 3), ((1, 0), (1, 1))), "left": Shift((2, 2), ((1, 0), (1, 0)))}
 
 
+class BlockOptions(NamedTuple):
+    """Settings that all blocks and layers of a network share.
+
+    Attributes:
+      dropout: Rate of dropout in training.
+      num_classes: Number of labels of a conditional model; 0 for none.
+      dtype: Type to compute in.
+    """
+
+    dropout: float
+    num_classes: int
+    dtype: str
+
+
 class GatedBlock(nnx.Module):
     """``x + a * sigmoid(b)`` with ``a, b`` from two causal convolutions of ``concat_elu``.
 
@@ -63,11 +84,9 @@ class GatedBlock(nnx.Module):
     Args:
       filters: Channels of ``x``.
       side: Channels of the side input; 0 for none.
-      stream: Which causal convolutions.
-      dropout: Rate of dropout in training.
-      num_classes: Labels of a conditional model; 0 for none.
+      stream: Stream whose causal convolutions the block has.
+      options: Settings that all blocks share.
       rngs: Source of the initial weights.
-      dtype: Type to compute in.
 
     References:
       Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517, and its official code.
@@ -79,41 +98,65 @@ class GatedBlock(nnx.Module):
         side: int,
         *,
         stream: Literal["above", "left"],
-        dropout: float,
-        num_classes: int,
+        options: BlockOptions,
         rngs: nnx.Rngs,
-        dtype: str,
     ):
         size, padding = SHIFTS[stream]
-        causal = {"kernel_size": size, "padding": padding, "rngs": rngs, "dtype": dtype}
-        self.first = WeightNormConvolution(2 * filters, filters, **causal)
+        dtype, num_classes = options.dtype, options.num_classes
+        self.first = WeightNormConvolution(
+            2 * filters, filters, kernel_size=size, padding=padding, rngs=rngs, dtype=dtype
+        )
         self.skip = (
             WeightNormConvolution(2 * side, filters, rngs=rngs, dtype=dtype) if side else None
         )
-        self.second = WeightNormConvolution(2 * filters, 2 * filters, initial_scale=0.1, **causal)
+        self.second = WeightNormConvolution(
+            2 * filters,
+            2 * filters,
+            kernel_size=size,
+            padding=padding,
+            initial_scale=0.1,
+            rngs=rngs,
+            dtype=dtype,
+        )
         embedding = (num_classes, 2 * filters)
         self.label = (
             nnx.Param(0.05 * jax.random.normal(rngs.params(), embedding)) if num_classes else None
         )
-        self.dropout = dropout
+        self.dropout = options.dropout
 
     def __call__(
         self, x: Array, side: Array | None, label: Array | None, key: Array | None
     ) -> Array:
-        """The block's output; ``key`` for dropout, ``None`` for none."""
+        """Returns the block's output.
+
+        Args:
+          x: Input.
+          side: Side input; ``None`` for a block without one.
+          label: Label of a conditional model.
+          key: Key for dropout; ``None`` for none.
+        """
         return self.run(lambda name, h: getattr(self, name)(h), x, side, label, key)
 
     def run(
         self, call: Call, x: Array, side: Array | None, label: Array | None, key: Array | None
     ) -> Array:
-        """The block with its layers run by ``call``."""
+        """Runs the block with its layers run by ``call``.
+
+        Args:
+          call: Runs the layer of a name on its input.
+          x: Input.
+          side: Side input.
+          label: Label.
+          key: Key for dropout.
+        """
         h = call("first", concat_elu(x))
         if side is not None:
             h = h + call("skip", concat_elu(side))
         h = call("second", dropout(concat_elu(h), self.dropout, key))
         if self.label is not None and label is not None:
             bias = row_of_label(self.label[...], label).astype(h.dtype)
-            # by itself: in one loop with the gate, XLA's CPU code (JAX 0.12) rounds by position in the batch
+            # By itself: in one loop with the gate, XLA's CPU code (JAX 0.12) rounds by position in
+            # the batch.
             h = jax.lax.optimization_barrier(h)
             h = h + bias.reshape(*bias.shape[:-1], *(1,) * (h.ndim - bias.ndim), bias.shape[-1])
             h = jax.lax.optimization_barrier(h)
@@ -123,7 +166,17 @@ class GatedBlock(nnx.Module):
     def initialize(
         self, x: Array, side: Array | None, label: Array | None, key: Array | None
     ) -> tuple[GatedBlock, Array]:
-        """The block with its layers initialized one after the other on a batch, and its output."""
+        """Initializes the layers one after the other on a batch.
+
+        Args:
+          x: Input.
+          side: Side input.
+          label: Label.
+          key: Key for dropout.
+
+        Returns:
+          The initialized block, and its output.
+        """
         layers: dict[str, Any] = {}
 
         def call(name: str, h: Array) -> Array:

@@ -18,6 +18,7 @@ from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_pr
 from likejax.inputs import inside_levels
 from likejax.keys import KeyLike, as_key
 from likejax.models.pixelcnn import sampling
+from likejax.models.pixelcnn.causal import BlockOptions
 from likejax.models.pixelcnn.network import PixelCNNNetwork
 from likejax.nn.modules import replace
 from likejax.rounding import warn_of_lost
@@ -33,7 +34,7 @@ from likejax.settings import (
 )
 
 Sampler = Literal["cached", "fixed_point", "naive"]
-"""How pixels are drawn; the distribution is the same."""
+"""Way to draw the pixels; the distribution is the same."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +43,8 @@ class PixelCNNConfig(Settings):
 
     Example:
       >>> import jax, likejax as lj
-      >>> config = lj.models.PixelCNNConfig(event_shape=(8, 8, 1), levels=17, filters=4, blocks=1, mixtures=2)
+      >>> sizes = {"event_shape": (8, 8, 1), "filters": 4, "blocks": 1, "mixtures": 2}
+      >>> config = lj.models.PixelCNNConfig(levels=17, **sizes)
       >>> lj.build(config, key=jax.random.key(0)).kind
       <Kind.EXACT: 'exact'>
     """
@@ -50,7 +52,7 @@ class PixelCNNConfig(Settings):
     family: ClassVar[str] = "pixelcnn"
 
     event_shape: tuple[Count, Count, Count] = (32, 32, 3)
-    """Height, width and channels of the images; any size, padded inside where the resolutions do not divide it."""
+    """Height, width and channels of the images; any size, padded inside where needed."""
     levels: Levels = 256
     """Integer values of a (sub-)pixel."""
     filters: Count = 160
@@ -66,16 +68,21 @@ class PixelCNNConfig(Settings):
     num_classes: CountOrZero = 0
     """Classes of a conditional model; 0 if unconditional."""
     likelihood: Form = "exact"
-    """Form of the discretized logistic; ``reference`` approximates small masses as the official code does."""
+    """Form of the discretized logistic; ``reference`` approximates small masses as the official code."""
     output_scale: Positive = 1.0
-    """Standard deviation of the network's outputs after initialization; 0.1 starts nearer to a good loss."""
+    """Standard deviation of the network's outputs after initialization; 0.1 starts nearer to a good
+    loss."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the network computes in; the likelihood itself stays in float32."""
     sampler: Sampler = "cached"
-    """How ``sample`` draws pixels, see ``PixelCNN.with_sampler``; training and likelihood do not depend on it."""
+    """Way to draw pixels, see ``PixelCNN.with_sampler``; the likelihood does not depend on it."""
 
     def build(self, rngs: nnx.Rngs) -> PixelCNN:
-        """The untrained density, its repeated blocks stacked."""
+        """Returns the untrained density, its repeated blocks stacked.
+
+        Args:
+          rngs: Source of the initial weights.
+        """
         channels = self.event_shape[2]
         network = PixelCNNNetwork(
             channels,
@@ -84,12 +91,8 @@ class PixelCNNConfig(Settings):
             blocks=self.blocks,
             levels=self.resolutions,
             output_scale=self.output_scale,
+            options=BlockOptions(self.dropout, self.num_classes, self.compute_dtype),
             rngs=rngs,
-            options={
-                "dropout": self.dropout,
-                "num_classes": self.num_classes,
-                "dtype": self.compute_dtype,
-            },
         )
         density = PixelCNN(
             network,
@@ -105,20 +108,28 @@ class PixelCNNConfig(Settings):
 class PixelCNN(Density):
     """``log P(x) = sum_i log P(x_i | x_1 ... x_(i-1))`` over pixels in raster order, exact.
 
-    A pixel's channels share a mixture of discretized logistics, in which the mean of a channel is linear in the
-    channels before it. Nothing is dequantized, and the key is unused; ``terms`` uses it for dropout.
+    A pixel's channels share a mixture of discretized logistics, in which the mean of a channel is
+    linear in the channels before it. Nothing is dequantized, and the key is unused; ``terms`` uses
+    it for dropout.
 
     Args:
-      network: From images on [-1, 1] to the parameters of each pixel's mixture.
+      network: Network from images on [-1, 1] to the parameters of each pixel's mixture.
       event_shape: Height, width and channels.
       levels: Integer values of a (sub-)pixel.
-      mixtures: Components.
-      form: Of the discretized logistic, ``exact`` or the official code's ``reference``.
-      num_classes: Labels of a conditional model; 0 if unconditional.
+      mixtures: Number of components.
+      form: Form of the discretized logistic, ``exact`` or the official code's ``reference``.
+      num_classes: Number of labels of a conditional model; 0 if unconditional.
 
     References:
-      Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++: Improving the PixelCNN with discretized logistic mixture
-      likelihood and other modifications, arXiv:1701.05517, and its official code.
+      Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++: Improving the PixelCNN with discretized
+      logistic mixture likelihood and other modifications, arXiv:1701.05517, and its official code.
+
+    Example:
+      >>> import jax, numpy as np, likejax as lj
+      >>> sizes = {"event_shape": (4, 4, 1), "filters": 4, "blocks": 1, "resolutions": 1}
+      >>> density = lj.build(lj.models.PixelCNNConfig(mixtures=2, **sizes), key=jax.random.key(0))
+      >>> density.log_prob(np.zeros((3, 4, 4, 1), np.uint8)).shape
+      (3,)
     """
 
     kind = Kind.EXACT
@@ -149,7 +160,13 @@ class PixelCNN(Density):
         label: Array | None = None,
         key: Array | None = None,
     ) -> LogisticMixture:
-        """The distribution of each pixel given those before it; ``key`` for dropout."""
+        """Returns the distribution of each pixel given those before it.
+
+        Args:
+          x: Integer images.
+          label: Labels of a conditional model.
+          key: Key for dropout; ``None`` for none.
+        """
         return LogisticMixture.of(
             self.network(self._image(x), label, key), self.event_shape[2], self.mixtures
         )
@@ -189,10 +206,14 @@ class PixelCNN(Density):
         return _SAMPLERS[self.sampler](self, sampling.Task(x, known, noise, condition, temperature))
 
     def initialize(self, batch: ArrayLike, key: KeyLike) -> PixelCNN:
-        """A new density whose layers standardize their outputs on integer examples ``(n, *event_shape)``.
+        """Returns a density whose layers standardize their outputs on ``batch``.
 
-        Layers are initialized in the order in which they run, each on the output of those before it, with dropout
-        and without labels.
+        Layers are initialized in the order in which they run, each on the output of those before
+        it, with dropout and without labels.
+
+        Args:
+          batch: Integer examples ``(n, *event_shape)``.
+          key: Key of dropout.
         """
         flat = self._checked_batch(batch)
         return replace(self, network=_initialized(self.network, self._image(flat), as_key(key)))
@@ -200,7 +221,9 @@ class PixelCNN(Density):
     def log_prob_map(
         self, x: ArrayLike, *, condition: ArrayLike | None = None
     ) -> Float[Array, "*batch event"]:
-        """Log-probability of every channel of every pixel given all before it, nats; their sum is ``log_prob``.
+        """Log-probability of every channel of every pixel given all before it, in nats.
+
+        The sum of the map is ``log_prob``, whose errors are raised here too.
 
         Args:
           x: Integers ``(*batch, *event_shape)``.
@@ -208,22 +231,18 @@ class PixelCNN(Density):
 
         Returns:
           ``(*batch, *event_shape)``.
-
-        Raises:
-          TypeError: As ``log_prob``.
-          ValueError: As ``log_prob``.
         """
         return self._over_batch(_log_prob_map, x, condition=condition)
 
     def log_prob_rest(
         self, x: ArrayLike, known: int, *, condition: ArrayLike | None = None
     ) -> Float[Array, "*batch"]:
-        """``log P(rest | first pixels)``, exact: of all but the first ``known`` pixels in raster order, nats.
+        """``log P(rest | first pixels)``, exact, in nats.
 
         Args:
           x: Integers ``(*batch, *event_shape)``.
-          known: Number of pixels that are given, 0 to height * width.
-          condition: As in ``log_prob``.
+          known: Number of pixels in raster order that are given, 0 to height * width.
+          condition: Labels, as for ``log_prob``.
         """
         known = self._checked_known(known)
         each = self.log_prob_map(x, condition=condition)
@@ -241,11 +260,16 @@ class PixelCNN(Density):
         """Images whose first ``known`` pixels are those of ``x``, the rest drawn given them.
 
         Args:
-          x: Integers ``(*batch, *event_shape)``; what comes after the known pixels is not looked at.
-          known: Number of pixels in raster order that are kept: ``14 * 28`` is the upper half of 28x28.
-          key: One key, or keys of shape ``batch``, as in ``log_prob``; with ``known=0`` the images of ``sample``.
+          x: Integers ``(*batch, *event_shape)``; pixels after the known ones do not matter.
+          known: Number of pixels in raster order that are kept: ``14 * 28`` is the upper half of
+            28x28.
+          key: One key, or keys of shape ``batch``, as for ``log_prob``; with ``known=0`` the images
+            are those of ``sample``.
           condition: ``(*batch,)`` labels, or one for all.
-          temperature: As in ``sample``.
+          temperature: Factor on the noise, as for ``sample``.
+
+        Returns:
+          Integers ``(*batch, *event_shape)``.
 
         Raises:
           ValueError: If ``known`` is not between 0 and the number of pixels, or for a wrong shape.
@@ -259,12 +283,14 @@ class PixelCNN(Density):
         return images
 
     def with_sampler(self, sampler: Sampler) -> PixelCNN:
-        """The same density that samples in another way, to the same distribution; ``save`` keeps it.
+        """Returns the density with another way to sample from the same distribution.
+
+        ``save`` keeps the choice.
 
         Args:
-          sampler: ``cached`` computes each row and pixel once; ``fixed_point`` draws all pixels at once until the
-            image no longer changes; ``naive`` runs the network once a pixel. With one key the last two agree bit
-            for bit, and the first up to rounding at ties.
+          sampler: ``cached`` computes each row and pixel once; ``fixed_point`` draws all pixels at
+            once until the image no longer changes; ``naive`` runs the network once a pixel. With
+            one key the last two agree bit for bit, and the first up to rounding at ties.
 
         Raises:
           ValueError: For another name.
@@ -277,8 +303,9 @@ class PixelCNN(Density):
         pixels = self.event_shape[0] * self.event_shape[1]
         if np.ndim(known) > 0:
             raise TypeError(
-                f"expected known to be a number of pixels in raster order, 0 to {pixels}, got an array of shape "
-                f"{np.shape(known)}: a PixelCNN++ completes what comes after a prefix, not any mask"
+                f"expected known to be a number of pixels in raster order, 0 to {pixels}, got an "
+                f"array of shape {np.shape(known)}: a PixelCNN++ completes the pixels after a "
+                "prefix, not any mask"
             )
         return checked("known", known, Annotated[int, Range(at_least=0, at_most=pixels)])
 

@@ -1,8 +1,21 @@
-"""The network of PixelCNN++: two causal U-nets, run on images, through initialization, or pixel by pixel.
+r"""The network of PixelCNN++: two causal U-nets, run on images, in initialization, or pixel by pixel.
 
-One stream sees the rows above a pixel, the other the pixels to the left in its row and, through the first, all
-above. The two have one architecture, described once in ``Stream.walk``; a ``Mode`` says what running a piece
-of it means.
+One stream sees the rows above a pixel, the other the pixels to the left in its row and, through the
+first, all above. The two have one architecture, which ``Stream.walk`` describes once:
+
+    level 0   h -> up -> up ----------- skips ----------> merge -> down -> down -> out
+                        \                               /
+                       shrink                          grow
+                          \                           /
+    level 1                up -> up --- skips ---> down -> down
+
+Every block gives its output to the block of the same place in the left stream, as a side input. A
+``Mode`` defines how a piece runs, and what its *states* are:
+
+* ``Apply``: states are keys for dropout, and there are no new states;
+* ``Initialize``: states are keys for dropout, new states are the initialized layers;
+* the modes of ``sampling``: states are the inputs of convolutions at pixels before, new states the
+  inputs at this pixel.
 """
 
 from __future__ import annotations
@@ -16,7 +29,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from likejax.models.pixelcnn.causal import SHIFTS, GatedBlock
+from likejax.models.pixelcnn.causal import SHIFTS, BlockOptions, GatedBlock
 from likejax.nn.modules import replace
 from likejax.nn.repeat import Blocks, repeat
 from likejax.nn.weight_norm import Convolution, WeightNormConvolution
@@ -25,15 +38,15 @@ AnyConvolution = WeightNormConvolution | Convolution
 
 
 class Level(NamedTuple):
-    """What belongs to the pieces of one level of a U-net: inputs, outputs or states, as ``Blocks.fold`` takes them.
+    """One value for each piece of a level of a U-net: a side input, an output or a state.
 
     Attributes:
-      up: Of each block on the way down in size.
-      down: Of each block on the way back.
-      merge: Of the block that takes what comes from the smaller level.
-      shrink: Of the convolution to the smaller level.
-      grow: Of the transposed convolution back from it.
-      out: Of the level as a whole.
+      up: Values of the blocks before the smaller level, as ``Blocks.fold`` takes them.
+      down: Values of the blocks after it.
+      merge: Value of the block that takes the output of the smaller level.
+      shrink: Value of the convolution to the smaller level.
+      grow: Value of the transposed convolution back from it.
+      out: Value of the level as a whole.
     """
 
     up: Any = None
@@ -45,29 +58,29 @@ class Level(NamedTuple):
 
 
 class Mode(abc.ABC):
-    """One way to run the pieces of a stream: each takes a state and gives one back, in the form of ``Level``."""
+    """One way to run the pieces of a stream: each takes its state and returns its new state."""
 
     @abc.abstractmethod
     def block(
         self, block: GatedBlock, state: Any, x: Array, side: Array | None
     ) -> tuple[Array, Any]:
-        """A gated block."""
+        """Runs a gated block."""
 
     @abc.abstractmethod
     def shrink(self, layer: AnyConvolution, state: Any, x: Array) -> tuple[Array, Any]:
-        """A convolution of stride 2."""
+        """Runs a convolution of stride 2."""
 
     @abc.abstractmethod
     def grow(self, layer: AnyConvolution, state: Any, x: Array, level: int) -> tuple[Array, Any]:
-        """A transposed convolution of stride 2, back to ``level``."""
+        """Runs a transposed convolution of stride 2, back to ``level``."""
 
     @abc.abstractmethod
     def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
-        """The levels below, from ``level`` on: ``go()``, or what stands in for it."""
+        """Runs the levels from ``level`` on by calling ``go``, or returns cached outputs."""
 
 
 class Scale(nnx.Module):
-    """The pieces of one level: repeated blocks both ways and, above the last level, the way to the next."""
+    """The pieces of one level: repeated blocks both ways and, but in the last, the way to the next."""
 
     def __init__(
         self,
@@ -87,16 +100,18 @@ class Scale(nnx.Module):
 class Stream(nnx.Module):
     """A causal U-net.
 
-    On each level ``blocks`` gated blocks, then the level below, then as many blocks, each of which takes the input
-    of its mirror image by a short-cut. ``side`` inputs, from another stream, come to every block.
+    On each level there are ``blocks`` gated blocks, then the level below, then as many blocks, each
+    of which takes the input of its mirror image by a short-cut. Every block can have a side input
+    from another stream.
 
     Args:
       filters: Channels throughout.
       blocks: Blocks on a level each way, R.
       levels: Resolutions.
-      stream: Which causal convolutions; the ``left`` stream takes the ``above`` stream's outputs as side inputs.
+      stream: Which causal convolutions; the ``left`` stream takes the ``above`` stream's outputs as
+        side inputs.
+      options: Settings that all blocks share.
       rngs: Source of the initial weights.
-      options: ``dropout``, ``num_classes`` and ``dtype`` of the blocks.
     """
 
     def __init__(
@@ -106,18 +121,18 @@ class Stream(nnx.Module):
         levels: int,
         *,
         stream: Literal["above", "left"],
+        options: BlockOptions,
         rngs: nnx.Rngs,
-        options: dict[str, Any],
     ):
         size, padding = SHIFTS[stream]
         with_side = filters if stream == "left" else 0
 
         def make(side: int) -> Callable[[nnx.Rngs], GatedBlock]:
-            return lambda rngs: GatedBlock(filters, side, stream=stream, rngs=rngs, **options)
+            return lambda rngs: GatedBlock(filters, side, stream=stream, options=options, rngs=rngs)
 
         def between(**geometry: Any) -> WeightNormConvolution:
             return WeightNormConvolution(
-                filters, filters, kernel_size=size, rngs=rngs, dtype=options["dtype"], **geometry
+                filters, filters, kernel_size=size, rngs=rngs, dtype=options.dtype, **geometry
             )
 
         def scale(last: bool) -> Scale:
@@ -138,14 +153,15 @@ class Stream(nnx.Module):
         """Runs the levels from ``level`` on.
 
         Args:
-          mode: How.
+          mode: How a piece runs.
           h: Input of the level.
           sides: Side inputs of each level from this one on.
           states: States of each level from this one on.
           level: The first level to run.
 
         Returns:
-          The output, the outputs of every block (side inputs of the other stream), and the new states.
+          The output, the outputs of every block (side inputs of the other stream), and the new
+          states.
         """
         scale, side, state = self.scales[level], sides[0], states[0]
         merge = merge_state = shrink_state = grow_state = None
@@ -180,7 +196,7 @@ class Stream(nnx.Module):
         return h, [Level(ups, downs, merge), *outs], [this, *new]
 
     def keys(self, key: Array | None) -> list[Level]:
-        """States that are keys for dropout, one for every block; none without a key."""
+        """Returns states that are keys for dropout, one for every block; none without a key."""
         if key is None:
             return [Level() for _ in self.scales]
         each = [jax.random.split(key, 3) for key in jax.random.split(key, len(self.scales))]
@@ -190,7 +206,7 @@ class Stream(nnx.Module):
         ]
 
     def replaced(self, states: list[Level]) -> Stream:
-        """The stream whose pieces are ``states``, as ``Initialize`` gives them back."""
+        """Returns the stream whose pieces are ``states``, the new states of ``Initialize``."""
         scales = [
             replace(
                 scale,
@@ -210,7 +226,7 @@ def _join(side: Array | None, skip: Array) -> Array:
 
 
 class Apply(Mode):
-    """On whole images; the states are keys for dropout, or nothing."""
+    """Runs on whole images; the states are keys for dropout, or nothing."""
 
     def __init__(self, label: Array | None):
         self.label = label
@@ -231,7 +247,10 @@ class Apply(Mode):
 
 
 class Initialize(Mode):
-    """On a batch of images, every layer initialized before the next sees its output; the new states are the pieces."""
+    """Runs on a batch of images, and initializes every layer before the next sees its output.
+
+    The new states are the initialized pieces.
+    """
 
     def block(
         self, block: GatedBlock, state: Any, x: Array, side: Array | None
@@ -251,17 +270,19 @@ class Initialize(Mode):
 
 
 class PixelCNNNetwork(nnx.Module):
-    """From an image on [-1, 1] to the parameters of every pixel's distribution given the pixels before it.
+    """From an image on [-1, 1] to the parameters of every pixel's distribution.
+
+    Each pixel's distribution is the one given the pixels before it in raster order.
 
     Args:
-      channels: Of the image.
-      outputs: Numbers per pixel.
+      channels: Channels of the image.
+      outputs: Output channels: the parameters of each pixel's distribution.
       filters: Channels throughout, F.
       blocks: Blocks on a level each way, R.
       levels: Resolutions.
       output_scale: Standard deviation of the outputs after initialization.
+      options: Settings that all blocks share.
       rngs: Source of the initial weights.
-      options: ``dropout``, ``num_classes`` and ``dtype`` of the blocks.
     """
 
     def __init__(
@@ -273,8 +294,8 @@ class PixelCNNNetwork(nnx.Module):
         blocks: int,
         levels: int,
         output_scale: float,
+        options: BlockOptions,
         rngs: nnx.Rngs,
-        options: dict[str, Any],
     ):
         def first(rows: int, columns: int) -> WeightNormConvolution:
             side = columns // 2
@@ -285,16 +306,16 @@ class PixelCNNNetwork(nnx.Module):
                 kernel_size=(rows, columns),
                 padding=padding,
                 rngs=rngs,
-                dtype=options["dtype"],
+                dtype=options.dtype,
             )
 
         self.above_first = first(2, 3)
         self.row_first = first(1, 3)
         self.left_first = first(2, 1)
-        self.above = Stream(filters, blocks, levels, stream="above", rngs=rngs, options=options)
-        self.left = Stream(filters, blocks, levels, stream="left", rngs=rngs, options=options)
+        self.above = Stream(filters, blocks, levels, stream="above", options=options, rngs=rngs)
+        self.left = Stream(filters, blocks, levels, stream="left", options=options, rngs=rngs)
         self.out = WeightNormConvolution(
-            filters, outputs, initial_scale=output_scale, rngs=rngs, dtype=options["dtype"]
+            filters, outputs, initial_scale=output_scale, rngs=rngs, dtype=options.dtype
         )
         self.multiple = 2 ** (levels - 1)
 
@@ -304,7 +325,13 @@ class PixelCNNNetwork(nnx.Module):
         label: Array | None = None,
         key: Array | None = None,
     ) -> Float[Array, "*batch height width outputs"]:
-        """The parameters; ``key`` for dropout, ``None`` for none."""
+        """Returns the parameters of every pixel's distribution.
+
+        Args:
+          image: Images on [-1, 1].
+          label: Labels of a conditional model.
+          key: Key for dropout; ``None`` for none.
+        """
         height, width = image.shape[-3:-1]
         x = self.framed(image)
         keys = (None, None) if key is None else tuple(jax.random.split(key))
@@ -320,20 +347,23 @@ class PixelCNNNetwork(nnx.Module):
     def framed(
         self, image: Float[Array, "*batch height width channels"]
     ) -> Float[Array, "*batch rows columns plus"]:
-        """The image with a channel of ones, padded with zeros below and at the right to what the levels divide."""
+        """Adds a channel of ones, and pads to a size that the levels divide.
+
+        The zeros are below and at the right.
+        """
         one = jnp.ones((*image.shape[:-1], 1), image.dtype)
         rows, columns = (-size % self.multiple for size in image.shape[-3:-1])
         edges = [(0, 0)] * (image.ndim - 3) + [(0, rows), (0, columns), (0, 0)]
         return jnp.pad(jnp.concatenate([image, one], axis=-1), edges)
 
     def outputs(self, h: Float[Array, "*shape filters"]) -> Float[Array, "*shape outputs"]:
-        """The last layer, on the left stream's output; at least float32."""
+        """Runs the last layer on the left stream's output; at least float32."""
         return _at_least_float32(self.out(jax.nn.elu(h)))
 
     def initialize(
         self, image: Float[Array, "batch height width channels"], key: Array
     ) -> PixelCNNNetwork:
-        """The network with every layer initialized on a batch, in the order in which it runs; with dropout."""
+        """Initializes every layer on a batch, in the order in which it runs; with dropout."""
         x = self.framed(image)
         above_key, left_key = jax.random.split(key)
         mode = Initialize()
@@ -364,7 +394,7 @@ def _at_least_float32(x: Array) -> Array:
 def shift_down(
     x: Float[Array, "*batch height width channels"],
 ) -> Float[Array, "*batch height width channels"]:
-    """Every row one lower, the first zero."""
+    """Moves every row one lower; the first is zero."""
     return jax.lax.pad(
         x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 3) + [(1, -1, 0), (0, 0, 0), (0, 0, 0)]
     )
@@ -373,7 +403,7 @@ def shift_down(
 def shift_right(
     x: Float[Array, "*batch height width channels"],
 ) -> Float[Array, "*batch height width channels"]:
-    """Every column one to the right, the first zero."""
+    """Moves every column one to the right; the first is zero."""
     return jax.lax.pad(
         x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 3) + [(0, 0, 0), (1, -1, 0), (0, 0, 0)]
     )

@@ -1,4 +1,4 @@
-"""Drawing from a PixelCNN++: pixel by pixel, all pixels until none changes, or with what each pixel needs cached.
+"""Drawing from a PixelCNN++: pixel by pixel, all pixels until none changes, or with a cache.
 
 All three use the same noise, drawn first, so that one key gives one image whichever draws it.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -18,8 +18,13 @@ from likejax.models.pixelcnn.causal import GatedBlock
 from likejax.models.pixelcnn.network import AnyConvolution, Level, Mode, PixelCNNNetwork
 from likejax.nn.weight_norm import Convolution, fold_weights
 
-if TYPE_CHECKING:
-    from likejax.models.pixelcnn import PixelCNN
+
+class Drawable(Protocol):
+    """The parts of a PixelCNN that drawing needs."""
+
+    network: PixelCNNNetwork
+    levels: int
+    mixtures: int
 
 
 class Noise(NamedTuple):
@@ -33,32 +38,29 @@ class Task(NamedTuple):
     """One image to draw: the first ``known`` pixels are those of ``x``.
 
     Attributes:
-      x: The image of which pixels are known.
-      known: How many, in raster order.
-      noise: For every pixel.
-      label: Of a conditional model.
+      x: Image whose first pixels are known.
+      known: Number of known pixels, in raster order.
+      noise: Noise for every pixel.
+      label: Label of a conditional model.
       temperature: Factor on the noise.
     """
 
     x: Integer[Array, "height width channels"]
-    known: Any
+    known: ArrayLike
     noise: Noise
     label: Array | None
     temperature: ArrayLike
 
 
 def draw_noise(key: Array, event_shape: tuple[int, ...], mixtures: int) -> Noise:
-    """The noise that makes an image."""
+    """Draws the noise that makes an image."""
     gumbel_key, logistic_key = jax.random.split(key)
     *place, channels = event_shape
-    # drawn flat: XLA takes seconds to compile vectorized draws of several axes
-    gumbel = jax.random.gumbel(gumbel_key, (place[0] * place[1] * mixtures,)).reshape(
-        *place, mixtures
-    )
-    logistic = jax.random.logistic(logistic_key, (place[0] * place[1] * channels,)).reshape(
-        *place, channels
-    )
-    return Noise(gumbel, logistic)
+    pixels = place[0] * place[1]
+    # Drawn flat: XLA takes seconds to compile vectorized draws of several axes.
+    gumbel = jax.random.gumbel(gumbel_key, (pixels * mixtures,))
+    logistic = jax.random.logistic(logistic_key, (pixels * channels,))
+    return Noise(gumbel.reshape(*place, mixtures), logistic.reshape(*place, channels))
 
 
 class Drawn(NamedTuple):
@@ -68,8 +70,8 @@ class Drawn(NamedTuple):
     finite: Bool[Array, ""]
 
 
-def _sweep(density: PixelCNN, network: PixelCNNNetwork, task: Task, x: Array) -> Drawn:
-    """Every unknown pixel drawn given the pixels of ``x`` before it."""
+def _sweep(density: Drawable, network: PixelCNNNetwork, task: Task, x: Array) -> Drawn:
+    """Draws every unknown pixel given the pixels of ``x`` before it."""
     image = to_unit_scale(x, density.levels, task.noise.logistic.dtype)
     outputs = network(image, task.label)
     mixture = LogisticMixture.of(outputs, x.shape[-1], density.mixtures)
@@ -79,8 +81,8 @@ def _sweep(density: PixelCNN, network: PixelCNNNetwork, task: Task, x: Array) ->
     return Drawn(drawn, jnp.isfinite(outputs).all())
 
 
-def naive(density: PixelCNN, task: Task) -> Drawn:
-    """One run of the whole network for every pixel; the oracle."""
+def naive(density: Drawable, task: Task) -> Drawn:
+    """Runs the whole network once for every pixel; the oracle."""
     network = fold_weights(density.network)
     height, width = task.x.shape[:2]
     place = jnp.arange(height * width).reshape(height, width, 1)
@@ -92,14 +94,14 @@ def naive(density: PixelCNN, task: Task) -> Drawn:
     return jax.lax.fori_loop(0, height * width, step, Drawn(task.x, jnp.ones((), bool)))
 
 
-def fixed_point(density: PixelCNN, task: Task) -> Drawn:
-    """All pixels drawn at once, again and again, until the image no longer changes.
+def fixed_point(density: Drawable, task: Task) -> Drawn:
+    """Draws all pixels at once, again and again, until the image no longer changes.
 
     After ``n`` rounds at least the first ``n`` pixels are final, and a round that changes nothing is the last.
 
     References:
-      Song, Meng, Liao and Ermon, 2021, Accelerating feedforward computation via parallel nonlinear equation solving,
-      arXiv:2002.03629.
+      Song, Meng, Liao and Ermon, 2021, Accelerating feedforward computation via parallel nonlinear
+      equation solving, arXiv:2002.03629.
     """
     network = fold_weights(density.network)
 
@@ -112,23 +114,24 @@ def fixed_point(density: PixelCNN, task: Task) -> Drawn:
     return jax.lax.while_loop(lambda state: state[1], sweep, start)[0]
 
 
-def cached(density: PixelCNN, task: Task) -> Drawn:
-    """Each row of one stream and each pixel of the other computed once, from the few values still needed.
+def cached(density: Drawable, task: Task) -> Drawn:
+    """Computes each row of one stream and each pixel of the other once.
 
-    A causal convolution at a row (pixel) needs its input at the row above (and at the pixel to the left): that is
-    all that is kept. A resolution works on every second row and column of the one above it.
+    A causal convolution at a row (pixel) needs its input at the row above (and at the pixel to the
+    left): only that is kept. A resolution works on every second row and column of the one above it.
 
     References:
-      Ramachandran et al., 2017, Fast generation for convolutional autoregressive models, arXiv:1704.06001.
+      Ramachandran et al., 2017, Fast generation for convolutional autoregressive models,
+      arXiv:1704.06001.
     """
     x, _, finite = _scan(density, task)
     return Drawn(x, finite)
 
 
 def cached_outputs(
-    density: PixelCNN, x: Integer[Array, "height width channels"], label: Array | None = None
+    density: Drawable, x: Integer[Array, "height width channels"], label: Array | None = None
 ) -> Float[Array, "height width outputs"]:
-    """The network's outputs for a given image, computed as ``cached`` computes them."""
+    """Returns the network's outputs for a given image, computed as ``cached`` computes them."""
     height, width, channels = x.shape
     nothing = Noise(
         jnp.zeros((height, width, density.mixtures)), jnp.zeros((height, width, channels))
@@ -137,7 +140,7 @@ def cached_outputs(
 
 
 class _Kept(NamedTuple):
-    """What goes from row to row.
+    """Values that go from row to row.
 
     Attributes:
       images: The two rows above, framed.
@@ -150,8 +153,8 @@ class _Kept(NamedTuple):
     left: list[Level]
 
 
-def _scan(density: PixelCNN, task: Task) -> tuple[Array, Array, Array]:
-    """The image, the network's outputs, and whether these are finite, row by row."""
+def _scan(density: Drawable, task: Task) -> tuple[Array, Array, Array]:
+    """Returns the image, the network's outputs, and whether these are finite; row by row."""
     network: Any = fold_weights(density.network)
     height, width, _ = task.x.shape
     framed = network.framed(jnp.zeros(task.x.shape, task.noise.logistic.dtype))
@@ -183,7 +186,7 @@ class _Drawing:
     """The drawing of one row: known pixels, noise, and the padding at the right."""
 
     def __init__(
-        self, density: PixelCNN, task: Task, i: Array, given: Array, noise: Noise, columns: int
+        self, density: Drawable, task: Task, i: Array, given: Array, noise: Noise, columns: int
     ):
         self.density = density
         self.task = task
@@ -194,14 +197,17 @@ class _Drawing:
         self.noise = jax.tree.map(lambda leaf: jnp.pad(leaf, extra), noise)
 
     def pixel(self, j: Array, given: Array, noise: Noise, outputs: Array) -> Array:
-        """The integer values of one pixel."""
+        """Draws the integer values of one pixel."""
         mixture = LogisticMixture.of(outputs, given.shape[-1], self.density.mixtures)
         drawn = logistic_mixture_sample(mixture, *noise, self.density.levels, self.task.temperature)
         level = to_level(drawn, self.density.levels).astype(given.dtype)
         return jnp.where(self.first + j < self.task.known, given, level)
 
     def frame(self, pixels: Array, j: Array | None = None) -> Array:
-        """Integer pixels as the network sees them: on [-1, 1] with a channel of ones, zeros in the padding."""
+        """Returns integer pixels as the network sees them.
+
+        They are on [-1, 1] with a channel of ones, and zero in the padding.
+        """
         values = to_unit_scale(pixels, self.density.levels, self.noise.logistic.dtype)
         framed = jnp.concatenate([values, jnp.ones_like(values[..., :1])], axis=-1)
         j = jnp.arange(len(pixels))[:, None] if j is None else j
@@ -217,11 +223,18 @@ def _row_of_pixels(
     i: Array,
     label: Array | None,
 ) -> tuple[Array, Array, list[Level]]:
-    """The pixels of a row one after the other, the network's outputs, and what the next row needs of them."""
+    """Draws the pixels of a row one after the other.
+
+    Returns the pixels, the network's outputs, and the inputs of the left stream's convolutions at
+    this row, which the next row needs. At level ``k`` of the U-net only every ``2^k``-th row and
+    column is computed; values of a level are repeated to the columns of the image and back.
+    """
     columns = first.shape[0]
+    # For each pixel, at every convolution: (columns, *blocks, 2, channels), above left and above.
     pairs = [
         jax.tree.map(lambda leaf, k=k: _pairs(leaf, k), level) for k, level in enumerate(kept.left)
     ]
+    # Outputs of the stream above at each pixel: (columns, *blocks, channels).
     beside = [
         jax.tree.map(lambda leaf, k=k: _by_pixel(leaf, k), side) for k, side in enumerate(sides)
     ]
@@ -241,6 +254,7 @@ def _row_of_pixels(
         x = draw.pixel(j, given, noise, outputs)
         return (draw.frame(x, j), left), (x, outputs, left)
 
+    # The carry holds the inputs at the pixel to the left, which is zero at the first column.
     _, (x, outputs, values) = jax.lax.scan(pixel, (jnp.zeros_like(corner[0]), zeros), items)
     new = [
         jax.tree.map(
@@ -261,13 +275,13 @@ class _Beside(NamedTuple):
 def _pairs(
     rows: Float[Array, "*blocks width channels"], level: int
 ) -> Float[Array, "columns *blocks two channels"]:
-    """For each column of the image the values at the column before and at it, of a row at a resolution."""
+    """Returns for each column of the image the values at the column before and at it."""
     before = jnp.roll(rows, 1, axis=-2).at[..., 0, :].set(0)
     return _by_pixel(jnp.stack([before, rows], axis=-2), level, axis=-3)
 
 
 def _by_pixel(rows: Array, level: int, axis: int = -2) -> Array:
-    """The column axis first and repeated to the image's."""
+    """Puts the column axis first, and repeats it to the columns of the image."""
     return jnp.repeat(jnp.moveaxis(rows, axis, 0), 2**level, axis=0)
 
 
@@ -283,7 +297,7 @@ def _unless(condition: Array, x: Array) -> Array:
 
 
 def _is_active(index: Array, level: int) -> Array:
-    """Whether a row or column of the image is one that this resolution works on."""
+    """Returns whether a resolution works on this row or column of the image."""
     return index % 2**level == 0
 
 
@@ -292,7 +306,7 @@ def _no_sides(states: list[Level]) -> list[Level]:
 
 
 def _empty(stream: Any, columns: int, network: Any) -> list[Level]:
-    """Zeros for the input of every convolution at a row, by level, in the form of the stream's blocks."""
+    """Returns zeros for the input of every convolution at a row, by level."""
     dtype = jnp.result_type(
         network.above_first(jnp.zeros((2, 1, network.above_first.kernel[...].shape[2])))
     )
@@ -326,14 +340,17 @@ def _empty(stream: Any, columns: int, network: Any) -> list[Level]:
 
 
 class _Incremental(Mode):
-    """One row or pixel at a time; a state is what a convolution's input was before, the new state what it is now."""
+    """Runs one row or pixel at a time.
+
+    A state is the input of a convolution before, the new state its input now.
+    """
 
     def __init__(self, label: Array | None):
         self.label = label
 
     @abc.abstractmethod
     def convolve(self, layer: Convolution, state: Any, x: Array) -> Array:
-        """A causal convolution where ``x`` is its input."""
+        """Runs a causal convolution where ``x`` is its input."""
 
     def block(
         self, block: GatedBlock, state: Any, x: Array, side: Array | None
@@ -354,7 +371,7 @@ class _Incremental(Mode):
 
 
 class _RowMode(_Incremental):
-    """The stream above, one row at a time; a state is a convolution's input at the row before."""
+    """Runs the stream above one row at a time; a state is a convolution's input at the row before."""
 
     def __init__(self, i: Array, label: Array | None):
         super().__init__(label)
@@ -373,7 +390,7 @@ class _RowMode(_Incremental):
 
 
 class _PixelMode(_Incremental):
-    """The left stream, one pixel at a time; a state is a convolution's input around the pixel."""
+    """Runs the left stream one pixel at a time; a state is a convolution's input around the pixel."""
 
     def __init__(self, i: Array, j: Array, label: Array | None):
         super().__init__(label)

@@ -314,7 +314,7 @@ class VAE(Density):
         each = self._over_draws(
             _weights_of_draw, x, key=key, draws=draws, ks=ks, replacement=replacement
         )
-        values = jnp.moveaxis(combine_draws(each, Kind.BOUND), -1, 0)
+        values = jnp.moveaxis(combine_draws(jnp.asarray(each), Kind.BOUND), -1, 0)
         return values if k is None else values[0]
 
     def encode(self, x: ArrayLike, *, key: KeyLike) -> Latents:
