@@ -7,6 +7,8 @@ NEXT_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python) 
 NEXT_VENV = .venv-next
 SLOW ?=
 WORKERS ?= 2
+# Neighbors in a file share compiled programs: each worker takes a stretch of the suite, and steals at the end.
+PYTEST = -m pytest -n $(WORKERS) --dist worksteal --durations=30
 
 .PHONY: demo test lint next clean
 
@@ -15,8 +17,8 @@ demo: $(INSTALLED)
 
 # Everything not marked slow; SLOW=1 adds the slow tests, lint and types, and the newest JAX where there is a Python for it.
 test: $(INSTALLED)
-	$(BIN)/python -m pytest -n $(WORKERS) --jaxtyping-packages=likejax,beartype.beartype -m "not untyped" $(if $(SLOW),--slow)
-	$(BIN)/python -m pytest -n $(WORKERS) -m untyped $(if $(SLOW),--slow)
+	$(BIN)/python $(PYTEST) --jaxtyping-packages=likejax,beartype.beartype -m "not untyped" $(if $(SLOW),--slow)
+	$(BIN)/python $(PYTEST) -m untyped $(if $(SLOW),--slow)
 	$(if $(SLOW),$(MAKE) lint next)
 
 lint: $(INSTALLED)
@@ -31,7 +33,7 @@ next:
 
 .PHONY: run-next
 run-next: $(NEXT_VENV)/.installed
-	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false $(NEXT_VENV)/bin/python -m pytest -n $(WORKERS) \
+	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false $(NEXT_VENV)/bin/python $(PYTEST) \
 	  tests/test_bijections.py tests/test_densities.py
 
 $(INSTALLED): pyproject.toml

@@ -12,12 +12,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 _CACHE = {
     "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR")
     or str(Path(__file__).resolve().parents[1] / ".cache" / "xla"),
-    "jax_persistent_cache_min_compile_time_secs": "0.2",
+    "jax_persistent_cache_min_compile_time_secs": "0",
 }
-for (
-    _name,
-    _value,
-) in _CACHE.items():  # for this process, and through the environment for those that tests start
+for _name, _value in _CACHE.items():  # for this process, and for those that tests start
     os.environ[_name.upper()] = _value
     jax.config.update(_name, _value if "dir" in _name else float(_value))
 

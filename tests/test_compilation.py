@@ -6,45 +6,67 @@ import os
 import subprocess
 import sys
 
+import jax
 import pytest
 
-pytestmark = pytest.mark.untyped
+from likejax.compilation import SWITCH, use_persistent_cache
 
-_SHOW = (
-    "import jax; print(jax.config.jax_compilation_cache_dir,"
-    " jax.config.jax_persistent_cache_min_compile_time_secs)"
-)
+FOLDER, THRESHOLD = "jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs"
 
 
-def settings_of(code: str, **variables: str) -> list[str]:
-    """Folder and threshold of the cache in a fresh process."""
+@pytest.fixture
+def fresh(monkeypatch, tmp_path):
+    """A process whose user has set nothing; the platform's cache folder is ``tmp_path``."""
+    before = {name: getattr(jax.config, name) for name in (FOLDER, THRESHOLD)}
+    monkeypatch.delenv(THRESHOLD.upper(), raising=False)
+    monkeypatch.delenv(SWITCH, raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    jax.config.update(FOLDER, None)
+    jax.config.update(THRESHOLD, 1.0)
+    yield tmp_path
+    for name, value in before.items():
+        jax.config.update(name, value)
+
+
+def settings() -> tuple[str | None, float]:
+    """Folder and threshold of the cache in this process."""
+    return getattr(jax.config, FOLDER), getattr(jax.config, THRESHOLD)
+
+
+def test_importing_turns_the_cache_on(tmp_path):
     kept = {name: value for name, value in os.environ.items() if "CACHE" not in name}
-    done = subprocess.run(
-        [sys.executable, "-c", f"{code}; {_SHOW}"],
-        env={**kept, **variables},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.split()
+    code = f"import likejax, jax; print(jax.config.{FOLDER})"
+    environment = {**kept, "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-c", code]
+    shown = subprocess.check_output(command, env=environment, text=True)
+    assert shown.strip() == str(tmp_path / "likejax" / "xla")
 
 
-def test_the_cache_is_on_in_the_platforms_folder(tmp_path):
-    folder, threshold = settings_of("import likejax", XDG_CACHE_HOME=str(tmp_path))
-    assert folder == str(tmp_path / "likejax" / "xla")
-    assert threshold == "0.0"
+def test_every_program_is_kept(fresh):
+    use_persistent_cache()
+    assert settings() == (str(fresh / "likejax" / "xla"), 0.0)
 
 
-def test_the_users_folder_and_threshold_stay(tmp_path):
-    own = str(tmp_path / "own")
-    assert settings_of("import likejax", JAX_COMPILATION_CACHE_DIR=own) == [own, "1.0"]
-    set_before = f"import jax; jax.config.update('jax_compilation_cache_dir', {own!r})"
-    assert settings_of(f"{set_before}; import likejax") == [own, "1.0"]
+def test_the_users_threshold_stays(fresh, monkeypatch):
+    monkeypatch.setenv(THRESHOLD.upper(), "1.0")
+    use_persistent_cache()
+    assert settings() == (str(fresh / "likejax" / "xla"), 1.0)
 
 
-def test_the_cache_can_be_turned_off():
-    assert settings_of("import likejax", LIKEJAX_COMPILATION_CACHE="0")[0] == "None"
+def test_the_users_folder_stays(fresh):
+    own = str(fresh / "own")
+    jax.config.update(FOLDER, own)
+    use_persistent_cache()
+    assert settings() == (own, 1.0)
 
 
-def test_without_a_place_to_write_there_is_no_cache():
-    assert settings_of("import likejax", XDG_CACHE_HOME="/dev/null/cache")[0] == "None"
+def test_the_cache_can_be_turned_off(fresh, monkeypatch):
+    monkeypatch.setenv(SWITCH, "0")
+    use_persistent_cache()
+    assert settings() == (None, 1.0)
+
+
+def test_without_a_place_to_write_there_is_no_cache(fresh, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/cache")
+    use_persistent_cache()
+    assert settings() == (None, 1.0)
