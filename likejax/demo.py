@@ -39,7 +39,10 @@ SCORE_DRAWS = 4
 """Draws for each image in OOD scores."""
 PHOTOGRAPHS = "photographs+gray+resize:8x8+levels:17"
 
-_KEYS: tuple[str, ...] = (GLOW, PIXELCNN, FFJORD, HVAE, "evaluation", "background", "ood", "samples", "latents")
+_KEYS: tuple[str, ...] = (
+    *(GLOW, PIXELCNN, FFJORD, HVAE),
+    *("evaluation", "background", "ood", "samples", "latents"),
+)
 _STAGES = 8
 
 

@@ -47,7 +47,7 @@ _COUNTERS = re.compile(r"(.*\.)?(_num_evals|step)")
 def ffjord_arrays(
     state_dict: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig
 ) -> dict[str, np.ndarray]:
-    """The arrays that ``ffjord`` takes, from the ``state_dict`` in a checkpoint of the official code.
+    """Returns the arrays for ``ffjord`` from the ``state_dict`` of an official checkpoint.
 
     PyTorch reads such a checkpoint, ``SAVE/checkpt.pth`` for example::
 
@@ -56,9 +56,9 @@ def ffjord_arrays(
         arrays = likejax.reference.ffjord_arrays(state_dict, config)
         density = likejax.reference.ffjord(arrays, config)
 
-    Its names are ``chain.0.sqrt_end_time``, ``chain.0.odefunc.diffeq.layers.0._layer.weight`` and so on for vectors,
-    with ``transforms.SCALE.`` in front for images, and ``chain.0.running_mean`` for a batch normalization. A
-    regularized flow has one more ``odefunc.``.
+    Its names are ``chain.0.sqrt_end_time``, ``chain.0.odefunc.diffeq.layers.0._layer.weight`` and
+    so on for vectors, with ``transforms.SCALE.`` in front for images, and ``chain.0.running_mean``
+    for a batch normalization. A regularized flow has one more ``odefunc.``.
 
     Args:
       state_dict: Arrays by name.
@@ -101,12 +101,12 @@ def ffjord_arrays(
 
 
 def _numbers(name: str) -> list[int]:
-    """The numbers in a name, by which ``chain.10`` comes after ``chain.9``."""
+    """Returns the numbers in a name, by which ``chain.10`` comes after ``chain.9``."""
     return [int(word) for word in name.split(".") if word.isdigit()]
 
 
 def _official_part(name: str) -> str | None:
-    """What an array of a flow or normalization is called here; ``None`` if it has no name."""
+    """Returns the name of an array of a flow or normalization here; ``None`` if it has none."""
     if name == "sqrt_end_time":
         return "sqrt_T"
     if name in _STATE_NORM:
@@ -120,17 +120,19 @@ def _official_part(name: str) -> str | None:
 
 
 def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) -> Density:
-    """The density that the official weights describe.
+    """Returns the density of the official weights.
 
-    Names are ``FLOW.sqrt_T`` and ``FLOW.layerL.W|b|gate_w|gate_b|tbias_w``, where ``FLOW`` is ``cnf0``, ``cnf1``, ...
-    for vectors and ``scale0.pre0``, ``scale0.post0``, ..., ``scaleS.last0``, ... for images; ``W`` is (out, in) for
-    vectors and (out, in, rows, columns) for images. A field whose activation is swish has its ``FLOW.beta``. With
-    ``bn0.log_scale``, ``bn0.shift``, ``bn0.running_mean`` and ``bn0.running_var``, ``bn1.`` ... a batch normalization
+    Names are ``FLOW.sqrt_T`` and ``FLOW.layerL.W|b|gate_w|gate_b|tbias_w``, where ``FLOW`` is
+    ``cnf0``, ``cnf1``, ... for vectors and ``scale0.pre0``, ``scale0.post0``, ...,
+    ``scaleS.last0``, ... for images; ``W`` is (out, in) for vectors and (out, in, rows, columns)
+    for images. A field whose activation is swish has its ``FLOW.beta``. With ``bn0.log_scale``,
+    ``bn0.shift``, ``bn0.running_mean`` and ``bn0.running_var``, ``bn1.`` ... a batch normalization
     stands before every flow and after the last.
 
     Args:
       arrays: Weights by official name; ``ffjord_arrays`` reads them from a checkpoint.
-      config: Sizes, solvers and traces of the density; of a float64 computation if JAX's x64 mode is on.
+      config: Sizes, solvers and traces of the density; of a float64 computation if JAX's x64 mode
+        is on.
 
     Returns:
       A density ready to evaluate or to train further.

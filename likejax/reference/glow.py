@@ -20,7 +20,7 @@ from likejax.reference.weights import check_names, fill, places
 
 
 def official_names(density: Dequantized) -> Iterator[tuple[str, str]]:
-    """Yields pairs of the dotted name of an array of a Glow and its name in the official checkpoint.
+    """Yields the dotted name of every array of a Glow and its name in the official checkpoint.
 
     The official names are ``LEVEL.STEP.actnorm_center.b``, ``LEVEL.STEP.f1.l_1.W``,
     ``poolLEVEL.conv.W``, ``prior.p.W``, ``prior.y_emb.W``, ``classifier.W`` and so on;
@@ -76,7 +76,7 @@ _PERMUTATION: dict[str, dict[str, str]] = {
 def glow_arrays(
     checkpoint: Mapping[str, Any], *, weights: Weights = "last"
 ) -> dict[str, np.ndarray]:
-    """The arrays that ``glow`` takes, from the variables of a checkpoint of the official code.
+    """Returns the arrays for ``glow`` from the variables of an official checkpoint.
 
     TensorFlow reads such a checkpoint, ``LOGDIR/model_best_loss.ckpt`` for example::
 
@@ -84,12 +84,13 @@ def glow_arrays(
         checkpoint = {name: reader.get_tensor(name) for name in reader.get_variable_to_shape_map()}
         density = likejax.reference.glow(likejax.reference.glow_arrays(checkpoint), config)
 
-    Its variables are ``model/LEVEL/STEP/actnorm_center/b``, ``model/poolLEVEL/conv/W``, ``model/prior/p/W``,
-    ``model/classifier/W`` and so on.
+    Its variables are ``model/LEVEL/STEP/actnorm_center/b``, ``model/poolLEVEL/conv/W``,
+    ``model/prior/p/W``, ``model/classifier/W`` and so on.
 
     Args:
       checkpoint: Arrays by variable name.
-      weights: Weights of the last step, as the official code evaluates them, or their moving average.
+      weights: Weights of the last step, as the official code evaluates them, or their moving
+        average.
 
     Raises:
       ValueError: If the checkpoint holds no such variables.
@@ -99,22 +100,24 @@ def glow_arrays(
 
 
 def glow(arrays: Mapping[str, Any], config: GlowConfig) -> Dequantized:
-    """The density of the official implementation's weights.
+    """Returns the density of the official weights.
 
-    A permutation by ``shuffle`` is the array ``LEVEL.STEP.shuffle.indices``: output channel ``i`` is input channel
-    ``indices[i]``. Its ``indices_inverse`` may be there too. The arrays of the classifier may be absent from a
-    conditional model that was trained without one; its logits are then zero.
+    A permutation by ``shuffle`` is the array ``LEVEL.STEP.shuffle.indices``: output channel ``i``
+    is input channel ``indices[i]``. Its ``indices_inverse`` may be there too. The arrays of the
+    classifier may be absent from a conditional model that was trained without one; its logits are
+    then zero.
 
     Args:
-      arrays: The official variables by name, as ``official_names`` lists them and ``glow_arrays`` reads them from a
-        checkpoint. In float64 if JAX has 64 bits enabled, else in float32.
+      arrays: The official variables by name, as ``official_names`` lists them and ``glow_arrays``
+        reads them from a checkpoint. In float64 if JAX has 64 bits enabled, else in float32.
       config: The config of the same sizes.
 
     Returns:
       A ``Dequantized`` flow.
 
     Raises:
-      ValueError: If an array is missing, left over, or of another shape than the config says, or a permutation is none.
+      ValueError: If an array is missing, left over, or of another shape than the config says, or a
+        permutation is none.
 
     References:
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039; its official code in TensorFlow 1.
@@ -138,7 +141,8 @@ def _check_permutation(official: str, arrays: Mapping[str, Any]) -> None:
     order = np.asarray(arrays[official])
     if sorted(order.tolist()) != list(range(len(order))):
         raise ValueError(
-            f"expected {official} to be a permutation of 0 to {len(order) - 1}, got {order.tolist()}"
+            f"expected {official} to be a permutation of 0 to {len(order) - 1}, "
+            f"got {order.tolist()}"
         )
     inverse = np.asarray(arrays.get(f"{official}_inverse", np.argsort(order)))
     if not np.array_equal(inverse, np.argsort(order)):

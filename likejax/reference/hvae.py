@@ -25,7 +25,7 @@ Known = TypeVar("Known")
 
 
 def official_names(density: VAE) -> Iterator[tuple[str, str]]:
-    """Pairs of a layer's name in a likejax VAE and in the official code, whose stages count from the data upwards."""
+    """Yields the name of every layer of a VAE and its official name; stage 0 is at the data."""
     for i in range(density.depth):
         up, down = density.inference[i], density.generation[i]
         for ours, official, stage in (
@@ -66,26 +66,27 @@ _LEVELS = {"bernoulli": 2, "gaussian": 0, "logistic": 256, "logistic_mixture": 2
 
 
 def hvae_config(model_kwargs: Mapping[str, Any]) -> VAEConfig:
-    """The config of a model of the official code, from the arguments that it saves beside the weights.
+    """Returns the config of an official model, from the arguments saved beside its weights.
 
     PyTorch reads them from ``models/NAME/model_kwargs.pt``, whose model class is ``VAE``::
 
         config = likejax.reference.hvae_config(torch.load("models/NAME/model_kwargs.pt"))
 
     Args:
-      model_kwargs: Arguments of the official class: ``input_shape``, ``config_deterministic``, ``config_stochastic``,
-        ``likelihood_module``, ``activation``, or a mapping that has these under ``kwargs``.
+      model_kwargs: Arguments of the official class: ``input_shape``, ``config_deterministic``,
+        ``config_stochastic``, ``likelihood_module``, ``activation``, or a mapping that has these
+        under ``kwargs``.
 
     Raises:
       ValueError: If the model has a part that likejax lacks.
 
     Example:
       >>> from likejax.reference import hvae_config
-      >>> block = {"block": "ResBlockConv2d", "out_channels": 4, "kernel_size": 3, "stride": 2, "gated": False}
+      >>> block = {"block": "ResBlockConv2d", "out_channels": 4, "kernel_size": 3, "stride": 2}
       >>> latent = {"block": "GaussianDense", "latent_features": 2}
-      >>> sizes = {"input_shape": (1, 8, 8), "config_deterministic": [[block]], "config_stochastic": [latent]}
+      >>> stages = {"config_deterministic": [[block]], "config_stochastic": [latent]}
       >>> kind = {"likelihood_module": "BernoulliLikelihoodConv2d", "activation": "ReLU"}
-      >>> hvae_config(sizes | kind).stages[0].strides
+      >>> hvae_config({"input_shape": (1, 8, 8)} | stages | kind).stages[0].strides
       (2,)
     """
     kwargs = model_kwargs.get("kwargs", model_kwargs)
@@ -134,7 +135,8 @@ def _refuse_unless(settings: Mapping[str, Any], wanted: Mapping[str, Any], what:
     for name, value in wanted.items():
         if settings.get(name, value) != value:
             raise ValueError(
-                f"expected a {what} with {name}={value!r}, got {settings[name]!r}: likejax has no other"
+                f"expected a {what} with {name}={value!r}, got {settings[name]!r}: "
+                "likejax has no other"
             )
 
 
@@ -147,7 +149,7 @@ def _known(name: str, word: str, known: Mapping[str, Known]) -> Known:
 
 
 def hvae_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays that ``hvae`` takes, from the ``state_dict`` in a checkpoint of the official code.
+    """Returns the arrays for ``hvae`` from the ``state_dict`` of an official checkpoint.
 
     PyTorch reads it from the directory that the official code saves a model to::
 
@@ -155,15 +157,17 @@ def hvae_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
         state_dict = {name: value.numpy() for name, value in saved.items()}
         density = likejax.reference.hvae(likejax.reference.hvae_arrays(state_dict), config)
 
-    Its names are ``stages.0.q_deterministic.layers.0.conv1.conv.weight_v``, ``stages.0.stochastic.in_transform_q.conv``
-    or ``linear``, ``stages.1.q_projection.transform.linear``, ``likelihood.parameter_net.conv`` and so on.
+    Its names are ``stages.0.q_deterministic.layers.0.conv1.conv.weight_v``,
+    ``stages.0.stochastic.in_transform_q.conv`` or ``linear``,
+    ``stages.1.q_projection.transform.linear``, ``likelihood.parameter_net.conv`` and so on.
     ``hvae_config`` makes the config from the ``model_kwargs.pt`` beside it.
 
     Args:
       state_dict: Arrays by name.
 
     Raises:
-      ValueError: If an array has another name, for example because the model is not of the class ``VAE``.
+      ValueError: If an array has another name, for example because the model is not of the class
+        ``VAE``.
     """
     theirs = state_dict_arrays(state_dict)
     arrays: dict[str, np.ndarray] = {}
@@ -188,7 +192,7 @@ _STATE_LAYERS = {
 
 
 def _official_name(name: str) -> str | None:
-    """The name here of an array of the official ``state_dict``; ``None`` if it has none."""
+    """Returns the name here of an array of a ``state_dict``; ``None`` if it has none."""
     if prior := re.fullmatch(r"stages\.(\d+)\.stochastic\.prior_logits", name):
         return f"stage{prior.group(1)}.prior_logits"
     match = re.fullmatch(r"(.+)\.(?:conv|linear)\.(weight_v|weight_g|bias)", name)
@@ -209,24 +213,24 @@ def _official_name(name: str) -> str | None:
 
 
 def hvae(arrays: Mapping[str, Any], config: VAEConfig) -> VAE:
-    """The density of the official implementation's weights.
+    """Returns the density of the official weights.
 
-    Layers are direction ``V``, scale ``g`` and bias ``b``; maps of dense layers are flattened with channels first
-    there, with channels last here. The projection above a dense top latent, ``stageN.proj_q``, which nothing reads,
-    may be absent; its parameters are then zero.
+    Layers are direction ``V``, scale ``g`` and bias ``b``; maps of dense layers are flattened with
+    channels first there, with channels last here. The projection above a dense top latent,
+    ``stageN.proj_q``, which nothing reads, may be absent; its parameters are then zero.
 
     Args:
-      arrays: The variables by name, ``LAYER.V``, ``LAYER.g``, ``LAYER.b`` for the layers of ``official_names``, and
-        ``stageN.prior_logits`` of the top; ``hvae_arrays`` reads them from a checkpoint. In float64 if JAX has 64 bits
-        enabled, else in float32.
+      arrays: The variables by name, ``LAYER.V``, ``LAYER.g``, ``LAYER.b`` for the layers of
+        ``official_names``, and ``stageN.prior_logits`` of the top; ``hvae_arrays`` reads them from
+        a checkpoint. In float64 if JAX has 64 bits enabled, else in float32.
       config: The config of the same sizes, bottom-up, with ``skips="as_released"``.
 
     Raises:
       ValueError: If an array is missing, left over or of another shape than the config says.
 
     References:
-      Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know, arXiv:2102.08248, and
-      its code.
+      Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know,
+      arXiv:2102.08248, and its code.
     """
     if config.inference != "bottom_up" or config.skips != "as_released":
         raise ValueError(f"expected a bottom_up config with skips='as_released', got {config}")
@@ -262,7 +266,7 @@ def _with_zeros(density: VAE, names: set[str]) -> VAE:
 def _layer_in_our_layout(
     density: VAE, ours: str, official: str, arrays: Mapping[str, Any]
 ) -> dict[str, np.ndarray]:
-    """Returns direction, scale and bias of a layer as likejax has them, under ``V``, ``g``, ``b``."""
+    """Returns direction ``V``, scale ``g`` and bias ``b`` of a layer, in our layout."""
     direction, scale, bias = (np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb")
     module = part_at(density, ours)
     grows = isinstance(module, WeightNormConvolution) and module.geometry.crop is not None

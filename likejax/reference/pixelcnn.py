@@ -22,10 +22,11 @@ from likejax.reference.weights import check_names, fill, layer_names, layer_part
 
 
 def parameter_order(channels: int, mixtures: int) -> np.ndarray:
-    """Where likejax's numbers of a pixel are in the official order: ``official[..., order]`` is ours.
+    """Returns the order of a pixel's numbers: ``official[..., order]`` is ours.
 
-    The official code has the logits, then for each of three channels means, log-scales and one coefficient of every
-    component; likejax has all means, all log-scales, all coefficients. For one channel the two are the same.
+    The official code has the logits, then for each of three channels means, log-scales and one
+    coefficient of every component; likejax has all means, all log-scales, all coefficients. For one
+    channel the two are the same.
 
     Raises:
       ValueError: Unless there are one or three channels: the official code knows no others.
@@ -45,7 +46,7 @@ class _BlockName(NamedTuple):
 
 
 def _blocks(config: PixelCNNConfig) -> Iterator[_BlockName]:
-    """Every gated block."""
+    """Yields every gated block."""
     last = config.resolutions - 1
     for stream, official in (("above", "u"), ("left", "ul")):
         for level in range(config.resolutions):
@@ -66,11 +67,11 @@ def _blocks(config: PixelCNNConfig) -> Iterator[_BlockName]:
 
 
 def official_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
-    """Pairs of a layer's name in an unstacked likejax PixelCNN and in the official order of layers.
+    """Yields the name of every layer of an unstacked PixelCNN, and its official name.
 
-    The official layers are called ``u_init``, ``ul_init_a``, ``ul_init_b``, ``upS.uR`` and ``upS.ulR`` on the way to
-    small resolutions, ``down_uS``, ``dnS.uR``, ``up_uS`` on the way back, and ``out``; S counts resolutions as they
-    are visited, R blocks.
+    The official layers are called ``u_init``, ``ul_init_a``, ``ul_init_b``, ``upS.uR`` and
+    ``upS.ulR`` on the way to small resolutions, ``down_uS``, ``dnS.uR``, ``up_uS`` on the way back,
+    and ``out``; S counts resolutions as they are visited, R blocks.
     """
     yield "network.above_first", "u_init"
     yield "network.row_first", "ul_init_a"
@@ -90,14 +91,14 @@ def official_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
 
 
 def label_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
-    """Pairs of the name of what a label adds, here and in the official order: ``upS.uR.hw``, ``dnS.ulR.hw``, ..."""
+    """Yields the names of the labels' weights here and there: ``upS.uR.hw``, ``dnS.ulR.hw``, ..."""
     if config.num_classes:
         for block in _blocks(config):
             yield f"{block.ours}.label", f"{block.official}.hw"
 
 
 def _in_order(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
-    """Kind and name of every official layer, in the order in which the official code makes them."""
+    """Yields kind and name of every official layer, in the order of their making."""
     yield "conv2d", "u_init"
     yield "conv2d", "ul_init_a"
     yield "conv2d", "ul_init_b"
@@ -123,7 +124,7 @@ def _in_order(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
 def pixelcnn_arrays(
     checkpoint: Mapping[str, Any], config: PixelCNNConfig, *, weights: Weights = "averaged"
 ) -> dict[str, np.ndarray]:
-    """The arrays that ``pixelcnn`` takes, from the variables of a checkpoint of the official code.
+    """Returns the arrays for ``pixelcnn`` from the variables of an official checkpoint.
 
     TensorFlow reads such a checkpoint, ``SAVE_DIR/params_cifar.ckpt`` for example::
 
@@ -132,13 +133,15 @@ def pixelcnn_arrays(
         arrays = likejax.reference.pixelcnn_arrays(checkpoint, config)
         density = likejax.reference.pixelcnn(arrays, config)
 
-    The official code numbers its layers as it makes them, ``model/conv2d_0/V``, ``model/dense_0/g``,
-    ``model/deconv2d_0/b``, and the labels' weights ``model/conditional_weights_0/hw``; the config says what they are.
+    The official code numbers its layers as it makes them, ``model/conv2d_0/V``,
+    ``model/dense_0/g``, ``model/deconv2d_0/b``, and the labels' weights
+    ``model/conditional_weights_0/hw``; the config says what they are.
 
     Args:
       checkpoint: Arrays by variable name.
       config: The config of the same sizes, with ``num_classes`` for a conditional model.
-      weights: The moving average, which the official code evaluates and samples with, or the weights of the last step.
+      weights: The moving average, which the official code evaluates and samples with, or the
+        weights of the last step.
 
     Raises:
       ValueError: If variables are missing or left over.
@@ -163,15 +166,17 @@ def pixelcnn_arrays(
 def pixelcnn_port_arrays(
     state_dict: Mapping[str, Any], config: PixelCNNConfig
 ) -> dict[str, np.ndarray]:
-    """The arrays that ``pixelcnn`` takes, from a ``state_dict`` of the PyTorch port (pclucas14/pixel-cnn-pp).
+    """Returns the arrays for ``pixelcnn`` from the PyTorch port (pclucas14/pixel-cnn-pp).
 
     PyTorch reads it from the port's ``.pth`` files::
 
-        state_dict = {name: value.numpy() for name, value in torch.load(path, map_location="cpu").items()}
+        saved = torch.load(path, map_location="cpu")
+        state_dict = {name: value.numpy() for name, value in saved.items()}
         arrays = likejax.reference.pixelcnn_port_arrays(state_dict, config)
 
     Args:
-      state_dict: Arrays by name: ``u_init.conv.weight_v``, ``up_layers.0.ul_stream.0.nin_skip.lin_a.bias``, ...
+      state_dict: Arrays by name: ``u_init.conv.weight_v``,
+        ``up_layers.0.ul_stream.0.nin_skip.lin_a.bias``, ...
       config: The config of the same sizes, unconditional and of three resolutions.
 
     Raises:
@@ -200,7 +205,7 @@ _PORT_LAYERS = {"conv1": "conv_input.conv", "skip": "nin_skip.lin_a", "conv2": "
 
 
 def _port_name(official: str) -> str:
-    """The port's name of an official layer."""
+    """Returns the port's name of an official layer."""
     if official == "out":
         return "nin_out.lin_a"
     if official in _PORT_FIRST:
@@ -216,19 +221,21 @@ def _port_name(official: str) -> str:
 
 
 def pixelcnn(arrays: Mapping[str, Any], config: PixelCNNConfig) -> PixelCNN:
-    """The density of the official implementation's weights.
+    """Returns the density of the official weights.
 
-    Layers are direction ``V``, scale ``g`` and bias ``b``. TensorFlow's layout is told from the PyTorch port's by the
-    scale of the layers, a vector in the one and as many axes as the direction in the other. The port normalizes its
-    transposed convolutions per input channel: their kernels are kept, and normalized anew per output channel.
+    Layers are direction ``V``, scale ``g`` and bias ``b``. TensorFlow's layout is told from the
+    PyTorch port's by the scale of the layers, a vector in the one and as many axes as the direction
+    in the other. The port normalizes its transposed convolutions per input channel: their kernels
+    are kept, and normalized anew per output channel.
 
-    A conditional model has an array ``BLOCK.hw`` of shape (classes, 2 filters) for every gated block: the row of the
-    label is added before the gate.
+    A conditional model has an array ``BLOCK.hw`` of shape (classes, 2 filters) for every gated
+    block: the row of the label is added before the gate.
 
     Args:
-      arrays: The variables by name, ``LAYER.V``, ``LAYER.g``, ``LAYER.b`` for the layers of ``official_names``, and
-        those of ``label_names``; ``pixelcnn_arrays`` and ``pixelcnn_port_arrays`` read them from checkpoints. In
-        float64 if JAX has 64 bits enabled, else in float32.
+      arrays: The variables by name, ``LAYER.V``, ``LAYER.g``, ``LAYER.b`` for the layers of
+        ``official_names``, and those of ``label_names``; ``pixelcnn_arrays`` and
+        ``pixelcnn_port_arrays`` read them from checkpoints. In float64 if JAX has 64 bits enabled,
+        else in float32.
       config: The config of the same sizes.
 
     Returns:
@@ -238,12 +245,13 @@ def pixelcnn(arrays: Mapping[str, Any], config: PixelCNNConfig) -> PixelCNN:
       ValueError: If an array is missing, left over, or of another shape than the config says.
 
     References:
-      Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517; its official code in TensorFlow 1.
+      Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517; its official code in
+      TensorFlow 1.
     """
     if config.num_classes and not any(name.endswith(".hw") for name in arrays):
         raise ValueError(
-            f"expected labels' weights BLOCK.hw for num_classes={config.num_classes}, got the arrays of an "
-            "unconditional model"
+            f"expected labels' weights BLOCK.hw for num_classes={config.num_classes}, "
+            "got the arrays of an unconditional model"
         )
     layers, labels = dict(official_names(config)), dict(label_names(config))
     check_names(arrays, [*layer_parts(layers.values()), *labels.values()], config=config)
@@ -263,7 +271,7 @@ def pixelcnn(arrays: Mapping[str, Any], config: PixelCNNConfig) -> PixelCNN:
 def _converted(
     direction: np.ndarray, scale: np.ndarray, *, grows: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Direction (rows, columns, in, out) and scale (out,) of a layer in either layout."""
+    """Returns direction (rows, columns, in, out) and scale (out,) of a layer in either layout."""
     if (
         scale.ndim == 1
     ):  # TensorFlow: (rows, columns, in, out), of transposed convolutions (rows, columns, out, in)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from likejax.models.pixelcnn.network import AnyConvolution, Level, Mode, PixelCN
 from likejax.nn.weight_norm import Convolution, fold_weights
 
 
+@runtime_checkable
 class Drawable(Protocol):
     """The parts of a PixelCNN that drawing needs."""
 
