@@ -27,7 +27,8 @@ from likejax.models.dequantize import Dequantized
 from likejax.models.pixelcnn import PixelCNN
 from likejax.models.vae import VAE
 from likejax.presets import preset
-from likejax.train.loop import Run, fit
+from likejax.train.loop import fit
+from likejax.train.run import Run
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -133,7 +133,7 @@ def bits_per_dim(log_prob: Any, event_shape: int | Sequence[int]) -> Any:
 
 
 def integer_dtype(levels: int) -> np.dtype:
-    """Returns the smallest unsigned type that holds ``0..levels-1``, that of datasets and samples."""
+    """Returns the smallest unsigned type that holds ``0..levels-1``, as in datasets and samples."""
     return np.min_scalar_type(levels - 1)
 
 
@@ -225,10 +225,6 @@ class Density(nnx.Module, abc.ABC):
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         """Returns the training terms of one example; a model with named parts overrides it."""
         return Terms(self._log_prob(x, key, condition), {})
-
-    def _batch_terms(self, x: Array, keys: Array | None, condition: Array | None) -> Terms:
-        """Returns the training terms of a batch; for models whose training couples examples."""
-        return jax.vmap(self._terms)(x, keys, condition)
 
     def initialize(self, batch: ArrayLike, key: KeyLike) -> Density:
         """Returns a density whose data-dependent parameters fit ``batch``.
@@ -431,8 +427,8 @@ class Density(nnx.Module, abc.ABC):
         condition = self._checked_condition(condition, batch)
         if key is None and self.kind is not Kind.EXACT:
             raise ValueError(
-                f"{type(self).__name__}.log_prob is of kind {self.kind.value}, computed with random "
-                "draws, so it needs a key: pass key=jax.random.key(seed)"
+                f"{type(self).__name__}.log_prob is of kind {self.kind.value}, computed with "
+                "random draws, so it needs a key: pass key=jax.random.key(seed)"
             )
         return Rows(flat, None if key is None else keys_of_batch(key, batch), condition, batch)
 
@@ -598,7 +594,7 @@ def _terms_of_batch(
 ) -> Terms:
     """Training may couple the batch, so its terms are not those of padded rows."""
     keys = None if keys is None else fold_in_each(keys, 0)
-    return density._batch_terms(x, keys, condition)
+    return jax.vmap(density._terms)(x, keys, condition)
 
 
 def _sample_of_key(

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from likejax.nn import convolutions
-from likejax.nn.convolutions import convolve, convolve_transposed, same
+from likejax.nn import convolution as convolutions
+from likejax.nn.convolution import convolve, convolve_transposed, same
 
 
 @pytest.mark.parametrize(("channels", "features"), [(2, 5), (5, 2), (3, 3), (1, 4)])

@@ -12,7 +12,7 @@ from flax import nnx
 
 import likejax as lj
 from likejax.evaluation import log_prob_in_chunks
-from likejax.nn.convolutions import Linear
+from likejax.nn.edge_convolution import EdgeConvolution
 from likejax.nn.repeat import unstack
 from likejax.nn.state import split
 from tests.registry import perturbed
@@ -126,7 +126,7 @@ def test_bfloat16_networks_keep_the_likelihood_in_float32():
 
 def test_the_prior_sees_the_border():
     """Through the edge channel a learned prior differs at the border although its input is all zero."""
-    linear = Linear(2, 3, kernel_size=3, scale=0.5, rngs=nnx.Rngs(0))
+    linear = EdgeConvolution(2, 3, kernel_size=3, scale=0.5, rngs=nnx.Rngs(0))
     out = linear(jnp.zeros((5, 5, 2)))
     np.testing.assert_allclose(out[1:-1, 1:-1], 0, atol=1e-6)
     assert np.abs(out[0]).min() > 0

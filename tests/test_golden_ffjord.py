@@ -77,7 +77,7 @@ def with_noise(bijection, x, noise):
     for one in maps(bijection):
         if isinstance(one, ODE):
             e = next(noise)
-            z, log_det = jax.vmap(lambda x, e, one=one: one.forward_with(x, e[None]))(x, e)
+            z, log_det = jax.vmap(lambda x, e, one=one: one.forward_with_probes(x, e[None]))(x, e)
         else:
             z, log_det = jax.vmap(one.forward)(x)
         x, *rest = z if isinstance(z, tuple) else (z,)

@@ -17,7 +17,7 @@ from likejax.settings import Count, Fraction
 if TYPE_CHECKING:
     from likejax.data.dataset import Dataset
     from likejax.experiment import Experiment
-    from likejax.train.loop import Run
+    from likejax.train.run import Run
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -6,6 +6,7 @@ apart once, outside any compiled function; ``for_backend`` is the one place that
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -50,9 +51,17 @@ class Stacked(nnx.Module):
             one, carry, (self.block, *sequences), length=self.length, reverse=reverse
         )
 
+    def sum(self, outs: Any) -> Any:
+        """Returns the sum over the blocks of every array in the outs of a ``fold``."""
+        return jax.tree.map(lambda leaf: leaf.sum(0), outs)
+
     def first(self) -> Any:
         """A block to ask what all have in common; its arrays are those of the stack."""
         return self.block
+
+    def at(self, index: int) -> Any:
+        """Returns one block."""
+        return jax.tree.map(lambda leaf: leaf[index], self.block)
 
     def with_blocks(self, outs: Any) -> Stacked:
         """The same repetition with the blocks that a ``fold`` put out."""
@@ -86,6 +95,14 @@ class Unstacked(nnx.Module):
         return carry, tuple(map(list, zip(*outs, strict=True))) if isinstance(
             outs[0], tuple
         ) else outs
+
+    def at(self, index: int) -> Any:
+        """Returns one block."""
+        return self.blocks[index]
+
+    def sum(self, outs: Any) -> Any:
+        """Returns the sum over the blocks of every array in the outs of a ``fold``."""
+        return jax.tree.map(lambda *leaves: functools.reduce(jnp.add, leaves), *outs)
 
     def with_blocks(self, outs: Any) -> Unstacked:
         """The same repetition with the blocks that a ``fold`` put out."""

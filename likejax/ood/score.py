@@ -25,8 +25,8 @@ from likejax.keys import KeyLike
 from likejax.ood import calibrate
 from likejax.ood.checks import Examples, checked_dataset, rows_named, title_of
 from likejax.ood.features import Compute, Densities, Feature, Values, features_of, keys_of
-from likejax.ood.saved import Saved, class_at, class_path, read_folder, write_folder
-from likejax.settings import Settings
+from likejax.ood.saved import Saved, read_folder, write_folder
+from likejax.settings import Settings, class_at, class_path
 from likejax.storage.store import CheckpointError
 
 State = Mapping[str, Any]
@@ -177,7 +177,13 @@ class Score(Settings, abc.ABC):
           ValueError: If one of them does not fit the data, or is conditional.
         """
         self.check(density)
-        densities = {"density": density, **self.companions()}
+        companions = self.companions()
+        if "density" in companions:
+            raise ValueError(
+                f"expected another field than {type(self).__name__}.density for a density to "
+                "compare with: features use the name density for the one that is scored"
+            )
+        densities = {"density": density, **companions}
         for name, each in densities.items():
             check_density(each)
             if each.condition_shape is not None:

@@ -11,10 +11,11 @@ from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint
 from likejax.density import Density
 from likejax.evaluation import check_fit
-from likejax.experiment import Experiment, Recorded
+from likejax.experiment import Experiment
 from likejax.models import build
 from likejax.nn.state import split
 from likejax.objectives import ELBO, NLL
+from likejax.settings import Recorded
 from likejax.train.log import check_tensorboard
 from likejax.train.side_products import tell
 from likejax.train.source import array_dataset, is_array
@@ -46,6 +47,9 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
         value = getattr(experiment, name)
         if isinstance(value, Recorded):
             value()  # says that only its name is known
+    schedule = getattr(experiment.optimizer, "schedule", None)
+    if isinstance(schedule, Recorded):
+        schedule()
     if experiment.early_stopping and not validates:
         raise ValueError(
             f"expected a validation set for early_stopping={experiment.early_stopping}: pass validation=, or set "

@@ -17,7 +17,7 @@ from likejax.keys import example_keys
 from likejax.nn.state import Arrays, Structure, merge
 from likejax.train import sharding
 from likejax.train.guard import judge
-from likejax.train.state import TrainState, moving_average
+from likejax.train.state import TrainState, ema_update
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
 
@@ -78,11 +78,9 @@ def compile_step(
         with jax.numpy_dtype_promotion("standard"):  # optax mixes floats with its counter
             updates, optimizer = transformation.update(gradient, state.optimizer, state.params)
             new_params: Arrays = optax.apply_updates(state.params, updates)  # pyright: ignore
-        ema = moving_average(state.ema, new_params, experiment.ema_decay, state.step)
+        ema = ema_update(state.ema, new_params, experiment.ema_decay, state.step)
         old = state.params, state.ema, state.optimizer
-        new_params, ema, optimizer = jax.tree.map(
-            lambda new, old: jnp.where(taken, new, old), (new_params, ema, optimizer), old
-        )
+        new_params, ema, optimizer = optax.tree.where(taken, (new_params, ema, optimizer), old)
         infinite = ~jnp.isfinite(squares)
         bad_array = jnp.where(infinite.any(), jnp.argmax(infinite), -1)
         watch = {

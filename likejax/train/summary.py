@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 
-from likejax.experiment import config_of
 from likejax.models import build
 from likejax.nn.state import split
-from likejax.train.checkpoint import RECORD, CheckpointError, json_of
+from likejax.storage.density import RECORD, config_of
+from likejax.storage.store import CheckpointError
 from likejax.train.log import METRICS, read_metrics
 from likejax.train.progress import duration
+from likejax.train.record import read_json
 
 
 def summarize(
@@ -29,7 +30,7 @@ def summarize(
       parameters: Entries that are trained, if known.
     """
     model = dict(experiment["model"])
-    name = model.pop("family", model.get("density", "density"))
+    name = str(model.pop("class", model.get("density", "density"))).rpartition(":")[2]
     settings = ", ".join(f"{k}={v}" for k, v in model.items() if k not in ("density", "config"))
     count = "" if parameters is None else f", {parameters:,} parameters"
     logged = [record for record in history if "seconds" in record]
@@ -67,11 +68,11 @@ def summarize_run(directory: str | os.PathLike[str]) -> str:
     place = Path(directory).expanduser()
     if not (place / RECORD).exists():
         raise CheckpointError(f"{place} is no run: it has no {RECORD}")
-    experiment = json_of(place / RECORD)
+    experiment = read_json(place / RECORD)
     history = read_metrics(place / METRICS) if (place / METRICS).exists() else []
     lines = [summarize(experiment, history, parameters=_parameters(experiment["model"]))]
     if (place / "evaluation.json").exists():
-        e = json_of(place / "evaluation.json")
+        e = read_json(place / "evaluation.json")
         value, error, unit = e["bits_per_dim"], e["bits_per_dim_error"], "bits/dim"
         if value is None:
             value, error, unit = e["mean"], e["standard_error"], "nats"

@@ -1,4 +1,4 @@
-"""Gated residual blocks of causal convolutions, whose outputs never see what comes later in raster order."""
+"""Gated residual blocks of causal convolutions: outputs never see later pixels in raster order."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from likejax.nn.labels import row_of_label
 from likejax.nn.modules import replace
@@ -73,13 +73,14 @@ class BlockOptions(NamedTuple):
 
     dropout: float
     num_classes: int
-    dtype: str
+    dtype: DTypeLike | None
 
 
 class GatedBlock(nnx.Module):
     """``x + a * sigmoid(b)`` with ``a, b`` from two causal convolutions of ``concat_elu``.
 
-    ``h = first(concat_elu(x)) + skip(concat_elu(side))``, ``a, b = second(dropout(concat_elu(h))) + label``.
+    ``h = first(concat_elu(x)) + skip(concat_elu(side))`` and
+    ``a, b = second(dropout(concat_elu(h))) + label``.
 
     Args:
       filters: Channels of ``x``.

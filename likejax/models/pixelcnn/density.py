@@ -20,6 +20,7 @@ from likejax.keys import KeyLike, as_key
 from likejax.models.pixelcnn import sampling
 from likejax.models.pixelcnn.causal import BlockOptions
 from likejax.models.pixelcnn.network import PixelCNNNetwork
+from likejax.nn.dtypes import compute_dtype
 from likejax.nn.modules import replace
 from likejax.rounding import warn_of_lost
 from likejax.settings import (
@@ -68,7 +69,8 @@ class PixelCNNConfig(Settings):
     num_classes: CountOrZero = 0
     """Classes of a conditional model; 0 if unconditional."""
     likelihood: Form = "exact"
-    """Form of the discretized logistic; ``reference`` approximates small masses as the official code."""
+    """Form of the discretized logistic; ``reference`` approximates small masses, as the official
+    code does."""
     output_scale: Positive = 1.0
     """Standard deviation of the network's outputs after initialization; 0.1 starts nearer to a good
     loss."""
@@ -91,7 +93,7 @@ class PixelCNNConfig(Settings):
             blocks=self.blocks,
             levels=self.resolutions,
             output_scale=self.output_scale,
-            options=BlockOptions(self.dropout, self.num_classes, self.compute_dtype),
+            options=BlockOptions(self.dropout, self.num_classes, compute_dtype(self.compute_dtype)),
             rngs=rngs,
         )
         density = PixelCNN(

@@ -1,29 +1,35 @@
-"""Convolutions: one function that picks the fastest form for the backend, and the layers on it.
+"""Convolutions in the form that is fastest on the backend.
 
-On GPU and TPU a convolution is XLA's own. On CPU XLA's convolutions are slow inside loops and between narrow maps, so
-there a convolution is written as one matrix product: over gathered patches where the input is the narrower side, to all
-taps at once, shifted and added, where the output is, or over gathered columns to all rows of the kernel. A network that
-runs outside of loops asks for XLA's own between wide maps.
+On GPU and TPU a convolution is XLA's own. On CPU XLA's convolutions are slow inside loops and between
+narrow maps. There a convolution is written as one matrix product:
+
+* over gathered patches, where the input is the narrower side;
+* to all taps at once, which are shifted and added, where the output is the narrower side;
+* over gathered columns to all rows of the kernel, in between.
+
+A network that runs outside of loops uses ``convolve_outside_loops``, which takes XLA's own form between
+wide maps.
 """
 
 from __future__ import annotations
 
-from functools import partial
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 from jaxtyping import Array, Float
-
-from likejax.nn.initial import normal_weights
 
 PRECISION = "high"
 """Precision of matrix products inside networks: TF32 on GPU, three bfloat16 passes on TPU, exact on CPU."""
 
 
 _NARROW = 12
-"""Channels up to which matrix products are faster on CPU than XLA's own convolution, on either side."""
+"""Channels of input or output up to which matrix products are faster on CPU than XLA's own form."""
+
+Convolve = Callable[..., Array]
+"""``convolve`` or ``convolve_outside_loops``."""
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 """Zeros above and below, left and right."""
 
@@ -39,26 +45,59 @@ def convolve(
     *,
     padding: Padding | None = None,
     stride: int = 1,
-    native: bool = False,
 ) -> Float[Array, "*out features"]:
-    """Correlation of ``x`` with ``kernel``.
+    """Correlates ``x`` with ``kernel``, in the form that is fast inside loops of XLA too.
 
     Args:
-      x: Images ``(*batch, height, width, channels)``; for a 1x1 kernel any array with the channels last.
+      x: Images ``(*batch, height, width, channels)``; for a 1x1 kernel any array, channels last.
       kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
-      padding: Zeros around the image; by default those of an odd-sized kernel that keep its size.
-      stride: Of both axes.
-      native: XLA's own convolution between wide maps on CPU too: faster, but many times slower inside loops of XLA.
+      padding: Zeros around the image; by default those that keep the size under an odd-sized kernel.
+      stride: Stride of both axes.
+
+    Returns:
+      Images ``(*batch, out_height, out_width, features)``.
     """
-    rows, columns, channels, features = kernel.shape
-    if (rows, columns, stride) == (1, 1, 1) and padding in (None, same(1, 1)):
+    padding = same(*kernel.shape[:2]) if padding is None else padding
+    if _is_matrix_product(kernel, padding, stride):
         return jnp.tensordot(x, kernel[0, 0], 1, precision=PRECISION)
-    padding = same(rows, columns) if padding is None else padding
-    if jax.default_backend() != "cpu" or (native and min(channels, features) > _NARROW):
+    if jax.default_backend() != "cpu":
         return _convolve_by_xla(x, kernel, padding, stride)
-    if stride == 2 and x.shape[-3] % 2 == x.shape[-2] % 2 == 0 and max(rows, columns) > 1:
-        return _convolve_phases(x, kernel, padding, native)
-    if stride > 1 or sum(padding[0]) < rows - 1:  # taps would be computed where no output is
+    return _convolve_by_products(x, kernel, padding, stride, convolve)
+
+
+def convolve_outside_loops(
+    x: Float[Array, "*shape channels"],
+    kernel: Float[Array, "rows columns channels features"],
+    *,
+    padding: Padding | None = None,
+    stride: int = 1,
+) -> Float[Array, "*out features"]:
+    """Correlates as ``convolve``, in the form that is fastest outside of loops of XLA.
+
+    Between wide maps that is XLA's own convolution on CPU too, which is many times slower in a loop.
+    """
+    padding = same(*kernel.shape[:2]) if padding is None else padding
+    if _is_matrix_product(kernel, padding, stride):
+        return jnp.tensordot(x, kernel[0, 0], 1, precision=PRECISION)
+    if jax.default_backend() != "cpu" or min(kernel.shape[2:]) > _NARROW:
+        return _convolve_by_xla(x, kernel, padding, stride)
+    return _convolve_by_products(x, kernel, padding, stride, convolve_outside_loops)
+
+
+def _is_matrix_product(kernel: Array, padding: Padding, stride: int) -> bool:
+    return (*kernel.shape[:2], stride) == (1, 1, 1) and padding == same(1, 1)
+
+
+def _convolve_by_products(
+    x: Array, kernel: Array, padding: Padding, stride: int, convolution: Convolve
+) -> Array:
+    """Chooses the cheapest form in matrix products; ``convolution`` does what is left at stride 1."""
+    rows, columns, channels, features = kernel.shape
+    has_even_sides = x.shape[-3] % 2 == x.shape[-2] % 2 == 0
+    if stride == 2 and has_even_sides and max(rows, columns) > 1:
+        return _convolve_phases(x, kernel, padding, convolution)
+    if stride > 1 or sum(padding[0]) < rows - 1:
+        # the other forms would compute taps where there is no output
         return _convolve_patches(x, kernel, padding, stride)
     # numbers moved per pixel; what is added costs more than what is copied (measured)
     cost = {
@@ -69,7 +108,7 @@ def convolve(
     return min(cost, key=cost.__getitem__)(x, kernel, padding)
 
 
-def _convolve_phases(x: Array, kernel: Array, padding: Padding, native: bool) -> Array:
+def _convolve_phases(x: Array, kernel: Array, padding: Padding, convolution: Convolve) -> Array:
     """At stride 2: the pixels of every 2x2 square as channels of one, and a convolution of stride 1 of those.
 
     ``out[i] = sum_a x[2 i + a - before] k[a]``, and ``a = 2 o + phase + before`` for the square ``i + o``.
@@ -89,7 +128,7 @@ def _convolve_phases(x: Array, kernel: Array, padding: Padding, native: bool) ->
     squares = jnp.moveaxis(squares, -4, -3).reshape(*batch, height // 2, width // 2, 4 * channels)
     parts = _gather_taps(kernel, *taps).transpose(0, 2, 1, 3, 4, 5)
     parts = parts.reshape(*parts.shape[:2], 4 * channels, -1)
-    return convolve(squares, parts, padding=(edges[0], edges[1]), native=native)
+    return convolution(squares, parts, padding=(edges[0], edges[1]))
 
 
 def _gather_taps(kernel: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
@@ -103,7 +142,7 @@ def _gather_taps(kernel: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
 
 
 def _convolve_by_xla(x: Array, kernel: Array, padding: Padding, stride: int) -> Array:
-    images = x.reshape(-1, *x.shape[-3:])
+    images = x.reshape(-1, *x.shape[-3:])  # XLA takes one axis of examples
     out = jax.lax.conv_general_dilated(
         images,
         kernel,
@@ -172,7 +211,7 @@ def convolve_transposed(
     crop: int = 0,
     crop_rows: int = 0,
     stride: int = 2,
-    native: bool = False,
+    convolution: Convolve = convolve,
 ) -> Float[Array, "*batch larger_height larger_width features"]:
     """Transposed convolution: ``out[stride i + a - crop_rows, stride j + b - crop] += x[i, j] @ kernel[a, b]``.
 
@@ -184,7 +223,7 @@ def convolve_transposed(
       crop: Columns cut off at the left.
       crop_rows: Rows cut off at the top.
       stride: Factor on height and width.
-      native: As for ``convolve``.
+      convolution: Function for the convolution at stride 1, ``convolve`` or ``convolve_outside_loops``.
     """
     taps, edges = [], []
     for taken, cut in zip(kernel.shape[:2], (crop_rows, crop), strict=True):
@@ -195,125 +234,7 @@ def convolve_transposed(
     features = kernel.shape[-1]
     parts = _gather_taps(kernel, *taps).transpose(0, 2, 4, 1, 3, 5)
     parts = parts.reshape(*parts.shape[:3], stride * stride * features)
-    phases = convolve(x, parts, padding=(edges[0], edges[1]), native=native)
+    phases = convolution(x, parts, padding=(edges[0], edges[1]))
     *batch, height, width, _ = phases.shape
     squares = phases.reshape(*batch, height, width, stride, stride, features)
     return jnp.moveaxis(squares, -3, -4).reshape(*batch, stride * height, stride * width, features)
-
-
-def edge_map(
-    height: int, width: int, kernel: Float[Array, "rows columns features"]
-) -> Float[Array, "height width features"]:
-    """Convolution with ``kernel`` of a plane that is 1 on the padding ring and 0 inside.
-
-    The official Glow appends this plane to the input of every 3x3 convolution. It does not depend on the
-    data, so its part of the output is a learned bias per position, computed once for all examples.
-    """
-    inside = jnp.ones((height, width, 1), kernel.dtype)
-    total = kernel.sum((0, 1)).reshape(1, 1, -1)
-    return total - convolve(inside, kernel[:, :, None, :])
-
-
-class Linear(nnx.Module):
-    """A convolution with a learned response to the image border, or a dense layer on the last axis.
-
-    Args:
-      channels: Channels of the input.
-      features: Channels of the output.
-      kernel_size: Odd; 1 is a matrix product on the last axis and works on vectors too. A larger kernel has
-        an extra input channel that is 1 on the zero padding and 0 inside (Glow's edge channel).
-      scale: Standard deviation of the initial weights.
-      rngs: Source of the initial weights.
-      dtype: Type to compute in; parameters stay in float32.
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        features: int,
-        *,
-        kernel_size: int,
-        scale: float,
-        rngs: nnx.Rngs,
-        dtype: str = "float32",
-    ):
-        extra = int(kernel_size > 1)
-        shape = (kernel_size, kernel_size, channels + extra, features)
-        self.kernel = nnx.Param(
-            normal_weights(rngs.params(), shape, scale=scale) if scale else jnp.zeros(shape)
-        )
-        self.channels = channels
-        self.dtype = dtype
-
-    def __call__(
-        self,
-        x: Float[Array, "*shape channels"],
-        *,
-        bias: Float[Array, " features"] | None = None,
-        scale: Float[Array, " features"] | None = None,
-    ) -> Float[Array, "*shape features"]:
-        """``(linear(x) + bias) * scale``; the scale is folded into the weights, which costs no pass over the output."""
-        kernel = self.kernel[...]
-        features = kernel.shape[-1]
-        constant = jnp.zeros(features, kernel.dtype) if bias is None else bias
-        if scale is not None:
-            kernel, constant = kernel * scale.reshape(1, 1, 1, features), constant * scale
-        dtype = (
-            jnp.promote_types(x.dtype, kernel.dtype)
-            if self.dtype == "float32"
-            else jnp.dtype(self.dtype)
-        )
-        out = convolve(x.astype(dtype), kernel[:, :, : self.channels].astype(dtype))
-        if kernel.shape[0] > 1:
-            constant = edge_map(
-                x.shape[-3], x.shape[-2], kernel[:, :, self.channels]
-            ) + constant.reshape(1, 1, features)
-        return out + constant.reshape((1,) * (out.ndim - constant.ndim) + constant.shape).astype(
-            dtype
-        )
-
-
-class ZeroLinear(nnx.Module):
-    """``(Linear(x) + bias) * exp(factor * log_scale)``, with everything learned starting at zero.
-
-    Args:
-      channels: Channels of the input.
-      features: Channels of the output.
-      kernel_size: As for ``Linear``.
-      factor: Constant on the stored log-scale; 3 in the official Glow code.
-      dtype: Type to compute in.
-
-    References:
-      Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, section 3.3 and official code (``conv2d_zeros``).
-    """
-
-    def __init__(
-        self,
-        channels: int,
-        features: int,
-        *,
-        kernel_size: int,
-        factor: float = 3.0,
-        dtype: str = "float32",
-    ):
-        make = partial(Linear, kernel_size=kernel_size, scale=0.0, dtype=dtype)
-        self.linear = make(channels, features, rngs=nnx.Rngs(0))
-        self.bias = nnx.Param(jnp.zeros(features))
-        self.log_scale = nnx.Param(jnp.zeros(features))
-        self.factor = factor
-
-    def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*shape features"]:
-        out = self.linear(x, bias=self.bias[...], scale=jnp.exp(self.factor * self.log_scale[...]))
-        return out.astype(jnp.promote_types(out.dtype, jnp.float32))
-
-
-@jax.custom_jvp
-def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """``max(x, 0)``, whose gradient reads its output, so that the input need not be kept."""
-    return jnp.maximum(x, 0)
-
-
-@relu.defjvp
-def _relu_jvp(primals, tangents):
-    y = relu(*primals)
-    return y, jnp.where(y > 0, tangents[0], jnp.zeros((), y.dtype))
