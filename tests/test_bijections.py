@@ -33,7 +33,9 @@ def _flat(z) -> jax.Array:
 
 
 def test_round_trip_and_log_det(case):
-    """The inverse undoes forward, and log_det is the log-determinant of the autodiff Jacobian, in float64."""
+    """The inverse undoes forward, and log_det is the log-determinant of the autodiff Jacobian, in
+    float64.
+    """
     with jax.enable_x64(True):
         bijection = perturbed(case.make())
         bijection = jax.tree.map(
@@ -56,7 +58,9 @@ def test_round_trip_and_log_det(case):
 
 
 def test_float32_round_trip_and_gradients(case):
-    """In float32 the round trip holds to 1e-4, log_det stays float32, and every parameter gets a gradient."""
+    """In float32 the round trip holds to 1e-4, log_det stays float32, and every parameter gets a
+    gradient.
+    """
     bijection = perturbed(case.make(), scale=0.1)
     x = _input(case).astype(jnp.float32)
 
@@ -87,7 +91,9 @@ def test_float32_round_trip_and_gradients(case):
 
 
 def test_actnorm_standardizes_after_initialize():
-    """Every ActNorm of a chain, and the hidden layers of couplings, whiten the batch they were initialized on."""
+    """Every ActNorm of a chain, and the hidden layers of couplings, whiten the batch they were
+    initialized on.
+    """
     batch = jax.random.normal(jax.random.key(0), (64, 4, 4, 3)) * 5 + 2
     actnorm = bj.ActNorm(3).initialize(batch, jax.random.key(1))
     z = jax.vmap(lambda x: actnorm.forward(x)[0])(batch)
