@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import likejax as lj
 from likejax import bijections as bj
 from likejax.nn.repeat import repeat, stack, unstack
 from tests.registry import BIJECTIONS, BijectionCase, perturbed, rngs
@@ -169,6 +170,33 @@ def test_squeeze_channel_order():
 def test_wrong_use_says_what_to_do(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class Cut(bj.Bijection):
+    """A user's map that loses an entry."""
+
+    def forward(self, x, key=None, condition=None):
+        return x[1:], jnp.zeros(())
+
+    def inverse(self, z, condition=None):
+        return z
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: bj.Chain([bj.ActNorm(3), bj.Squeeze()]),
+            r"map 1, Squeeze cannot map an input of shape \(3,\): expected an image",
+        ),
+        (lambda: bj.Chain([bj.Affine(0.5), Cut()]), r"map 1, Cut maps .* has as many outputs"),
+        (lambda: bj.Affine(jnp.ones((5, 1))), "Affine cannot map an input of shape"),
+        (lambda: bj.Chain([bj.ActNorm(4)]), "map 0, ActNorm .* expected an input of 4 channels"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named_when_a_flow_is_built(make, message):
+    with pytest.raises(ValueError, match=message):
+        lj.models.Flow(make(), (3,))
 
 
 def _chain() -> bj.Bijection:

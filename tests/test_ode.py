@@ -375,6 +375,9 @@ def test_kinds():
     assert lj.models.Dequantized(exact, 4).kind is lj.Kind.BOUND
     with pytest.raises(ValueError, match="needs a key"):
         estimate.log_prob(np.zeros((1, 2), np.float32))
+    glow = lj.build(lj.models.VectorGlowConfig(depth=1, width=4), key=0)
+    with pytest.raises(TypeError, match="expected a continuous flow"):
+        lj.models.with_solver(glow, solver=Solver())
     training = lj.models.with_solver(exact, training_trace=Trace(probes=1))
     with pytest.raises(ValueError, match="needs a key"):
         training.terms(np.zeros((1, 2), np.float32))

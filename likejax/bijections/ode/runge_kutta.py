@@ -96,9 +96,8 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
     ) -> Any:
         """Makes one step from ``t0`` to ``t1``, with its error estimate."""
         tableau = self.tableau
-        control = terms.contr(
-            t0, t1
-        )  # signed: a solve backward in time is one forward under a reflected term
+        # the step is signed: a solve backward in time is one forward under a reflected term
+        control = terms.contr(t0, t1)
         slopes = []
         for number, (time, weights) in enumerate(zip(tableau.times, tableau.stages, strict=True)):
             if number == 0 and solver_state is not None:

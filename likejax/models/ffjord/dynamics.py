@@ -1,4 +1,8 @@
-"""Vector fields that depend on time: the networks of continuous flows."""
+"""Vector fields that depend on time: the networks of continuous flows.
+
+Their layers are their own, not ``nnx.Linear`` and ``nnx.Conv``: one input channel of a kernel is that
+of the time, and it is applied once for all examples.
+"""
 
 from __future__ import annotations
 
