@@ -1,11 +1,13 @@
 """One way from one example to a batch: flattened, vectorized, compiled once per shape.
 
-A *query* is a function ``query(module, x, key, condition, *shared, **options)`` of one example. ``x`` is an array or
-a tree of arrays, and each of ``x``, ``key`` and ``condition`` may be ``None``. ``shared`` arguments are the same for
-every example, and ``options`` are static, so each set of options is a program of its own.
+A *query* is a function ``query(module, x, key, condition, *shared, **options)`` of one example.
+``x`` is an array or a tree of arrays, and each of ``x``, ``key`` and ``condition`` may be ``None``.
+``shared`` arguments are the same for every example, and ``options`` are static, so each set of
+options is a program of its own.
 
-Compiling a program takes longer than running it on a few more rows. Outside of traced functions an odd batch size is
-therefore padded with copies of its first row to a size that is compiled already, if one is at most twice as large.
+Compiling a program takes longer than running it on a few more rows. Outside of traced functions an
+odd batch size is therefore padded with copies of its first row to a size that is compiled already,
+if one is at most twice as large.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from jaxtyping import Array, Key, PyTree
 from likejax.keys import keys_of_rows
 
 Query = Callable[..., PyTree]
-"""A function of a module and one example: ``query(module, x, key, condition, *shared, **options)``."""
+"""A function of a module and one example, see above."""
 
 
 class Rows(NamedTuple):
@@ -35,8 +37,8 @@ class Rows(NamedTuple):
 
     Attributes:
       x: Tree of arrays with a leading axis of examples, or ``None``.
-      key: One key, of which row ``i`` gets ``fold_in(key, i)``; the ``n`` keys of the rows; or ``None`` for a query
-        that draws nothing.
+      key: One key, of which row ``i`` gets ``fold_in(key, i)``; the ``n`` keys of the rows; or
+        ``None`` for a query that draws nothing.
       condition: Array ``(n, *condition_shape)``, or ``None``.
       shape: Batch shape that results are given back in; its product is the number of rows.
     """
@@ -188,7 +190,8 @@ def _prepare(
 def _compiled_size(program: Hashable, count: int) -> int:
     """The batch size to run a program at: one that is compiled already, or ``count`` itself.
 
-    A number of examples keeps the size that it was first given, so that a call can be repeated to the last bit.
+    A number of examples keeps the size that it was first given, so that a call can be repeated to
+    the last bit.
     """
     known = _sizes.setdefault(program, {})
     if count not in known:

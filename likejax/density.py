@@ -133,7 +133,7 @@ def bits_per_dim(log_prob: Any, event_shape: int | Sequence[int]) -> Any:
 
 
 def integer_dtype(levels: int) -> np.dtype:
-    """Returns the smallest unsigned type that holds ``0..levels-1``, that of datasets and samples."""
+    """Returns the smallest unsigned type that holds ``0..levels-1``, as in datasets and samples."""
     return np.min_scalar_type(levels - 1)
 
 
@@ -427,8 +427,8 @@ class Density(nnx.Module, abc.ABC):
         condition = self._checked_condition(condition, batch)
         if key is None and self.kind is not Kind.EXACT:
             raise ValueError(
-                f"{type(self).__name__}.log_prob is of kind {self.kind.value}, computed with random "
-                "draws, so it needs a key: pass key=jax.random.key(seed)"
+                f"{type(self).__name__}.log_prob is of kind {self.kind.value}, computed with "
+                "random draws, so it needs a key: pass key=jax.random.key(seed)"
             )
         return Rows(flat, None if key is None else keys_of_batch(key, batch), condition, batch)
 

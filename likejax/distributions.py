@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from likejax.settings import checked
 
 Form = Literal["exact", "reference"]
-"""How a discretized logistic is computed; see ``discretized_logistic_log_prob``."""
+"""Form in which a discretized logistic is computed; see ``discretized_logistic_log_prob``."""
 
 MIN_LOG_SCALE = -7.0
 """Smallest log-scale of a logistic, on the scale on which the levels span [-1, 1]."""
@@ -44,14 +44,14 @@ def normal_kl(
 def bernoulli_log_prob(
     k: Num[Array, "*#shape"], logits: Float[Array, "*#shape"]
 ) -> Float[Array, "*#shape"]:
-    """``k log p + (1 - k) log(1 - p)`` with ``p = sigmoid(logits)``, elementwise, for ``k`` in {0, 1}."""
+    """``k log p + (1 - k) log(1 - p)`` with ``p = sigmoid(logits)``, for ``k`` in {0, 1}."""
     return -jax.nn.softplus(jnp.where(k > 0, -logits, logits))
 
 
 def to_unit_scale(
     k: Num[Array, "*shape"], levels: int, dtype: jnp.dtype | type = jnp.float32
 ) -> Float[Array, "*shape"]:
-    """Integers ``0..levels-1`` as ``2 k / (levels - 1) - 1`` on [-1, 1]."""
+    """Maps integers ``0..levels-1`` to ``2 k / (levels - 1) - 1`` on [-1, 1]."""
     return k.astype(dtype) * (2.0 / (levels - 1)) - 1.0
 
 
@@ -64,18 +64,23 @@ def discretized_logistic_log_prob(
 ) -> Float[Array, "*shape"]:
     """Log-mass that a logistic gives to the bin of an integer, elementwise, in nats.
 
-    ``log(sigmoid((k + 1/2 - m) / s) - sigmoid((k - 1/2 - m) / s))`` with mean ``m`` and scale ``s`` in units of one
-    level; the lowest bin reaches to minus infinity, the highest to infinity. The exact form is
-    ``log(1 - exp(-1 / s)) - softplus(-(k + 1/2 - m) / s) - softplus((k - 1/2 - m) / s)``, which loses no digits
-    however small the mass is; neighboring bins share their edge bit by bit, so that the masses sum to 1.
+    ``log(sigmoid((k + 1/2 - m) / s) - sigmoid((k - 1/2 - m) / s))`` with mean ``m`` and scale ``s``
+    in units of one level; the lowest bin reaches to minus infinity, the highest to infinity. The
+    exact form is
+    ``log(1 - exp(-1 / s)) - softplus(-(k + 1/2 - m) / s) - softplus((k - 1/2 - m) / s)``, which
+    loses no digits however small the mass is. Neighboring bins share their edge bit by bit, so that
+    the masses sum to 1.
 
     Args:
       k: Integers ``0..levels-1``, as floats.
-      mean: On the scale on which the levels span [-1, 1].
+      mean: Mean, on the scale on which the levels span [-1, 1].
       log_scale: Log of the scale, on that scale.
       levels: Number of integers.
-      form: ``reference`` takes the difference of the sigmoids and, where that is at most 1e-5, the density at the
-        center times the width, as the official PixelCNN++ code does.
+      form: ``exact``; or ``reference``, which takes the difference of the sigmoids and, where that
+        is at most 1e-5, the density at the center times the width, as the official PixelCNN++ code.
+
+    Returns:
+      Log-masses in nats, of the shape of ``k``.
 
     References:
       Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517, section 2.1.
@@ -100,13 +105,19 @@ def discretized_logistic_log_prob(
 
 
 _EDGE = 0.1275
-"""In levels; the official code's 0.001 on [-1, 1] at 256 levels, where it matters for values off the grid."""
+"""Distance from the outer levels within which a value belongs to an outer bin, in levels.
+
+It is the official code's 0.001 on [-1, 1] at 256 levels, and matters for values off the grid.
+"""
 
 
 def _log_one_minus_exp(
     x: Float[Array, "*shape"], log_x: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """``log(1 - exp(-x))`` for positive ``x`` down to 0, where it is ``log x``, with finite gradients."""
+    """``log(1 - exp(-x))`` for positive ``x`` down to 0, where it is ``log x``.
+
+    Its gradients are finite.
+    """
     small = x < 1e-2
     series = log_x - x / 2 + x * x / 24
     return jnp.where(small, series, jnp.log(-jnp.expm1(-jnp.where(small, 1.0, x))))
@@ -115,13 +126,15 @@ def _log_one_minus_exp(
 class LogisticMixture(NamedTuple):
     """Parameters of a mixture of logistics over the channels of a pixel.
 
-    The mean of a channel is linear in the channels before it: ``means[c] + sum_d coefficients[c, d] x[d]``, ``d < c``.
+    The mean of a channel is linear in the channels before it:
+    ``means[c] + sum_d coefficients[c, d] x[d]``, ``d < c``.
 
     Attributes:
-      logits: Of the components, ``(*shape, mixtures)``.
-      means: ``(*shape, channels, mixtures)``, on the scale on which the levels span [-1, 1].
-      log_scales: ``(*shape, channels, mixtures)``, at least ``MIN_LOG_SCALE``.
-      coefficients: ``(*shape, channels (channels - 1) / 2, mixtures)``, in the order (1, 0), (2, 0), (2, 1), ...
+      logits: Logits of the components, ``(*shape, mixtures)``.
+      means: Means ``(*shape, channels, mixtures)``, on the scale on which the levels span [-1, 1].
+      log_scales: Log-scales ``(*shape, channels, mixtures)``, at least ``MIN_LOG_SCALE``.
+      coefficients: Coefficients ``(*shape, channels (channels - 1) / 2, mixtures)``, in the order
+        (1, 0), (2, 0), (2, 1), ...
     """
 
     logits: Float[Array, "*shape mixtures"]
@@ -131,14 +144,17 @@ class LogisticMixture(NamedTuple):
 
     @staticmethod
     def size(channels: int, mixtures: int) -> int:
-        """How many numbers parametrize a pixel."""
+        """Returns the number of parameters of a pixel."""
         return mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     @classmethod
     def of(
         cls, outputs: Float[Array, "*shape size"], channels: int, mixtures: int
     ) -> LogisticMixture:
-        """From the outputs of a network: log-scales clipped from below, coefficients through tanh."""
+        """Makes a mixture of a network's outputs.
+
+        Log-scales are clipped from below, and coefficients go through tanh.
+        """
         rows = outputs.reshape(*outputs.shape[:-1], -1, mixtures)
         logits, means, log_scales, coefficients = jnp.split(
             rows, [1, 1 + channels, 1 + 2 * channels], axis=-2
@@ -149,7 +165,12 @@ class LogisticMixture(NamedTuple):
     def mean(
         self, channel: int, before: Float[Array, "*shape channels"]
     ) -> Float[Array, "*shape mixtures"]:
-        """Means of a channel's components given the values of the channels before it, on [-1, 1]."""
+        """Returns the means of a channel's components given the channels before it.
+
+        Args:
+          channel: Number of the channel.
+          before: Values of the channels before it, on [-1, 1].
+        """
         first = channel * (channel - 1) // 2
         mean = self.means[..., channel, :]
         for d in range(channel):
@@ -165,14 +186,14 @@ def logistic_mixture_log_probs(
 ) -> Float[Array, "*shape channels"]:
     """Log-mass of every channel of integer pixels given the channels before it, nats.
 
-    ``log p(x_c | x_<c) = log sum_m w_m prod_(d <= c) p_md - log sum_m w_m prod_(d < c) p_md``; their sum is the
-    log-mass of the pixel, whose channels share the component.
+    ``log p(x_c | x_<c) = log sum_m w_m prod_(d <= c) p_md - log sum_m w_m prod_(d < c) p_md``;
+    their sum is the log-mass of the pixel, whose channels share the component.
 
     Args:
       k: Integers ``0..levels-1``, as integers or floats.
-      mixture: The pixels' parameters.
+      mixture: Parameters of the pixels.
       levels: Number of integers.
-      form: As for ``discretized_logistic_log_prob``.
+      form: Form of the logistic, see ``discretized_logistic_log_prob``.
     """
     values = k.astype(mixture.means.dtype)
     scaled = to_unit_scale(values, levels, values.dtype)
@@ -196,14 +217,15 @@ def logistic_mixture_sample(
 ) -> Float[Array, "*shape channels"]:
     """Pixels on [-1, 1] drawn with given noise, channel by channel.
 
-    The component is that of the largest ``logits + temperature * gumbel``, a value its mean plus ``temperature *
-    scale * logistic``, clipped to [-1, 1] and put on the nearest level before the next channel sees it.
+    The component is that of the largest ``logits + temperature * gumbel``. A value is its mean plus
+    ``temperature * scale * logistic``, clipped to [-1, 1] and put on the nearest level before the
+    next channel sees it.
 
     Args:
-      mixture: The pixels' parameters.
+      mixture: Parameters of the pixels.
       gumbel: Standard Gumbel noise.
       logistic: Standard logistic noise.
-      levels: Number of integers; ``None`` leaves values between the levels, as the official code does.
+      levels: Number of integers; ``None`` leaves values between the levels, as the official code.
       temperature: Factor on the noise; 0 gives the largest component's mean.
     """
     best = jnp.argmax(mixture.logits + temperature * gumbel, axis=-1)
@@ -221,5 +243,5 @@ def logistic_mixture_sample(
 
 
 def to_level(x: Float[Array, "*shape"], levels: int) -> Float[Array, "*shape"]:
-    """The level nearest to ``x`` on [-1, 1], as a float."""
+    """Returns the level nearest to ``x`` on [-1, 1], as a float."""
     return jnp.clip(jnp.round((x + 1.0) * ((levels - 1) / 2)), 0, levels - 1)

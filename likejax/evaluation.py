@@ -84,7 +84,7 @@ class Evaluation:
 
     @property
     def standardized(self) -> float | None:
-        """``mean`` with reference to the standardized data, ``mean + sum(log std)``, or ``None``."""
+        """``mean`` that refers to the standardized data, ``mean + sum(log std)``, or ``None``."""
         return None if self.sum_log_std is None else self.mean + self.sum_log_std
 
     @property

@@ -200,8 +200,8 @@ class ELBO(Settings):
             wanted.add("sampled_kl_1")
         if not wanted <= set(parts):
             raise TypeError(
-                f"expected terms with the parts {', '.join(sorted(wanted))} for the ELBO objective, "
-                f"got {_named(density)} without them: use NLL"
+                f"expected terms with the parts {', '.join(sorted(wanted))} for the ELBO "
+                f"objective, got {_named(density)} without them: use NLL"
             )
 
     def loss(self, terms: Terms, step: Array, weight: ArrayLike = 1.0) -> Float[Array, ""]:
@@ -284,7 +284,3 @@ def _named(density: Density) -> str:
     inner = getattr(density, "density", None)
     name = type(density).__name__
     return name if inner is None else f"{name}({type(inner).__name__})"
-
-
-OBJECTIVES = {"NLL": NLL, "ELBO": ELBO}
-"""Objectives by their name in old records."""

@@ -1,4 +1,4 @@
-"""Warnings about integers that were rounded from numbers that are not finite: integers have no NaN."""
+"""Warnings about integers that were rounded from numbers that are not finite."""
 
 from __future__ import annotations
 

@@ -43,8 +43,8 @@ def _terms(
 class Chain(Bijection):
     """Maps one after the other.
 
-    After a map that returns a tuple (``Split``) the next map continues with its first entry, and the rest
-    is put in front of what was factored out before. So a chain with two splits returns
+    After a map that returns a tuple (``Split``) the next map continues with its first entry, and
+    the rest is put in front of what was factored out before. So a chain with two splits returns
     ``(top, second_factored, first_factored)``.
 
     Args:
@@ -114,7 +114,8 @@ class Chain(Bijection):
         x, *factored = z if isinstance(z, tuple) else (z,)
         if len(factored) != self.factored:
             raise ValueError(
-                f"expected {self.factored} factored-out latents besides the top one, got {len(factored)}"
+                f"expected {self.factored} factored-out latents besides the top one, "
+                f"got {len(factored)}"
             )
         for bijection in reversed(self.bijections):
             own, factored = factored[: bijection.factored], factored[bijection.factored :]

@@ -1,4 +1,4 @@
-"""Two trivial densities, fitted by counting: what any model must beat."""
+"""Three simple densities, two of them fitted without training: any model must beat them."""
 
 from __future__ import annotations
 
@@ -20,12 +20,17 @@ from likejax.settings import Count, NonNegative, checked
 
 
 class PixelHistogram(Density):
-    """Every (sub-)pixel on its own, by the frequencies of its values with add-one smoothing; exact.
+    """Independent (sub-)pixels, by the frequencies of their values with add-one smoothing; exact.
 
     ``P(x) = prod_d (count_d(x_d) + 1) / (n + levels)``.
 
     Args:
       log_probs: Log-frequencies ``(*event_shape, levels)``.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.models.PixelHistogram.fit(lj.load("digits")).levels
+      17
     """
 
     kind = Kind.EXACT
@@ -38,7 +43,13 @@ class PixelHistogram(Density):
 
     @classmethod
     def fit(cls, dataset: Any) -> PixelHistogram:
-        """The histogram of a dataset, or of an array, of integers.
+        """Counts the values of every pixel.
+
+        Args:
+          dataset: A dataset, or an array, of integers.
+
+        Raises:
+          ValueError: If the data are continuous.
 
         Example:
           >>> import likejax as lj
@@ -63,18 +74,16 @@ class PixelHistogram(Density):
         return jnp.where(inside_levels(x, self.levels).all(), log_probs.sum(), -jnp.inf)
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
-        gumbel = jax.random.gumbel(
-            key, self.log_probs[...].shape
-        )  # by temperature 0 the most frequent value
+        # At temperature 0 the sample is the most frequent value.
+        gumbel = jax.random.gumbel(key, self.log_probs[...].shape)
         values = jnp.argmax(self.log_probs[...] + temperature * gumbel, axis=-1)
         return values.astype(integer_dtype(self.levels))
 
     def _draw(
         self, key: Array, condition: Array | None, temperature: ArrayLike
     ) -> tuple[Array, Bool[Array, ""]]:
-        is_number = ~jnp.isnan(
-            self.log_probs[...]
-        ).any()  # a frequency of 0 has the finite meaning -inf
+        # A frequency of 0 has the log -inf, which is no failure.
+        is_number = ~jnp.isnan(self.log_probs[...]).any()
         return self._sample(key, condition, temperature), is_number
 
 
@@ -82,9 +91,15 @@ class FullGaussian(Density):
     """A multivariate normal with full covariance, ``x = mean + cholesky eps``; exact.
 
     Args:
-      mean: Of the flattened example, ``(D,)``.
+      mean: Mean of the flattened example, ``(D,)``.
       cholesky: Lower triangular root of the covariance, ``(D, D)``.
       event_shape: Shape of one example.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> normal = lj.models.FullGaussian(jnp.zeros(2), jnp.eye(2), (2,))
+      >>> round(float(normal.log_prob(jnp.zeros(2))), 4)  # -log(2 pi)
+      -1.8379
     """
 
     kind = Kind.EXACT
@@ -95,8 +110,9 @@ class FullGaussian(Density):
         dimensions = math.prod(event_shape)
         if jnp.shape(mean) != (dimensions,) or jnp.shape(cholesky) != (dimensions, dimensions):
             raise ValueError(
-                f"expected a mean of shape ({dimensions},) and a root of shape ({dimensions}, {dimensions}) for events "
-                f"of shape {event_shape}, got {jnp.shape(mean)} and {jnp.shape(cholesky)}"
+                f"expected a mean of shape ({dimensions},) and a root of shape "
+                f"({dimensions}, {dimensions}) for events of shape {event_shape}, got "
+                f"{jnp.shape(mean)} and {jnp.shape(cholesky)}"
             )
         self.mean = Buffer(mean)
         self.cholesky = Buffer(cholesky)
@@ -104,11 +120,18 @@ class FullGaussian(Density):
 
     @classmethod
     def fit(cls, dataset: Any, *, ridge: float = 1e-6) -> Density:
-        """The Gaussian of a dataset or an array; of integers, its dequantized form.
+        """Fits a Gaussian; for integers, its dequantized form.
 
-        For integers the moments are those of ``(x + u) / levels`` with ``u`` uniform, whose variance
-        ``1 / (12 levels^2)`` keeps the covariance regular; for continuous data ``ridge`` times the mean variance
-        is added.
+        For integers the moments are those of ``(x + u) / levels`` with ``u`` uniform, whose
+        variance ``1 / (12 levels^2)`` keeps the covariance regular. For continuous data ``ridge``
+        times the mean variance is added.
+
+        Args:
+          dataset: A dataset or an array.
+          ridge: Part of the mean variance that is added to the variances of continuous data.
+
+        Raises:
+          ValueError: If the covariance is singular.
 
         Example:
           >>> import likejax as lj
@@ -121,19 +144,18 @@ class FullGaussian(Density):
         if dataset.levels is not None:
             rows = (rows + 0.5) / dataset.levels
         dataset.check_precision()
-        # shifted first, which changes no covariance: the mean of a large constant column is rounded
+        # Shifted first, which changes no covariance: the mean of a large constant column is rounded.
         covariance = np.cov(rows - rows[0], rowvar=False, bias=True).reshape(rows.shape[1], -1)
-        extra = (
-            1 / (12 * dataset.levels**2)
-            if dataset.levels is not None
-            else ridge * np.trace(covariance) / len(covariance)
-        )
+        if dataset.levels is None:
+            extra = ridge * np.trace(covariance) / len(covariance)
+        else:
+            extra = 1 / (12 * dataset.levels**2)
         try:
             cholesky = np.linalg.cholesky(covariance + extra * np.eye(len(covariance)))
         except np.linalg.LinAlgError as error:
             raise ValueError(
-                f"expected data with a regular covariance, {dataset.name!r} has constant or linearly dependent "
-                "columns: leave these out, or choose a larger ridge"
+                f"expected data with a regular covariance, {dataset.name!r} has constant or "
+                "linearly dependent columns: leave these out, or choose a larger ridge"
             ) from error
         gaussian = cls(
             jnp.asarray(rows.mean(0), float), jnp.asarray(cholesky, float), dataset.event_shape
@@ -152,10 +174,17 @@ class FullGaussian(Density):
 
 
 class Uniform(Density):
-    """The uniform density on the unit cube; under ``Dequantized`` it scores ``log2(levels)`` bits/dim exactly.
+    """The uniform density on the unit cube.
+
+    Under ``Dequantized`` it scores ``log2(levels)`` bits/dim exactly.
 
     Args:
       event_shape: Shape of one example.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> lj.models.Uniform((2,)).log_prob(jnp.array([0.5, 0.5])).item()
+      0.0
     """
 
     kind = Kind.EXACT

@@ -75,7 +75,7 @@ class Dequantized(Density):
         return (x.astype(noise.dtype) + noise) / self.levels
 
     def quantize(self, y: Float[Array, "*shape"]) -> Integer[Array, "*shape"]:
-        """Returns ``floor(levels * y)`` clipped to ``0..levels-1``, the inverse of ``dequantize``."""
+        """Inverts ``dequantize``: ``floor(levels * y)``, clipped to ``0..levels-1``."""
         k = jnp.clip(jnp.floor(y * self.levels), 0, self.levels - 1)
         return k.astype(integer_dtype(self.levels))
 
@@ -89,7 +89,7 @@ class Dequantized(Density):
         return terms._replace(log_prob=self._mass(x, terms.log_prob))
 
     def _mass(self, x: Integer[Array, "*shape"], log_prob: Float[Array, ""]) -> Float[Array, ""]:
-        """Turns the density at a point of a cell into a mass; integers outside the levels have none."""
+        """Turns the density at a point of a cell into a mass; it is zero outside the levels."""
         mass = log_prob - x.size * math.log(self.levels)
         return jnp.where(inside_levels(x, self.levels).all(), mass, -jnp.inf)
 

@@ -120,7 +120,7 @@ def false_alarm_rates(
 
     For exchangeable scores without ties a rate times ``test`` follows
     ``BetaBinomial(test, k, calibration + 1 - k)`` with ``k = floor(fpr (calibration + 1))``, which
-    checks that a calibration keeps its promise.
+    checks that a calibration reaches its rate.
 
     Args:
       scores: Scores of inside examples.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -29,8 +29,8 @@ from likejax.settings import Count, CountOrZero, Probability, checked
 
 NOT_SAID = (
     "It is not known which rows chose the weights (selected_on was not given): if some of them are "
-    "among those that scores were fitted on and calibrated with, thresholds and p-values promise "
-    "too much."
+    "among those that scores were fitted on and calibrated with, thresholds are too low and "
+    "p-values too small."
 )
 Outside = Examples | Sequence[Examples] | Mapping[str, Examples]
 """Outside sets: one, several, or a mapping from names to sets."""
@@ -112,9 +112,9 @@ def benchmark(
       key: Key of the cut, the draws and the bootstrap.
       train: Examples that the density was trained on, to check that nothing overlaps.
       selected_on: Rows that chose the weights of the density or of a background. Those that are in
-        ``held_out`` are left out: the weights suit them, and a threshold from them promises too
-        much. ``data.hold_out`` cuts a validation part before training. If it is not given, the
-        report notes that it is not known.
+        ``held_out`` are left out: the weights suit them, and a threshold from them is too low.
+        ``data.hold_out`` cuts a validation part before training. If it is not given, the report
+        notes that it is not known.
       overlap_tolerance: Largest share of the different rows of a part that another part may share;
         0 allows none.
       fpr: False-positive rate that thresholds are calibrated to.
@@ -249,7 +249,7 @@ def _check_inputs(
     return _Inputs(density, densities, scores, sets, held_out, others, notes)
 
 
-def _outside_sets(outside: Any, density: Density) -> list[Dataset]:
+def _outside_sets(outside: Outside, density: Density) -> list[Dataset]:
     """Returns outside sets as a list; those of a mapping have its names."""
     if isinstance(outside, Dataset):
         return [outside]

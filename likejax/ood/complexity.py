@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Key
 
 from likejax.density import bits_per_dim
-from likejax.ood.features import Compute, Densities, Feature, LogProb, Values
+from likejax.ood.features import Batch, Compute, Densities, Feature, LogProb, Values
 from likejax.ood.lossless import code_lengths
 from likejax.ood.score import Score, with_draws
 from likejax.settings import Count
@@ -28,7 +28,7 @@ class CodeLength(Feature):
       True
     """
 
-    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Values:
         """Computes the length of the code of images.
 
         Args:

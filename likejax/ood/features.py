@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, Shaped
 
 from likejax.density import Density, Kind
 from likejax.keys import KeyLike, as_key, example_keys
@@ -20,6 +20,8 @@ from likejax.settings import Count, CountOrZero, Settings, checked
 
 Densities = Mapping[str, Density]
 """The density that is scored, called ``density``, and those that scores compare it with."""
+Batch = Shaped[Array | np.ndarray, "n ..."]
+"""Examples in a row."""
 Values = Float[Any, " n"]
 """One number per example."""
 Numbers = Float[Any, "n ..."]
@@ -44,7 +46,7 @@ class Feature(Settings, abc.ABC):
     """
 
     @abc.abstractmethod
-    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Numbers:
         """Computes the feature of examples.
 
         Args:
@@ -81,7 +83,7 @@ class LogProb(Feature):
     stream: CountOrZero = 0
     """Number of an independent stream of draws; equal numbers give equal draws."""
 
-    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Values:
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Values:
         """Computes the log-probability of examples.
 
         Args:
@@ -112,7 +114,7 @@ Compute = Callable[[Feature], Numbers]
 
 def features_of(
     densities: Densities,
-    x: Any,
+    x: Batch,
     keys: Key[Array, " n"] | None,
     *,
     batch_size: int = 128,
@@ -149,7 +151,7 @@ def features_of(
 def _in_chunks(
     feature: Feature,
     densities: Densities,
-    x: Any,
+    x: Batch,
     keys: Key[Array, " n"] | None,
     *,
     batch_size: int,

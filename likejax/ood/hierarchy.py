@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
+from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from likejax.density import Density, check_density
 from likejax.evaluation import check_fit
 from likejax.keys import KeyLike
 from likejax.ood.checks import Examples, checked_dataset
 from likejax.ood.features import (
+    Batch,
     Compute,
     Densities,
     Feature,
@@ -31,12 +32,12 @@ COLLAPSED = 0.5
 """Divergence from the prior in nats below which a latent is taken to carry no information."""
 
 Replacement = Literal["sample", "mean"]
-"""What replaces latents that are not inferred: draws or means of their conditional priors."""
+"""Replacement of latents that are not inferred: draws or means of their conditional priors."""
 
 
 @runtime_checkable
 class Hierarchical(Protocol):
-    """What a density with a hierarchy of latents offers, beside the methods of every density.
+    """A density with a hierarchy of latents: it has these beside the methods of every density.
 
     Attributes:
       depth: Number of latents.
@@ -51,10 +52,10 @@ class Hierarchical(Protocol):
 
     def log_prob_above(
         self,
-        x: Any,
+        x: ArrayLike,
         k: int | None = None,
         *,
-        key: Any,
+        key: KeyLike | None,
         draws: int = 1,
         replacement: str = "sample",
     ) -> Float[Array, "..."]:
@@ -65,7 +66,7 @@ class Hierarchical(Protocol):
           k: Number of latents that are not inferred; ``None`` for all numbers, ``(depth, *batch)``.
           key: Key or keys, as for ``log_prob``.
           draws: Number of draws per example.
-          replacement: ``sample`` or ``mean``; what replaces the latents that are not inferred.
+          replacement: Replacement of the latents that are not inferred: ``sample`` or ``mean``.
         """
         ...
 
@@ -83,9 +84,9 @@ class LogProbAbove(Feature):
     draws: Count = 1
     """Number of draws per example, combined by the log of their mean."""
     replacement: Replacement = "mean"
-    """What replaces the latents that are not inferred: ``sample`` or ``mean``."""
+    """Replacement of the latents that are not inferred: ``sample`` or ``mean``."""
 
-    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Numbers:
         """Computes the bounds of examples.
 
         Args:
@@ -117,7 +118,7 @@ class LatentKL(Feature):
       True
     """
 
-    def __call__(self, densities: Densities, x: Any, keys: Key[Array, " n"] | None) -> Numbers:
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Numbers:
         """Computes the divergences of examples.
 
         Args:
@@ -173,9 +174,9 @@ class HierarchyRatio(Score):
     draws: Count = 1
     """Number of draws per example for both bounds, each combined by the log of their mean."""
     replacement: Replacement = "mean"
-    """What replaces those latents: ``mean`` or ``sample``."""
+    """Replacement of those latents: ``mean`` or ``sample``."""
     shared_noise: bool = True
-    """Whether both bounds see the same noise, other than in the released code."""
+    """Same noise for both bounds; otherwise independent draws, as in the released code."""
 
     @property
     def label(self) -> str:
@@ -253,7 +254,7 @@ def choose_k(
       dataset: Inside examples, never outside ones, and not those that will calibrate the score.
       key: Key of the draws; example ``i`` uses ``fold_in(key, i)``.
       loss: Share of the bound that may be lost; below 0, the share that must be gained.
-      replacement: What replaces the low latents; see ``HierarchyRatio``.
+      replacement: Replacement of the low latents; see ``HierarchyRatio``.
       batch_size: Number of examples at a time.
 
     Returns:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
-from likejax.ood.metrics import METRICS, Ranking, auroc, checked_scores
+from likejax.ood.metrics import METRICS, Ranking, Scores, auroc, checked_scores
 from likejax.settings import CountOrZero, Probability, checked
 
 
@@ -42,7 +41,7 @@ class Interval:
 # --- AUROC: DeLong's method
 
 
-def auroc_interval(inside: Any, outside: Any, *, confidence: float = 0.95) -> Interval:
+def auroc_interval(inside: Scores, outside: Scores, *, confidence: float = 0.95) -> Interval:
     """Computes AUROC with DeLong's standard error and an interval on the logit scale.
 
     Where the classes do not overlap, DeLong's error is 0. The interval then is that of as many
@@ -63,13 +62,13 @@ def auroc_interval(inside: Any, outside: Any, *, confidence: float = 0.95) -> In
       >>> print(ood.auroc_interval(inside=[0.1, 0.2, 0.3, 0.6], outside=[0.5, 0.7, 0.9]))
       0.917 [0.348, 0.996]
     """
-    inside, outside = checked_scores(inside, outside)
+    of_inside, of_outside = checked_scores(inside, outside)
     confidence = checked("confidence", confidence, Probability)
-    value = auroc(inside, outside)
-    smaller = min(len(inside), len(outside))
+    value = auroc(of_inside, of_outside)
+    smaller = min(len(of_inside), len(of_outside))
     if smaller < 2:  # one example shows nothing of the variance
         return Interval(value, 0.0, 1.0, math.nan)
-    error = math.sqrt(_variance_of_mean(*_placements(inside, outside)))
+    error = math.sqrt(_variance_of_mean(*_placements(of_inside, of_outside)))
     if 0 < value < 1:
         low, high = _ends_on_logit_scale(value, error, confidence)
     else:
@@ -87,7 +86,7 @@ def _ends_on_logit_scale(value: float, error: float, confidence: float) -> tuple
 
 
 def auroc_difference(
-    first: Sequence[Any], second: Sequence[Any], *, confidence: float = 0.95
+    first: Sequence[Scores], second: Sequence[Scores], *, confidence: float = 0.95
 ) -> Interval:
     """Computes AUROC of one score minus that of another, with DeLong's paired standard error.
 
@@ -125,14 +124,14 @@ def auroc_difference(
     return Interval(value, value - spread, value + spread, error)
 
 
-def _checked_pair(pair: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _checked_pair(pair: Sequence[Scores], name: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns inside and outside scores in float64.
 
     Raises:
       TypeError: If this is no pair.
     """
     is_pair = isinstance(pair, tuple | list) and len(pair) == 2
-    if not is_pair or any(np.ndim(scores) == 0 for scores in pair):
+    if not is_pair or any(isinstance(scores, float | int) for scores in pair):
         raise TypeError(
             f"expected {name} to be a pair (inside scores, outside scores), "
             f"got {type(pair).__name__}: auroc_difference((inside_a, outside_a), "
@@ -177,7 +176,12 @@ def _quantile(confidence: float) -> float:
 
 
 def evaluate_scores(
-    inside: Any, outside: Any, *, confidence: float = 0.95, resamples: int = 1000, seed: int = 0
+    inside: Scores,
+    outside: Scores,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
 ) -> dict[str, Interval]:
     """Computes every metric of ``METRICS`` with its interval.
 
@@ -211,15 +215,15 @@ def evaluate_scores(
       >>> print(ood.evaluate_scores([0.1, 0.2, 0.3, 0.6], [0.5, 0.7, 0.9])["auroc"])
       0.917 [0.348, 0.996]
     """
-    inside, outside = checked_scores(inside, outside)
+    of_inside, of_outside = checked_scores(inside, outside)
     confidence = checked("confidence", confidence, Probability)
     resamples = checked("resamples", resamples, CountOrZero)
     seed = checked("seed", seed, CountOrZero)
-    ranking = Ranking.of(inside, outside)
+    ranking = Ranking.of(of_inside, of_outside)
     counts = ranking.counts()
     draws = _bootstrap(ranking, resamples, seed)
-    sizes = len(inside), len(outside)
-    found = {"auroc": auroc_interval(inside, outside, confidence=confidence)}
+    sizes = len(of_inside), len(of_outside)
+    found = {"auroc": auroc_interval(of_inside, of_outside, confidence=confidence)}
     for name, ends in _ENDS.items():
         found[name] = _interval(METRICS[name](counts), draws[name], ends, sizes, confidence)
     return found

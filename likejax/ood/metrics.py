@@ -1,7 +1,7 @@
 """Metrics of how well scores separate outside from inside examples: AUROC, AUPR, FPR and others.
 
 Outside examples are the positive class, and a higher score is more OOD, everywhere. A curve has a
-point at every distinct score. Nothing is interpolated unless a name says so, and everything is
+point at every distinct score. Nothing is interpolated but for trapezoids, and everything is
 computed in float64 from ranks and counts.
 
 Every metric is a method of ``Counts``, so that a bootstrap can count examples several times. The
@@ -11,7 +11,7 @@ functions of the same names take scores.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -22,7 +22,9 @@ from likejax.settings import Range, checked
 Positive = Literal["outside", "inside"]
 """The class that a precision-recall curve is about."""
 Estimator = Literal["average_precision", "trapezoid"]
-"""How the area under a precision-recall curve is summed."""
+"""Sum that approximates the area under a precision-recall curve."""
+Scores = Iterable[Any]
+"""Scores of a class: an array or a list of numbers, higher = more OOD."""
 Rate = Annotated[float, Range(above=0, at_most=1)]
 """A share above 0."""
 
@@ -120,7 +122,7 @@ class Ranking:
     ends: Integer[np.ndarray, " runs"]
 
     @classmethod
-    def of(cls, inside: Any, outside: Any) -> Ranking:
+    def of(cls, inside: Scores, outside: Scores) -> Ranking:
         """Returns the ranking of the scores of both classes.
 
         Args:
@@ -131,12 +133,12 @@ class Ranking:
           TypeError: If scores are no real numbers.
           ValueError: If a class is empty or a score is NaN.
         """
-        inside, outside = checked_scores(inside, outside)
-        scores = np.concatenate([outside, inside])
+        of_inside, of_outside = checked_scores(inside, outside)
+        scores = np.concatenate([of_outside, of_inside])
         order = np.argsort(-scores, kind="stable")
         scores = scores[order]
         is_end = np.append(scores[1:] != scores[:-1], True)
-        return cls(order < len(outside), np.flatnonzero(is_end))
+        return cls(order < len(of_outside), np.flatnonzero(is_end))
 
     def counts(self, weights: Float[np.ndarray, " n"] | None = None) -> Counts:
         """Returns true and false positives at every threshold.
@@ -152,7 +154,9 @@ class Ranking:
         return Counts(true, false)
 
 
-def checked_scores(inside: Any, outside: Any) -> tuple[np.ndarray, np.ndarray]:
+def checked_scores(
+    inside: Scores, outside: Scores
+) -> tuple[Float[np.ndarray, " n"], Float[np.ndarray, " m"]]:
     """Returns the scores of both classes in float64.
 
     Args:
@@ -166,7 +170,7 @@ def checked_scores(inside: Any, outside: Any) -> tuple[np.ndarray, np.ndarray]:
     return _checked_class(inside, "inside"), _checked_class(outside, "outside")
 
 
-def _checked_class(scores: Any, name: str) -> Float[np.ndarray, " n"]:
+def _checked_class(scores: Scores, name: str) -> Float[np.ndarray, " n"]:
     scores = as_scores(scores, name)
     if scores.ndim != 1 or len(scores) == 0:
         raise ValueError(
@@ -178,7 +182,7 @@ def _checked_class(scores: Any, name: str) -> Float[np.ndarray, " n"]:
     return scores
 
 
-def as_scores(scores: Any, name: str) -> Float[np.ndarray, "..."]:
+def as_scores(scores: Scores, name: str) -> Float[np.ndarray, "..."]:
     """Returns real numbers of any shape in float64; infinite ones are kept, they have a rank.
 
     Args:
@@ -199,7 +203,7 @@ def as_scores(scores: Any, name: str) -> Float[np.ndarray, "..."]:
 
 
 def roc_curve(
-    inside: Any, outside: Any, *, drop_collinear: bool = False
+    inside: Scores, outside: Scores, *, drop_collinear: bool = False
 ) -> tuple[Float[np.ndarray, " thresholds"], Float[np.ndarray, " thresholds"]]:
     """Computes false- and true-positive rates at every threshold, from ``(0, 0)`` to ``(1, 1)``.
 
@@ -224,7 +228,7 @@ def roc_curve(
     return (counts.without_collinear() if drop_collinear else counts).rates()
 
 
-def auroc(inside: Any, outside: Any) -> float:
+def auroc(inside: Scores, outside: Scores) -> float:
     """Computes the area under the ROC curve, ``P(s_out > s_in) + P(s_out = s_in) / 2``.
 
     Args:
@@ -240,8 +244,8 @@ def auroc(inside: Any, outside: Any) -> float:
 
 
 def aupr(
-    inside: Any,
-    outside: Any,
+    inside: Scores,
+    outside: Scores,
     *,
     positive: Positive = "outside",
     estimator: Estimator = "average_precision",
@@ -268,7 +272,9 @@ def aupr(
     return (counts.swapped() if positive == "inside" else counts).aupr(estimator)
 
 
-def fpr_at_tpr(inside: Any, outside: Any, tpr: float, *, drop_collinear: bool = False) -> float:
+def fpr_at_tpr(
+    inside: Scores, outside: Scores, tpr: float, *, drop_collinear: bool = False
+) -> float:
     """Computes the false-positive rate at the first threshold that reaches a true-positive rate.
 
     Args:
@@ -289,7 +295,7 @@ def fpr_at_tpr(inside: Any, outside: Any, tpr: float, *, drop_collinear: bool = 
     return (counts.without_collinear() if drop_collinear else counts).fpr_at_tpr(tpr)
 
 
-def detection_error(inside: Any, outside: Any) -> float:
+def detection_error(inside: Scores, outside: Scores) -> float:
     """Computes ``min_t (FNR(t) + FPR(t)) / 2`` over all thresholds ``t``.
 
     Others report the value at a TPR of 95 %, which is another number.

@@ -21,7 +21,7 @@ class Report:
     """The result of ``benchmark``.
 
     Attributes:
-      representation: What the density saw of every example, the same for all sets.
+      representation: Form in which the density saw the examples, the same for all sets.
       sets: Records of the inside set and then of the outside sets.
       scores: Records of the scores.
       parts: Rows that scores were fitted on and calibrated with, and those that the density was

@@ -85,7 +85,7 @@ class SetResult:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ScoreResult:
-    """What one score found on every set.
+    """One score on every set.
 
     Attributes:
       label: Name in tables.

@@ -1,4 +1,4 @@
-"""Gated residual blocks of causal convolutions, whose outputs never see what comes later in raster order."""
+"""Gated residual blocks of causal convolutions: outputs never see later pixels in raster order."""
 
 from __future__ import annotations
 
@@ -79,7 +79,8 @@ class BlockOptions(NamedTuple):
 class GatedBlock(nnx.Module):
     """``x + a * sigmoid(b)`` with ``a, b`` from two causal convolutions of ``concat_elu``.
 
-    ``h = first(concat_elu(x)) + skip(concat_elu(side))``, ``a, b = second(dropout(concat_elu(h))) + label``.
+    ``h = first(concat_elu(x)) + skip(concat_elu(side))`` and
+    ``a, b = second(dropout(concat_elu(h))) + label``.
 
     Args:
       filters: Channels of ``x``.

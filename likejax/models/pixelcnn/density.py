@@ -69,7 +69,8 @@ class PixelCNNConfig(Settings):
     num_classes: CountOrZero = 0
     """Classes of a conditional model; 0 if unconditional."""
     likelihood: Form = "exact"
-    """Form of the discretized logistic; ``reference`` approximates small masses as the official code."""
+    """Form of the discretized logistic; ``reference`` approximates small masses, as the official
+    code does."""
     output_scale: Positive = 1.0
     """Standard deviation of the network's outputs after initialization; 0.1 starts nearer to a good
     loss."""

@@ -1,4 +1,4 @@
-r"""The network of PixelCNN++: two causal U-nets, run on images, in initialization, or pixel by pixel.
+r"""The network of PixelCNN++: two causal U-nets, run on images or pixel by pixel.
 
 One stream sees the rows above a pixel, the other the pixels to the left in its row and, through the
 first, all above. The two have one architecture, which ``Stream.walk`` describes once:
@@ -80,7 +80,7 @@ class Mode(abc.ABC):
 
 
 class Scale(nnx.Module):
-    """The pieces of one level: repeated blocks both ways and, but in the last, the way to the next."""
+    """The pieces of one level: repeated blocks both ways and the way to the next level, if any."""
 
     def __init__(
         self,

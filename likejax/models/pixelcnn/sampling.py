@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,7 @@ from likejax.models.pixelcnn.network import AnyConvolution, Level, Mode, PixelCN
 from likejax.nn.weight_norm import Convolution, fold_weights
 
 
+@runtime_checkable
 class Drawable(Protocol):
     """The parts of a PixelCNN that drawing needs."""
 
@@ -97,7 +98,8 @@ def naive(density: Drawable, task: Task) -> Drawn:
 def fixed_point(density: Drawable, task: Task) -> Drawn:
     """Draws all pixels at once, again and again, until the image no longer changes.
 
-    After ``n`` rounds at least the first ``n`` pixels are final, and a round that changes nothing is the last.
+    After ``n`` rounds at least the first ``n`` pixels are final. A round that changes nothing is the
+    last.
 
     References:
       Song, Meng, Liao and Ermon, 2021, Accelerating feedforward computation via parallel nonlinear
@@ -371,7 +373,7 @@ class _Incremental(Mode):
 
 
 class _RowMode(_Incremental):
-    """Runs the stream above one row at a time; a state is a convolution's input at the row before."""
+    """Runs the stream above by rows; a state is a convolution's input at the row before."""
 
     def __init__(self, i: Array, label: Array | None):
         super().__init__(label)
@@ -390,7 +392,7 @@ class _RowMode(_Incremental):
 
 
 class _PixelMode(_Incremental):
-    """Runs the left stream one pixel at a time; a state is a convolution's input around the pixel."""
+    """Runs the left stream by pixels; a state is a convolution's input around the pixel."""
 
     def __init__(self, i: Array, j: Array, label: Array | None):
         super().__init__(label)

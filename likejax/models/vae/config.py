@@ -17,7 +17,7 @@ from likejax.nn.dtypes import compute_dtype
 from likejax.settings import Count, CountOrZero, Positive, Settings
 
 Inference = Literal["bottom_up", "top_down", "bidirectional"]
-"""Where latents are inferred: on the way up, on the way down, or half of their features each way."""
+"""Way on which latents are inferred: up, down, or half of their features on each."""
 
 _GRAY_STAGES = (
     StageConfig(strides=(1, 1, 2), kernel=5, latent=8, dense=False),
@@ -67,7 +67,8 @@ class VAEConfig(Settings):
     flatten: bool = False
     """Take the example as one vector: blocks of dense layers, with kernels of 1."""
     latent_scale: Positive = 1.0
-    """Standard deviation of the outputs for latents after initialization; 0.1 starts near N(0, 1)."""
+    """Standard deviation of the outputs for latents after initialization; 0.1 starts near
+    N(0, 1)."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the network computes in; the likelihood itself stays in float32."""
 

@@ -18,7 +18,7 @@ from likejax.models.vae.likelihood import Likelihood
 from likejax.models.vae.network import GenerativeStage, InferenceStage, Map, Moments
 
 Replacement = Literal["sample", "mean"]
-"""Value of a latent that is not inferred: a draw from its conditional prior, or the prior's mean."""
+"""Value of a latent that is not inferred: a draw from its conditional prior, or its mean."""
 Latents = tuple[Float[Array, "..."], ...]
 """Values of all latents, from the one next to the data upwards."""
 
@@ -60,7 +60,7 @@ class Encoded(NamedTuple):
 
     Attributes:
       hidden: Hidden map of the inference stage.
-      posterior: Moments of the features that are inferred on the way up; ``None`` if there are none.
+      posterior: Moments of the features that are inferred on the way up, or ``None``.
       z: Value of these features.
       eps: Noise that the value was drawn with.
     """

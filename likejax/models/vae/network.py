@@ -34,7 +34,7 @@ MIN_STD = 1e-6
 
 
 def _same(shape: MapShape, kernel: int, stride: int) -> Padding:
-    """The padding that leaves ``ceil(size / stride)`` positions, the smaller half of it in front."""
+    """Returns the padding that leaves ``ceil(size / stride)`` positions, the smaller half first."""
     totals = [max(0, (-(-size // stride) - 1) * stride + kernel - size) for size in shape[:2]]
     rows, columns = ((total // 2, total - total // 2) for total in totals)
     return rows, columns
@@ -80,8 +80,9 @@ def enlargement(
 ) -> WeightNormConvolution | Framed:
     """A transposed convolution that makes a map ``stride`` times larger.
 
-    The full output has ``(size - 1) stride + kernel`` positions, of which the middle is kept. A kernel that is smaller
-    than the stride gives too few, and a frame of zeros makes up for them, as in the official code.
+    The full output has ``(size - 1) stride + kernel`` positions, of which the middle is kept. A
+    kernel that is smaller than the stride gives too few, and a frame of zeros makes up for them, as
+    in the official code.
     """
     surplus = kernel - stride
     cut = surplus // 2  # rounds down, also below zero
@@ -124,9 +125,10 @@ class Framed(nnx.Module):
 class ResidualBlock(nnx.Module):
     """``y = x + conv2(act(conv1(act(x)) + skip(act(a))))`` with an auxiliary map ``a``.
 
-    ``conv2`` keeps the size of the map, halves or doubles it. The residual is cut or filled with zeros to the channels
-    of the output, pooled where the map is halved and absent where it is doubled. The skip is a convolution where ``a``
-    has another shape than the hidden map; where it has the same, the identity, or nothing (``as_released``).
+    ``conv2`` keeps the size of the map, halves or doubles it. The residual is cut or filled with
+    zeros to the channels of the output, pooled where the map is halved and absent where it is
+    doubled. The skip is a convolution where ``a`` has another shape than the hidden map; where it
+    has the same, it is the identity, or nothing (``as_released``).
 
     Args:
       shape: Shape of the input.
@@ -134,15 +136,15 @@ class ResidualBlock(nnx.Module):
       grows: Whether a stride doubles the map; otherwise it halves it.
       residual: Whether the input is added to the output, and goes through the activation first.
       aux: Shape of ``a``, if there is one.
-      options: What all layers have in common.
+      options: Settings that all layers share.
       rngs: Source of the initial weights.
 
     Raises:
       ValueError: If no convolution takes ``a`` to the size of the input.
 
     References:
-      Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know, arXiv:2102.08248, and
-      its code.
+      Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know,
+      arXiv:2102.08248, and its code.
     """
 
     def __init__(
@@ -201,7 +203,7 @@ class ResidualBlock(nnx.Module):
 
 
 def _skip(aux: MapShape, hidden: MapShape, kernel: int, options: Options, rngs: nnx.Rngs) -> Any:
-    """The convolution from an auxiliary map to the hidden map; ``None`` where they have one shape."""
+    """Returns the convolution from an auxiliary map to the hidden map; ``None`` for one shape."""
     make = {"features": hidden[2], "rngs": rngs, "dtype": options.dtype}
     if aux[:2] == hidden[:2]:
         return None if aux == hidden else layer(aux, kernel=1, **make)
@@ -211,8 +213,8 @@ def _skip(aux: MapShape, hidden: MapShape, kernel: int, options: Options, rngs: 
         if (-(-aux[0] // stride), -(-aux[1] // stride)) == hidden[:2]:
             return layer(aux, kernel=kernel, stride=stride, **make)
     raise ValueError(
-        f"expected a skip between maps whose sizes are multiples of each other, got {aux} to {hidden}: give the stages "
-        "strides in which the sizes follow each other"
+        f"expected a skip between maps whose sizes are multiples of each other, got {aux} to "
+        f"{hidden}: give the stages strides in which the sizes follow each other"
     )
 
 
@@ -235,23 +237,23 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, logits: Float[Array, "..."]) -> Moments:
-        """From a layer's output: ``std = log2(1 + 2^raw)``, which is 1 at 0, and at least 1e-6."""
+        """Splits a layer's output: ``std = log2(1 + 2^raw)``, which is 1 at 0, at least 1e-6."""
         mean, raw = jnp.split(
             logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), 2, axis=-1
         )
         return cls(mean, jnp.maximum(jnp.logaddexp2(raw, 0.0), MIN_STD))
 
     def at(self, eps: Float[Array, "..."]) -> Float[Array, "..."]:
-        """``mean + std * eps``."""
+        """Returns ``mean + std * eps``."""
         return self.mean + self.std * eps
 
     def joined(self, other: Moments) -> Moments:
-        """Of both latents, one behind the other on the last axis."""
+        """Returns the moments of both latents, one behind the other on the last axis."""
         return Moments(*(jnp.concatenate(pair, axis=-1) for pair in zip(self, other, strict=True)))
 
 
 class GaussianLayer(nnx.Module):
-    """The moments of a latent from a map: a 3x3 convolution, or a dense layer of the flattened map."""
+    """The moments of a latent, by a 3x3 convolution of a map, or a dense layer if flattened."""
 
     def __init__(
         self, shape: MapShape, features: int, *, dense: bool, options: Options, rngs: nnx.Rngs
@@ -268,7 +270,7 @@ class GaussianLayer(nnx.Module):
 
 
 def flatten(h: Map) -> Float[Array, "*batch size"]:
-    """The three axes of a map as one."""
+    """Flattens the three axes of a map."""
     return h.reshape(*h.shape[:-3], math.prod(h.shape[-3:]))
 
 

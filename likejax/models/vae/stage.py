@@ -12,7 +12,7 @@ from likejax.settings import Count, Range, Settings
 Activation = Literal["relu", "leaky_relu", "swish", "elu", "selu", "softplus", "tanh"]
 """Function between layers; ``leaky_relu`` has the slope 0.01 below zero."""
 Skips = Literal["working", "as_released"]
-"""Whether a skip between maps of one shape is added, or silently omitted as in the released code."""
+"""Whether a skip between maps of one shape is added, or omitted as in the released code."""
 
 
 class Options(NamedTuple):
