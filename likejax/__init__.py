@@ -35,10 +35,10 @@ from likejax.objectives import ELBO as ELBO
 from likejax.objectives import NLL as NLL
 from likejax.presets import PRESETS as PRESETS
 from likejax.presets import preset as preset
-from likejax.train.checkpoint import restore as restore
-from likejax.train.checkpoint import save as save
-from likejax.train.loop import Run as Run
+from likejax.storage.density import restore as restore
+from likejax.storage.density import save as save
 from likejax.train.loop import fit as fit
+from likejax.train.run import Run as Run
 
 compilation.use_persistent_cache()
 

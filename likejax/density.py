@@ -226,10 +226,6 @@ class Density(nnx.Module, abc.ABC):
         """Returns the training terms of one example; a model with named parts overrides it."""
         return Terms(self._log_prob(x, key, condition), {})
 
-    def _batch_terms(self, x: Array, keys: Array | None, condition: Array | None) -> Terms:
-        """Returns the training terms of a batch; for models whose training couples examples."""
-        return jax.vmap(self._terms)(x, keys, condition)
-
     def initialize(self, batch: ArrayLike, key: KeyLike) -> Density:
         """Returns a density whose data-dependent parameters fit ``batch``.
 
@@ -598,7 +594,7 @@ def _terms_of_batch(
 ) -> Terms:
     """Training may couple the batch, so its terms are not those of padded rows."""
     keys = None if keys is None else fold_in_each(keys, 0)
-    return density._batch_terms(x, keys, condition)
+    return jax.vmap(density._terms)(x, keys, condition)
 
 
 def _sample_of_key(

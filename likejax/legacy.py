@@ -1,4 +1,4 @@
-"""Names of older versions, in British spelling, that records, datasets and command lines may hold."""
+"""Names of older versions that records, datasets and command lines may hold."""
 
 from __future__ import annotations
 
@@ -11,47 +11,89 @@ _WORDS = {
     "initialise_with": "initialize_with",
     "binarise": "binarize",
     "binarisation": "binarization",
+    "standardise": "standardize",
     "grey": "gray",
     "colour": "color",
 }
+_FAMILIES = {
+    "glow": "GlowConfig",
+    "vector_glow": "VectorGlowConfig",
+    "ffjord": "FFJORDConfig",
+    "image_ffjord": "ImageFFJORDConfig",
+    "vae": "VAEConfig",
+    "pixelcnn": "PixelCNNConfig",
+}
+_OBJECTIVES = ("NLL", "ELBO")
+_WEIGHTS = {
+    "class_weight": ("class_log_prob", -1.0),
+    "kinetic_weight": ("kinetic_energy", 1.0),
+    "jacobian_weight": ("jacobian_norm", 1.0),
+}
+"""Former settings of ``NLL``: the part of the terms that each weighted, and the sign of its weight."""
 
 
 def modern(name: str) -> str:
-    """The present spelling of a name, such as ``optimizer.learning_rate`` for ``optimiser.learning_rate``.
+    """Returns the present spelling of a name.
 
     Only whole words are replaced, so ``greyhounds`` stays as it is.
 
     Args:
-      name: A setting, a step behind a dataset's name, or an augmentation.
+      name: Name of a setting, of a step behind a dataset's name, or of an augmentation.
+
+    Example:
+      >>> from likejax.legacy import modern
+      >>> modern("optimiser.learning_rate")
+      'optimizer.learning_rate'
     """
     return re.sub(r"[a-z_]+", lambda word: _WORDS.get(word[0], word[0]), name)
 
 
 def modern_record(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved record with the present names of its settings and augmentations."""
+    """Returns the saved record of an experiment with the present names of its settings and classes.
+
+    Args:
+      record: Object of an ``experiment.json`` of any version.
+    """
     renamed = {modern(name): value for name, value in record.items()}
     if "augment" in renamed:
         renamed["augment"] = [modern(spec) for spec in renamed["augment"]]
+    if isinstance(renamed.get("objective"), Mapping):
+        renamed["objective"] = _modern_objective(renamed["objective"])
+    if isinstance(renamed.get("model"), Mapping):
+        renamed["model"] = modern_model(renamed["model"])
     return renamed
 
 
-_PARTS = {
-    "class_weight": ("class_log_prob", -1.0),
-    "kinetic_weight": ("kinetic_energy", 1.0),
-    "jacobian_weight": ("jacobian_norm", 1.0),
-}
-"""Old setting of ``NLL`` to the part that it weighted, and the sign of its weight."""
-
-
-def modern_objective(record: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the record of an objective with old settings of ``NLL`` as weights of named parts.
+def modern_model(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the saved record of a model with the path of its class in place of a family's name.
 
     Args:
-      record: Name and settings of the objective.
+      record: Record of a config, or of a density that was built from one.
+
+    Raises:
+      ValueError: If there is no such family.
     """
-    kept = {name: value for name, value in record.items() if name not in _PARTS}
+    settings = dict(record)
+    if isinstance(settings.get("config"), Mapping):
+        settings["config"] = modern_model(settings["config"])
+    if "family" not in settings:
+        return settings
+    family = settings.pop("family")
+    if family not in _FAMILIES:
+        raise ValueError(f"unknown family {family!r}; the families are {', '.join(_FAMILIES)}")
+    renamed = {modern(name): value for name, value in settings.items()}
+    return {"class": f"likejax.models:{_FAMILIES[family]}", **renamed}
+
+
+def _modern_objective(record: Mapping[str, Any]) -> dict[str, Any]:
+    settings = dict(record)
+    if settings.get("name") not in _OBJECTIVES:
+        return settings
     weights = []
-    for old, (part, sign) in _PARTS.items():
-        if record.get(old):
-            weights.append([part, sign * record[old]])
-    return kept | {"weights": weights} if weights else kept
+    for former, (part, sign) in _WEIGHTS.items():
+        weight = settings.pop(former, 0.0)
+        if weight:
+            weights.append([part, sign * weight])
+    if weights:
+        settings["weights"] = weights
+    return {"class": f"likejax:{settings.pop('name')}", **settings}

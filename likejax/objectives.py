@@ -284,7 +284,3 @@ def _named(density: Density) -> str:
     inner = getattr(density, "density", None)
     name = type(density).__name__
     return name if inner is None else f"{name}({type(inner).__name__})"
-
-
-OBJECTIVES = {"NLL": NLL, "ELBO": ELBO}
-"""Objectives by their name in old records."""

@@ -12,7 +12,7 @@ from flax import nnx
 
 import likejax as lj
 from likejax import bijections as bj
-from likejax.models.ffjord.dynamics import Dynamics
+from likejax.models.ffjord.dynamics import Dynamics, ImageDynamics
 from likejax.nn.repeat import repeat
 
 
@@ -74,8 +74,8 @@ def _repeat() -> bj.Bijection:
     return bj.Repeat(repeat(step, 3, rngs=rngs()))
 
 
-def _ode(channels: int = 3, **options) -> bj.Bijection:
-    field = Dynamics(channels, (5,), rngs=rngs(), **options)
+def _ode(channels: int = 3, kind=Dynamics, **options) -> bj.Bijection:
+    field = kind(channels, (5,), rngs=rngs(), **options)
     return bj.ODE(field, end_time=0.5, solver=lj.bijections.Solver("rk4", steps=200))
 
 
@@ -112,7 +112,7 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "repeat": BijectionCase(_repeat, (2, 2, 3)),
     "ode": BijectionCase(lambda: _ode(), (3,)),
     "ode image": BijectionCase(
-        lambda: _ode(channels=2, images=True, time="concat", activation="swish"), (3, 2, 2)
+        lambda: _ode(channels=2, kind=ImageDynamics, time="concat", activation="swish"), (3, 2, 2)
     ),
     "factor out": BijectionCase(lambda: bj.FactorOut(3), (2, 2, 3)),
     "batch norm": BijectionCase(

@@ -13,7 +13,7 @@ from PIL import Image
 import likejax as lj
 from likejax.cli import COMMANDS, main
 from likejax.data.splits import row_hashes
-from likejax.train.selecting_rows import selection_of
+from likejax.train.record import selection_of
 from tests.paths import DATA
 
 SIZES = {"steps": 4, "model.depth": 1, "model.width": 8}

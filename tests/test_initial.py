@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from likejax.nn.convolutions import ZeroLinear
+from likejax.nn.edge_convolution import ZeroConvolution
 from likejax.nn.initial import normal_weights
 from likejax.nn.repeat import repeat, stack, unstack
 
@@ -25,7 +25,7 @@ def test_weights_are_a_draw_of_their_own_size(shape):
 
 def test_blocks_apart_and_together_are_the_same():
     def make(rngs: nnx.Rngs) -> nnx.Module:
-        layer = ZeroLinear(2, 3, kernel_size=1)
+        layer = ZeroConvolution(2, 3, kernel_size=1)
         layer.noise = nnx.Param(normal_weights(rngs.params(), (2, 3)))
         return layer
 

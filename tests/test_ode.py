@@ -14,9 +14,11 @@ from jaxtyping import TypeCheckError
 
 import likejax as lj
 from likejax.bijections import ODE, BatchNorm, FactorOut, Standardize
-from likejax.bijections.ode.ode import Flight, Solver, Trace
+from likejax.bijections.ode import Solver, Trace
+from likejax.bijections.ode.field import AugmentedState
+from likejax.bijections.ode.ode import solve
 from likejax.evaluation import log_prob_in_chunks
-from likejax.models.ffjord.dynamics import Dynamics, TimeLayer
+from likejax.models.ffjord.dynamics import Dynamics, ImageDynamics, TimeConvolution, TimeDense
 from likejax.nn.modules import Buffer
 from likejax.nn.state import split
 from tests.registry import perturbed, rngs
@@ -54,7 +56,9 @@ class Wave(nnx.Module):
 
 
 class Bent(nnx.Module):
-    """``f = z^2 cos t``, whose solution is ``1 / (1 / x - sin t)``, with a log-determinant of ``2 log(z / x)``."""
+    """``f = z^2 cos t``, whose solution is ``1 / (1 / x - sin t)``, with a log-determinant of ``2
+    log(z / x)``.
+    """
 
     def __call__(self, t, z):
         return z * z * jnp.cos(t)
@@ -78,7 +82,9 @@ def network(seed: int = 0, **options) -> Dynamics:
     "solver", [Solver(m, 1e-9, 1e-9) for m in ("dopri5", "dopri8")] + [Solver("rk4", steps=80)]
 )
 def test_linear_ode(solver):
-    """Forward, inverse and log-determinant of a linear field, by the matrix exponential; energies by quadrature."""
+    """Forward, inverse and log-determinant of a linear field, by the matrix exponential; energies
+    by quadrature.
+    """
     with jax.enable_x64(True):
         end_time, x = 1.7, jax.random.normal(jax.random.key(0), (4, 3))
         ode = ODE(Linear(MATRIX), end_time=end_time, solver=solver)
@@ -87,7 +93,7 @@ def test_linear_ode(solver):
         np.testing.assert_allclose(z, expected, atol=1e-7)
         np.testing.assert_allclose(log_det, end_time * np.trace(MATRIX), atol=1e-8)
         np.testing.assert_allclose(jax.jit(jax.vmap(ode.inverse))(expected), x, atol=1e-7)
-        z, log_det, parts = jax.jit(ode.forward_jointly)(x)
+        z, log_det, parts = jax.jit(jax.vmap(ode.terms))(x)
         np.testing.assert_allclose(z, expected, atol=1e-7)
         np.testing.assert_allclose(log_det, end_time * np.trace(MATRIX), atol=1e-8)
         times = np.linspace(0, end_time, 2001)
@@ -101,12 +107,14 @@ def test_linear_ode(solver):
 
 @pytest.mark.parametrize("product", ["jvp", "vjp"])
 def test_hutchinson_of_a_linear_ode(product):
-    """With a constant Jacobian an estimate is ``T mean(e^T A e)``, and the norm ``T mean(|A e|^2) / D``."""
+    """With a constant Jacobian an estimate is ``T mean(e^T A e)``, and the norm ``T mean(|A e|^2) /
+    D``.
+    """
     with jax.enable_x64(True):
         probes = jax.random.normal(jax.random.key(1), (5, 2, 3))
         trace = Trace(probes=5, noise="gaussian", product=product)
         ode = ODE(Linear(MATRIX), trace=trace, solver=Solver("rk4", steps=4))
-        _, log_det, parts = ode.forward_jointly_with(jnp.ones((2, 3)), probes)
+        _, log_det, parts = jax.vmap(ode.terms_with_probes, (0, 1))(jnp.ones((2, 3)), probes)
         np.testing.assert_allclose(
             log_det, np.einsum("sbi,ij,sbj->b", probes, MATRIX, probes) / 5, rtol=1e-10
         )
@@ -134,7 +142,9 @@ def test_order(method, order):
 
 
 def test_error_follows_the_tolerance():
-    """A hundredth of the tolerance gives at most a tenth of the error, which stays below 100 tolerances."""
+    """A hundredth of the tolerance gives at most a tenth of the error, which stays below 100
+    tolerances.
+    """
     with jax.enable_x64(True):
         errors = []
         for tolerance in (1e-3, 1e-5, 1e-7):
@@ -155,7 +165,9 @@ def test_round_trip():
 
 
 def test_hutchinson_is_unbiased():
-    """The mean over 4,096 probes lies within 4 standard errors of the exact trace; errors fall as 1/sqrt(probes)."""
+    """The mean over 4,096 probes lies within 4 standard errors of the exact trace; errors fall as
+    1/sqrt(probes).
+    """
     with jax.enable_x64(True):
         field, x = network(), jnp.asarray([0.3, -0.8])
         exact = jax.jit(ODE(field, solver=Solver(rtol=1e-8, atol=1e-8)).forward)(x)[1]
@@ -195,7 +207,9 @@ def test_batch_mates_do_not_matter():
 
 @pytest.mark.parametrize("trace", [Trace(), Trace(probes=2)], ids=["exact", "hutchinson"])
 def test_the_joint_solve_differs_within_the_tolerance(trace):
-    """Training's one solve of a batch and the separate ones agree to ten tolerances, on the same probes."""
+    """Training's one solve of a batch and the separate ones agree to ten tolerances, on the same
+    probes.
+    """
     tolerance = 1e-5
     solver = Solver(rtol=tolerance, atol=tolerance)
     config = lj.models.FFJORDConfig(
@@ -218,8 +232,9 @@ def test_energies_have_no_say_in_the_steps():
 
     @jax.jit
     def both(ode):
-        plain = ode._solve(Flight(x, zero), ode.solver, ode.trace)
-        return plain, ode._solve(Flight(x, zero, zero, zero), ode.solver, ode.trace)
+        plain = solve(ode, AugmentedState(x, zero), ode.solver, trace=ode.trace)
+        energetic = AugmentedState(x, zero, zero, zero)
+        return plain, solve(ode, energetic, ode.solver, trace=ode.trace)
 
     (plain, steps), (with_energies, same_steps) = both(ode)
     assert int(steps) == int(same_steps) > 20
@@ -232,12 +247,14 @@ def test_energies_have_no_say_in_the_steps():
     "solver", [Solver(rtol=1e-8, atol=1e-8), Solver("rk4", steps=40)], ids=["adaptive", "fixed"]
 )
 def test_adjoints_agree(solver):
-    """Checkpointed and continuous: the same gradient, of the end time too, and that of the closed form."""
+    """Checkpointed and continuous: the same gradient, of the end time too, and that of the closed
+    form.
+    """
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (5, 3))
 
         def loss(ode):
-            z, log_det, _ = ode.forward_jointly(x)
+            z, log_det, _ = jax.vmap(ode.terms)(x)
             return jnp.mean(jnp.sum(jnp.square(z), -1) - 3 * log_det)
 
         gradients = []
@@ -258,8 +275,58 @@ def test_adjoints_agree(solver):
             np.testing.assert_allclose(gradient.sqrt_end_time[...], expected[1], rtol=1e-5)
 
 
+def test_the_continuous_adjoint_takes_probes():
+    """With a constant Jacobian the estimate is ``T mean(e^T A e)``, and its gradient ``T mean(e
+    e^T)``.
+    """
+    with jax.enable_x64(True):
+        probes = jax.random.normal(jax.random.key(1), (2, 3, 3))
+        solver = Solver("rk4", steps=4, adjoint="continuous")
+        trace = Trace(probes=2, noise="gaussian")
+        ode = ODE(Linear(MATRIX), end_time=1.3, training_trace=trace, training_solver=solver)
+
+        def loss(ode):
+            _, log_det, _ = jax.vmap(ode.terms_with_probes, (0, 1))(jnp.ones((3, 3)), probes)
+            return log_det.sum()
+
+        gradient = jax.jit(jax.grad(loss))(ode).dynamics.matrix[...]
+        expected = 1.3 * np.einsum("sbi,sbj->ij", probes, probes) / 2
+        np.testing.assert_allclose(gradient, expected, rtol=1e-8)
+
+
+def test_one_ode_for_all_examples_of_a_batch():
+    """Parameters with a batch axis are refused beside the examples, and mapped outside of them."""
+    x = jnp.ones((2, 2))
+    odes = jax.vmap(
+        lambda key: ODE(Dynamics(2, (4,), rngs=nnx.Rngs(key)), solver=Solver("midpoint", steps=1))
+    )(jax.random.split(jax.random.key(0), 2))
+    with pytest.raises(ValueError, match="expected the examples of one ODE in training"):
+        jax.vmap(lambda ode, x: ode.terms(x)[1])(odes, x)
+    outside = jax.vmap(lambda ode: jax.vmap(ode.terms)(x)[1])(odes)
+    assert outside.shape == (2, 2)
+    first = jax.tree.map(lambda leaf: leaf[0], odes)
+    np.testing.assert_allclose(outside[0], jax.vmap(first.terms)(x)[1], rtol=1e-6)
+    z, log_det, _ = first.terms(x[0])
+    np.testing.assert_allclose(log_det, outside[0, 0], rtol=1e-6)
+    assert z.shape == (2,)
+
+
+def test_keys_and_examples_may_be_shared():
+    """Under vmap an example without a batch axis meets many keys, and a key many examples."""
+    trace = Trace(probes=1)
+    ode = ODE(network(), training_trace=trace, training_solver=Solver("midpoint", steps=1))
+    x, keys = jax.random.normal(jax.random.key(0), (2, 2)), jax.random.split(jax.random.key(1), 2)
+    terms = jax.vmap(lambda x, key: ode.terms(x, key)[1])
+    same_x = jax.vmap(lambda key: ode.terms(x[0], key)[1])(keys)
+    np.testing.assert_array_equal(same_x, terms(jnp.stack([x[0], x[0]]), keys))
+    same_key = jax.vmap(lambda x: ode.terms(x, keys[0])[1])(x)
+    np.testing.assert_array_equal(same_key, terms(x, jnp.stack([keys[0], keys[0]])))
+
+
 def test_evaluations_are_counted():
-    """What terms reports is what a counter in the field counts, forward; backward is counted likewise."""
+    """What terms reports is what a counter in the field counts, forward; backward is counted
+    likewise.
+    """
     x = lj.load("moons").examples[:8]
     key = jax.random.key(0)
     for solver, backward in ((Solver("bosh3"), None), (Solver("rk4", steps=3), 12)):
@@ -308,13 +375,18 @@ def test_kinds():
     assert lj.models.Dequantized(exact, 4).kind is lj.Kind.BOUND
     with pytest.raises(ValueError, match="needs a key"):
         estimate.log_prob(np.zeros((1, 2), np.float32))
+    glow = lj.build(lj.models.VectorGlowConfig(depth=1, width=4), key=0)
+    with pytest.raises(TypeError, match="expected a continuous flow"):
+        lj.models.with_solver(glow, solver=Solver())
     training = lj.models.with_solver(exact, training_trace=Trace(probes=1))
     with pytest.raises(ValueError, match="needs a key"):
         training.terms(np.zeros((1, 2), np.float32))
 
 
 def test_draws_average_probes():
-    """Draws of an estimate spread around the exact value, and evaluate states the error of their mean."""
+    """Draws of an estimate spread around the exact value, and evaluate states the error of their
+    mean.
+    """
     density = perturbed(
         lj.build(lj.models.FFJORDConfig(hidden=(8,), trace=Trace(probes=1)), key=0), scale=0.5
     )
@@ -334,18 +406,21 @@ def test_draws_average_probes():
 @pytest.mark.parametrize("images", [False, True])
 def test_concat_is_a_channel_of_time(images):
     """The time as one more input channel, the first, zero outside an image like the others."""
-    layer = TimeLayer(2, 3, images=images, time="concat", rngs=rngs())
+    make = TimeConvolution if images else TimeDense
+    layer = make(2, 3, time="concat", rngs=rngs())
     h = jax.random.normal(jax.random.key(0), (4, 5, 2) if images else (2,))
     with_time = jnp.concatenate([jnp.full_like(h[..., :1], 0.7), h], -1)
-    plain = TimeLayer(3, 3, images=images, time="ignore", rngs=rngs())
+    plain = make(3, 3, time="ignore", rngs=rngs())
     plain.kernel, plain.bias = layer.kernel, layer.bias
     np.testing.assert_allclose(layer(0.7, h), plain(0.0, with_time), rtol=1e-5, atol=1e-6)
 
 
 def test_strides():
-    """Halving and doubling 4x4 convolutions are XLA's with a padding of 1, the doubling one that of the transpose."""
+    """Halving and doubling 4x4 convolutions are XLA's with a padding of 1, the doubling one that of
+    the transpose.
+    """
     h = jax.random.normal(jax.random.key(0), (1, 6, 8, 3))
-    down = TimeLayer(3, 5, images=True, stride=2, time="ignore", rngs=rngs())
+    down = TimeConvolution(3, 5, stride=2, time="ignore", rngs=rngs())
     numbers = ("NHWC", "HWIO", "NHWC")
     expected = jax.lax.conv_general_dilated(
         h, down.kernel[...], (2, 2), ((1, 1), (1, 1)), dimension_numbers=numbers
@@ -353,7 +428,7 @@ def test_strides():
     np.testing.assert_allclose(
         down(0.0, h), expected + down.bias[...].reshape(1, 1, 1, -1), rtol=1e-4, atol=1e-5
     )
-    up = TimeLayer(3, 5, images=True, stride=-2, time="ignore", rngs=rngs())
+    up = TimeConvolution(3, 5, stride=-2, time="ignore", rngs=rngs())
     transposed = jax.lax.conv_transpose(
         h, up.kernel[...][::-1, ::-1], (2, 2), "SAME", dimension_numbers=numbers
     )
@@ -364,7 +439,9 @@ def test_strides():
 
 @pytest.mark.parametrize("activation", ["softplus", "swish"])
 def test_autoencoder_shaped_field(activation):
-    """One scale, halved and doubled inside the field: exact and estimated log-masses agree on average."""
+    """One scale, halved and doubled inside the field: exact and estimated log-masses agree on
+    average.
+    """
     config = lj.models.ImageFFJORDConfig(
         event_shape=(4, 4, 1),
         levels=4,
@@ -435,7 +512,9 @@ def iter_batches(dataset, size):
 
 
 def test_standardize():
-    """Nats refer to the data as given; evaluate prints them with reference to standardized data too."""
+    """Nats refer to the data as given; evaluate prints them with reference to standardized data
+    too.
+    """
     rng = np.random.default_rng(0)
     table = lj.Dataset.from_array(
         (rng.normal(size=(500, 2)) * [5.0, 0.01] + [3.0, -7.0]).astype(np.float32)
@@ -477,7 +556,9 @@ def test_a_path_ends_where_forward_does():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FLOORS)
 def test_trained_toys_are_densities(name):
-    """After a little training of the paper's network: mass 1 on a grid, and no better than the entropy allows."""
+    """After a little training of the paper's network: mass 1 on a grid, and no better than the
+    entropy allows.
+    """
     experiment = dataclasses.replace(
         lj.preset(f"ffjord/{name}"), steps=150, log_every=50, validate_every=150
     )
@@ -504,8 +585,8 @@ def test_trained_toys_are_densities(name):
         (lambda: Trace(noise="uniform"), "'uniform'"),
         (lambda: Trace(product="hvp"), "'hvp'"),
         (lambda: ODE(Wave(), end_time=0.0), "expected end_time to be a number above 0"),
-        (lambda: TimeLayer(1, 1, images=True, stride=3, rngs=rngs()), "stride"),
-        (lambda: Dynamics(2, (4,), strides=(1,), rngs=rngs()), "expected 2 strides"),
+        (lambda: TimeConvolution(1, 1, stride=3, rngs=rngs()), "stride"),
+        (lambda: ImageDynamics(2, (4,), strides=(1,), rngs=rngs()), "expected 2 strides"),
         (lambda: Dynamics(2, (4,), activation="relu", rngs=rngs()), "'relu'"),
         (
             lambda: lj.models.FFJORDConfig(flows=0),

@@ -18,7 +18,7 @@ from likejax import ood
 from likejax.cli import main
 from likejax.data.sources.synthetic import constants_like, noise_like
 from likejax.data.splits import row_hashes
-from likejax.train.selecting_rows import SELECTION, note_selection, selection_of
+from likejax.train.record import SELECTION, note_selection, selection_of
 from tests.paths import DATA
 
 TRAIN, VALID, TEST = (lj.load("digits", split=split) for split in ("train", "validation", "test"))

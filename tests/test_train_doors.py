@@ -155,16 +155,14 @@ class Own:
 
 
 def test_settings_of_an_own_objective_are_recorded(tmp_path):
-    run = fit(tmp_path, objective=Own(weight=3.0))
+    run = fit(tmp_path, objective=Own(weight=3.0), model=MODEL)
     record = json.loads(to_json(run.experiment))["objective"]
-    assert record == {
-        "name": "tests.test_train_doors.Own",
-        "settings": {"weight": 3.0, "places": [1, 2]},
-    }
+    assert record == {"class": "tests.test_train_doors:Own", "weight": 3.0, "places": [1, 2]}
+    assert from_json(to_json(run.experiment)).objective == Own(weight=3.0)
     with pytest.raises(
-        lj.train.CheckpointError, match=r"objective\.settings\.weight: 3\.0 in the run, 2\.0 now"
+        lj.train.CheckpointError, match=r"objective\.weight: 3\.0 in the run, 2\.0 now"
     ):
-        fit(tmp_path, objective=Own())
+        fit(tmp_path, objective=Own(), model=MODEL)
 
 
 @pytest.mark.parametrize(

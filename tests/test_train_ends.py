@@ -20,8 +20,9 @@ from flax import nnx
 
 import likejax as lj
 from likejax import plot
-from likejax.train.log import MetricsFile, read_metrics
-from likejax.train.progress import Lines, Silence, Unfailing, progress
+from likejax.train.log import Log, Unit, read_metrics
+from likejax.train.progress import TrainingProgress
+from likejax.train.window import Window
 from tests.registry import Laplace
 
 POINTS = lj.Dataset.from_array(
@@ -133,7 +134,8 @@ class FullDisk:
 def test_a_full_disk_at_a_log_line_is_a_warning(tmp_path, monkeypatch):
     """The line is lost, once with a warning; the history is whole, and later lines are readable."""
     disk, path = FullDisk(monkeypatch), tmp_path / "metrics.jsonl"
-    log = MetricsFile(tmp_path, start=0)
+    log = Log(Window((), 10), Unit(Laplace()), start=0, steps=9)
+    log.open(tmp_path, tensorboard=False, loggers=())
     log.write({"step": 1, "loss": 1.0})
     disk.full = True
     with pytest.warns(
@@ -181,11 +183,18 @@ def test_without_tensorboard_it_is_said_before_training(monkeypatch, tmp_path):
         fit(tensorboard=True, workdir=tmp_path)
 
 
+class Gone(io.StringIO):
+    """A pipe whose reader went away."""
+
+    def write(self, text):
+        raise BrokenPipeError(32, "Broken pipe")
+
+
 def test_progress_on_a_closed_stream_ends_no_training(monkeypatch):
     """A notebook that was closed, a pipe whose reader went away, a program without a console."""
     closed = io.StringIO()
     closed.close()
-    view = Unfailing(lambda: Lines(10, closed))
+    view = TrainingProgress(0, 10, stream=Gone())
     with pytest.warns(UserWarning, match="progress is not shown any more"):
         view.say("nobody hears this")
     with warnings.catch_warnings():  # once is enough
@@ -194,9 +203,9 @@ def test_progress_on_a_closed_stream_ends_no_training(monkeypatch):
         view.advance(2)
         view.close()
     with pytest.warns(UserWarning, match="progress is not shown any more"):
-        Unfailing(lambda: progress(0, 10, stream=closed))
+        TrainingProgress(0, 10, stream=closed)
     monkeypatch.setattr(sys, "stderr", None)
-    assert isinstance(progress(0, 10), Silence)
+    TrainingProgress(0, 10).say("nobody hears this")
     assert fit().steps == 6
 
 

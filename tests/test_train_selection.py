@@ -166,14 +166,13 @@ def test_a_finished_run_keeps_its_best_and_says_so(tmp_path):
 
 def test_a_run_of_a_version_that_kept_no_rows_is_resumed(tmp_path, monkeypatch):
     """Whole sets compare, as before; of parts only the first rows were looked at, so they do not."""
-    import likejax.train.loop as loop
+    from likejax.train.checkpoint import Checkpoints
 
-    def without_rows(self, state, number, position, checkpoints, save=loop._Loop._save):
-        self.best.measured_on = None
-        save(self, state, number, position, checkpoints)
+    def without_rows(self, step, items, record, save=Checkpoints.save_last):
+        save(self, step, items, record | {"best_on": None})
 
     with monkeypatch.context() as older:
-        older.setattr(loop._Loop, "_save", without_rows)
+        older.setattr(Checkpoints, "save_last", without_rows)
         whole = fit(EASY, workdir=tmp_path / "whole")
         fit(EASY, workdir=tmp_path / "part", validation_examples=20)
     with warnings.catch_warnings():

@@ -12,6 +12,7 @@ import pytest
 from flax import nnx
 
 import likejax as lj
+from likejax.data.batches import Position
 from likejax.train.source import Source
 from tests.registry import Laplace
 
@@ -251,9 +252,7 @@ def test_initialization_sees_as_many_rows_as_it_asks_for():
     for train in (rows, iter(rows)):
         source = Source(experiment, train)
         np.testing.assert_array_equal(source.examples.examples, POINTS[:64])
-        batch = next(
-            source.batches(lj.train.loop.Position(0, 0, 0), labeled=False, num_classes=None)
-        )
+        batch = next(source.batches(Position(0, 0, 0), labeled=False, num_classes=None))
         np.testing.assert_array_equal(batch.x, POINTS[:24])
     assert len(Source(PLAIN, rows).examples) == 1  # a ready density needs none of them
     assert len(Source(dataclasses.replace(experiment, initialize_with=999), rows).examples) == 240

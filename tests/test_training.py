@@ -18,11 +18,11 @@ import likejax as lj
 from likejax.experiment import from_json, to_json
 from likejax.nn.repeat import for_backend, stack
 from likejax.nn.state import merge, split
+from likejax.storage.density import density_items
 from likejax.storage.store import Store
 from likejax.train import guard
-from likejax.train.checkpoint import density_items
 from likejax.train.optimizer import build_optimizer, schedule
-from likejax.train.state import TrainState, in_form
+from likejax.train.state import TrainState, convert_blocks
 from tests.registry import Laplace
 
 TINY = lj.Experiment(
@@ -271,10 +271,10 @@ def test_states_change_form_and_back():
     state = TrainState(
         jnp.zeros((), jnp.int32), params, params, fixed, transformation.init(params), guard.begin()
     )
-    stored = in_form(stack, structure, state)
+    stored = convert_blocks(stack, structure, state)
     assert len(stored.params) < len(state.params)
     stored_structure = split(stack(density))[0]
-    back = in_form(for_backend, stored_structure, stored)
+    back = convert_blocks(for_backend, stored_structure, stored)
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -20,7 +20,7 @@ from likejax.nn.repeat import stack
 from likejax.nn.state import merge, split
 from likejax.train.feed import Feed
 from likejax.train.optimizer import _clip_adaptively, build_optimizer, schedule
-from likejax.train.progress import Lines, NotebookBar, Silence, TerminalBar, progress
+from likejax.train.progress import TrainingProgress
 from likejax.train.sharding import device_mesh
 from tests.registry import Laplace
 
@@ -268,55 +268,40 @@ def test_shared_rows_are_refused_unless_a_tolerance_allows_them():
 # --- what a person sees
 
 
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
 def test_progress_fits_the_place():
+    """Lines in a log, a bar in terminals and notebooks."""
     stream = io.StringIO()
-    lines = progress(0, 10, stream=stream)
-    assert isinstance(lines, Lines)
+    lines = TrainingProgress(0, 10, stream=stream)
     lines.advance(1)
     lines.report(5, "bits/dim 3.100", 2.0)
     lines.say("a line")
     lines.close()
     assert stream.getvalue() == "step 5/10: bits/dim 3.100, 2.00 steps/s, 0:02 left\na line\n"
-
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
-
-    terminal = Terminal()
-    bar = progress(0, 10, stream=terminal)
-    assert isinstance(bar, TerminalBar)
-    bar.advance(3)
-    bar.report(5, "bits/dim 3.100", 2.0)
-    bar.say("a line")
-    bar.close()
-    assert "5/10" in terminal.getvalue()
-    assert "a line" in terminal.getvalue()
-    Silence().report(1, "nothing", 1.0)
+    notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
+    for live in (Terminal(), notebook):
+        bar = TrainingProgress(0, 10, stream=live)
+        bar.advance(5)
+        bar.report(5, "bits/dim < 3", 2.0)
+        bar.say("a line")
+        bar.close()
+        assert "5/10" in live.getvalue()
+        assert "bits/dim < 3, 2.00 steps/s" in live.getvalue()
+        assert "a line\n" in live.getvalue()
 
 
-def test_a_bar_in_a_notebook_is_plain_html(monkeypatch):
-    import IPython.display
-
-    shown = []
-
-    class Handle:
-        def update(self, drawn):
-            shown.append(drawn.data)
-
-    def display(drawn, *, display_id):
-        shown.append(drawn.data)
-        return Handle()
-
-    monkeypatch.setattr(IPython.display, "display", display)
-    stream = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
-    bar = progress(0, 1000, stream=stream)
-    assert isinstance(bar, NotebookBar)
-    for step in range(1, 11):
-        bar.advance(step)
-    bar.report(10, "bits/dim < 3", 2.0)
-    assert len(shown) == 7  # at first, every second step, and the report
-    assert '<progress value="10" max="1000"' in shown[-1]
-    assert "bits/dim &lt; 3, 2.00 steps/s" in shown[-1]
+def test_progress_can_be_switched_off(monkeypatch):
+    monkeypatch.setenv("LIKEJAX_PROGRESS", "0")
+    for stream in (Terminal(), io.StringIO()):
+        view = TrainingProgress(0, 10, stream=stream)
+        view.advance(5)
+        view.report(5, "bits/dim 3.100", 2.0)
+        view.close()
+        assert stream.getvalue() == ""
 
 
 @pytest.fixture(scope="module")

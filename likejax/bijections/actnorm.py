@@ -7,42 +7,49 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from likejax.bijections.bijection import Bijection, check_last_axis
+from likejax.bijections.bijection import Bijection, Event, LogDet, check_last_axis
+from likejax.nn.channels import per_channel
 from likejax.nn.modules import replace
 from likejax.nn.normalization import ChannelAffine
 from likejax.settings import Count, checked
 
 
 class ActNorm(Bijection):
-    """``z = (x + bias) * exp(3 * log_scale)`` per channel; ``log_det = positions * sum(3 * log_scale)``.
+    """``z = (x + bias) * exp(3 * log_scale)`` per channel.
+
+    ``log_det = positions * sum(3 * log_scale)``.
 
     Args:
       channels: Size of the last axis.
 
     References:
-      Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, section 3.1; the factor 3 is of its official code.
+      Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, section 3.1; the factor 3 is that of its
+      official code.
+
+    Example:
+      >>> import jax, likejax as lj
+      >>> batch = 5 + 3 * jax.random.normal(jax.random.key(0), (100, 2))
+      >>> actnorm = lj.bijections.ActNorm(2).initialize(batch, jax.random.key(1))
+      >>> z, log_det = actnorm.forward(batch[0])
+      >>> z.shape
+      (2,)
     """
 
     def __init__(self, channels: int):
         self.affine = ChannelAffine(checked("channels", channels, Count))
 
     def forward(
-        self,
-        x: Float[Array, "*shape channels"],
-        key: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
-        check_last_axis(x, len(self.affine.bias[...]), "ActNorm")
+        self, x: Event, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Event, LogDet]:
+        bias, scale = self.affine.bias[...], self.affine.scale()
+        check_last_axis(x, len(bias), "ActNorm")
         positions = math.prod(x.shape[:-1])
-        shape = (1,) * (x.ndim - 1) + (-1,)
-        z = (x + self.affine.bias[...].reshape(shape)) * self.affine.scale().reshape(shape)
+        z = (x + per_channel(bias, x)) * per_channel(scale, x)
         return z, positions * self.affine.factor * jnp.sum(self.affine.log_scale[...])
 
-    def inverse(
-        self, z: Float[Array, "*shape channels"], condition: Array | None = None
-    ) -> Float[Array, "*shape channels"]:
-        shape = (1,) * (z.ndim - 1) + (-1,)
-        return z / self.affine.scale().reshape(shape) - self.affine.bias[...].reshape(shape)
+    def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        bias, scale = self.affine.bias[...], self.affine.scale()
+        return z / per_channel(scale, z) - per_channel(bias, z)
 
     def initialize(self, batch: Float[Array, "batch *shape channels"], key: Array) -> ActNorm:
         return replace(self, affine=self.affine.initialize(batch))

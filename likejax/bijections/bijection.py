@@ -3,43 +3,62 @@
 from __future__ import annotations
 
 import abc
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+Event = Float[Array, "*event"]
+"""One example; two of them in one signature have the same shape."""
+
 Latent = Any
-"""An array, or a tuple of arrays: the part still to be mapped first, then the parts already factored out."""
+"""An array or a tuple of arrays: the part still to be mapped, then the parts factored out."""
+
+LogDet = Float[Array, ""]
+"""``log |det dz/dx|`` of one example in nats, a scalar in float32 or better."""
 
 Parts = Mapping[str, Array]
-"""Named terms of each example of a batch that an objective may weight."""
+"""Named terms of one example that an objective may weight."""
 
 
 class Bijection(nnx.Module, abc.ABC):
     """An invertible map of one example, data to latent, with the log-determinant of its Jacobian.
 
+    A new map implements ``forward`` and ``inverse``.
+
     Attributes:
       estimates: Whether ``log_det`` is a random estimate, which then needs a key.
-      joint: Whether training maps a batch at once, by ``forward_jointly``.
-      factored: How many arrays the map factors out; the latent is a tuple if there are any.
+      factored: Number of arrays the map factors out; the latent is a tuple if there are any.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> class Exponential(lj.bijections.Bijection):
+      ...     def forward(self, x, key=None, condition=None):
+      ...         return jnp.exp(x), jnp.sum(x)
+      ...     def inverse(self, z, condition=None):
+      ...         return jnp.log(z)
+      >>> z, log_det = Exponential().forward(jnp.ones(3))
+      >>> float(log_det)
+      3.0
     """
 
     estimates: bool = False
-    joint: bool = False
     factored: int = 0
 
     @abc.abstractmethod
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
-    ) -> tuple[Latent, Float[Array, ""]]:
-        """Data to latent.
+    ) -> tuple[Latent, LogDet]:
+        """Maps data to latent.
 
         Args:
           x: One example.
-          key: Used by maps that estimate their log-determinant, ignored by the others.
-          condition: Used by conditional maps, ignored by the others.
+          key: Random key of maps that estimate their log-determinant; the others ignore it.
+          condition: Condition of conditional maps; the others ignore it.
 
         Returns:
           The latent, and ``log |det dz/dx|`` in nats, a scalar in float32 or better.
@@ -47,38 +66,113 @@ class Bijection(nnx.Module, abc.ABC):
 
     @abc.abstractmethod
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
-        """Latent to data, the inverse of ``forward``."""
+        """Maps latent to data, the inverse of ``forward``."""
 
-    def forward_jointly(
-        self, x: Array, keys: Array | None = None, condition: Array | None = None
-    ) -> tuple[Latent, Float[Array, " batch"], Parts]:
-        """``forward`` of a batch for training, where examples may share work; with named parts, none by default."""
-        z, log_det = jax.vmap(self.forward)(x, keys, condition)
+    def terms(
+        self, x: Array, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Latent, LogDet, Parts]:
+        """Maps one example for training, with named parts that an objective may weight.
+
+        Training vectorizes it over the examples of a batch. A map may then do the work of the
+        batch at once, by a batching rule of its own (``jax.custom_batching.custom_vmap``), as
+        ``ODE`` does.
+
+        Returns:
+          The latent and the log-determinant as ``forward`` returns them, and the parts, by default
+          none.
+        """
+        z, log_det = self.forward(x, key, condition)
         return z, log_det, {}
 
+    def dry_run(self, x: Array, key: Array, condition: Array | None) -> Latent:
+        """Returns a latent of which only the shapes count; it is traced by JAX and never computed.
+
+        A ``Flow`` calls it once when it is built, to find maps whose shapes do not fit. A
+        composition names the map in the error, and an expensive map leaves out what does not
+        decide the shape.
+        """
+        z, log_det = self.forward(x, key, condition)
+        if jnp.shape(log_det) != ():
+            raise ValueError(
+                "expected forward to return (latent, log_det) with one log_det for an example, "
+                f"got shape {jnp.shape(log_det)}: sum over the dimensions of the event"
+            )
+        return z
+
     def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Bijection:
-        """A new map whose data-dependent parameters fit ``batch``; without such parameters, itself."""
+        """Returns a new map whose data-dependent parameters fit ``batch``; by default itself."""
         del batch, key
         return self
 
+    @property
+    def fits_data(self) -> bool:
+        """Whether the map, or one inside it, has an ``initialize`` of its own."""
+        return type(self).initialize is not Bijection.initialize
+
+
+def no_volume(x: Array) -> LogDet:
+    """Returns the log-determinant of a map that preserves volume: zero in float32 or better.
+
+    Example:
+      >>> import jax.numpy as jnp
+      >>> no_volume(jnp.ones(3, jnp.bfloat16)).dtype
+      dtype('float32')
+    """
+    return jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
+
+
+def dry_run(
+    bijection: Bijection, x: Array, key: Array, condition: Array | None, *, place: str = ""
+) -> Latent:
+    """Returns a map's ``dry_run``, with the map named in its error.
+
+    Args:
+      bijection: Map.
+      x: One example, traced.
+      key: Random key, traced.
+      condition: Condition, traced.
+      place: Position of the map in a composition, for the error.
+
+    Raises:
+      ValueError: If the map does not take an input of that shape, or changes the number of entries.
+    """
+    name = f"{place}{type(bijection).__name__}"
+    try:
+        z = bijection.dry_run(x, key, condition)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{name} cannot map an input of shape {x.shape}: {error}") from error
+    shapes = [part.shape for part in jax.tree.leaves(z)]
+    if sum(map(math.prod, shapes)) != x.size:
+        raise ValueError(
+            f"{name} maps an input of shape {x.shape} to {shapes}: "
+            "an invertible map has as many outputs as inputs"
+        )
+    return z
+
 
 def check_last_axis(x: Array, channels: int, name: str) -> None:
-    """Raises a ValueError unless the last axis is as long as a map has parameters: a shorter one would be broadcast."""
+    """Raises a ValueError unless the last axis has the expected size.
+
+    A shorter axis would be broadcast against the parameters without an error.
+    """
     if x.ndim == 0 or x.shape[-1] != channels:
         raise ValueError(
-            f"expected an input of {channels} channels on the last axis for {name}, got shape {x.shape}"
+            f"expected an input of {channels} channels on the last axis for {name}, "
+            f"got shape {x.shape}"
         )
 
 
 def check_bijection(bijection: Any) -> None:
     """Raises a TypeError unless ``bijection`` is one."""
-    if not isinstance(bijection, Bijection):
-        given = bijection.__name__ if isinstance(bijection, type) else type(bijection).__name__
-        raise TypeError(
-            f"expected a bijection, an instance of a subclass of lj.bijections.Bijection, got {given}"
-        )
+    if isinstance(bijection, Bijection):
+        return
+    given = bijection if isinstance(bijection, type) else type(bijection)
+    raise TypeError(
+        "expected a bijection, an instance of a subclass of lj.bijections.Bijection, "
+        f"got {given.__name__}"
+    )
 
 
 def forward_batch(bijection: Bijection, batch: Array) -> Latent:
-    """Latents of a batch of examples, without the log-determinants."""
+    """Maps a batch of examples to latents, without the log-determinants."""
     return jax.vmap(lambda x: bijection.forward(x)[0])(batch)

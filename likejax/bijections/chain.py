@@ -2,29 +2,64 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, Float
 
-from likejax.bijections.bijection import Bijection, Latent, Parts, check_bijection, forward_batch
-from likejax.keys import example_keys, fold_in_each
+from likejax.bijections.bijection import (
+    Bijection,
+    Latent,
+    LogDet,
+    Parts,
+    check_bijection,
+    dry_run,
+    forward_batch,
+    no_volume,
+)
+from likejax.keys import example_keys
 from likejax.nn.modules import replace
 from likejax.nn.repeat import Blocks
 
+Step = Callable[[Bijection, Array, Array | None, Array | None], tuple[Latent, LogDet, Parts]]
+"""One map of a composition, applied by ``forward`` (without parts) or by ``terms``."""
+
+
+def _forward(
+    bijection: Bijection, x: Array, key: Array | None, condition: Array | None
+) -> tuple[Latent, LogDet, Parts]:
+    z, log_det = bijection.forward(x, key, condition)
+    return z, log_det, {}
+
+
+def _terms(
+    bijection: Bijection, x: Array, key: Array | None, condition: Array | None
+) -> tuple[Latent, LogDet, Parts]:
+    return bijection.terms(x, key, condition)
+
 
 class Chain(Bijection):
-    """``forward`` applies the maps in order.
+    """Maps one after the other.
 
-    After a map that returns a tuple (``Split``) the next map continues with its first entry and the rest is
-    put in front of what was factored out before; so a chain with two splits returns
+    After a map that returns a tuple (``Split``) the next map continues with its first entry, and
+    the rest is put in front of what was factored out before. So a chain with two splits returns
     ``(top, second_factored, first_factored)``.
 
     Args:
-      bijections: The maps, data side first.
+      bijections: Maps, data side first.
+
+    Raises:
+      TypeError: If one of them is not a bijection.
+      ValueError: If there is none.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> chain = lj.bijections.Chain([lj.bijections.Affine(1.0), lj.bijections.Affine(0.0, 2.0)])
+      >>> z, log_det = chain.forward(jnp.full(3, 5.0))
+      >>> z.tolist()
+      [2.0, 2.0, 2.0]
     """
 
     def __init__(self, bijections: Iterable[Bijection]):
@@ -34,7 +69,6 @@ class Chain(Bijection):
         if not maps:
             raise ValueError("expected at least one map in a chain")
         self.bijections = nnx.List(maps)
-        self.joint = any(b.joint for b in self.bijections)
         self.factored = sum(b.factored for b in self.bijections)
 
     @property
@@ -44,35 +78,44 @@ class Chain(Bijection):
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Latent, Float[Array, ""]]:
-        total = jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
+        z, log_det, _ = self._apply(_forward, x, key, condition)
+        return z, log_det
+
+    def terms(
+        self, x: Array, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Latent, Float[Array, ""], Parts]:
+        return self._apply(_terms, x, key, condition)
+
+    def dry_run(self, x: Array, key: Array, condition: Array | None) -> Latent:
         factored: tuple[Array, ...] = ()
         for i, bijection in enumerate(self.bijections):
-            own_key = None if key is None else jax.random.fold_in(key, i)
-            z, log_det = bijection.forward(x, own_key, condition)
+            z = dry_run(bijection, x, key, condition, place=f"map {i}, ")
             x, *rest = z if isinstance(z, tuple) else (z,)
             factored = (*rest, *factored)
-            total = total + log_det
-        return ((x, *factored) if factored else x), total
+        return (x, *factored) if factored else x
 
-    def forward_jointly(
-        self, x: Array, keys: Array | None = None, condition: Array | None = None
-    ) -> tuple[Latent, Float[Array, " batch"], Parts]:
-        total = jnp.zeros(len(x), jnp.promote_types(x.dtype, jnp.float32))
+    def _apply(
+        self, step: Step, x: Array, key: Array | None, condition: Array | None
+    ) -> tuple[Latent, LogDet, Parts]:
+        total = no_volume(x)
         factored: tuple[Array, ...] = ()
         parts: Parts = {}
         for i, bijection in enumerate(self.bijections):
-            z, log_det, own_parts = bijection.forward_jointly(x, _fold_in(keys, i), condition)
+            own_key = None if key is None else jax.random.fold_in(key, i)
+            z, log_det, own_parts = step(bijection, x, own_key, condition)
             x, *rest = z if isinstance(z, tuple) else (z,)
             factored = (*rest, *factored)
             total = total + log_det
             parts = _add(parts, own_parts)
-        return ((x, *factored) if factored else x), total, parts
+        z = (x, *factored) if factored else x
+        return z, total, parts
 
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
         x, *factored = z if isinstance(z, tuple) else (z,)
         if len(factored) != self.factored:
             raise ValueError(
-                f"expected {self.factored} factored-out latents besides the top one, got {len(factored)}"
+                f"expected {self.factored} factored-out latents besides the top one, "
+                f"got {len(factored)}"
             )
         for bijection in reversed(self.bijections):
             own, factored = factored[: bijection.factored], factored[bijection.factored :]
@@ -80,20 +123,38 @@ class Chain(Bijection):
         return x
 
     def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Chain:
-        done = []
-        for i, bijection in enumerate(self.bijections):
-            done.append(bijection.initialize(batch, jax.random.fold_in(key, i)))
-            if len(done) < len(self.bijections):
-                z = forward_batch(done[-1], batch)
-                batch = z[0] if isinstance(z, tuple) else z
-        return replace(self, bijections=nnx.List(done))
+        """Fits the maps one after the other, each to what those before it make of ``batch``."""
+        fitted = [i for i, each in enumerate(self.bijections) if each.fits_data]
+        return self._fit(batch, key, count=max(fitted, default=-1) + 1)[0]
+
+    def _fit(self, batch: Array, key: Array, *, count: int) -> tuple[Chain, Array]:
+        """The chain with its first ``count`` maps fitted, and what these make of ``batch``."""
+        maps = list(self.bijections)
+        for i in range(count):
+            maps[i], batch = _fit_map(maps[i], batch, jax.random.fold_in(key, i))
+        return replace(self, bijections=nnx.List(maps)), batch
+
+    @property
+    def fits_data(self) -> bool:
+        return any(each.fits_data for each in self.bijections)
 
 
 class Repeat(Bijection):
     """``length`` maps of one structure in a row, each with its own parameters.
 
     Args:
-      blocks: The maps, from ``likejax.nn.repeat.repeat``; stacked or apart, the values are the same.
+      blocks: Maps from ``likejax.nn.repeat.repeat``; stacked or apart, the values are the same.
+
+    Raises:
+      TypeError: If they are something else.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> from flax import nnx
+      >>> from likejax.nn.repeat import repeat
+      >>> blocks = repeat(lambda rngs: lj.bijections.Conv1x1(3, rngs=rngs), 4, rngs=nnx.Rngs(0))
+      >>> lj.bijections.Repeat(blocks).forward(jnp.ones(3))[0].shape
+      (3,)
     """
 
     def __init__(self, blocks: Blocks):
@@ -102,7 +163,6 @@ class Repeat(Bijection):
                 f"expected blocks from likejax.nn.repeat.repeat, got {type(blocks).__name__}"
             )
         self.blocks = blocks
-        self.joint = blocks.first().joint
 
     @property
     def estimates(self) -> bool:  # type: ignore[override]
@@ -110,63 +170,109 @@ class Repeat(Bijection):
 
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
-    ) -> tuple[Array, Float[Array, ""]]:
-        def step(carry, block, key):
+    ) -> tuple[Array, LogDet]:
+        z, log_det, _ = self._apply(_forward, x, key, condition)
+        return z, log_det
+
+    def terms(
+        self, x: Array, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Array, LogDet, Parts]:
+        return self._apply(_terms, x, key, condition)
+
+    def dry_run(self, x: Array, key: Array, condition: Array | None) -> Array:
+        z = dry_run(self.blocks.at(0), x, key, condition, place="repeated map, ")
+        shape = None if isinstance(z, tuple) else z.shape
+        if shape != x.shape:
+            raise ValueError(f"expected a repeated map that keeps the shape, got {shape}")
+        return z
+
+    def _apply(
+        self, step: Step, x: Array, key: Array | None, condition: Array | None
+    ) -> tuple[Array, LogDet, Parts]:
+        def apply_block(carry, block, key):
             x, total = carry
-            z, log_det = block.forward(x, key, condition)
-            return (z, total + log_det), None
+            z, log_det, parts = step(block, x, key, condition)
+            return (z, total + log_det), parts
 
         keys = None if key is None else example_keys(key, jnp.arange(self.blocks.length))
-        zero = jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
-        return self.blocks.fold(step, (x, zero), keys)[0]
-
-    def forward_jointly(
-        self, x: Array, keys: Array | None = None, condition: Array | None = None
-    ) -> tuple[Array, Float[Array, " batch"], Parts]:
-        def step(carry, block, number):
-            x, total = carry
-            z, log_det, parts = block.forward_jointly(x, _fold_in(keys, number), condition)
-            return (z, total + log_det), (parts,)
-
-        zero = jnp.zeros(len(x), jnp.promote_types(x.dtype, jnp.float32))
-        (z, total), (parts,) = self.blocks.fold(step, (x, zero), jnp.arange(self.blocks.length))
-        if isinstance(parts, list):
-            return z, total, functools.reduce(_add, parts, {})
-        return z, total, jax.tree.map(lambda leaf: leaf.sum(0), parts)
+        (z, total), parts = self.blocks.fold(apply_block, (x, no_volume(x)), keys)
+        return z, total, self.blocks.sum(parts)
 
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
-        return self.blocks.fold(
-            lambda x, block: (block.inverse(x, condition), None), z, reverse=True
-        )[0]
+        def invert(z, block):
+            return block.inverse(z, condition), None
+
+        x, _ = self.blocks.fold(invert, z, reverse=True)
+        return x
 
     def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Repeat:
+        """Fits the blocks one after the other, each to what those before it make of ``batch``."""
+        return self._fit(batch, key)[0] if self.fits_data else self
+
+    def _fit(self, batch: Array, key: Array) -> tuple[Repeat, Array]:
+        """The fitted blocks, and what they make of ``batch``; one program serves all blocks."""
+
         def step(carry, block):
             batch, key = carry
             key, own_key = jax.random.split(key)
-            block = block.initialize(batch, own_key)
-            return (forward_batch(block, batch), key), block
+            block, batch = _compiled_fit(block, batch, own_key)
+            return (batch, key), block
 
-        _, blocks = self.blocks.fold(step, (batch, key))
-        return Repeat(self.blocks.with_blocks(blocks))
+        (batch, _), blocks = self.blocks.fold(step, (batch, key))
+        return Repeat(self.blocks.with_blocks(blocks)), batch
+
+    @property
+    def fits_data(self) -> bool:
+        return self.blocks.first().fits_data
 
 
-def _fold_in(keys: Array | None, number: ArrayLike) -> Array | None:
-    return None if keys is None else fold_in_each(keys, number)
+def _fit_map(bijection: Bijection, batch: Array, key: Array) -> tuple[Bijection, Array]:
+    """The map fitted to ``batch``, and what it makes of it.
+
+    A chain is taken map by map and a repetition block by block, so that nothing is compiled twice.
+    """
+    if isinstance(bijection, Chain):
+        return bijection._fit(batch, key, count=len(bijection.bijections))
+    if isinstance(bijection, Repeat):
+        return bijection._fit(batch, key)
+    return _compiled_fit_one(bijection, batch, key)
+
+
+@jax.jit
+def _compiled_fit(bijection: Bijection, batch: Array, key: Array) -> tuple[Bijection, Array]:
+    return _fit_map(bijection, batch, key)
+
+
+@jax.jit
+def _compiled_fit_one(bijection: Bijection, batch: Array, key: Array) -> tuple[Bijection, Array]:
+    fitted = bijection.initialize(batch, key)
+    z = forward_batch(fitted, batch)
+    return fitted, z[0] if isinstance(z, tuple) else z
 
 
 def _add(first: Parts, second: Parts) -> Parts:
-    """Parts of both, those of one name added."""
-    return {
-        **first,
-        **{name: first[name] + part if name in first else part for name, part in second.items()},
-    }
+    """The parts of both, those of one name added."""
+    total = dict(first)
+    for name, part in second.items():
+        total[name] = total[name] + part if name in total else part
+    return total
 
 
 class Inverse(Bijection):
-    """A map the other way round: ``forward`` is the inverse of ``bijection``.
+    """A map turned round: its ``forward`` is the inverse of ``bijection``.
 
     Args:
-      bijection: A map whose latent is a single array.
+      bijection: Map whose latent is a single array.
+
+    Raises:
+      TypeError: If it is not a bijection.
+      ValueError: If it factors out arrays.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> undo = lj.bijections.Inverse(lj.bijections.Affine(1.0, 2.0))
+      >>> undo.forward(jnp.full(2, 3.0))[0].tolist()
+      [7.0, 7.0]
     """
 
     def __init__(self, bijection: Bijection):
@@ -183,9 +289,11 @@ class Inverse(Bijection):
 
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
-    ) -> tuple[Array, Float[Array, ""]]:
+    ) -> tuple[Array, LogDet]:
         z = self.bijection.inverse(x, condition)
-        return z, -self.bijection.forward(z, key, condition)[1]
+        _, log_det = self.bijection.forward(z, key, condition)
+        return z, -log_det
 
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
-        return self.bijection.forward(z, None, condition)[0]
+        x, _ = self.bijection.forward(z, None, condition)
+        return x

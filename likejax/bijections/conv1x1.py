@@ -1,4 +1,4 @@
-"""Linear maps that mix the channels of every position: invertible 1x1 convolutions and fixed permutations."""
+"""Linear maps that mix the channels of every position: 1x1 convolutions and permutations."""
 
 from __future__ import annotations
 
@@ -11,19 +11,22 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
-from likejax.bijections.bijection import Bijection
+from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.nn.initial import normal_weights
 from likejax.nn.modules import Buffer
 from likejax.settings import Count, checked
 
-_EXACT = (
-    jax.lax.Precision.HIGHEST
-)  # an invertible map in reduced precision is no longer inverted by its inverse
+# an invertible map in reduced precision is no longer inverted by its inverse
+_EXACT = jax.lax.Precision.HIGHEST
 
 
 def _rotation(channels: int, rngs: nnx.Rngs) -> Float[Array, "channels channels"]:
     channels = checked("channels", channels, Count)
     return jnp.linalg.qr(normal_weights(rngs.params(), (channels, channels)))[0]
+
+
+def _mix(x: Event, weight: Float[Array, "channels channels"]) -> Event:
+    return jnp.tensordot(x, weight, 1, precision=_EXACT)
 
 
 class Conv1x1(Bijection):
@@ -35,31 +38,33 @@ class Conv1x1(Bijection):
 
     References:
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, section 3.2.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> from flax import nnx
+      >>> lj.bijections.Conv1x1(3, rngs=nnx.Rngs(0)).forward(jnp.ones((2, 2, 3)))[0].shape
+      (2, 2, 3)
     """
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.weight = nnx.Param(_rotation(channels, rngs))
 
     def forward(
-        self,
-        x: Float[Array, "*shape channels"],
-        key: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
+        self, x: Event, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Event, LogDet]:
         weight = self.weight[...]
-        log_det = math.prod(x.shape[:-1]) * jnp.linalg.slogdet(weight).logabsdet
-        return jnp.tensordot(x, weight, 1, precision=_EXACT), log_det
+        positions = math.prod(x.shape[:-1])
+        return _mix(x, weight), positions * jnp.linalg.slogdet(weight).logabsdet
 
-    def inverse(
-        self, z: Float[Array, "*shape channels"], condition: Array | None = None
-    ) -> Float[Array, "*shape channels"]:
-        return jnp.tensordot(z, jnp.linalg.inv(self.weight[...]), 1, precision=_EXACT)
+    def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        return _mix(z, jnp.linalg.inv(self.weight[...]))
 
 
 class Conv1x1LU(Bijection):
-    """``z = x W`` with ``W = P L (U + diag(sign * exp(log_scale)))``, so that ``log |det W| = sum(log_scale)``.
+    """``z = x W`` with ``W = P L (U + diag(sign * exp(log_scale)))``.
 
-    ``L`` is unit lower triangular, ``U`` strictly upper; ``P`` and ``sign`` stay as initialized.
+    Then ``log |det W| = sum(log_scale)``. ``L`` is unit lower triangular and ``U`` strictly upper;
+    ``P`` and ``sign`` stay as initialized.
 
     Args:
       channels: Size of the last axis.
@@ -67,6 +72,12 @@ class Conv1x1LU(Bijection):
 
     References:
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, section 3.2, equation 10.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> from flax import nnx
+      >>> lj.bijections.Conv1x1LU(3, rngs=nnx.Rngs(0)).forward(jnp.ones((2, 2, 3)))[0].shape
+      (2, 2, 3)
     """
 
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
@@ -78,63 +89,60 @@ class Conv1x1LU(Bijection):
         self.upper = nnx.Param(jnp.triu(upper, 1))
         self.log_scale = nnx.Param(jnp.log(jnp.abs(diagonal)))
 
-    def _factors(self) -> tuple[Array, Array]:
-        lower = jnp.tril(self.lower[...], -1) + jnp.eye(
-            len(self.sign[...]), dtype=self.lower[...].dtype
-        )
-        diagonal = self.sign[...] * jnp.exp(self.log_scale[...])
-        return lower, jnp.triu(self.upper[...], 1) + jnp.diag(diagonal)
-
     def forward(
-        self,
-        x: Float[Array, "*shape channels"],
-        key: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
+        self, x: Event, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Event, LogDet]:
         lower, upper = self._factors()
         weight = jnp.linalg.multi_dot([self.permutation[...], lower, upper], precision=_EXACT)
-        log_det = math.prod(x.shape[:-1]) * jnp.sum(self.log_scale[...])
-        return jnp.tensordot(x, weight, 1, precision=_EXACT), log_det
+        positions = math.prod(x.shape[:-1])
+        return _mix(x, weight), positions * jnp.sum(self.log_scale[...])
 
-    def inverse(
-        self, z: Float[Array, "*shape channels"], condition: Array | None = None
-    ) -> Float[Array, "*shape channels"]:
-        lower, upper = self._factors()
+    def inverse(self, z: Event, condition: Array | None = None) -> Event:
         solve = jax.scipy.linalg.solve_triangular
-        inverse = solve(
-            upper, solve(lower, self.permutation[...].T, lower=True, unit_diagonal=True)
-        )
-        return jnp.tensordot(z, inverse, 1, precision=_EXACT)
+        lower, upper = self._factors()
+        # W^-1 = U^-1 L^-1 P^T
+        without_lower = solve(lower, self.permutation[...].T, lower=True, unit_diagonal=True)
+        return _mix(z, solve(upper, without_lower))
+
+    def _factors(self) -> tuple[Array, Array]:
+        strict = jnp.tril(self.lower[...], -1)
+        lower = strict + jnp.eye(len(strict), dtype=strict.dtype)
+        diagonal = self.sign[...] * jnp.exp(self.log_scale[...])
+        upper = jnp.triu(self.upper[...], 1) + jnp.diag(diagonal)
+        return lower, upper
 
 
 class Permutation(Bijection):
     """``z[..., i] = x[..., order[i]]``, a fixed permutation of the channels; ``log_det = 0``.
 
+    The reversed order and a random shuffle are the two that Glow compares its 1x1 convolution with.
+
     Args:
-      order: A permutation of ``0..channels-1``; reversed order and a random shuffle are the two that Glow
-        compares its 1x1 convolution with.
+      order: A permutation of ``0..channels-1``.
+
+    Raises:
+      ValueError: If an index is missing or repeated.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> permutation = lj.bijections.Permutation(jnp.array([2, 0, 1]))
+      >>> permutation.forward(jnp.array([10.0, 20.0, 30.0]))[0].tolist()
+      [30.0, 10.0, 20.0]
     """
 
     def __init__(self, order: Int[Array, " channels"]):
-        if not isinstance(order, Tracer) and sorted(np.asarray(order).tolist()) != list(
-            range(len(order))
-        ):
-            raise ValueError(
-                f"expected each of 0..{len(order) - 1} once in a permutation, got {order}"
-            )
+        if not isinstance(order, Tracer):
+            indices = sorted(np.asarray(order).tolist())
+            if indices != list(range(len(order))):
+                raise ValueError(
+                    f"expected each of 0..{len(order) - 1} once in a permutation, got {order}"
+                )
         self.order = Buffer(order)
 
     def forward(
-        self,
-        x: Float[Array, "*shape channels"],
-        key: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
-        return jnp.take(x, self.order[...], axis=-1), jnp.zeros(
-            (), jnp.promote_types(x.dtype, jnp.float32)
-        )
+        self, x: Event, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Event, LogDet]:
+        return jnp.take(x, self.order[...], axis=-1), no_volume(x)
 
-    def inverse(
-        self, z: Float[Array, "*shape channels"], condition: Array | None = None
-    ) -> Float[Array, "*shape channels"]:
+    def inverse(self, z: Event, condition: Array | None = None) -> Event:
         return jnp.take(z, jnp.argsort(self.order[...]), axis=-1)

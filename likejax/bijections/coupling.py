@@ -6,16 +6,16 @@ from typing import ClassVar
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
-from likejax.bijections.bijection import Bijection
+from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.nn.coupling_network import CouplingNetwork
 from likejax.nn.modules import replace
 from likejax.settings import Count, checked
 
 
 def halves(channels: int) -> tuple[int, int]:
-    """Sizes of the two halves of the channels; of an odd number the first half is the larger.
+    """Returns the sizes of the two halves of the channels; of an odd number the first is larger.
 
     Raises:
       ValueError: If there is nothing to split.
@@ -23,13 +23,14 @@ def halves(channels: int) -> tuple[int, int]:
     channels = checked("channels", channels, Count)
     if channels < 2:
         raise ValueError(
-            f"expected at least 2 channels to split in halves, got {channels}; squeeze the input first"
+            f"expected at least 2 channels to split in halves, got {channels}; "
+            "squeeze the input first"
         )
     return channels - channels // 2, channels // 2
 
 
-class _Coupling(Bijection):
-    """What both couplings share: the halves, and a network that reads the first."""
+class Coupling(Bijection):
+    """The common part of both couplings: the halves, and a network that reads the first."""
 
     outputs: ClassVar[int]
     """Outputs of the network for each channel it moves."""
@@ -41,98 +42,107 @@ class _Coupling(Bijection):
         width: int,
         rngs: nnx.Rngs,
         kernel_sizes: tuple[int, int, int] = (3, 1, 3),
-        dtype: str = "float32",
+        dtype: DTypeLike | None = None,
     ):
         self.kept, moved = halves(channels)
-        width = checked("width", width, Count)
         self.network = CouplingNetwork(
             self.kept,
             self.outputs * moved,
-            width=width,
+            width=checked("width", width, Count),
             kernel_sizes=kernel_sizes,
             rngs=rngs,
             dtype=dtype,
         )
 
+    def split(self, x: Event) -> tuple[Array, Array]:
+        """Splits the channels into the half that is kept and the half that is moved."""
+        kept, moved = jnp.split(x, [self.kept], axis=-1)
+        return kept, moved
+
     def initialize(self, batch: Float[Array, "batch *shape channels"], key: Array):
         return replace(self, network=self.network.initialize(batch[..., : self.kept]))
 
 
-class AdditiveCoupling(_Coupling):
+class AdditiveCoupling(Coupling):
     """``z1 = x1``, ``z2 = x2 + network(x1)``; ``log_det = 0``.
 
     Args:
       channels: Size of the last axis, at least 2.
       width: Hidden channels of the network.
       rngs: Source of the initial weights.
-      kernel_sizes: (3, 1, 3) for images, (1, 1, 1) for vectors.
-      dtype: Type the network computes in.
+      kernel_sizes: Kernel sizes of the network: (3, 1, 3) for images, (1, 1, 1) for vectors.
+      dtype: Type the network computes in; ``None`` for that of its inputs and parameters.
 
     References:
-      Dinh, Krueger and Bengio, 2015, NICE, arXiv:1410.8516. Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039.
+      Dinh, Krueger and Bengio, 2015, NICE, arXiv:1410.8516. Kingma and Dhariwal, 2018, Glow,
+      arXiv:1807.03039.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> from flax import nnx
+      >>> options = {"rngs": nnx.Rngs(0), "kernel_sizes": (1, 1, 1)}
+      >>> coupling = lj.bijections.AdditiveCoupling(4, width=8, **options)
+      >>> float(coupling.forward(jnp.ones(4))[1])
+      0.0
     """
 
     outputs = 1
 
     def forward(
-        self,
-        x: Float[Array, "*shape channels"],
-        key: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
-        kept, moved = jnp.split(x, [self.kept], axis=-1)
-        z = jnp.concatenate([kept, moved + self.network(kept)], axis=-1)
-        return z, jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
+        self, x: Event, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Event, LogDet]:
+        kept, moved = self.split(x)
+        return jnp.concatenate([kept, moved + self.network(kept)], axis=-1), no_volume(x)
 
-    def inverse(
-        self, z: Float[Array, "*shape channels"], condition: Array | None = None
-    ) -> Float[Array, "*shape channels"]:
-        kept, moved = jnp.split(z, [self.kept], axis=-1)
+    def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        kept, moved = self.split(z)
         return jnp.concatenate([kept, moved - self.network(kept)], axis=-1)
 
 
-class AffineCoupling(_Coupling):
+class AffineCoupling(Coupling):
     """``z1 = x1``, ``z2 = (x2 + shift) * s`` with ``s = sigmoid(h + 2)``; ``log_det = sum(log s)``.
 
-    The network's outputs are interleaved: shift at even channels, ``h`` at odd ones. As in the official code
-    the scale at initialization is ``sigmoid(2) = 0.88``, not 1.
+    The network's outputs are interleaved: shift at even channels, ``h`` at odd ones. As in the
+    official code the scale at initialization is ``sigmoid(2) = 0.88``, not 1.
 
     Args:
       channels: Size of the last axis, at least 2.
       width: Hidden channels of the network.
       rngs: Source of the initial weights.
-      kernel_sizes: (3, 1, 3) for images, (1, 1, 1) for vectors.
-      dtype: Type the network computes in.
+      kernel_sizes: Kernel sizes of the network: (3, 1, 3) for images, (1, 1, 1) for vectors.
+      dtype: Type the network computes in; ``None`` for that of its inputs and parameters.
 
     References:
-      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803. Kingma and Dhariwal, 2018, Glow,
-      arXiv:1807.03039, table 1 and official code.
+      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803. Kingma and Dhariwal, 2018,
+      Glow, arXiv:1807.03039, table 1 and official code.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> from flax import nnx
+      >>> options = {"rngs": nnx.Rngs(0), "kernel_sizes": (1, 1, 1)}
+      >>> coupling = lj.bijections.AffineCoupling(4, width=8, **options)
+      >>> round(float(coupling.forward(jnp.ones(4))[1]), 4)  # 2 log sigmoid(2)
+      -0.2539
     """
 
     outputs = 2
 
+    def forward(
+        self, x: Event, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Event, LogDet]:
+        kept, moved = self.split(x)
+        shift, log_scale = self._shift_and_log_scale(kept)
+        z = jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=-1)
+        return z, jnp.sum(log_scale)
+
+    def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        kept, moved = self.split(z)
+        shift, log_scale = self._shift_and_log_scale(kept)
+        return jnp.concatenate([kept, moved * jnp.exp(-log_scale) - shift], axis=-1)
+
     def _shift_and_log_scale(self, kept: Array) -> tuple[Array, Array]:
         h = self.network(kept)
         logit = h[..., 1::2] + 2.0
-        return h[..., 0::2], jnp.minimum(logit, 0) - jnp.log1p(
-            jnp.exp(-jnp.abs(logit))
-        )  # log sigmoid, never -inf
-
-    def forward(
-        self,
-        x: Float[Array, "*shape channels"],
-        key: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
-        kept, moved = jnp.split(x, [self.kept], axis=-1)
-        shift, log_scale = self._shift_and_log_scale(kept)
-        return jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=-1), jnp.sum(
-            log_scale
-        )
-
-    def inverse(
-        self, z: Float[Array, "*shape channels"], condition: Array | None = None
-    ) -> Float[Array, "*shape channels"]:
-        kept, moved = jnp.split(z, [self.kept], axis=-1)
-        shift, log_scale = self._shift_and_log_scale(kept)
-        return jnp.concatenate([kept, moved * jnp.exp(-log_scale) - shift], axis=-1)
+        # log sigmoid in the form that is never -inf
+        log_scale = jnp.minimum(logit, 0) - jnp.log1p(jnp.exp(-jnp.abs(logit)))
+        return h[..., 0::2], log_scale

@@ -9,22 +9,30 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
 
-from likejax.bijections.bijection import Bijection
+from likejax.bijections.bijection import Bijection, Event, LogDet
 from likejax.inputs import as_array
 from likejax.nn.modules import Buffer
 from likejax.settings import Range, checked
 
 
 class Affine(Bijection):
-    """``z = (x - location) / scale`` with fixed location and scale; ``log_det = -sum(log |scale|)``.
+    """``z = (x - location) / scale`` with fixed location and scale.
+
+    ``log_det = -sum(log |scale|)``.
 
     Args:
-      location: Scalar or array that broadcasts to the event by its last axes.
-      scale: Non-zero, likewise.
+      location: Shift, a scalar or an array that broadcasts to the event by its last axes.
+      scale: Divisor, a scalar or an array without zeros that broadcasts likewise.
 
     Raises:
-      TypeError: If they are no numbers.
+      TypeError: If they are not numbers.
       ValueError: If a number is not finite, or a scale is zero.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> z, log_det = lj.bijections.Affine(1.0, 2.0).forward(jnp.full(3, 5.0))
+      >>> z.tolist()
+      [2.0, 2.0, 2.0]
     """
 
     def __init__(self, location: ArrayLike, scale: ArrayLike = 1.0):
@@ -34,15 +42,15 @@ class Affine(Bijection):
             raise ValueError("expected a scale without zeros: a map by 0 cannot be inverted")
 
     def forward(
-        self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None
-    ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
-        location, scale = (jnp.broadcast_to(a[...], x.shape) for a in (self.location, self.scale))
+        self, x: Event, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Event, LogDet]:
+        location = jnp.broadcast_to(self.location[...], x.shape)
+        scale = jnp.broadcast_to(self.scale[...], x.shape)
         return (x - location) / scale, -jnp.sum(jnp.log(jnp.abs(scale)))
 
-    def inverse(
-        self, z: Float[Array, "*shape"], condition: Array | None = None
-    ) -> Float[Array, "*shape"]:
-        location, scale = (jnp.broadcast_to(a[...], z.shape) for a in (self.location, self.scale))
+    def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        location = jnp.broadcast_to(self.location[...], z.shape)
+        scale = jnp.broadcast_to(self.scale[...], z.shape)
         return z * scale + location
 
 
@@ -59,26 +67,31 @@ class Logit(Bijection):
     ``log_det = sum(-log s - log(1 - s) + log(1 - 2 alpha))``.
 
     Args:
-      alpha: In [0, 1/2); keeps the ends of the interval finite. 0.05 in RealNVP, 1e-6 in FFJORD.
+      alpha: Distance that ``s`` keeps from 0 and 1, in [0, 1/2); 0.05 in RealNVP, 1e-6 in FFJORD.
 
     Raises:
       ValueError: If ``alpha`` is outside [0, 1/2).
 
     References:
       Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 4.1.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> z, log_det = lj.bijections.Logit(0.05).forward(jnp.full(2, 0.5))
+      >>> z.tolist()
+      [0.0, 0.0]
     """
 
     def __init__(self, alpha: float = 0.05):
         self.alpha = checked("alpha", alpha, Annotated[float, Range(at_least=0, below=0.5)])
 
     def forward(
-        self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None
-    ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
+        self, x: Event, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Event, LogDet]:
         span = 1 - 2 * self.alpha
-        log_s, log_1_minus_s = jnp.log(self.alpha + span * x), jnp.log(self.alpha + span * (1 - x))
+        log_s = jnp.log(self.alpha + span * x)
+        log_1_minus_s = jnp.log(self.alpha + span * (1 - x))
         return log_s - log_1_minus_s, jnp.sum(jnp.log(span) - log_s - log_1_minus_s)
 
-    def inverse(
-        self, z: Float[Array, "*shape"], condition: Array | None = None
-    ) -> Float[Array, "*shape"]:
+    def inverse(self, z: Event, condition: Array | None = None) -> Event:
         return (jax.nn.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)

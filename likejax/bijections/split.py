@@ -6,53 +6,59 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from likejax.bijections.bijection import Bijection
+from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.bijections.coupling import halves
-from likejax.nn.convolutions import ZeroLinear
+from likejax.nn.channels import per_channel
+from likejax.nn.edge_convolution import ZeroConvolution
 from likejax.nn.labels import row_of_label
 from likejax.settings import Count, CountOrZero, checked
 
+Whole = Float[Array, "*shape channels"]
+Halves = tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]]
+
 
 class Split(Bijection):
-    """Factors out the second half of the channels, whitened by a Gaussian that depends on the first half.
+    """Factors out half of the channels, whitened by a Gaussian that depends on the other half.
 
-    ``z = (x1, (x2 - mean(x1)) * exp(-log_std(x1)))``, ``log_det = -sum(log_std)``; mean at the even and
-    log_std at the odd channels of a zero-initialized convolution.
+    ``z = (x1, (x2 - mean(x1)) * exp(-log_std(x1)))``, ``log_det = -sum(log_std)``. The mean is at
+    the even and ``log_std`` at the odd channels of a convolution that starts at zero.
 
     Args:
       channels: Size of the last axis, at least 2.
-      kernel_size: 3 for images, 1 for vectors.
+      kernel_size: Kernel size of the convolution: 3 for images, 1 for vectors.
 
     References:
-      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6. Kingma and Dhariwal,
-      2018, Glow, arXiv:1807.03039, official code (``split2d_prior``).
+      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6. Kingma and
+      Dhariwal, 2018, Glow, arXiv:1807.03039, official code (``split2d_prior``).
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> (kept, white), log_det = lj.bijections.Split(4, kernel_size=1).forward(jnp.ones(4))
+      >>> kept.shape, white.shape
+      ((2,), (2,))
     """
 
     factored = 1
 
     def __init__(self, channels: int, *, kernel_size: int = 3):
         self.kept, out = halves(channels)
-        self.prior = ZeroLinear(self.kept, 2 * out, kernel_size=kernel_size)
+        self.prior = ZeroConvolution(self.kept, 2 * out, kernel_size=kernel_size)
 
     def forward(
-        self,
-        x: Float[Array, "*shape channels"],
-        key: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]], Float[Array, ""]]:
+        self, x: Whole, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Halves, LogDet]:
         kept, out = jnp.split(x, [self.kept], axis=-1)
-        h = self.prior(kept)
-        mean, log_std = h[..., 0::2], h[..., 1::2]
+        mean, log_std = self._mean_and_log_std(kept)
         return (kept, (out - mean) * jnp.exp(-log_std)), -jnp.sum(log_std)
 
-    def inverse(
-        self,
-        z: tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]],
-        condition: Array | None = None,
-    ) -> Float[Array, "*shape channels"]:
+    def inverse(self, z: Halves, condition: Array | None = None) -> Whole:
         kept, white = z
+        mean, log_std = self._mean_and_log_std(kept)
+        return jnp.concatenate([kept, white * jnp.exp(log_std) + mean], axis=-1)
+
+    def _mean_and_log_std(self, kept: Array) -> tuple[Array, Array]:
         h = self.prior(kept)
-        return jnp.concatenate([kept, white * jnp.exp(h[..., 1::2]) + h[..., 0::2]], axis=-1)
+        return h[..., 0::2], h[..., 1::2]
 
 
 class FactorOut(Bijection):
@@ -62,7 +68,14 @@ class FactorOut(Bijection):
       channels: Size of the last axis, at least 2.
 
     References:
-      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6; the official FFJORD code.
+      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6; the official
+      FFJORD code.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> (kept, out), log_det = lj.bijections.FactorOut(5).forward(jnp.arange(5.0))
+      >>> kept.tolist(), out.tolist()
+      ([0.0, 1.0, 2.0], [3.0, 4.0])
     """
 
     factored = 1
@@ -71,24 +84,19 @@ class FactorOut(Bijection):
         self.kept, _ = halves(channels)
 
     def forward(
-        self,
-        x: Float[Array, "*shape channels"],
-        key: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]], Float[Array, ""]]:
+        self, x: Whole, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Halves, LogDet]:
         kept, out = jnp.split(x, [self.kept], axis=-1)
-        return (kept, out), jnp.zeros((), jnp.promote_types(x.dtype, jnp.float32))
+        return (kept, out), no_volume(x)
 
-    def inverse(
-        self,
-        z: tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]],
-        condition: Array | None = None,
-    ) -> Float[Array, "*shape channels"]:
+    def inverse(self, z: Halves, condition: Array | None = None) -> Whole:
         return jnp.concatenate(z, axis=-1)
 
 
 class ClassEmbedding(nnx.Module):
-    """``(one_hot(label) W + bias) * exp(3 * log_scale)``, all zero at the start; NaN for a label out of range.
+    """``(one_hot(label) W + bias) * exp(3 * log_scale)``, all zero at the start.
+
+    A label out of range gives NaN.
 
     Args:
       num_classes: Number of labels.
@@ -96,7 +104,7 @@ class ClassEmbedding(nnx.Module):
     """
 
     def __init__(self, num_classes: int, features: int):
-        self.linear = ZeroLinear(num_classes, features, kernel_size=1)
+        self.linear = ZeroConvolution(num_classes, features, kernel_size=1)
         self.num_classes = num_classes
 
     def __call__(self, label: Int[Array, ""]) -> Float[Array, " features"]:
@@ -107,18 +115,25 @@ class ClassEmbedding(nnx.Module):
 class TopPrior(Bijection):
     """Whitens the top latent by a learned Gaussian, ``z = (x - mean) * exp(-log_std)``.
 
-    Mean (first half of the channels) and log_std (second half) are a zero-initialized convolution of an
-    all-zero image, so through the edge channel the border pixels have values of their own, plus a class
-    embedding if conditional.
+    The mean (first half of the channels) and ``log_std`` (second half) are a convolution of an
+    all-zero image that starts at zero. Through its edge channel the border pixels have values of
+    their own. A conditional prior adds a class embedding.
 
     Args:
       channels: Size of the last axis.
       num_classes: Number of labels of ``condition``; 0 if unconditional.
       learned: Whether the unconditional part is learned; a standard normal otherwise.
-      kernel_size: 3 for images, 1 for vectors.
+      kernel_size: Kernel size of the convolution: 3 for images, 1 for vectors.
 
     References:
-      Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, official code (``prior``, ``learntop``, ``ycond``).
+      Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, official code (``prior``, ``learntop``,
+      ``ycond``).
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> prior = lj.bijections.TopPrior(2, num_classes=10)
+      >>> prior.forward(jnp.ones((4, 4, 2)), condition=jnp.asarray(3))[0].shape
+      (4, 4, 2)
     """
 
     def __init__(
@@ -126,12 +141,23 @@ class TopPrior(Bijection):
     ):
         channels = checked("channels", channels, Count)
         num_classes = checked("num_classes", num_classes, CountOrZero)
-        self.prior = nnx.data(
-            ZeroLinear(2 * channels, 2 * channels, kernel_size=kernel_size) if learned else None
-        )
-        self.embedding = nnx.data(
-            ClassEmbedding(num_classes, 2 * channels) if num_classes else None
-        )
+        prior, embedding = None, None
+        if learned:
+            prior = ZeroConvolution(2 * channels, 2 * channels, kernel_size=kernel_size)
+        if num_classes:
+            embedding = ClassEmbedding(num_classes, 2 * channels)
+        self.prior = nnx.data(prior)
+        self.embedding = nnx.data(embedding)
+
+    def forward(
+        self, x: Event, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Event, LogDet]:
+        mean, log_std = self._mean_and_log_std(x.shape, condition)
+        return (x - mean) * jnp.exp(-log_std), -jnp.sum(log_std)
+
+    def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        mean, log_std = self._mean_and_log_std(z.shape, condition)
+        return z * jnp.exp(log_std) + mean
 
     def _mean_and_log_std(
         self, shape: tuple[int, ...], condition: Array | None
@@ -142,21 +168,6 @@ class TopPrior(Bijection):
         if self.embedding is not None:
             if condition is None:
                 raise ValueError("expected a class label: this prior is conditional")
-            h = h + self.embedding(condition).reshape((1,) * (h.ndim - 1) + (-1,))
+            h = h + per_channel(self.embedding(condition), h)
         mean, log_std = jnp.split(h, 2, axis=-1)
         return mean, log_std
-
-    def forward(
-        self,
-        x: Float[Array, "*shape channels"],
-        key: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Float[Array, "*shape channels"], Float[Array, ""]]:
-        mean, log_std = self._mean_and_log_std(x.shape, condition)
-        return (x - mean) * jnp.exp(-log_std), -jnp.sum(log_std)
-
-    def inverse(
-        self, z: Float[Array, "*shape channels"], condition: Array | None = None
-    ) -> Float[Array, "*shape channels"]:
-        mean, log_std = self._mean_and_log_std(z.shape, condition)
-        return z * jnp.exp(log_std) + mean

@@ -43,6 +43,7 @@ class Ood(WeightsOption, ScoringOptions):
     """Number of bootstrap resamples."""
 
     def __call__(self) -> int:
+        """Scores, prints and writes the report; returns the exit code."""
         import jax
 
         import likejax as lj
@@ -120,7 +121,7 @@ class Ood(WeightsOption, ScoringOptions):
         import numpy as np
 
         from likejax.data.splits import row_hashes
-        from likejax.train.selecting_rows import selection_of
+        from likejax.train.record import selection_of
 
         runs = [self.run] if self.background is None else [self.run, self.background]
         recorded = {str(run): selection_of(run) for run in runs}

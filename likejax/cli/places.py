@@ -22,7 +22,8 @@ def experiment_of(run: Path) -> Experiment:
       CheckpointError: If the directory holds no run.
     """
     from likejax.experiment import from_json
-    from likejax.train.checkpoint import RECORD, CheckpointError
+    from likejax.storage.density import RECORD
+    from likejax.storage.store import CheckpointError
 
     path = run / RECORD
     if not path.exists():

@@ -1,6 +1,5 @@
 """Model families: each is one file, or a folder when it needs more."""
 
-from likejax.bijections.ode import with_solver as with_solver
 from likejax.models.baselines import FullGaussian as FullGaussian
 from likejax.models.baselines import PixelHistogram as PixelHistogram
 from likejax.models.baselines import Uniform as Uniform
@@ -11,6 +10,7 @@ from likejax.models.families import config_class as config_class
 from likejax.models.ffjord import FFJORDConfig as FFJORDConfig
 from likejax.models.ffjord import ImageFFJORDConfig as ImageFFJORDConfig
 from likejax.models.ffjord import function_evaluations as function_evaluations
+from likejax.models.ffjord import with_solver as with_solver
 from likejax.models.flow import Flow as Flow
 from likejax.models.glow import GlowConfig as GlowConfig
 from likejax.models.pixelcnn import PixelCNN as PixelCNN

@@ -88,14 +88,6 @@ class Dequantized(Density):
         terms = self.density._terms(self.dequantize(x, noise_key), density_key, condition)
         return terms._replace(log_prob=self._mass(x, terms.log_prob))
 
-    def _batch_terms(self, x: Array, keys: Array | None, condition: Array | None) -> Terms:
-        assert keys is not None
-        noise_keys, density_keys = jnp.moveaxis(jax.vmap(jax.random.split)(keys), 1, 0)
-        terms = self.density._batch_terms(
-            jax.vmap(self.dequantize)(x, noise_keys), density_keys, condition
-        )
-        return terms._replace(log_prob=jax.vmap(self._mass)(x, terms.log_prob))
-
     def _mass(self, x: Integer[Array, "*shape"], log_prob: Float[Array, ""]) -> Float[Array, ""]:
         """Turns the density at a point of a cell into a mass; it is zero outside the levels."""
         mass = log_prob - x.size * math.log(self.levels)

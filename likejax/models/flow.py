@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from likejax.batching import Rows, over_batch
-from likejax.bijections.bijection import Bijection, Latent, check_bijection
+from likejax.bijections.bijection import Bijection, Latent, check_bijection, dry_run
 from likejax.bijections.chain import Chain
 from likejax.bijections.standardize import Standardize
 from likejax.density import Density, Kind, Terms
@@ -30,6 +31,10 @@ class Flow(Density):
       bijection: Map from data to latent; the latent is an array or a tuple of arrays.
       event_shape: Shape of one example.
       condition_shape: Shape of one condition, if the bijection uses it.
+
+    Raises:
+      TypeError: If ``bijection`` is not one.
+      ValueError: If the shapes of the maps do not fit; the error names the map.
 
     Attributes:
       kind: ``EXACT``, or ``ESTIMATE`` if a map estimates its log-determinant.
@@ -52,6 +57,7 @@ class Flow(Density):
         self.bijection = bijection
         self.event_shape = checked("event_shape", event_shape, tuple[Count, ...])
         self.condition_shape = condition_shape
+        self.latent_shapes()  # raises if the shapes of the maps do not fit
 
     @property
     def kind(self) -> Kind:
@@ -70,11 +76,9 @@ class Flow(Density):
         z, log_det = self.bijection.forward(x, key, condition)
         return self._latent_log_prob(z) + log_det
 
-    def _batch_terms(self, x: Array, keys: Array | None, condition: Array | None) -> Terms:
-        if not self.bijection.joint:
-            return super()._batch_terms(x, keys, condition)
-        z, log_det, parts = self.bijection.forward_jointly(x, keys, condition)
-        return Terms(jax.vmap(self._latent_log_prob)(z) + log_det, parts)
+    def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
+        z, log_det, parts = self.bijection.terms(x, key, condition)
+        return Terms(self._latent_log_prob(z) + log_det, parts)
 
     def _latent_log_prob(self, z: Latent) -> Float[Array, ""]:
         """Log-density of all latents of one example under the standard normal, nats."""
@@ -97,7 +101,7 @@ class Flow(Density):
         if self.condition_shape is not None:
             condition = jax.ShapeDtypeStruct(self.condition_shape, jnp.int32)
         key = jax.eval_shape(lambda: jax.random.key(0))
-        return jax.eval_shape(lambda *args: self.bijection.forward(*args)[0], x, key, condition)
+        return jax.eval_shape(functools.partial(dry_run, self.bijection), x, key, condition)
 
     def encode(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Latent:
         """All latents of ``x``, white under the model; ``decode`` undoes it.
@@ -161,7 +165,7 @@ class Flow(Density):
           key: Key of the noise, if any.
         """
         flat = self._checked_batch(batch)
-        return replace(self, bijection=_initialize(self.bijection, flat, as_key(key)))
+        return replace(self, bijection=self.bijection.initialize(flat, as_key(key)))
 
 
 def _encoded(flow: Flow, x: Array, key: None, condition: Array | None) -> Latent:
@@ -171,8 +175,3 @@ def _encoded(flow: Flow, x: Array, key: None, condition: Array | None) -> Latent
 def _decoded(flow: Flow, z: Latent, key: None, condition: Array | None) -> Array:
     del key
     return flow.bijection.inverse(z, condition)
-
-
-@jax.jit
-def _initialize(bijection: Bijection, batch: Array, key: Array) -> Bijection:
-    return bijection.initialize(batch, key)

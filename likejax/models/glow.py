@@ -11,7 +11,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from likejax.bijections.actnorm import ActNorm
-from likejax.bijections.bijection import Bijection
+from likejax.bijections.bijection import Bijection, Latent, LogDet
 from likejax.bijections.chain import Chain, Repeat
 from likejax.bijections.conv1x1 import Conv1x1, Conv1x1LU, Permutation
 from likejax.bijections.coupling import AdditiveCoupling, AffineCoupling
@@ -21,19 +21,26 @@ from likejax.bijections.squeeze import Squeeze
 from likejax.density import Terms
 from likejax.models.dequantize import Dequantized
 from likejax.models.flow import Flow
-from likejax.nn.convolutions import ZeroLinear
+from likejax.nn.dtypes import compute_dtype
+from likejax.nn.edge_convolution import ZeroConvolution
 from likejax.nn.labels import row_of_label
 from likejax.nn.repeat import repeat
 from likejax.settings import Count, CountOrZero, Levels, Settings
+
+_COUPLINGS = {"affine": AffineCoupling, "additive": AdditiveCoupling}
 
 
 @dataclasses.dataclass(frozen=True)
 class GlowConfig(Settings):
     """A Glow on integer images; the defaults are the paper's CIFAR-10 model.
 
+    References:
+      Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039.
+
     Example:
       >>> import jax, likejax as lj
-      >>> config = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=2, width=8)
+      >>> sizes = {"scales": 2, "depth": 2, "width": 8}
+      >>> config = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, **sizes)
       >>> lj.build(config, key=jax.random.key(0)).event_shape
       (8, 8, 1)
     """
@@ -51,9 +58,9 @@ class GlowConfig(Settings):
     width: Count = 512
     """Hidden channels of the coupling networks."""
     coupling: Literal["affine", "additive"] = "affine"
-    """What a coupling does to its second half."""
+    """Form of the couplings: scale and shift, or shift alone."""
     permutation: Literal["conv1x1", "conv1x1_lu", "reverse", "shuffle"] = "conv1x1"
-    """What mixes the channels between couplings."""
+    """Map that mixes the channels between couplings."""
     learned_prior: bool = True
     """Whether mean and scale of the top latent are learned."""
     num_classes: CountOrZero = 0
@@ -66,40 +73,41 @@ class GlowConfig(Settings):
         factor = 2**self.scales
         if height % factor or width % factor:
             raise ValueError(
-                f"expected a height and width divisible by 2^scales = {factor}, got {height}x{width}; "
-                "lower scales or pad the images"
+                f"expected a height and width divisible by 2^scales = {factor}, "
+                f"got {height}x{width}; lower scales or pad the images"
             )
 
     def build(self, rngs: nnx.Rngs) -> Dequantized:
-        """The untrained density, its repeated steps stacked."""
+        """Builds the untrained density, its repeated steps stacked."""
         channels = self.event_shape[2]
         maps: list[Bijection] = [Affine(0.5)]
         for scale in range(self.scales):
             channels *= 4
-            maps += [
-                Squeeze(),
-                Repeat(repeat(lambda rngs, c=channels: self._step(c, rngs), self.depth, rngs=rngs)),
-            ]
+            maps += [Squeeze(), self._steps(channels, rngs)]
             if scale < self.scales - 1:
                 maps.append(Split(channels))
                 channels //= 2
         maps.append(TopPrior(channels, num_classes=self.num_classes, learned=self.learned_prior))
         bijection = Chain(maps)
-        if self.num_classes:
-            return Dequantized(
-                ClassConditionalGlow(bijection, self.event_shape, channels, self.num_classes),
-                self.levels,
-            )
-        return Dequantized(Flow(bijection, self.event_shape), self.levels)
+        if not self.num_classes:
+            return Dequantized(Flow(bijection, self.event_shape), self.levels)
+        flow = ClassConditionalGlow(
+            bijection, self.event_shape, channels=channels, num_classes=self.num_classes
+        )
+        return Dequantized(flow, self.levels)
+
+    def _steps(self, channels: int, rngs: nnx.Rngs) -> Repeat:
+        return Repeat(repeat(lambda rngs: self._step(channels, rngs), self.depth, rngs=rngs))
 
     def _step(self, channels: int, rngs: nnx.Rngs) -> Chain:
-        """ActNorm, permutation, coupling."""
-        coupling = {"affine": AffineCoupling, "additive": AdditiveCoupling}[self.coupling]
+        """Builds one flow step: ActNorm, permutation, coupling."""
+        coupling = _COUPLINGS[self.coupling]
+        dtype = compute_dtype(self.compute_dtype)
         return Chain(
             [
                 ActNorm(channels),
                 self._permutation(channels, rngs),
-                coupling(channels, width=self.width, rngs=rngs, dtype=self.compute_dtype),
+                coupling(channels, width=self.width, rngs=rngs, dtype=dtype),
             ]
         )
 
@@ -108,17 +116,20 @@ class GlowConfig(Settings):
             return Permutation(jnp.arange(channels)[::-1])
         if self.permutation == "shuffle":
             return Permutation(jax.random.permutation(rngs.params(), channels))
-        return (Conv1x1 if self.permutation == "conv1x1" else Conv1x1LU)(channels, rngs=rngs)
+        if self.permutation == "conv1x1_lu":
+            return Conv1x1LU(channels, rngs=rngs)
+        return Conv1x1(channels, rngs=rngs)
 
 
 class ClassConditionalGlow(Flow):
-    """A Glow whose top prior depends on a class label, with a classifier of the top latent for training.
+    """A Glow with a top prior for each class, and a classifier of the top latent for training.
 
-    ``terms`` has the part ``class_log_prob``, the log-probability that a linear softmax of the spatial mean
-    of the top latent gives to the label; the official objective adds 0.01 of its negative, in bits.
+    ``terms`` has the part ``class_log_prob``, the log-probability that a linear softmax of the
+    spatial mean of the top latent gives to the label; the official objective adds 0.01 of its
+    negative, in bits.
 
     Args:
-      bijection: A chain that ends with the conditional ``TopPrior``.
+      bijection: Chain that ends with the conditional ``TopPrior``.
       event_shape: Shape of one image.
       channels: Channels of the top latent.
       num_classes: Number of labels.
@@ -128,19 +139,27 @@ class ClassConditionalGlow(Flow):
     """
 
     def __init__(
-        self, bijection: Chain, event_shape: tuple[int, ...], channels: int, num_classes: int
+        self,
+        bijection: Chain,
+        event_shape: tuple[int, ...],
+        *,
+        channels: int,
+        num_classes: int,
     ):
         super().__init__(bijection, event_shape, condition_shape=())
         self.num_classes = num_classes
-        self.classifier = ZeroLinear(channels, num_classes, kernel_size=1)
+        self.classifier = ZeroConvolution(channels, num_classes, kernel_size=1)
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         assert condition is not None
-        z, log_det = self.bijection.forward(x, key, condition)
+        z, log_det, _ = self.bijection.terms(x, key, condition)
         log_prob = self._latent_log_prob(z) + log_det
+        class_log_prob = self._class_log_prob(z, condition)
+        return Terms(log_prob, {"class_log_prob": class_log_prob})
+
+    def _class_log_prob(self, z: Latent, condition: Array) -> LogDet:
         white_top = z[0] if isinstance(z, tuple) else z
-        top = self.bijection.bijections[-1].inverse(white_top, condition)  # pyright: ignore
+        prior = self.bijection.bijections[-1]  # pyright: ignore
+        top = prior.inverse(white_top, condition)
         logits = self.classifier(top.mean((0, 1)))
-        return Terms(
-            log_prob, {"class_log_prob": row_of_label(jax.nn.log_softmax(logits), condition)}
-        )
+        return row_of_label(jax.nn.log_softmax(logits), condition)

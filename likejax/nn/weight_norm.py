@@ -1,4 +1,13 @@
-"""Convolutions with weight normalization, initialized from data."""
+"""Convolutions with weight normalization, initialized from data.
+
+``nnx.WeightNorm`` writes the normalized kernel into its layer whenever it is called, which the
+frozen modules of this library do not allow, so here the kernel is a function of the parameters.
+
+``initialize_by_running`` initializes all layers of a network in one pass, each on the output of
+layers that are initialized already. For that pass alone every layer of a copy of the network is
+replaced by a ``_Pending``, an object that changes when it is called. The network that comes back
+is frozen again.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +18,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
-from likejax.nn.convolutions import Padding, convolve, convolve_transposed
+from likejax.nn.channels import per_channel
+from likejax.nn.convolution import Convolve, Padding, convolve, convolve_transposed
+from likejax.nn.dtypes import promote
 from likejax.nn.initial import normal_weights
 from likejax.nn.modules import Buffer, replace
 from likejax.nn.normalization import channel_statistics
@@ -20,49 +31,55 @@ NO_PADDING: Padding = ((0, 0), (0, 0))
 
 
 class Geometry(nnx.Module):
-    """What a convolution does with its kernel: everything but the weights.
+    """What a convolution needs besides its weights.
 
     Args:
       padding: Zeros around the image.
-      stride: Of both axes.
-      crop: Makes it a transposed convolution, whose output is ``stride`` times the size of its input: rows and columns
-        cut off at the top and at the left.
-      dtype: Type to compute in; parameters stay in float32.
-      native: As for ``convolve``.
+      stride: Stride of both axes.
+      crop: Rows and columns cut off at the top and at the left of a transposed convolution, whose
+        output is ``stride`` times the size of its input; ``None`` for a convolution.
+      dtype: Type to compute in, ``None`` for that of the input and the parameters.
+      convolution: Form of the convolution, ``convolve`` or ``convolve_outside_loops``.
     """
 
     def __init__(
-        self, padding: Padding, stride: int, crop: tuple[int, int] | None, dtype: str, native: bool
+        self,
+        padding: Padding,
+        stride: int,
+        *,
+        crop: tuple[int, int] | None,
+        dtype: DTypeLike | None,
+        convolution: Convolve,
     ):
         self.padding = padding
         self.stride = stride
         self.crop = crop
         self.dtype = dtype
-        self.native = native
+        self.convolution = convolution
 
     def __call__(self, x: Array, kernel: Array, *, padding: Padding | None = None) -> Array:
-        """The convolution, with the padding in the image or another."""
+        """Convolves, with the padding of the geometry or another."""
         x, kernel = self.cast(x, kernel)
-        if self.crop is not None:
-            rows, columns = self.crop
-            return convolve_transposed(
-                x, kernel, crop_rows=rows, crop=columns, stride=self.stride, native=self.native
-            )
-        padding = self.padding if padding is None else padding
-        return convolve(x, kernel, padding=padding, stride=self.stride, native=self.native)
+        if self.crop is None:
+            padding = self.padding if padding is None else padding
+            return self.convolution(x, kernel, padding=padding, stride=self.stride)
+        rows, columns = self.crop
+        return convolve_transposed(
+            x,
+            kernel,
+            crop_rows=rows,
+            crop=columns,
+            stride=self.stride,
+            convolution=self.convolution,
+        )
 
     def cast(self, x: Array, kernel: Array) -> tuple[Array, Array]:
-        """Both in the type to compute in."""
-        dtype = (
-            jnp.promote_types(x.dtype, kernel.dtype)
-            if self.dtype == "float32"
-            else jnp.dtype(self.dtype)
-        )
-        return x.astype(dtype), kernel.astype(dtype)
+        """Converts both to the type to compute in."""
+        return promote(x, kernel, dtype=self.dtype)
 
 
 class Convolution(nnx.Module):
-    """``y = convolve(x, kernel) + bias`` with given weights; what a trained ``WeightNormConvolution`` amounts to."""
+    """``y = convolve(x, kernel) + bias``, what a trained ``WeightNormConvolution`` amounts to."""
 
     def __init__(self, kernel: Array, bias: Array, geometry: Geometry):
         self.kernel = Buffer(kernel)
@@ -77,31 +94,35 @@ class Convolution(nnx.Module):
     def at(
         self, patch: Float[Array, "*batch rows columns channels"]
     ) -> Float[Array, "*batch features"]:
-        """The output at the one position whose kernel covers ``patch``."""
+        """Computes the output at the one position whose kernel covers ``patch``."""
         patch, kernel = self.geometry.cast(patch, self.kernel[...])
         flat = patch.reshape(*patch.shape[:-3], math.prod(kernel.shape[:3]))
         return add_bias(convolve(flat, kernel.reshape(1, 1, -1, kernel.shape[-1])), self.bias[...])
 
 
 class WeightNormConvolution(nnx.Module):
-    """``y = scale * convolve(x, direction / |direction|) + bias``, the norm over all axes but the output's.
+    """``y = scale * convolve(x, direction / |direction|) + bias``.
+
+    The norm runs over all axes but that of the outputs.
 
     Args:
       channels: Channels of the input.
       features: Channels of the output.
-      kernel_size: Rows and columns; (1, 1) is a matrix product on the last axis.
+      kernel_size: Rows and columns of the kernel; (1, 1) is a matrix product on the last axis.
       padding: Zeros around the image.
-      stride: Of both axes; by default 1, and 2 for a transposed convolution.
-      crop: Makes it a transposed convolution: rows and columns cut off at the top and at the left.
+      stride: Stride of both axes; by default 1, and 2 for a transposed convolution.
+      crop: Rows and columns cut off at the top and at the left of a transposed convolution;
+        ``None`` for a convolution.
       initial_scale: Standard deviation of the output after ``initialize``.
-      direction_scale: Standard deviation of the initial directions. Their length does not matter to the output, but
-        it does to how far a step of Adam turns them.
+      direction_scale: Standard deviation of the initial directions. Their length does not matter
+        to the output, but it does to how far a step of Adam turns them.
       rngs: Source of the initial directions.
-      dtype: Type to compute in.
-      native: As for ``convolve``.
+      dtype: Type to compute in, ``None`` for that of the input and the parameters.
+      convolution: Form of the convolution, ``convolve`` or ``convolve_outside_loops``.
 
     References:
-      Salimans and Kingma, 2016, Weight normalization, arXiv:1602.07868; the official PixelCNN++ code.
+      Salimans and Kingma, 2016, Weight normalization, arXiv:1602.07868; the official PixelCNN++
+      code.
     """
 
     def __init__(
@@ -116,8 +137,8 @@ class WeightNormConvolution(nnx.Module):
         initial_scale: float = 1.0,
         direction_scale: float = 0.05,
         rngs: nnx.Rngs,
-        dtype: str = "float32",
-        native: bool = False,
+        dtype: DTypeLike | None = None,
+        convolution: Convolve = convolve,
     ):
         shape = (*kernel_size, channels, features)
         self.direction = nnx.Param(normal_weights(rngs.params(), shape, scale=direction_scale))
@@ -126,10 +147,10 @@ class WeightNormConvolution(nnx.Module):
         self.initial_scale = initial_scale
         if stride is None:
             stride = 1 if crop is None else 2
-        self.geometry = Geometry(padding, stride, crop, dtype, native)
+        self.geometry = Geometry(padding, stride, crop=crop, dtype=dtype, convolution=convolution)
 
     def kernel(self) -> Float[Array, "*stack rows columns channels features"]:
-        """``scale * direction / |direction|``; of a stack of layers, of each."""
+        """Computes ``scale * direction / |direction|``; for a stack of layers, of each layer."""
         direction = self.direction[...]
         norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=(-4, -3, -2), keepdims=True))
         return direction * (self.scale[...][..., None, None, None, :] / norm)
@@ -138,9 +159,14 @@ class WeightNormConvolution(nnx.Module):
         return add_bias(self.geometry(x, self.kernel()), self.bias[...])
 
     def initialize(self, x: Float[Array, "*batch channels"]) -> tuple[WeightNormConvolution, Array]:
-        """The layer whose output on ``x`` has mean 0 and standard deviation ``initial_scale``, and that output.
+        """Initializes the layer on its first input.
 
-        An output that varies by no more than its rounding is scaled as if its standard deviation were 1.
+        An output that varies by no more than its rounding is scaled as if its standard deviation
+        were 1.
+
+        Returns:
+          The layer whose output on ``x`` has mean 0 and standard deviation ``initial_scale``, and
+          that output.
         """
         y = self(x)
         statistics = channel_statistics(y)
@@ -148,63 +174,73 @@ class WeightNormConvolution(nnx.Module):
         factor = self.initial_scale / jnp.sqrt(variance + 1e-10)
         scale, bias = self.scale[...] * factor, (self.bias[...] - statistics.mean) * factor
         layer = replace(self, scale=nnx.Param(scale), bias=nnx.Param(bias))
-        last = (1,) * (y.ndim - 1) + (-1,)
-        return layer, ((y - statistics.mean.reshape(last)) * factor.reshape(last)).astype(y.dtype)
+        normalized = (y - per_channel(statistics.mean, y)) * per_channel(factor, y)
+        return layer, normalized.astype(y.dtype)
 
 
 def add_bias(
     y: Float[Array, "*shape features"], bias: Float[Array, " features"]
 ) -> Float[Array, "*shape features"]:
-    """``y + bias`` in the type of ``y``."""
-    return y + bias.reshape((1,) * (y.ndim - 1) + bias.shape).astype(y.dtype)
+    """Adds a bias per channel in the type of ``y``."""
+    return y + per_channel(bias, y).astype(y.dtype)
 
 
 def fold_weights(module: Any) -> Any:
-    """``module`` with the kernel of every weight-normalized convolution in it computed once and for all."""
+    """Returns ``module`` with the kernel of every weight-normalized convolution computed once."""
 
     def fold(node: Any) -> Any:
-        if not isinstance(node, WeightNormConvolution):
+        if not _is_layer(node):
             return node
         return Convolution(node.kernel(), node.bias[...], node.geometry)
 
-    return jax.tree.map(fold, module, is_leaf=lambda node: isinstance(node, WeightNormConvolution))
+    return jax.tree.map(fold, module, is_leaf=_is_layer)
 
 
 def initialize_by_running(module: Any, run: Callable[[Any], Any]) -> Any:
-    """``module`` with every weight-normalized convolution initialized on the input that ``run`` first gives it.
+    """Returns ``module`` with its weight-normalized convolutions initialized in one pass.
 
-    Each layer sees the output of layers that are initialized already. ``run`` works on a whole batch, without loops
-    of XLA around the layers; a layer that it does not reach stays as it is.
+    Each layer is initialized on the input that ``run`` first gives it, the output of layers that
+    are initialized already. ``run`` works on a whole batch, without loops of XLA around the
+    layers; a layer that it does not reach stays as it is.
 
     Args:
       module: Any module.
-      run: Calls what is to be initialized, ``run(module)``.
+      run: Function that calls the module that it is given.
     """
-    pending = jax.tree.map(
-        lambda node: _Pending(node) if _is_layer(node) else node, module, is_leaf=_is_layer
-    )
+
+    def suspend(node: Any) -> Any:
+        return _Pending(node) if _is_layer(node) else node
+
+    def resume(node: Any) -> Any:
+        return node.layer if _is_pending(node) else node
+
+    pending = jax.tree.map(suspend, module, is_leaf=_is_layer)
     run(pending)
-    return jax.tree.map(
-        lambda node: node.state[0] if isinstance(node, _Pending) else node,
-        pending,
-        is_leaf=lambda node: isinstance(node, _Pending),
-    )
+    return jax.tree.map(resume, pending, is_leaf=_is_pending)
 
 
 def _is_layer(node: Any) -> bool:
     return isinstance(node, WeightNormConvolution)
 
 
+def _is_pending(node: Any) -> bool:
+    return isinstance(node, _Pending)
+
+
 class _Pending:
-    """Stands for a layer while ``initialize_by_running`` runs: its first call initializes it."""
+    """A layer whose first call initializes it, in place of it during ``initialize_by_running``."""
 
     def __init__(self, layer: WeightNormConvolution):
-        self.state: list[Any] = [layer, False]
+        self.state: list[Any] = [layer, False]  # a list, which copies of the module share
+
+    @property
+    def layer(self) -> WeightNormConvolution:
+        return self.state[0]
 
     def __call__(self, x: Array) -> Array:
-        layer, done = self.state
-        if done:
+        layer, is_initialized = self.state
+        if is_initialized:
             return layer(x)
         layer, y = layer.initialize(x)
-        self.state = [layer, True]
+        self.state[:] = [layer, True]
         return y

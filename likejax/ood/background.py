@@ -14,9 +14,9 @@ from likejax.experiment import Experiment
 from likejax.keys import KeyLike, as_key
 from likejax.ood.checks import Examples
 from likejax.settings import Probability, checked
-from likejax.train.checkpoint import check_record
-from likejax.train.loop import Run, fit
-from likejax.train.selecting_rows import note_selection
+from likejax.train.loop import fit
+from likejax.train.record import check_record, note_selection
+from likejax.train.run import Run
 from likejax.train.source import array_dataset
 
 

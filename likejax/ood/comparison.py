@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -249,7 +249,7 @@ def _check_inputs(
     return _Inputs(density, densities, scores, sets, held_out, others, notes)
 
 
-def _outside_sets(outside: Any, density: Density) -> list[Dataset]:
+def _outside_sets(outside: Outside, density: Density) -> list[Dataset]:
     """Returns outside sets as a list; those of a mapping have its names."""
     if isinstance(outside, Dataset):
         return [outside]

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from typing import Any, ClassVar, Literal, Protocol, cast, runtime_checkable
+from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key
 
 from likejax.density import Density, check_density
 from likejax.evaluation import check_fit
@@ -52,10 +52,10 @@ class Hierarchical(Protocol):
 
     def log_prob_above(
         self,
-        x: Any,
+        x: ArrayLike,
         k: int | None = None,
         *,
-        key: Any,
+        key: KeyLike | None,
         draws: int = 1,
         replacement: str = "sample",
     ) -> Float[Array, "..."]:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Float, Integer
+from jaxtyping import Array, Float, Integer
 
 from likejax.inputs import as_array
 
@@ -60,7 +60,7 @@ def encode(image: Image) -> bytes:
     return min(codes, key=len)
 
 
-def decode(code: bytes, shape: tuple[int, int, int], dtype: Any = np.uint8) -> Image:
+def decode(code: bytes, shape: tuple[int, int, int], dtype: type | np.dtype = np.uint8) -> Image:
     """Returns the image of ``encode`` exactly, which shows that the code is lossless.
 
     Args:
@@ -148,5 +148,5 @@ def code_lengths(images: Integer[Any, "n height width channels"]) -> Float[Any, 
     return np.array([8.0 * len(encode(np.asarray(image))) for image in images], np.float64)
 
 
-def _lengths_on_host(images: Any) -> Float[np.ndarray, " n"]:
+def _lengths_on_host(images: Array | np.ndarray) -> Float[np.ndarray, " n"]:
     return code_lengths(np.asarray(images)).astype(np.float32)

@@ -170,7 +170,7 @@ def checked_scores(
     return _checked_class(inside, "inside"), _checked_class(outside, "outside")
 
 
-def _checked_class(scores: Any, name: str) -> Float[np.ndarray, " n"]:
+def _checked_class(scores: Scores, name: str) -> Float[np.ndarray, " n"]:
     scores = as_scores(scores, name)
     if scores.ndim != 1 or len(scores) == 0:
         raise ValueError(
@@ -182,7 +182,7 @@ def _checked_class(scores: Any, name: str) -> Float[np.ndarray, " n"]:
     return scores
 
 
-def as_scores(scores: Any, name: str) -> Float[np.ndarray, "..."]:
+def as_scores(scores: Scores, name: str) -> Float[np.ndarray, "..."]:
     """Returns real numbers of any shape in float64; infinite ones are kept, they have a rank.
 
     Args:

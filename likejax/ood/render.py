@@ -143,7 +143,7 @@ def score_record(score: ScoreResult) -> dict[str, Any]:
     }
 
 
-def for_json(value: Any) -> Any:
+def for_json(value: object) -> Any:
     """Returns nested values as JSON takes them: numbers that are not finite become ``None``.
 
     Args:

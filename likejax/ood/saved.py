@@ -12,8 +12,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from likejax.density import Density
+from likejax.storage.density import checksum_of, restore, save
+from likejax.storage.files import digest, directory_path
 from likejax.storage.store import CheckpointError
-from likejax.train.checkpoint import checksum_of, place_of, restore, save
 
 _RECORD = "score.json"
 _ARRAYS = "score.npz"
@@ -50,7 +51,7 @@ def write_folder(directory: str | os.PathLike[str], contents: Saved) -> None:
       directory: Directory to write to; created if absent.
       contents: Record, arrays and densities.
     """
-    place = place_of(directory)
+    place = directory_path(directory)
     place.mkdir(parents=True, exist_ok=True)
     checksums = {}
     for name, density in contents.densities.items():
@@ -61,7 +62,7 @@ def write_folder(directory: str | os.PathLike[str], contents: Saved) -> None:
         np.savez(file, **contents.arrays)  # pyright: ignore[reportArgumentType]
     draft.replace(place / _ARRAYS)
     record = contents.record | {"densities": checksums, "arrays": _file_digest(place / _ARRAYS)}
-    record["digest"] = _digest(record)
+    record["digest"] = digest(record)
     draft = place / (_RECORD + ".tmp")
     draft.write_text(json.dumps(record, indent=2))
     draft.replace(place / _RECORD)
@@ -78,9 +79,9 @@ def read_folder(directory: str | os.PathLike[str], densities: Mapping[str, Densi
       CheckpointError: If a file is missing or damaged.
       ValueError: If ``densities`` has a name that the folder does not have.
     """
-    place = place_of(directory)
+    place = directory_path(directory)
     record = json.loads((place / _RECORD).read_text())
-    if record["digest"] != _digest(record):
+    if record["digest"] != digest(record):
         raise CheckpointError(f"{place / _RECORD} does not have the checksum that was written")
     if record["arrays"] != _file_digest(place / _ARRAYS):
         raise CheckpointError(f"{place / _ARRAYS} does not have the checksum that was written")
@@ -101,22 +102,6 @@ def read_folder(directory: str | os.PathLike[str], densities: Mapping[str, Densi
     return Saved(_modern(record), arrays, found)
 
 
-def class_path(kind: type) -> str:
-    """Temporary."""
-    module = "likejax.ood" if kind.__module__.startswith("likejax.") else kind.__module__
-    return f"{module}:{kind.__qualname__}"
-
-
-def class_at(path: str) -> Any:
-    """Temporary."""
-    import sys
-
-    module, _, name = path.partition(":")
-    if module not in sys.modules:
-        raise CheckpointError(f"import {module}")
-    return getattr(sys.modules[module], name)
-
-
 def _modern(record: dict[str, Any]) -> dict[str, Any]:
     """Returns a record in the present form: those of layout 2 name a score in words."""
     if not isinstance(record["score"], str):
@@ -133,8 +118,3 @@ def _modern(record: dict[str, Any]) -> dict[str, Any]:
 
 def _file_digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    text = json.dumps({k: v for k, v in record.items() if k != "digest"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()

@@ -10,12 +10,12 @@ import abc
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import jax
 import numpy as np
-from jaxtyping import Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key, Shaped
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint_rows, row_hashes
@@ -25,8 +25,8 @@ from likejax.keys import KeyLike
 from likejax.ood import calibrate
 from likejax.ood.checks import Examples, checked_dataset, rows_named, title_of
 from likejax.ood.features import Compute, Densities, Feature, Values, features_of, keys_of
-from likejax.ood.saved import Saved, class_at, class_path, read_folder, write_folder
-from likejax.settings import Settings
+from likejax.ood.saved import Saved, read_folder, write_folder
+from likejax.settings import Settings, class_at, class_path
 from likejax.storage.store import CheckpointError
 
 State = Mapping[str, Any]
@@ -302,7 +302,7 @@ class FittedScore:
         return (dict(self.densities), [self.state[name] for name in names]), (same, names)
 
     @classmethod
-    def tree_unflatten(cls, static: Any, children: Any) -> FittedScore:
+    def tree_unflatten(cls, static: Sequence[Any], children: Sequence[Any]) -> FittedScore:
         """Returns the score of ``tree_flatten``.
 
         Args:
@@ -315,7 +315,7 @@ class FittedScore:
         return cls(recipe, densities, dict(zip(names, values, strict=True)), calibration, rows)
 
     def __call__(
-        self, x: Any, *, key: KeyLike | None = None, batch_size: int = 128
+        self, x: ArrayLike, *, key: KeyLike | None = None, batch_size: int = 128
     ) -> Float[Any, "*batch"]:
         """Scores examples; each score depends on its example and its key alone.
 
@@ -337,9 +337,9 @@ class FittedScore:
         """
         if isinstance(x, Dataset):
             raise TypeError(f"expected an array of examples, got {x!r}: pass its .examples")
-        x = x if hasattr(x, "dtype") else np.asarray(x)
-        batch = self._batch_of(x)
-        flat = x.reshape(-1, *self._event_shape)
+        examples: Any = x if hasattr(x, "dtype") else np.asarray(x)
+        batch = self._batch_of(examples)
+        flat = examples.reshape(-1, *self._event_shape)
         keys = self._keys(key, batch)
         if len(flat) == 0:
             return np.zeros(batch)
@@ -379,7 +379,7 @@ class FittedScore:
             )
         return scores
 
-    def _batch_of(self, x: Any) -> tuple[int, ...]:
+    def _batch_of(self, x: Shaped[Array | np.ndarray, "..."]) -> tuple[int, ...]:
         """Returns the batch shape of examples."""
         wanted = self._event_shape
         if self.recipe.group > 1:
@@ -470,7 +470,7 @@ class FittedScore:
         """
         return calibrate.threshold(self._calibration_scores(), fpr, delta)
 
-    def p_value(self, x: Any, *, key: KeyLike | None = None) -> Float[np.ndarray, "*batch"]:
+    def p_value(self, x: ArrayLike, *, key: KeyLike | None = None) -> Float[np.ndarray, "*batch"]:
         """Computes conformal p-values.
 
         At most a share ``alpha`` of new inside examples has a p-value of ``alpha`` or less.
@@ -590,7 +590,7 @@ def _recipe_of(record: Mapping[str, Any], densities: Densities) -> Score:
 class _Same:
     """Static data of a pytree that are equal to themselves only: recipes may hold densities."""
 
-    def __init__(self, *values: Any):
+    def __init__(self, *values: object):
         self.values = values
 
     def __eq__(self, other: object) -> bool:

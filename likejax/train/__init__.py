@@ -3,5 +3,10 @@
 from likejax.experiment import Guard as Guard
 from likejax.storage.store import CheckpointError as CheckpointError
 from likejax.train.guard import NonFiniteError as NonFiniteError
-from likejax.train.loop import Run as Run
+from likejax.train.log import JSONLines as JSONLines
+from likejax.train.log import Logger as Logger
+from likejax.train.log import TensorBoard as TensorBoard
 from likejax.train.loop import fit as fit
+from likejax.train.run import Run as Run
+from likejax.train.run import restore_run as restore_run
+from likejax.train.state import TrainState as TrainState

@@ -1,70 +1,43 @@
-"""What a run leaves on disk: what it needs to go on, the best density, and densities saved by themselves."""
+"""Checkpoints of a training run: what it needs to go on, and the best density."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from likejax.density import Density, check_density
-from likejax.experiment import (
-    Experiment,
-    config_of,
-    from_json,
-    model_record,
-    to_json,
-    with_defaults,
-)
-from likejax.models import build
+from likejax.data.batches import Position
 from likejax.nn.repeat import for_backend, stack
-from likejax.nn.state import Arrays, merge, split, unread
-from likejax.storage.store import CheckpointError, Store, manifest
-from likejax.train.guard import GuardState
-from likejax.train.state import TrainState
+from likejax.nn.state import Arrays, Structure, merge, split
+from likejax.storage.density import density_items
+from likejax.storage.store import CheckpointError, Store
+from likejax.train import sharding
+from likejax.train.guard import GuardState, begin
+from likejax.train.state import Best, TrainState, convert_blocks
 
-RECORD = "experiment.json"
-_SAVED = "density"
-Which = Literal["last", "best"]
 _OPTIMIZER = "optimiser"
-"""Name of the optimizer's state on disk: the spelling of the first versions, whose runs stay readable."""
-_FREE = {
-    "steps",
-    "validate_every",
-    "checkpoint_every",
-    "keep_checkpoints",
-    "log_every",
-    "samples_every",
-    "tensorboard",
-    "validation_examples",
-    "overlap_tolerance",
-    "early_stopping",
-    "parameter_shards",
-    "initialize_with",
-    "model.sampler",
-}
-"""Settings that may change when a run goes on."""
+"""Name of the optimizer's state on disk, in the spelling of the first versions."""
 
 
 class Checkpoints:
     """The checkpoints of one run: ``last/`` to resume from and ``best/`` to use.
 
-    States are written with repeated blocks stacked, as host arrays, so they restore on any number of devices. Use it
-    as a context manager: leaving it, however, waits for what is being written. A lock file keeps a second process
-    from training in the same directory.
+    States are written with repeated blocks stacked, as host arrays, so they restore on any number
+    of devices. Use it as a context manager: leaving it, however, waits for what is being written. A
+    lock file keeps a second process from training in the same directory.
 
     Args:
-      workdir: The run's directory, created if absent; with ``None`` nothing is written and nothing found.
+      workdir: The run's directory, created if absent; with ``None`` nothing is written and nothing
+        found.
       keep: How many of the last checkpoints to keep.
 
     Raises:
-      CheckpointError: If another process or thread is training there, or the directory cannot be written.
+      CheckpointError: If another process or thread is training there, or the directory cannot be
+        written.
     """
 
     def __init__(self, workdir: Path | None, *, keep: int = 2):
@@ -104,8 +77,30 @@ class Checkpoints:
             self._last.wait()
             self._best.wait()
 
+    def all_written(self) -> None:
+        """Waits until the last checkpoint is on disk, in every process: the first writes for all.
+
+        Raises:
+          CheckpointError: In every process, if it could not be written.
+        """
+        failure = None
+        try:
+            self.wait()
+        except CheckpointError as error:
+            failure = error
+        if sharding.agreed(failure is not None):
+            raise failure or CheckpointError(
+                "another process could not write its checkpoint: see there"
+            )
+
     def save_last(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """What a resumed run needs; ``record["best_step"]`` names the best checkpoint it goes with."""
+        """Writes what a resumed run needs.
+
+        Args:
+          step: Number of steps done.
+          items: Trees of host arrays.
+          record: Plain values; ``best_step`` names the best checkpoint that goes with it.
+        """
         if self.workdir is not None:
             self._tidy()
             self._best.wait()  # the best that the record names is on disk before it
@@ -137,14 +132,17 @@ class Checkpoints:
         """Trees and record of the newest intact checkpoint.
 
         Raises:
-          CheckpointError: If there is none, it was written with another model, or in an older layout.
+          CheckpointError: If there is none, it was written with another model, or in an older
+            layout.
         """
 
         def wanted(record: dict[str, Any]) -> Mapping[str, Any]:
             if record["layout"] < 2:
                 raise CheckpointError(
-                    f"{self.workdir} was written by likejax {record.get('likejax')} in layout {record['layout']}, "
-                    "which lacks what an exact resume needs: choose another workdir. Its weights are not lost: "
+                    f"{self.workdir} was written by likejax {record.get('likejax')} in layout "
+                    f"{record['layout']}, "
+                    "which lacks what an exact resume needs: choose another workdir. Its weights "
+                    "are not lost: "
                     "likejax.restore reads them, and an Experiment may start from them as its model"
                 )
             return templates
@@ -170,7 +168,7 @@ class Checkpoints:
 
 
 def _lock(workdir: Path) -> Any:
-    """An open file with a lock that the system takes back when the process ends, however it ends."""
+    """An open file with a lock that the system releases when the process ends, however it ends."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / ".lock").open("w")
@@ -185,14 +183,10 @@ def _lock(workdir: Path) -> Any:
     except OSError as error:
         file.close()
         raise CheckpointError(
-            f"another process or thread is training in {workdir}: wait for it, or choose another workdir"
+            f"another process or thread is training in {workdir}: wait for it, or choose another "
+            "workdir"
         ) from error
     return file
-
-
-def density_items(params: Arrays, fixed: Arrays) -> dict[str, Any]:
-    """What a usable density is stored as."""
-    return {"density": {"params": params, "fixed": fixed}}
 
 
 def training_items(state: TrainState) -> dict[str, Any]:
@@ -210,233 +204,148 @@ def training_items(state: TrainState) -> dict[str, Any]:
     }
 
 
+def optimizer_template(record: Mapping[str, Any], params: Arrays) -> dict[str, Any]:
+    """Returns what ``training_items`` holds according to a checkpoint's record.
+
+    Args:
+      record: Record of a checkpoint, with the shapes of all arrays.
+      params: Trainable arrays, or their shapes.
+    """
+    start = f"training/{_OPTIMIZER}/"
+    leaves = {
+        name.removeprefix(start): jax.ShapeDtypeStruct(tuple(array["shape"]), array["dtype"])
+        for name, array in record["arrays"].items()
+        if name.startswith(start)
+    }
+    training = {"step": np.zeros((), np.int32), "params": params, _OPTIMIZER: leaves}
+    training["guard"] = jax.eval_shape(begin)._asdict()
+    return {"training": training}
+
+
 def state_of(items: Mapping[str, Any], like: TrainState) -> TrainState:
-    """The train state of ``density_items`` and ``training_items``, with the optimizer's structure of ``like``."""
+    """Returns the train state of ``density_items`` and ``training_items``.
+
+    Args:
+      items: Trees of a checkpoint.
+      like: State whose optimizer's structure is taken; ``None`` for its optimizer leaves it out.
+    """
     density, training = items["density"], items["training"]
     leaves = [training[_OPTIMIZER][str(i)] for i in range(len(training[_OPTIMIZER]))]
+    optimizer = None
+    if like.optimizer is not None:
+        optimizer = jax.tree.unflatten(jax.tree.structure(like.optimizer), leaves)
     return TrainState(
         step=training["step"],
         params=training["params"],
         ema=density["params"],
         fixed=density["fixed"],
-        optimizer=jax.tree.unflatten(jax.tree.structure(like.optimizer), leaves),
+        optimizer=optimizer,
         guard=GuardState(**training["guard"]),
     )
 
 
-def write_record(workdir: Path, experiment: Experiment) -> None:
-    """Notes the experiment in the run's directory, whole or not at all.
+class RunCheckpoints:
+    """Checkpoints of a run as states: conversion to the form on disk, and what goes with a state.
 
-    Raises:
-      CheckpointError: If it cannot be written.
-    """
-    draft = workdir / (RECORD + ".tmp")
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-        draft.write_text(to_json(experiment))
-        draft.replace(workdir / RECORD)
-    except OSError as error:
-        raise CheckpointError(
-            f"could not write {workdir / RECORD}: {error.strerror or error}; make room or choose another workdir. "
-            "Complete checkpoints there are intact"
-        ) from error
-
-
-def check_record(workdir: Path, experiment: Experiment) -> None:
-    """Refuses to go on with a run of another model, data or optimizer.
-
-    Raises:
-      CheckpointError: Saying which setting differs.
-    """
-    path = workdir / RECORD
-    if not path.exists():
-        if (workdir / _SAVED).is_dir():
-            raise CheckpointError(
-                f"{workdir} holds a saved density: choose another workdir for the run"
-            )
-        return
-    before, now = with_defaults(json_of(path)), json.loads(to_json(experiment))
-    different = _differences(before, now)
-    if different:
-        shown = "; ".join(different[:5])
-        more = f"; and {len(different) - 5} more" if len(different) > 5 else ""
-        raise CheckpointError(
-            f"{workdir} holds a run with other settings: {shown}{more}. Resume it with those of the run, or choose "
-            "another workdir"
-        )
-
-
-def _differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Settings that differ between two records of experiments and may not, by their dotted names."""
-    were, are = _flat(before), _flat(now)
-    names = [name for name in {**are, **were} if name not in _FREE]
-    names = [name for name in names if were.get(name, _ABSENT) != are.get(name, _ABSENT)]
-    # another objective or family has other settings altogether: its name says it
-    other_kind = {
-        name.rpartition(".")[0]
-        for name in names
-        if name.rpartition(".")[2] in ("name", "family", "density")
-    }
-    says_it = ("name", "family", "density")
-    names = [
-        name
-        for name in names
-        if name.rpartition(".")[0] not in other_kind
-        or name in were.keys() & are.keys()
-        or name.endswith(says_it)
-    ]
-    return [f"{name}: {_shown(were, name)} in the run, {_shown(are, name)} now" for name in names]
-
-
-def _flat(record: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Values of a nested record by dotted names."""
-    flat: dict[str, Any] = {}
-    for name, value in record.items():
-        flat |= (
-            _flat(value, f"{prefix}{name}.")
-            if isinstance(value, Mapping)
-            else {f"{prefix}{name}": value}
-        )
-    return flat
-
-
-_ABSENT = object()
-
-
-def _shown(record: Mapping[str, Any], name: str) -> str:
-    return repr(record[name]) if name in record else "not there"
-
-
-def place_of(directory: Any) -> Path:
-    """A folder of the user's as an absolute path.
-
-    Raises:
-      TypeError: If it is no path.
-    """
-    if not isinstance(directory, str | os.PathLike):
-        raise TypeError(f"expected the path of a directory, got {type(directory).__name__}")
-    return Path(directory).expanduser().absolute()
-
-
-def json_of(path: Path) -> dict[str, Any]:
-    """The object in a JSON file of a run.
-
-    Raises:
-      CheckpointError: If the file is damaged.
-    """
-    try:
-        record = json.loads(path.read_text())
-        if not isinstance(record, dict):
-            raise TypeError(f"expected an object, got {type(record).__name__}")
-        return record
-    except (OSError, TypeError, ValueError, RecursionError) as error:
-        raise CheckpointError(
-            f"{path} is damaged ({error}): restore it, or choose another workdir"
-        ) from error
-
-
-def save(density: Density, directory: str | os.PathLike[str]) -> None:
-    """Writes a density by itself: its arrays with their checksums, and the config it was built from, as JSON.
-
-    A density that is there already is replaced once the new one is complete. ``restore`` reads it.
+    On disk repeated blocks are stacked; in memory they have the form that runs fastest here.
 
     Args:
-      density: Any density; without a ``config`` its arrays are written, and ``restore`` needs ``density=``.
-      directory: Where to; created if absent.
-
-    Raises:
-      CheckpointError: If the directory holds a run, or cannot be written.
-
-    Example:
-      >>> import tempfile, likejax as lj
-      >>> density = lj.build(lj.models.VectorGlowConfig(depth=1, width=4), key=0)
-      >>> with tempfile.TemporaryDirectory() as directory:
-      ...     lj.save(density, directory)
-      ...     bool(lj.restore(directory).sample(0).shape == density.sample(0).shape)
-      True
+      checkpoints: Checkpoints of the run's directory.
+      structure: Structure of the density in memory.
+      provenance: Experiment, key and data of the run.
     """
-    check_density(density)
-    place = place_of(directory)
-    if (place / RECORD).exists():
-        raise CheckpointError(f"{place} holds a run: save the density to a directory of its own")
-    _, params, fixed = split(stack(density))
-    items = jax.tree.map(np.asarray, jax.device_get(density_items(params, fixed)))
-    Store(place / _SAVED, writes=True).replace(items, {"model": model_record(density)})
 
+    def __init__(
+        self, checkpoints: Checkpoints, structure: Structure, provenance: Mapping[str, Any]
+    ):
+        self._checkpoints = checkpoints
+        self._structure = structure
+        self._provenance = provenance
 
-def checksum_of(density: Density) -> str:
-    """SHA-256 of all arrays of a density, whatever form its blocks are in."""
-    _, params, fixed = split(stack(density))
-    entries = manifest(jax.tree.map(np.asarray, jax.device_get(density_items(params, fixed))))
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    def save(
+        self,
+        state: TrainState,
+        position: Position,
+        best: Best,
+        window: Sequence[Mapping[str, float]],
+    ) -> None:
+        """Writes what a resumed run needs.
 
-
-def restore(
-    directory: str | os.PathLike[str], *, which: Which = "best", density: Density | None = None
-) -> Density:
-    """A density from disk: of a run its moving-average weights, best on validation, or one that ``save`` wrote.
-
-    Checksums are verified; of damaged checkpoints the newest intact one is taken, with a warning.
-
-    Args:
-      directory: A run's ``workdir``, or the directory given to ``save``.
-      which: Of a run, ``best`` on validation, or ``last``.
-      density: A density of the same structure, where it was put together by hand and so has no config.
-
-    Raises:
-      CheckpointError: If there is nothing to restore, or no intact checkpoint.
-    """
-    place = place_of(directory)
-    if which not in ("best", "last"):
-        raise ValueError(f"expected which to be 'best' or 'last', got {which!r}")
-    run = (place / RECORD).exists()
-    folders = [place / name for name in ((which, "last") if run else (_SAVED,))]
-    folders = [folder for folder in dict.fromkeys(folders) if folder.is_dir()]
-    if not folders:
-        raise CheckpointError(
-            f"{place} is no run and holds no saved density: it has no {RECORD} and no {_SAVED}/"
-        )
-    structure: Any = None
-    absent: Arrays = {}
-
-    def wanted(record: dict[str, Any]) -> Mapping[str, Any]:
-        nonlocal structure, absent
-        if density is not None:
-            template: Any = stack(density)
-        else:
-            model = _model_of(place, record)
-            template = jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
-        structure, params, fixed = split(template)
-        there = record.get("arrays", {})
-        absent = {
-            name: params[name] for name in unread(template) if f"density/params/{name}" not in there
+        Args:
+          state: State on the devices.
+          position: Position of the batches after it.
+          best: Best validation so far.
+          window: Metrics of the steps since the last record.
+        """
+        if self._checkpoints.workdir is None:
+            return
+        stored = convert_blocks(stack, self._structure, sharding.to_host(state))
+        record = {
+            **self._provenance,
+            "position": list(position),
+            "best_step": best.step,
+            "best_loss": best.loss if math.isfinite(best.loss) else None,
+            "validations_since_best": best.since,
+            "best_on": best.measured_on,
+            "window": window,
         }
-        return density_items(
-            {name: leaf for name, leaf in params.items() if name not in absent}, fixed
+        items = density_items(stored.ema, stored.fixed) | training_items(stored)
+        self._checkpoints.save_last(int(stored.step), items, record)
+
+    def save_best(self, best: Best, fixed: Arrays) -> None:
+        """Writes the density that is best so far.
+
+        Args:
+          best: Best validation, with its moving average.
+          fixed: Arrays that are not trained.
+        """
+        _, ema, fixed = split(stack(merge(self._structure, best.ema or {}, fixed)))
+        record = {
+            "experiment": self._provenance["experiment"],
+            "best_step": best.step,
+            "validation": best.loss,
+            "best_on": best.measured_on,
+        }
+        self._checkpoints.save_best(best.step, density_items(ema, fixed), record)
+
+    def load(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
+        """Returns state and record of the newest intact checkpoint.
+
+        Args:
+          like: State of the run's structure.
+        """
+        stored = convert_blocks(stack, self._structure, sharding.to_host(like))
+        templates = density_items(stored.ema, stored.fixed) | training_items(stored)
+        items, record = self._checkpoints.read_last(templates)
+        state = state_of(items, stored)
+        return convert_blocks(for_backend, self._stacked(like), state), record
+
+    def load_best(self, record: Mapping[str, Any], like: TrainState) -> Best:
+        """Returns the best validation that a record names.
+
+        If its weights are lost, selection begins anew, rather than with weights that are not there.
+
+        Args:
+          record: Record of ``load``.
+          like: State of the run's structure.
+        """
+        loss = record["best_loss"]
+        best = Best(
+            step=record["best_step"],
+            loss=math.inf if loss is None else loss,
+            since=record["validations_since_best"],
+            measured_on=record.get("best_on"),
         )
+        if not best.step:
+            return best
+        stored = convert_blocks(stack, self._structure, sharding.to_host(like))
+        items = self._checkpoints.read_best(best.step, density_items(stored.ema, stored.fixed))
+        if items is None:
+            return Best()
+        arrays = items["density"]
+        density = merge(self._stacked(like), arrays["params"], arrays["fixed"])
+        best.ema = split(for_backend(density))[1]
+        return best
 
-    for folder in folders:
-        store = Store(folder)
-        if not store.steps() and folder is not folders[-1]:
-            continue
-        try:
-            _, items, _ = store.read(wanted)
-            break
-        except CheckpointError:
-            if folder is folders[-1]:
-                raise
-    arrays = jax.tree.map(jnp.asarray, items["density"])  # pyright: ignore[reportPossiblyUnbound]
-    zeros = {name: jnp.zeros(leaf.shape, leaf.dtype) for name, leaf in absent.items()}
-    return for_backend(merge(structure, arrays["params"] | zeros, arrays["fixed"]))
-
-
-def _model_of(place: Path, record: Mapping[str, Any]) -> Any:
-    """The config in a checkpoint's record; of a run in layout 1, in the run's own."""
-    try:
-        if "model" in record:
-            return config_of(record["model"])
-        if "experiment" in record:
-            return config_of(record["experiment"]["model"])
-        return from_json((place / RECORD).read_text()).model
-    except (OSError, UnicodeDecodeError) as error:
-        raise CheckpointError(f"{place / RECORD} cannot be read: {error}") from error
+    def _stacked(self, like: TrainState) -> Structure:
+        return split(stack(merge(self._structure, like.params, like.fixed)))[0]

@@ -1,4 +1,4 @@
-"""A polite end: the first Ctrl-C or SIGTERM lets the step finish and the state be saved."""
+"""Graceful shutdown: on the first Ctrl-C or SIGTERM, the step ends and the state is saved."""
 
 from __future__ import annotations
 
@@ -8,14 +8,18 @@ import signal
 import threading
 from typing import Any
 
+import jax
+
+from likejax.train import sharding
+
 
 class Interruption:
-    """Notes the first SIGINT or SIGTERM inside a block; a second one acts at once, as it would have before.
+    """Block in which the first SIGINT or SIGTERM is noted; a second one acts at once.
 
     Only Python's main thread can take signals: in another thread the block changes nothing.
 
     Args:
-      saves: Whether the state is saved, for the words that a person reads.
+      saves: Whether the state is saved, for the message.
     """
 
     def __init__(self, *, saves: bool = True) -> None:
@@ -31,6 +35,26 @@ class Interruption:
 
     def __exit__(self, *error: object) -> None:
         self._give_back()
+
+    def is_agreed(self, *, asks: bool) -> bool:
+        """Returns whether to stop after this step; the answer is the same in every process.
+
+        Args:
+          asks: Whether several processes ask each other now; otherwise they go on. All must pass
+            the same value.
+        """
+        stops = self.received is not None
+        if jax.process_count() == 1:
+            return stops
+        stops = asks and sharding.agreed(stops)
+        if stops and self.received is None:  # another process got the signal: this one ends too
+            self.received = signal.SIGTERM
+        return stops
+
+    @property
+    def is_keyboard(self) -> bool:
+        """Whether Ctrl-C was pressed."""
+        return self.received == signal.SIGINT
 
     def _give_back(self) -> None:
         while self._before:

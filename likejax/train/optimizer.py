@@ -9,12 +9,20 @@ import jax
 import numpy as np
 import optax
 
-from likejax.experiment import Optimizer, Recorded
+from likejax.experiment import Optimizer
 from likejax.nn.repeat import stacked_axes
+from likejax.settings import Recorded
 
 
 def schedule(optimizer: Optimizer, steps: int) -> optax.Schedule:
-    """Learning rate by step: linear warm-up, then what ``decay`` says, to end at ``steps``."""
+    """Returns the learning rate by step: linear warm-up, then the decay, which ends at ``steps``.
+
+    Args:
+      optimizer: Settings; their own schedule is returned as it is.
+      steps: Number of steps of the run.
+    """
+    if optimizer.schedule is not None:
+        return optimizer.schedule
     rate, warmup = optimizer.learning_rate, optimizer.warmup_steps
     left = max(1, steps - warmup)
     after = {
@@ -42,7 +50,8 @@ def rate_that_jumps(
       done: Steps done.
 
     Returns:
-      The rate of the old plan and of the new one, or ``None`` if they differ by less than a hundredth of the peak.
+      The rate of the old plan and of the new one, or ``None`` if they differ by less than a
+      hundredth of the peak.
     """
     before, now = (float(np.asarray(schedule(optimizer, plan)(done))) for plan in (planned, steps))
     return None if abs(now - before) < 0.01 * optimizer.learning_rate else (before, now)
@@ -51,27 +60,34 @@ def rate_that_jumps(
 def build_optimizer(
     optimizer: Optimizer | optax.GradientTransformation | Recorded, steps: int
 ) -> optax.GradientTransformation:
-    """The update rule with its schedule, after clipping; a transformation of optax is taken as it is.
+    """Returns the update rule with its schedule, after clipping; one of optax as it is.
 
-    ``adamax`` is the textbook rule; the official Glow code has a factor ``sqrt(1 - b2^t)`` more, which reaches 1
-    within its warm-up.
+    ``adamax`` is the textbook rule; the official Glow code has a factor ``sqrt(1 - b2^t)`` more,
+    which reaches 1 within its warm-up.
     """
     if isinstance(optimizer, optax.GradientTransformation):
         return optimizer
     if isinstance(optimizer, Recorded):
         return optimizer()  # raises: only its name is known
     rate = schedule(optimizer, steps)
+    mask = _matrices if optimizer.decay_mask == "matrices" else None
     b1, b2, eps, eps_root = optimizer.b1, optimizer.b2, optimizer.eps, optimizer.eps_root
     rule = {
         "adam": lambda: optax.adam(rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root),
         "adamw": lambda: optax.adamw(
-            rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root, weight_decay=optimizer.weight_decay
+            rate,
+            b1=b1,
+            b2=b2,
+            eps=eps,
+            eps_root=eps_root,
+            weight_decay=optimizer.weight_decay,
+            mask=mask,
         ),
         "adamax": lambda: optax.adamax(rate, b1=b1, b2=b2, eps=eps),
     }[optimizer.name]()
     before = []
     if optimizer.weight_decay and optimizer.name != "adamw":
-        before.append(optax.add_decayed_weights(optimizer.weight_decay))
+        before.append(optax.add_decayed_weights(optimizer.weight_decay, mask))
     if optimizer.clip_adaptive:
         before.append(_clip_adaptively(optimizer.clip_adaptive))
     if optimizer.clip_norm:
@@ -79,12 +95,17 @@ def build_optimizer(
     return optax.chain(*before, rule) if before else rule
 
 
+def _matrices(params: Mapping[str, Any]) -> dict[str, bool]:
+    """Which arrays have two or more axes; the depth of a stack is no axis of a weight."""
+    return {name: leaf.ndim - stacked_axes(name) > 1 for name, leaf in params.items()}
+
+
 def _clip_adaptively(limit: float) -> optax.GradientTransformation:
-    """optax's adaptive clipping, applied to each block of a stack by itself: the depth is no axis of a weight.
+    """The adaptive clipping of optax, applied to each block of a stack by itself.
 
     References:
-      Brock, De, Smith and Simonyan, 2021, High-performance large-scale image recognition without normalization,
-      arXiv:2102.06171.
+      Brock, De, Smith and Simonyan, 2021, High-performance large-scale image recognition without
+      normalization, arXiv:2102.06171.
     """
     rule = optax.adaptive_grad_clip(limit)
 

@@ -1,11 +1,10 @@
-"""Selection of the best weights: which validation rows are looked at, what they gave, and what compares with it."""
+"""Selection of the best weights on validation rows."""
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
-import math
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -15,24 +14,17 @@ from jaxtyping import Array, Float
 from likejax.data.dataset import Dataset
 from likejax.density import Density
 from likejax.evaluation import log_prob_in_chunks
-from likejax.nn.state import Arrays
+from likejax.train import sharding
+from likejax.train.checkpoint import RunCheckpoints
 from likejax.train.guard import NonFiniteError
+from likejax.train.log import Log, Unit
+from likejax.train.side_products import tell
 from likejax.train.source import fingerprints
-
-
-@dataclasses.dataclass
-class Best:
-    """The best validation so far, how many came after it, and the identity of the rows it was measured on."""
-
-    step: int = 0
-    loss: float = math.inf
-    ema: Arrays | None = None
-    since: int = 0
-    measured_on: Mapping[str, Any] | None = None
+from likejax.train.state import Best, TrainState, Weights
 
 
 class Validation:
-    """The rows that select the weights of a run: all, or so many drawn by the run's key, the same in every call.
+    """Rows that select the weights of a run: all, or some drawn by the run's key.
 
     Args:
       dataset: Examples that are not trained on.
@@ -66,10 +58,11 @@ class Validation:
         }
 
     def compares_with(self, identity: Mapping[str, Any] | None) -> bool:
-        """Whether a loss that was measured on rows of this identity compares with a loss measured on these.
+        """Returns whether a loss measured on other rows compares with one measured on these.
 
         Args:
-          identity: From a checkpoint; ``None`` from a version that kept none and looked at the first rows.
+          identity: From a checkpoint; ``None`` from a version that kept none and looked at the
+            first rows.
         """
         if identity is None:
             return self.identity["n"] == self.identity["of"]
@@ -97,8 +90,10 @@ class Validation:
         bad = np.flatnonzero(~np.isfinite(log_prob))
         if len(bad):
             raise NonFiniteError(
-                f"step {step}: log_prob is {log_prob[bad[0]]} for {len(bad)} of the {len(log_prob)} validation "
-                f"examples, the first is row {self._rows[bad[0]]} of {self.identity['name']}; a mean with it selects "
+                f"step {step}: log_prob is {log_prob[bad[0]]} for {len(bad)} of the "
+                f"{len(log_prob)} validation "
+                f"examples, the first is row {self._rows[bad[0]]} of {self.identity['name']}; a "
+                "mean with it selects "
                 "nothing. Look at that row: values far outside the training data overflow"
             )
         return log_prob
@@ -115,3 +110,108 @@ def described(identity: Mapping[str, Any] | None) -> str:
     n, of = identity["n"], identity["of"]
     rows = f"all {n} rows" if n == of else f"{n} of {of} rows"
     return f"{rows} of {identity['name']} ({identity['data']})"
+
+
+class Selection:
+    """Selection of the best weights while training, and early stopping.
+
+    Args:
+      validation: Rows that select; ``None`` if there are none.
+      unit: Unit of the loss.
+      weights: Puts the density together.
+      log: Log of the run.
+      checkpoints: Checkpoints of the run.
+      batch_size: Validation examples at a time.
+      patience: Number of validations without a new best that ends the run; 0 for no end.
+
+    Attributes:
+      best: Best validation so far.
+    """
+
+    def __init__(
+        self,
+        validation: Validation | None,
+        best: Best,
+        *,
+        unit: Unit,
+        weights: Weights,
+        log: Log,
+        checkpoints: RunCheckpoints,
+        batch_size: int,
+        patience: int,
+    ):
+        self.best = best
+        self._validation = validation
+        self._unit = unit
+        self._weights = weights
+        self._log = log
+        self._checkpoints = checkpoints
+        self._batch_size = batch_size
+        self._patience = patience
+
+    @property
+    def is_exhausted(self) -> bool:
+        """Whether validation has not improved for too long."""
+        return bool(self._patience) and self.best.since >= self._patience
+
+    @property
+    def best_loss(self) -> float | None:
+        """Best validation loss so far, if there was one."""
+        return self.best.loss if self.best.step else None
+
+    def consider(self, number: int, state: TrainState) -> None:
+        """Validates the moving average and keeps it if it is the best so far.
+
+        Args:
+          number: Number of steps done.
+          state: State after that step.
+
+        Raises:
+          NonFiniteError: If the log-probability of an example is NaN or infinite.
+        """
+        if self._validation is None:
+            return
+        density = self._weights.density(state.ema, state.fixed)
+        log_prob = self._validation.log_prob(density, batch_size=self._batch_size, step=number)
+        loss = self._unit.of(-self._validation.loss(log_prob))
+        self._log.write_validation(number, loss, n=len(log_prob))
+        if not loss < self.best.loss:
+            self.best.since += 1
+            return
+        ema, fixed = sharding.to_host((state.ema, state.fixed))
+        self.best = Best(number, loss, ema, measured_on=self._validation.identity)
+        self._checkpoints.save_best(self.best, fixed)
+
+
+def comparable_best(
+    best: Best, validation: Validation | None, *, workdir: Path | None, unit: str, ended: bool
+) -> Best:
+    """Returns the best so far if what this call validates on compares with it; else none.
+
+    Args:
+      best: Best validation of the calls before.
+      validation: Rows of this call.
+      workdir: Directory of the run, for the warning.
+      unit: Unit of the loss, for the warning.
+      ended: Whether no step is left to train.
+    """
+    if best.step == 0:
+        return best
+    if validation is None:
+        tell(
+            f"this call has no validation set: the best weights of {workdir} stay those of step "
+            f"{best.step}, measured on {described(best.measured_on)}; run.last has the newest"
+        )
+        return best
+    if validation.compares_with(best.measured_on):
+        return best
+    change = (
+        f"the best validation of {workdir} so far, {best.loss:.4f} {unit} at step {best.step}, was "
+        f"measured on {described(best.measured_on)}; this call validates on "
+        f"{described(validation.identity)}, and the two do not compare"
+    )
+    if ended:
+        tell(f"{change}. No step is left to train, so the old best stays (Run.validated_on)")
+        return best
+    tell(f"{change}: selection and early stopping begin anew")
+    return Best()

@@ -1,40 +1,98 @@
-"""Where arrays live: one mesh for one device, many devices and many processes; what replaced ``pmap``.
+"""Placement of arrays: one mesh for one device, many devices and many processes.
 
-There is no ``pmap`` here, JAX keeps it in maintenance only. One ``jax.jit`` runs the step on a mesh of all devices
-of all processes: a batch is cut over them and parameters are copied to each (data parallel), or divided over
-``parameter_shards`` of them. Gradients are averaged by the compiler; nobody calls ``pmean``.
+There is no ``pmap`` here, JAX keeps it in maintenance only. One ``jax.jit`` runs the step on a mesh
+of all devices of all processes: a batch is cut over them and parameters are copied to each (data
+parallel), or divided over ``parameter_shards`` of them. Gradients are averaged by the compiler;
+nobody calls ``pmean``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import (
+    AbstractMesh,
+    AxisType,
+    Mesh,
+    NamedSharding,
+    PartitionSpec,
+    SingleDeviceSharding,
+)
 
 AXES = ("data", "shard")
 _DIVIDED_FROM = 1024
-"""Entries below which an array is copied to every device: dividing it would cost more than it saves."""
+"""Entries below which an array is copied to every device, since dividing it would cost more."""
 
 
-def device_mesh(parameter_shards: int = 1) -> Mesh:
-    """All devices of all processes as ``(data, shard)``.
+Devices = Sequence[Any] | Mesh
+"""Devices to train on, in any order."""
+
+
+def device_mesh(parameter_shards: int = 1, devices: Devices | None = None) -> Mesh:
+    """Returns devices as a mesh with the axes ``(data, shard)``.
 
     Args:
       parameter_shards: Size of the second axis, over which parameters are divided.
+      devices: Devices to use, or a mesh of them; all devices of all processes if not given.
 
     Raises:
-      ValueError: If the devices do not divide by it.
+      TypeError: If ``devices`` are not devices.
+      ValueError: If there are none, one is named twice, or they do not divide by
+        ``parameter_shards``.
     """
-    devices = jax.devices()
+    devices = _listed(jax.devices() if devices is None else devices)
     if len(devices) % parameter_shards:
         raise ValueError(
-            f"expected parameter_shards to divide the {len(devices)} devices, got {parameter_shards}; 1 keeps a copy "
+            f"expected parameter_shards to divide the {len(devices)} devices, got "
+            f"{parameter_shards}; 1 keeps a copy "
             "of the parameters on each"
         )
     shape = len(devices) // parameter_shards, parameter_shards
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
+
+
+def _listed(devices: Devices) -> list[Any]:
+    listed = list(devices.devices.flat) if isinstance(devices, Mesh) else list(devices)
+    wrong = [each for each in listed if not isinstance(each, jax.Device)]
+    if wrong:
+        raise TypeError(
+            f"expected devices such as jax.devices()[:1] or a mesh, got {type(wrong[0]).__name__}"
+        )
+    if not listed or len(set(listed)) < len(listed):
+        raise ValueError(f"expected at least one device, each named once, got {listed}")
+    return listed
+
+
+def check_batch_size(batch_size: int, *, mesh: Mesh, accumulate: int) -> None:
+    """Refuses batches that cannot be cut over the devices.
+
+    Args:
+      batch_size: Examples of a step.
+      mesh: Devices.
+      accumulate: Number of parts of a batch that are worked on one after the other.
+
+    Raises:
+      ValueError: If the size does not divide.
+    """
+    if batch_size % (mesh.size * accumulate):
+        raise ValueError(
+            f"expected a batch_size divisible by {mesh.size} devices times "
+            f"accumulate={accumulate}, "
+            f"got {batch_size}"
+        )
+
+
+def on_one_device(mesh: Mesh) -> SingleDeviceSharding:
+    """Returns the sharding of arrays on the first device of a mesh that this process owns.
+
+    Args:
+      mesh: Devices of all processes.
+    """
+    own = mesh.local_devices or jax.local_devices()
+    return SingleDeviceSharding(own[0])
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
@@ -48,7 +106,12 @@ def cut(mesh: Mesh) -> NamedSharding:
 
 
 def divided(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
-    """For every array of a state the sharding of its longest axis that divides, or a copy on each device."""
+    """Returns the sharding of every array: its longest axis that divides, or a copy on each device.
+
+    Args:
+      mesh: Devices.
+      tree: Tree of arrays.
+    """
     shards = mesh.shape["shard"]
 
     def one(leaf: Any) -> NamedSharding:
@@ -62,7 +125,12 @@ def divided(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
 
 
 def put_state(state: Any, shardings: Any) -> Any:
-    """A state of host arrays, the same in every process, on the devices; each buffer is its own copy."""
+    """Puts a state of host arrays, the same in every process, on the devices, as copies.
+
+    Args:
+      state: Tree of host arrays.
+      shardings: Tree of their shardings.
+    """
 
     def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
         array = np.array(leaf)
@@ -108,7 +176,11 @@ def agreed(flag: bool) -> bool:
 
 
 def of_first_process(tree: Any) -> Any:
-    """Arrays of the first process in every process: iterables and initializations may differ between them."""
+    """Returns the arrays of the first process, in every process: initializations may differ.
+
+    Args:
+      tree: Tree of arrays.
+    """
     if jax.process_count() == 1:
         return tree
     from jax.experimental.multihost_utils import broadcast_one_to_all

@@ -2,132 +2,63 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, DTypeLike, Float
 
 from likejax.bijections.bijection import Bijection, Parts
-from likejax.nn.modules import Buffer, replace
-from likejax.settings import Count, CountOrZero, NonNegative, Positive, Settings, checked
+from likejax.bijections.ode.field import AugmentedState, augmented_field, error_norm
+from likejax.bijections.ode.settings import Solver, Trace
+from likejax.nn.modules import Buffer
+from likejax.settings import Positive, checked
 
-Method = Literal["dopri5", "tsit5", "dopri8", "bosh3", "rk4", "midpoint"]
-_ADAPTIVE = ("dopri5", "tsit5", "dopri8", "bosh3")
 _FIRST_STEP = 0.05
-"""Of an adaptive solve, as a part of the whole; the controller corrects it at once."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Solver(Settings):
-    """How an ODE is solved, and how its gradient is found.
-
-    Raises:
-      ValueError: If the settings contradict each other.
-    """
-
-    method: Method = "dopri5"
-    """Runge-Kutta method; rk4 and midpoint have no error estimate and need steps."""
-    rtol: NonNegative = 1e-5
-    """Error allowed in a step relative to the state."""
-    atol: NonNegative = 1e-5
-    """Error allowed in a step in absolute terms."""
-    steps: CountOrZero = 0
-    """So many steps of equal length; 0 for steps chosen by the error."""
-    max_steps: Count = 1_000
-    """Most steps, taken or rejected; a solve that needs more fails."""
-    adjoint: Literal["checkpointed", "continuous"] = "checkpointed"
-    """Gradient: of the steps taken, from checkpoints; or by solving the adjoint equation backwards (Chen et al.)."""
-
-    def _check_together(self):
-        if self.max_steps < self.steps:
-            raise ValueError(
-                f"expected steps <= max_steps, got steps={self.steps}, max_steps={self.max_steps}"
-            )
-        if not self.steps and self.method not in _ADAPTIVE:
-            raise ValueError(
-                f"{self.method} has no error estimate: set steps, or choose one of {', '.join(_ADAPTIVE)}"
-            )
-        if not self.steps and self.rtol + self.atol <= 0:
-            raise ValueError(
-                "expected rtol or atol above 0 for steps that the error chooses, got 0 for both"
-            )
-
-
-@dataclasses.dataclass(frozen=True)
-class Trace(Settings):
-    """How the trace of the Jacobian ``J = df/dz`` is found.
-
-    With probes it is Hutchinson's estimate, the mean of ``e^T J e`` over ``probes`` random ``e``; each example has its
-    own, drawn once per solve.
-
-    References:
-      Hutchinson, 1990, A stochastic estimator of the trace of the influence matrix. Grathwohl et al., 2019, FFJORD,
-      arXiv:1810.01367, section 3.1.
-    """
-
-    probes: CountOrZero = 0
-    """Random vectors per example and solve; 0 for the exact trace, as many products as there are dimensions."""
-    noise: Literal["rademacher", "gaussian"] = "rademacher"
-    """Distribution of the probes' entries."""
-    product: Literal["jvp", "vjp"] = "jvp"
-    """Products with the Jacobian in forward or reverse mode; the values are the same."""
-
-    def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "probes ..."]:
-        """The probes of one example of that shape."""
-        size = (self.probes, math.prod(shape))
-        draw = jax.random.rademacher if self.noise == "rademacher" else jax.random.normal
-        return draw(key, size, jnp.zeros(()).dtype).reshape(self.probes, *shape)
-
-
-class Flight(NamedTuple):
-    """What a solve carries: the state, and integrals along its path, each of the batch shape.
-
-    Attributes:
-      z: State.
-      log_det: ``integral of tr(df/dz)``, nats.
-      kinetic_energy: ``integral of |f|^2 / (2 D)``.
-      jacobian_norm: ``integral of |df/dz|_F^2 / D``, or its estimate from the probes.
-    """
-
-    z: Array
-    log_det: Array | None = None
-    kinetic_energy: Array | None = None
-    jacobian_norm: Array | None = None
+"""First step of an adaptive solve, as a fraction of the interval; the controller corrects it."""
 
 
 class ODE(Bijection):
     """``z = x + integral_0^T f(t, z(t)) dt`` with ``log_det = integral_0^T tr(df/dz) dt``.
 
-    ``forward`` and ``inverse`` solve every example by itself with ``solver``, so no value depends on batch-mates;
-    ``forward_jointly``, for training, makes one solve of the batch with ``training_solver``, whose steps all examples
-    share: a gradient of separate solves would keep a gradient of all parameters per example. A solve that does not
+    ``forward`` and ``inverse`` solve every example by itself with ``solver``, so no value depends
+    on batch-mates. ``terms``, for training, solves with ``training_solver``, and under
+    ``jax.vmap`` it is one solve of the whole batch whose steps all examples share: the gradient of
+    separate solves would keep a gradient of all parameters per example. A solve that does not
     reach its end within ``max_steps`` gives NaN.
 
     Args:
       dynamics: ``f(t, z)`` on any leading batch shape.
-      end_time: ``T``; kept as its root.
+      end_time: ``T``; its square root is stored.
       learn_end_time: Whether ``T`` is learned.
-      trace: Of ``forward``.
-      training_trace: Of ``forward_jointly``.
-      solver: Of ``forward`` and ``inverse``.
-      training_solver: Of ``forward_jointly``.
+      trace: Trace of ``forward``; by default exact.
+      training_trace: Trace of ``terms``; by default that of ``forward``.
+      solver: Solver of ``forward`` and ``inverse``.
+      training_solver: Solver of ``terms``; by default that of ``forward``.
 
     Raises:
+      TypeError: If the dynamics cannot be called.
       ValueError: If ``end_time`` is not positive.
 
     References:
-      Chen, Rubanova, Bettencourt and Duvenaud, 2018, Neural ordinary differential equations, arXiv:1806.07366.
-      Grathwohl et al., 2019, FFJORD, arXiv:1810.01367. Finlay et al., 2020, How to train your neural ODE,
-      arXiv:2002.02798 (the two energies).
-    """
+      Chen, Rubanova, Bettencourt and Duvenaud, 2018, Neural ordinary differential equations,
+      arXiv:1806.07366. Grathwohl et al., 2019, FFJORD, arXiv:1810.01367. Finlay et al., 2020, How
+      to train your neural ODE, arXiv:2002.02798 (the two energies).
 
-    joint = True
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> from flax import nnx
+      >>> class Decay(nnx.Module):
+      ...     def __call__(self, t, z):
+      ...         return -z
+      >>> ode = lj.bijections.ODE(Decay(), solver=lj.bijections.Solver("rk4", steps=4))
+      >>> z, log_det = ode.forward(jnp.ones(2))
+      >>> round(float(log_det), 4)
+      -2.0
+    """
 
     def __init__(
         self,
@@ -143,12 +74,10 @@ class ODE(Bijection):
         end_time = checked("end_time", end_time, Positive)
         if not callable(dynamics):
             raise TypeError(f"expected dynamics f(t, z), got {type(dynamics).__name__}")
-        trace, training_trace = (
-            checked("trace", each, Trace | None) for each in (trace, training_trace)
-        )
-        solver, training_solver = (
-            checked("solver", each, Solver | None) for each in (solver, training_solver)
-        )
+        trace = checked("trace", trace, Trace | None)
+        training_trace = checked("training_trace", training_trace, Trace | None)
+        solver = checked("solver", solver, Solver | None)
+        training_solver = checked("training_solver", training_solver, Solver | None)
         self.dynamics = dynamics
         root = jnp.asarray(math.sqrt(end_time))
         self.sqrt_end_time = nnx.data(nnx.Param(root) if learn_end_time else Buffer(root))
@@ -164,295 +93,251 @@ class ODE(Bijection):
     def forward(
         self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
-        probes = None
-        if self.trace.probes:
-            if (
-                key is None
-            ):  # without one there is nothing to estimate with; encoding needs no log-determinant
-                return self._carry(Flight(x), self.solver).z, jnp.full((), jnp.nan, _wide(x))
-            probes = self.trace.draw(key, x.shape)
-        return self.forward_with(x, probes)
+        if not self.trace.probes:
+            return self.forward_with_probes(x, None)
+        if key is None:
+            # without a key there is nothing to estimate with, and encoding needs no log-determinant
+            return self._carry(x), jnp.full((), jnp.nan, _accumulation_dtype(x))
+        return self.forward_with_probes(x, self.trace.draw(key, x.shape))
 
-    def forward_with(
+    def forward_with_probes(
         self, x: Float[Array, "*shape"], probes: Float[Array, "probes ..."] | None
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
-        """``forward`` with these probes; without any, with the exact trace."""
-        flight = self._carry(Flight(x, jnp.zeros((), _wide(x))), self.solver, self.trace, probes)
-        assert flight.log_det is not None
-        return flight.z, flight.log_det
+        """Maps one example with given probes; without any, with the exact trace."""
+        start = AugmentedState(x, jnp.zeros((), _accumulation_dtype(x)))
+        final, _ = solve(self, start, self.solver, trace=self.trace, probes=probes)
+        assert final.log_det is not None
+        return final.z, final.log_det
 
     def inverse(
         self, z: Float[Array, "*shape"], condition: Array | None = None
     ) -> Float[Array, "*shape"]:
-        return self._carry(Flight(z), self.solver, start=1.0, end=0.0).z
+        return self._carry(z, start=1.0, end=0.0)
 
-    def forward_jointly(
-        self,
-        x: Float[Array, "batch ..."],
-        keys: Array | None = None,
-        condition: Array | None = None,
-    ) -> tuple[Float[Array, "batch ..."], Float[Array, " batch"], Parts]:
-        """As ``forward`` for a batch in one solve, with the parts that an objective may weight.
+    def terms(
+        self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Float[Array, "*shape"], Float[Array, ""], Parts]:
+        """Maps one example for training; under ``jax.vmap``, the batch in one solve.
 
-        Parts: ``kinetic_energy`` and ``jacobian_norm`` (see ``Flight``), which have no say in the steps, and
-        ``evaluations``, those of ``f`` in this solve.
+        Returns:
+          The latent, the log-determinant, and the parts ``kinetic_energy`` and ``jacobian_norm``
+          (see ``AugmentedState``), which do not change the steps, and ``evaluations``, the number
+          of evaluations of ``f`` in the solve.
+
+        Raises:
+          ValueError: If the trace is estimated and there is no key, or if the parameters of the ODE
+            have a batch axis.
         """
-        probes = None
-        if self.training_trace.probes:
-            if keys is None:
-                raise ValueError("training with a stochastic trace needs a key: pass key= to terms")
-            probes = jnp.moveaxis(
-                jax.vmap(lambda key: self.training_trace.draw(key, x.shape[1:]))(keys), 1, 0
-            )
-        return self.forward_jointly_with(x, probes)
+        if not self.training_trace.probes:
+            return self.terms_with_probes(x, None)
+        if key is None:
+            raise ValueError("training with a stochastic trace needs a key: pass key= to terms")
+        return self.terms_with_probes(x, self.training_trace.draw(key, x.shape))
 
-    def forward_jointly_with(
-        self, x: Float[Array, "batch ..."], probes: Float[Array, "probes batch ..."] | None
-    ) -> tuple[Float[Array, "batch ..."], Float[Array, " batch"], Parts]:
-        """``forward_jointly`` with these probes; without any, with the exact trace."""
-        zero = jnp.zeros(len(x), _wide(x))
-        start = Flight(x, zero, zero, zero)
-        flight, evaluations = self._solve(start, self.training_solver, self.training_trace, probes)
-        parts = {
-            "kinetic_energy": flight.kinetic_energy,
-            "jacobian_norm": flight.jacobian_norm,
-            "evaluations": jnp.broadcast_to(evaluations.astype(zero.dtype), zero.shape),
-        }
-        assert flight.log_det is not None
-        return flight.z, flight.log_det, parts  # type: ignore[return-value]
+    def terms_with_probes(
+        self, x: Float[Array, "*shape"], probes: Float[Array, "probes ..."] | None
+    ) -> tuple[Float[Array, "*shape"], Float[Array, ""], Parts]:
+        """Maps one example for training with given probes; without any, with the exact trace."""
+        return _training_map(self, x, probes)
+
+    def dry_run(self, x: Array, key: Array, condition: Array | None) -> Array:
+        velocity = self.velocity(0.0, x)
+        if jnp.shape(velocity) != x.shape:
+            raise ValueError(
+                f"expected dynamics that return the shape of the state, got {jnp.shape(velocity)}"
+            )
+        return x
 
     def path(
         self, x: Float[Array, "*shape"], times: Float[np.ndarray, " times"]
     ) -> Float[Array, "times ..."]:
-        """The state at ``times``, parts of ``T`` from 0 (data) to 1 (latent), rising."""
-        pieces, before, z = [], 0.0, x
+        """Returns the state at rising ``times``, fractions of ``T`` from 0 (data) to 1 (latent)."""
+        states, before, z = [], 0.0, x
         for time in times:
-            z = (
-                z
-                if time == before
-                else self._carry(Flight(z), self.solver, start=before, end=float(time)).z
-            )
-            before = float(time)
-            pieces.append(z)
-        return jnp.stack(pieces)
+            if time != before:
+                z = self._carry(z, start=before, end=float(time))
+                before = float(time)
+            states.append(z)
+        return jnp.stack(states)
 
     def velocity(self, time: ArrayLike, z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """``dz/ds = T f(s T, z)`` at the part ``s = time`` of the end time."""
-        end_time = jnp.square(self.sqrt_end_time[...])
+        """Computes ``dz/ds = T f(s T, z)`` at the fraction ``s = time`` of the end time."""
+        end_time = self.end_time()
         return end_time * self.dynamics(time * end_time, z)  # type: ignore[operator]
 
-    def _carry(self, *args: Any, **options: Any) -> Flight:
-        return self._solve(*args, **options)[0]
+    def end_time(self) -> Float[Array, ""]:
+        """Returns ``T``."""
+        return jnp.square(self.sqrt_end_time[...])
 
-    def _solve(
-        self,
-        start_from: Flight,
-        solver: Solver,
-        trace: Trace | None = None,
-        probes: Array | None = None,
-        *,
-        start: float = 0.0,
-        end: float = 1.0,
-    ) -> tuple[Flight, Array]:
-        """The flight at the end, and evaluations of the field; NaN if the solver did not get there.
+    def _carry(self, z: Array, *, start: float = 0.0, end: float = 1.0) -> Array:
+        """Moves a state along the field without its log-determinant."""
+        return solve(self, AugmentedState(z), self.solver, start=start, end=end)[0].z
 
-        The time runs over [0, 1] and the field is multiplied by ``T``, so a learned ``T`` has a gradient by every
-        adjoint.
-        """
-        import diffrax
 
-        from likejax.bijections.ode.runge_kutta import RungeKutta
+@jax.custom_batching.custom_vmap
+def _training_map(ode: ODE, x: Array, probes: Array | None) -> tuple[Array, Array, Parts]:
+    """The training map of one example, a batch of one."""
+    batch_of_probes = None if probes is None else probes[:, None]
+    mapped = _training_map_of_batch(ode, x[None], batch_of_probes)
+    return jax.tree.map(lambda leaf: leaf[0], mapped)
 
-        method = RungeKutta(solver.method)
-        count = 0 if start_from.log_det is None else start_from.log_det.ndim
-        field = _Field(trace or Trace(), count)
-        fixed = None if probes is None else jax.lax.stop_gradient(probes)
-        stepping = _stepping(solver, start, end)
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda time, flight, ode: field(time, flight, ode, fixed)),
-            method,
-            start,
-            end,
-            stepping.first,
-            start_from,
-            args=self,
-            stepsize_controller=stepping.controller,
-            adjoint=stepping.adjoint,
-            max_steps=stepping.most,
-            throw=False,
+
+@_training_map.def_vmap
+def _vectorized_training_map(
+    size: int, is_batched: list[Any], ode: ODE, x: Array, probes: Array | None
+) -> tuple[tuple[Array, Array, Parts], Any]:
+    """The training map under ``jax.vmap``: one solve of the batch."""
+    ode_is_batched, x_is_batched, probes_are_batched = is_batched
+    if any(jax.tree.leaves(ode_is_batched)):
+        raise ValueError(
+            "expected the examples of one ODE in training, got parameters with a batch axis: "
+            "map over an ensemble outside of terms, "
+            "jax.vmap(lambda density: density.terms(x))(densities)"
         )
-        arrived = solution.result == diffrax.RESULTS.successful
-        assert solution.ys is not None
-        flight = jax.tree.map(lambda leaf: jnp.where(arrived, leaf[0], jnp.nan), solution.ys)
-        at_start, per_step = method.evaluations
-        return flight, at_start + per_step * solution.stats["num_steps"]
+    if not x_is_batched:
+        x = jnp.broadcast_to(x, (size, *x.shape))
+    if probes is not None:
+        # from (batch, probes, *event) to (probes, batch, *event)
+        probes = (
+            jnp.moveaxis(probes, 0, 1)
+            if probes_are_batched
+            else jnp.broadcast_to(probes[:, None], (len(probes), size, *probes.shape[1:]))
+        )
+    mapped = _training_map_of_batch(ode, x, probes)
+    return mapped, jax.tree.map(lambda leaf: True, mapped)
+
+
+def _training_map_of_batch(
+    ode: ODE, x: Float[Array, "batch ..."], probes: Float[Array, "probes batch ..."] | None
+) -> tuple[Float[Array, "batch ..."], Float[Array, " batch"], Parts]:
+    zero = jnp.zeros(len(x), _accumulation_dtype(x))
+    start = AugmentedState(x, zero, zero, zero)
+    final, evaluations = solve(
+        ode, start, ode.training_solver, trace=ode.training_trace, probes=probes
+    )
+    parts = {
+        "kinetic_energy": final.kinetic_energy,
+        "jacobian_norm": final.jacobian_norm,
+        "evaluations": jnp.broadcast_to(evaluations.astype(zero.dtype), zero.shape),
+    }
+    return final.z, final.log_det, parts  # type: ignore[return-value]
+
+
+def solve(
+    ode: ODE,
+    state: AugmentedState,
+    solver: Solver,
+    *,
+    trace: Trace | None = None,
+    probes: Array | None = None,
+    start: float = 0.0,
+    end: float = 1.0,
+) -> tuple[AugmentedState, Array]:
+    """Solves an ODE for an augmented state.
+
+    Time runs over [0, 1] and the field is multiplied by ``T``, so a learned ``T`` has a gradient by
+    every adjoint.
+
+    Args:
+      ode: Field and end time.
+      state: State at the start; what is ``None`` in it is not computed.
+      solver: Settings of the solve.
+      trace: Settings of the trace; by default exact.
+      probes: Probes ``(probes, *batch, *event)``; ``None`` for the exact trace.
+      start: Time to start from, in [0, 1].
+      end: Time to solve to, in [0, 1].
+
+    Returns:
+      The state at the end, NaN if the solver did not get there, and the number of evaluations of
+      the field.
+    """
+    import diffrax
+
+    from likejax.bijections.ode.runge_kutta import RungeKutta
+
+    settings = trace or Trace()
+    fixed_probes = None if probes is None else jax.lax.stop_gradient(probes)
+
+    def field(time: Any, state: AugmentedState, args: tuple[ODE, Array | None]) -> AugmentedState:
+        ode, probes = args
+        return augmented_field(
+            lambda z: ode.velocity(time, z),
+            state,
+            trace=settings,
+            probes=probes,
+            end_time=ode.end_time(),
+        )
+
+    method = RungeKutta(solver.method)
+    stepping = _stepping(solver, start, end)
+    solution = diffrax.diffeqsolve(
+        diffrax.ODETerm(field),
+        method,
+        start,
+        end,
+        stepping.first,
+        state,
+        args=(ode, fixed_probes),  # not by closure, which the continuous adjoint refuses
+        stepsize_controller=stepping.controller,
+        adjoint=stepping.adjoint,
+        max_steps=stepping.limit,
+        throw=False,
+    )
+    assert solution.ys is not None
+    arrived = solution.result == diffrax.RESULTS.successful
+    final = jax.tree.map(lambda leaf: jnp.where(arrived, leaf[0], jnp.nan), solution.ys)
+    at_start, per_step = method.evaluations
+    return final, at_start + per_step * solution.stats["num_steps"]
 
 
 class _Stepping(NamedTuple):
-    """What diffrax is told of the steps of a solve."""
+    """The arguments of diffrax about the steps of a solve."""
 
     controller: Any
     adjoint: Any
     first: float | None
-    most: int
+    limit: int
 
 
 def _stepping(solver: Solver, start: float, end: float) -> _Stepping:
+    return _equal_steps(solver, start, end) if solver.steps else _chosen_steps(solver, start, end)
+
+
+def _equal_steps(solver: Solver, start: float, end: float) -> _Stepping:
     import diffrax
 
-    if solver.steps:
-        most = max(1, math.ceil(solver.steps * abs(end - start) - 1e-6))
-        times = np.linspace(start, end, most + 1)
-        controller: Any = diffrax.StepTo(ts=times)
-        backward: Any = diffrax.StepTo(ts=times[::-1])
-        first, checkpoints, most = None, most, most + 1  # a checkpoint a step: few enough to keep
-    else:
-        tolerances: dict[str, Any] = {"rtol": solver.rtol, "atol": solver.atol}
-        controller = diffrax.PIDController(**tolerances, norm=_state_norm)
-        backward = diffrax.PIDController(**tolerances, norm=diffrax.adjoint_rms_seminorm)
-        first, most = (
-            math.copysign(min(_FIRST_STEP, abs(end - start)), end - start),
-            solver.max_steps,
-        )
-        checkpoints = None
+    count = max(1, math.ceil(solver.steps * abs(end - start) - 1e-6))
+    times = np.linspace(start, end, count + 1)
+    # one checkpoint per step: there are few enough to keep them all
+    adjoint = _adjoint(solver, backward=diffrax.StepTo(ts=times[::-1]), checkpoints=count)
+    return _Stepping(diffrax.StepTo(ts=times), adjoint, None, count + 1)
+
+
+def _chosen_steps(solver: Solver, start: float, end: float) -> _Stepping:
+    import diffrax
+
+    controller = diffrax.PIDController(rtol=solver.rtol, atol=solver.atol, norm=_norm)
+    backward = diffrax.PIDController(
+        rtol=solver.rtol, atol=solver.atol, norm=diffrax.adjoint_rms_seminorm
+    )
+    length = end - start
+    first = math.copysign(min(_FIRST_STEP, abs(length)), length)
+    adjoint = _adjoint(solver, backward=backward, checkpoints=None)
+    return _Stepping(controller, adjoint, first, solver.max_steps)
+
+
+def _adjoint(solver: Solver, *, backward: Any, checkpoints: int | None) -> Any:
+    import diffrax
+
     if solver.adjoint == "continuous":
-        return _Stepping(
-            controller, diffrax.BacksolveAdjoint(stepsize_controller=backward), first, most
-        )
-    return _Stepping(
-        controller, diffrax.RecursiveCheckpointAdjoint(checkpoints=checkpoints), first, most
-    )
+        return diffrax.BacksolveAdjoint(stepsize_controller=backward)
+    return diffrax.RecursiveCheckpointAdjoint(checkpoints=checkpoints)
 
 
-class _Field(NamedTuple):
-    """The derivative of a ``Flight``."""
-
-    trace: Trace
-    batch_axes: int
-
-    def __call__(self, time: Any, flight: Flight, ode: ODE, probes: Array | None) -> Flight:
-        z = flight.z
-        if flight.log_det is None:
-            return Flight(ode.velocity(time, z))
-        event = tuple(range(self.batch_axes, z.ndim))
-        size = math.prod(z.shape[self.batch_axes :])
-        exact = probes is None
-        directions = _basis(z, self.batch_axes) if exact else probes
-        velocity, products = _products(
-            self.trace.product, lambda z: ode.velocity(time, z), z, directions
-        )
-        shifted = tuple(axis + 1 for axis in event)
-        wide = flight.log_det.dtype
-        along = jnp.sum((products * directions).astype(wide), shifted)  # e^T J e
-        collect = jnp.sum if exact else jnp.mean
-        log_det = collect(along, axis=0)
-        if flight.kinetic_energy is None:
-            return Flight(velocity, log_det)
-        # with T f for velocity in [0, 1]: the integral over [0, T] of |f|^2 is that over [0, 1] of |T f|^2 / T
-        end_time = jnp.square(ode.sqrt_end_time[...])
-        kinetic_energy = jnp.sum(jnp.square(velocity).astype(wide), event) / (2 * size * end_time)
-        squares = jnp.sum(jnp.square(products).astype(wide), shifted)
-        return Flight(
-            velocity, log_det, kinetic_energy, collect(squares, axis=0) / (size * end_time)
-        )
+def _norm(error: Any) -> Array:
+    return error_norm(error)
 
 
-def _basis(z: Array, batch_axes: int) -> Array:
-    """The unit vectors of the event, ``(D, *batch, *event)``."""
-    event = z.shape[batch_axes:]
-    size = math.prod(event)
-    units = jnp.eye(size, dtype=z.dtype).reshape(size, *(1,) * batch_axes, *event)
-    return jnp.broadcast_to(units, (size, *z.shape))
-
-
-def _products(
-    kind: str, field: Callable[[Array], Array], z: Array, directions: Array
-) -> tuple[Array, Array]:
-    """``f(z)``, and ``J e`` (or ``e^T J``) for each of the directions."""
-    if kind == "jvp":
-        one = lambda direction: jax.jvp(field, (z,), (direction,))  # noqa: E731
-        if len(directions) == 1:
-            velocity, product = one(directions[0])
-            return velocity, product[None]
-        return jax.vmap(one, out_axes=(None, 0))(directions)
-    velocity, pull = jax.vjp(field, z)
-    if len(directions) == 1:
-        return velocity, pull(directions[0])[0][None]
-    return velocity, jax.vmap(lambda direction: pull(direction)[0])(directions)
-
-
-def _state_norm(error: Any) -> Array:
-    """Root mean square over state and log-determinant; the energies have no say."""
-    if isinstance(error, Flight):
-        error = (error.z, error.log_det)
-    leaves = [leaf for leaf in jax.tree.leaves(error) if leaf is not None]
-    total = sum(jnp.sum(jnp.square(leaf)) for leaf in leaves)
-    return _safe_sqrt(total / sum(leaf.size for leaf in leaves))  # type: ignore[operator]
-
-
-def _safe_sqrt(x: Any) -> Array:
-    positive = x > 0
-    return jnp.where(positive, jnp.sqrt(jnp.where(positive, x, 1.0)), 0.0)
-
-
-def _wide(x: Array) -> Any:
+def _accumulation_dtype(x: Array) -> DTypeLike:
+    """The type that log-determinants and energies add up in: float32 or better."""
     return jnp.promote_types(x.dtype, jnp.float32)
-
-
-def check_continuous(module: Any) -> None:
-    """Raises a TypeError unless there is an ``ODE`` in a bijection or a density."""
-    nodes = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, ODE))
-    if not any(isinstance(node, ODE) for node in nodes):
-        raise TypeError(f"expected a continuous flow, {type(module).__name__} solves no ODE")
-
-
-def with_solver(
-    module: Any,
-    *,
-    trace: Trace | None = None,
-    training_trace: Trace | None = None,
-    solver: Solver | None = None,
-    training_solver: Solver | None = None,
-) -> Any:
-    """``module`` with the solvers and traces of every ``ODE`` in it replaced by those given; its config follows.
-
-    Args:
-      module: A bijection or a density.
-      trace: How ``log_prob`` finds traces.
-      training_trace: How ``terms`` does.
-      solver: Of ``log_prob``, ``sample``, ``encode`` and ``decode``.
-      training_solver: Of ``terms``.
-
-    Raises:
-      TypeError: If there is no ``ODE`` in ``module``, or a setting is of another type.
-
-    Example:
-      >>> import likejax as lj
-      >>> density = lj.build(lj.models.FFJORDConfig(hidden=(8,)), key=0)
-      >>> lj.models.with_solver(density, trace=lj.bijections.Trace(probes=1)).kind
-      <Kind.ESTIMATE: 'estimate'>
-    """
-    check_continuous(module)
-    given = {
-        "trace": trace,
-        "training_trace": training_trace,
-        "solver": solver,
-        "training_solver": training_solver,
-    }
-    kinds = {"trace": Trace, "training_trace": Trace, "solver": Solver, "training_solver": Solver}
-    changes: dict[str, Any] = {
-        name: checked(name, value, kinds[name])
-        for name, value in given.items()
-        if value is not None
-    }
-
-    def change(node: Any) -> Any:
-        return replace(node, **changes) if isinstance(node, ODE) else node
-
-    changed = jax.tree.map(change, module, is_leaf=lambda node: isinstance(node, ODE))
-    config = getattr(module, "config", None)
-    return (
-        changed
-        if config is None
-        else replace(changed, config=dataclasses.replace(config, **changes))
-    )

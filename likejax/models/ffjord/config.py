@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from typing import Annotated, Any, ClassVar, NamedTuple
+from typing import Annotated, ClassVar
 
-import jax
-import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, ArrayLike
 
 from likejax.bijections.bijection import Bijection
 from likejax.bijections.chain import Chain, Repeat
 from likejax.bijections.elementwise import Logit
-from likejax.bijections.ode import ODE, Solver, Trace, check_continuous
+from likejax.bijections.ode import ODE, Solver, Trace
 from likejax.bijections.split import FactorOut
 from likejax.bijections.squeeze import Squeeze
 from likejax.bijections.standardize import Standardize
-from likejax.density import Density, check_density
-from likejax.keys import KeyLike
 from likejax.models.dequantize import Dequantized
-from likejax.models.ffjord.dynamics import Activation, Dynamics, TimeInjection
+from likejax.models.ffjord.dynamics import (
+    Activation,
+    Dynamics,
+    ImageDynamics,
+    LayeredField,
+    TimeInjection,
+)
 from likejax.models.flow import Flow
-from likejax.nn.modules import replace
 from likejax.nn.repeat import repeat
 from likejax.settings import Count, Levels, Positive, Range, Settings
 
@@ -31,118 +31,135 @@ _HUTCHINSON = functools.partial(Trace, probes=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class FFJORDConfig(Settings):
-    """Continuous flows one after the other, for points and tables; by default that of the paper's points in the plane.
+class FieldConfig(Settings):
+    """The settings of continuous flows that vectors and images share."""
+
+    hidden: tuple[Count, ...] = (64, 64, 64)
+    """Channels of the hidden layers of each flow's field."""
+    flows: Count = 1
+    """Number of continuous flows in a row, each with its own field."""
+    time: TimeInjection = "concatsquash"
+    """Way in which the time enters each layer."""
+    activation: Activation = "tanh"
+    """Function between the layers."""
+    zero_last: bool = False
+    """Start the last layer at zero, and so the flow as the identity (RNODE)."""
+    end_time: Positive = 0.5
+    """Time that a flow takes, at the start of training."""
+    learn_end_time: bool = True
+    """Learn that time."""
+    trace: Trace = dataclasses.field(default_factory=Trace)
+    """Trace of log_prob."""
+    training_trace: Trace = dataclasses.field(default_factory=Trace)
+    """Trace of training."""
+    solver: Solver = dataclasses.field(default_factory=Solver)
+    """Solver of log_prob and sampling, one solve per example."""
+    training_solver: Solver = dataclasses.field(default_factory=Solver)
+    """Solver of training, one solve per batch."""
+
+    def ode(self, field: LayeredField) -> ODE:
+        """Builds the flow along a field."""
+        return ODE(
+            field,
+            end_time=self.end_time,
+            learn_end_time=self.learn_end_time,
+            trace=self.trace,
+            training_trace=self.training_trace,
+            solver=self.solver,
+            training_solver=self.training_solver,
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class FFJORDConfig(FieldConfig):
+    """Continuous flows one after the other, for points and tables.
+
+    The defaults are the paper's model of points in the plane.
 
     References:
-      Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367, sections 4.1 and 4.2.
+      Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367,
+      sections 4.1 and 4.2.
 
     Example:
       >>> import jax, likejax as lj
-      >>> lj.build(lj.models.FFJORDConfig(dimensions=3, hidden=(8,)), key=jax.random.key(0)).kind
+      >>> config = lj.models.FFJORDConfig(dimensions=3, hidden=(8,))
+      >>> lj.build(config, key=jax.random.key(0)).kind
       <Kind.EXACT: 'exact'>
     """
 
     family: ClassVar[str] = "ffjord"
 
     dimensions: Count = 2
-    """Entries of a vector."""
-    hidden: tuple[Count, ...] = (64, 64, 64)
-    """Widths of the hidden layers of each flow's field."""
-    flows: Count = 1
-    """Continuous flows in a row, each with its own field."""
-    time: TimeInjection = "concatsquash"
-    """How the time enters each layer."""
-    activation: Activation = "tanh"
-    """Between layers."""
-    zero_last: bool = False
-    """Start the last layer at zero, and so the flow as the identity."""
+    """Number of entries of a vector."""
     initial_scale: Positive = 1.0
-    """Factor on the initial weight matrices: above 1, fields bend more from the start, and take more steps."""
-    end_time: Positive = 0.5
-    """Time that a flow takes, at the start of training."""
-    learn_end_time: bool = True
-    """Learn that time."""
+    """Factor on the initial weight matrices: above 1 fields bend more, and take more steps."""
     standardize: bool = False
     """Standardize the data first, inside the density; nats refer to the data as given."""
-    trace: Trace = dataclasses.field(default_factory=Trace)
-    """Of log_prob."""
-    training_trace: Trace = dataclasses.field(default_factory=Trace)
-    """Of training."""
-    solver: Solver = dataclasses.field(default_factory=Solver)
-    """Of log_prob and sampling, one solve an example."""
-    training_solver: Solver = dataclasses.field(default_factory=Solver)
-    """Of training, one solve a batch."""
 
     def build(self, rngs: nnx.Rngs) -> Flow:
-        """The untrained density, its flows stacked."""
-        flows = Repeat(repeat(lambda rngs: _ode(self, self._dynamics(rngs)), self.flows, rngs=rngs))
+        """Builds the untrained density, its flows stacked."""
+        flows = Repeat(repeat(self._flow, self.flows, rngs=rngs))
         first = [Standardize(self.dimensions)] if self.standardize else []
         return Flow(Chain([*first, flows]), (self.dimensions,))
 
-    def _dynamics(self, rngs: nnx.Rngs) -> Dynamics:
-        options: dict[str, Any] = {
-            "time": self.time,
-            "activation": self.activation,
-            "zero_last": self.zero_last,
-        }
-        return Dynamics(
-            self.dimensions, self.hidden, initial_scale=self.initial_scale, rngs=rngs, **options
+    def _flow(self, rngs: nnx.Rngs) -> ODE:
+        field = Dynamics(
+            self.dimensions,
+            self.hidden,
+            time=self.time,
+            activation=self.activation,
+            zero_last=self.zero_last,
+            initial_scale=self.initial_scale,
+            rngs=rngs,
         )
+        return self.ode(field)
 
 
 @dataclasses.dataclass(frozen=True)
-class ImageFFJORDConfig(Settings):
-    """Continuous flows on several scales, for images; by default the paper's CIFAR-10 model (1,358,882 parameters).
+class ImageFFJORDConfig(FieldConfig):
+    """Continuous flows on several scales, for images.
 
-    A scale has ``flows`` flows, a squeeze, ``flows`` more, and hands half of its channels to the next; the last has
-    ``flows`` and no squeeze. Scales are halved while the shorter side is at least 4. In front is the logit of the
-    dequantized image.
+    The defaults are the paper's CIFAR-10 model (1,358,882 parameters). A scale has ``flows``
+    flows, a squeeze, ``flows`` more, and hands half of its channels to the next; the last has
+    ``flows`` and no squeeze. Scales are halved while the shorter side is at least 4. In front is
+    the logit of the dequantized image.
 
     References:
-      Grathwohl et al., 2019, FFJORD, arXiv:1810.01367, section 4.2 and appendix B.1, with its official code. Dinh,
-      Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803 (scales, logit).
+      Grathwohl et al., 2019, FFJORD, arXiv:1810.01367, section 4.2 and appendix B.1, with its
+      official code. Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803 (scales,
+      logit).
 
     Example:
       >>> import jax, likejax as lj
-      >>> lj.build(lj.models.ImageFFJORDConfig(event_shape=(8, 8, 1), hidden=(8,), flows=1), key=jax.random.key(0)).kind
+      >>> config = lj.models.ImageFFJORDConfig(event_shape=(8, 8, 1), hidden=(8,), flows=1)
+      >>> lj.build(config, key=jax.random.key(0)).kind
       <Kind.ESTIMATE: 'estimate'>
     """
 
     family: ClassVar[str] = "image_ffjord"
 
     event_shape: tuple[Count, Count, Count] = (32, 32, 3)
-    """Height, width, channels."""
+    """Height, width and channels of the images."""
     levels: Levels = 256
-    """Integer values of a pixel."""
+    """Number of integer values of a pixel."""
     alpha: Annotated[float, Range(at_least=0, below=0.5)] = 1e-6
-    """Of the logit: distance kept from 0 and 1; 0.05 in RealNVP."""
-    hidden: tuple[Count, ...] = (64, 64, 64)
-    """Channels of the hidden layers of each flow's field."""
+    """Distance that the logit keeps from 0 and 1; 0.05 in RealNVP."""
     strides: tuple[Annotated[int, Range(at_least=-2, at_most=2)], ...] = ()
-    """Of every layer: 1, 2 (halves), -2 (doubles, transposed); empty for 1 everywhere."""
+    """Stride of every layer: 1, 2 (halves), -2 (doubles, transposed); empty for 1 everywhere."""
     flows: Count = 2
-    """Continuous flows at each position."""
+    """Number of continuous flows at each position."""
     multiscale: bool = True
-    """Several scales; otherwise one, and no squeeze."""
+    """Use several scales; otherwise one, and no squeeze."""
     time: TimeInjection = "concat"
-    """How the time enters each layer."""
+    """Way in which the time enters each layer."""
     activation: Activation = "softplus"
-    """Between layers."""
-    zero_last: bool = False
-    """Start the last layer at zero, and so the flow as the identity (RNODE)."""
+    """Function between the layers."""
     end_time: Positive = 1.0
     """Time that a flow takes, at the start of training."""
-    learn_end_time: bool = True
-    """Learn that time."""
     trace: Trace = dataclasses.field(default_factory=_HUTCHINSON)
-    """Of log_prob."""
+    """Trace of log_prob."""
     training_trace: Trace = dataclasses.field(default_factory=_HUTCHINSON)
-    """Of training."""
-    solver: Solver = dataclasses.field(default_factory=Solver)
-    """Of log_prob and sampling, one solve an example."""
-    training_solver: Solver = dataclasses.field(default_factory=Solver)
-    """Of training, one solve a batch."""
+    """Trace of training."""
 
     def _check_together(self):
         if self.strides and len(self.strides) != len(self.hidden) + 1:
@@ -155,8 +172,8 @@ class ImageFFJORDConfig(Settings):
         sides = self.event_shape[:2]
         if any(side % factor for side in sides):
             raise ValueError(
-                f"expected a height and width divisible by {factor} for {self.scales} scales, got {sides}: pad the "
-                "images, or set multiscale=False"
+                f"expected a height and width divisible by {factor} for {self.scales} scales, "
+                f"got {sides}: pad the images, or set multiscale=False"
             )
         smallest = [side // factor for side in sides]
         if any(_size_after(side, self.strides) != side for side in smallest):
@@ -165,7 +182,7 @@ class ImageFFJORDConfig(Settings):
             )
 
     def build(self, rngs: nnx.Rngs) -> Dequantized:
-        """The untrained density, the flows of a position stacked."""
+        """Builds the untrained density, the flows of a position stacked."""
         channels = self.event_shape[-1]
         maps: list[Bijection] = [Logit(self.alpha)]
         scales = self.scales
@@ -185,101 +202,23 @@ class ImageFFJORDConfig(Settings):
         return max(1, count)
 
     def _flows(self, channels: int, rngs: nnx.Rngs) -> Repeat:
-        options: dict[str, Any] = {
-            "time": self.time,
-            "activation": self.activation,
-            "zero_last": self.zero_last,
-        }
-
         def one(rngs: nnx.Rngs) -> ODE:
-            field = Dynamics(
-                channels, self.hidden, images=True, strides=self.strides, rngs=rngs, **options
+            field = ImageDynamics(
+                channels,
+                self.hidden,
+                strides=self.strides,
+                time=self.time,
+                activation=self.activation,
+                zero_last=self.zero_last,
+                rngs=rngs,
             )
-            return _ode(self, field)
+            return self.ode(field)
 
         return Repeat(repeat(one, self.flows, rngs=rngs))
 
 
 def _size_after(side: int, strides: tuple[int, ...]) -> int:
-    """Side of a map after layers of these strides; a negative stride is that of a transposed convolution."""
+    """The side of a map after layers of these strides; a negative one is of a transposed layer."""
     for stride in strides:
         side = side * -stride if stride < 0 else -(-side // stride)
     return side
-
-
-def _ode(config: FFJORDConfig | ImageFFJORDConfig, dynamics: Dynamics) -> ODE:
-    return ODE(
-        dynamics,
-        end_time=config.end_time,
-        learn_end_time=config.learn_end_time,
-        trace=config.trace,
-        training_trace=config.training_trace,
-        solver=config.solver,
-        training_solver=config.training_solver,
-    )
-
-
-class Evaluations(NamedTuple):
-    """Evaluations of the fields, of all flows together, for one training gradient of a batch."""
-
-    forward: int
-    backward: int
-
-
-def function_evaluations(
-    density: Density, x: ArrayLike, *, key: KeyLike | None = None
-) -> Evaluations:
-    """Counts how often the vector fields are evaluated in ``terms`` and in the gradient of its mean.
-
-    What a step costs: with the checkpointed adjoint ``backward`` repeats the steps that were taken, with the
-    continuous one it is a solve of its own.
-
-    Args:
-      density: A continuous flow, dequantized or not.
-      x: A batch.
-      key: As for ``terms``.
-
-    Raises:
-      TypeError: If the density solves no ODE.
-
-    Example:
-      >>> import likejax as lj
-      >>> density = lj.build(lj.models.FFJORDConfig(hidden=(8,), training_solver=lj.bijections.Solver(method="rk4", steps=2)), key=0)
-      >>> lj.models.function_evaluations(density, lj.load("moons").examples[:4]).forward
-      8
-    """
-    check_density(density)
-    check_continuous(density)
-    calls: list[None] = []
-
-    def counted(node: Any) -> Any:
-        return (
-            replace(node, dynamics=_Counted(node.dynamics, calls))
-            if isinstance(node, ODE)
-            else node
-        )
-
-    density = jax.tree.map(counted, density, is_leaf=lambda node: isinstance(node, ODE))
-
-    def loss(density: Density) -> jax.Array:
-        return -jnp.mean(density.terms(x, key=key).log_prob)
-
-    counts = []
-    for work in (loss, jax.grad(loss)):
-        jax.block_until_ready(jax.jit(work)(density))
-        jax.effects_barrier()
-        counts.append(len(calls))
-        calls.clear()
-    return Evaluations(counts[0], counts[1] - counts[0])
-
-
-class _Counted(nnx.Module):
-    """A field that notes each of its evaluations."""
-
-    def __init__(self, dynamics: Any, calls: list[None]):
-        self.dynamics = dynamics
-        self.note = lambda: calls.append(None)
-
-    def __call__(self, t: ArrayLike, z: Array) -> Array:
-        jax.debug.callback(self.note)
-        return self.dynamics(t, z)

@@ -1,9 +1,14 @@
-"""Vector fields that depend on time: the networks of continuous flows."""
+"""Vector fields that depend on time: the networks of continuous flows.
+
+Their layers are their own, not ``nnx.Linear`` and ``nnx.Conv``: one input channel of a kernel is that
+of the time, and it is applied once for all examples.
+"""
 
 from __future__ import annotations
 
+import abc
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Literal
 
 import jax
@@ -11,34 +16,107 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
-from likejax.nn.convolutions import convolve, convolve_transposed
+from likejax.nn.channels import per_channel
+from likejax.nn.convolution import convolve, convolve_transposed
 from likejax.settings import checked
 
 TimeInjection = Literal["concat", "concatsquash", "ignore"]
-"""How a layer sees the time."""
+"""Way in which the time enters a layer."""
+
 Activation = Literal["tanh", "softplus", "swish"]
-"""Smooth functions between layers; swish is ``h sigmoid(beta h)`` with a learned beta for the whole network."""
+"""Smooth function between layers; swish is ``h sigmoid(beta h)`` with one learned beta."""
+
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": jnp.tanh, "softplus": jax.nn.softplus}
 
 
-class TimeLayer(nnx.Module):
-    """A dense layer or convolution ``W`` with bias that depends on the time ``t``.
+class TimeLayer(nnx.Module, abc.ABC):
+    """A linear map ``W`` with bias that depends on the time ``t``.
 
     * ``concat``: ``W [t, h] + b``, the time as one more input channel, the first.
-    * ``concatsquash``: ``(W h + b) sigmoid(w t + c) + v t`` with ``w``, ``c`` and ``v`` per output channel.
+    * ``concatsquash``: ``(W h + b) sigmoid(w t + c) + v t`` with ``w``, ``c``, ``v`` per output
+    channel.
     * ``ignore``: ``W h + b``.
+
+    Args:
+      size: Rows and columns of the kernel.
+      channels: Channels of the input.
+      features: Channels of the output.
+      fan_in: Number of inputs of one output; the weights start within ``1 / sqrt(fan_in)``.
+      time: Way in which the time enters.
+      scale: Factor on the initial ``W``; with 0 all weights start at zero.
+      rngs: Source of the weights.
+
+    References:
+      Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367,
+      official code.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        channels: int,
+        features: int,
+        *,
+        fan_in: int,
+        time: TimeInjection,
+        scale: float,
+        rngs: nnx.Rngs,
+    ):
+        inputs = channels + _time_channels(time)
+        bound = 1 / math.sqrt(fan_in)
+
+        def uniform(shape: tuple[int, ...], bound: float) -> nnx.Param:
+            if not scale:
+                return nnx.Param(jnp.zeros(shape))
+            # drawn flat: XLA takes seconds to compile a vectorized draw of four axes
+            count = math.prod(shape)
+            draw = jax.random.uniform(rngs.params(), (count,), minval=-bound, maxval=bound)
+            return nnx.Param(draw.reshape(shape))
+
+        self.kernel = uniform((size, size, inputs, features), scale * bound)
+        self.bias = uniform((features,), bound)
+        if time == "concatsquash":
+            self.gate_weight = uniform((features,), 1.0)
+            self.gate_bias = uniform((features,), 1.0)
+            self.shift = uniform((features,), 1.0)
+        self.time = time
+
+    def __call__(
+        self, t: ArrayLike, h: Float[Array, "*shape channels"]
+    ) -> Float[Array, "*out features"]:
+        """Computes the layer at time ``t``."""
+        kernel, constant = self.kernel[...], self.bias[...]
+        if self.time == "concat":
+            # the first channel is t everywhere: its part is t times the answer to ones
+            ones = self.ones(h)
+            of_time = self.linear(ones, kernel[:, :, :1])
+            constant = t * of_time + per_channel(constant, of_time)
+            kernel = kernel[:, :, 1:]
+        out = self.linear(h, kernel)
+        if self.time == "concatsquash":
+            gate = jax.nn.sigmoid(self.gate_weight[...] * t + self.gate_bias[...])
+            out = out * per_channel(gate, out)
+            constant = constant * gate + self.shift[...] * t
+        return out + per_channel(constant, out)
+
+    @abc.abstractmethod
+    def linear(self, h: Array, kernel: Array) -> Array:
+        """Applies the linear map with that kernel."""
+
+    @abc.abstractmethod
+    def ones(self, h: Array) -> Array:
+        """Returns an example of one channel that is 1 everywhere, of the size of those in ``h``."""
+
+
+class TimeDense(TimeLayer):
+    """A dense layer on the last axis that depends on the time.
 
     Args:
       channels: Channels of the input.
       features: Channels of the output.
-      images: Whether ``h`` is an image and ``W`` a convolution.
-      stride: 1 for a 3x3 kernel that keeps the size; 2 for a 4x4 kernel that halves it; -2 for a transposed 4x4
-        kernel that doubles it.
-      time: How the time enters.
-      scale: Factor on the initial ``W``; with 0 all weights start at zero.
-      rngs: Source of the weights, uniform within ``1 / sqrt(fan_in)``.
-
-    References:
-      Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367, official code.
+      time: Way in which the time enters.
+      scale: Factor on the initial weight matrix; with 0 all weights start at zero.
+      rngs: Source of the weights.
     """
 
     def __init__(
@@ -46,7 +124,41 @@ class TimeLayer(nnx.Module):
         channels: int,
         features: int,
         *,
-        images: bool,
+        time: TimeInjection = "concatsquash",
+        scale: float = 1.0,
+        rngs: nnx.Rngs,
+    ):
+        fan_in = channels + _time_channels(time)
+        super().__init__(1, channels, features, fan_in=fan_in, time=time, scale=scale, rngs=rngs)
+
+    def linear(self, h: Array, kernel: Array) -> Array:
+        return convolve(h, kernel)
+
+    def ones(self, h: Array) -> Array:
+        return jnp.ones((1,), h.dtype)
+
+
+class TimeConvolution(TimeLayer):
+    """A convolution that depends on the time.
+
+    Args:
+      channels: Channels of the input.
+      features: Channels of the output.
+      stride: 1 for a 3x3 kernel that keeps the size of the image, 2 for a 4x4 kernel that halves
+        it, -2 for a transposed 4x4 kernel that doubles it.
+      time: Way in which the time enters.
+      scale: Factor on the initial kernel; with 0 all weights start at zero.
+      rngs: Source of the weights.
+
+    Raises:
+      ValueError: For another stride.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        features: int,
+        *,
         stride: int = 1,
         time: TimeInjection = "concatsquash",
         scale: float = 1.0,
@@ -56,115 +168,49 @@ class TimeLayer(nnx.Module):
             raise ValueError(
                 f"expected a stride of 1, 2 or -2 (a transposed convolution), got {stride}"
             )
-        size = (3 if stride == 1 else 4) if images else 1
-        inputs = channels + (time == "concat")
-        bound = 1 / math.sqrt(size * size * (features if stride < 0 else inputs))
-
-        def uniform(shape: tuple[int, ...], bound: float) -> nnx.Param:
-            if not scale:
-                return nnx.Param(jnp.zeros(shape))
-            # drawn flat: XLA takes seconds to compile a vectorized draw of four axes
-            draw = jax.random.uniform(
-                rngs.params(), (math.prod(shape),), minval=-bound, maxval=bound
-            )
-            return nnx.Param(draw.reshape(shape))
-
-        self.kernel = uniform((size, size, inputs, features), scale * bound)
-        self.bias = uniform((features,), bound)
-        if time == "concatsquash":
-            self.gate_weight, self.gate_bias, self.shift = (
-                uniform((features,), 1.0) for _ in range(3)
-            )
-        self.time = time
+        size = 3 if stride == 1 else 4
+        # of a transposed kernel PyTorch, and so the official code, takes the outputs for the inputs
+        seen = features if stride < 0 else channels + _time_channels(time)
+        super().__init__(
+            size, channels, features, fan_in=size * size * seen, time=time, scale=scale, rngs=rngs
+        )
         self.stride = stride
 
-    def __call__(
-        self, t: ArrayLike, h: Float[Array, "*shape channels"]
-    ) -> Float[Array, "*out features"]:
-        """The layer at time ``t``."""
-        kernel, constant = self.kernel[...], self.bias[...]
-        if self.time == "concat":
-            seen = jnp.ones((*h.shape[-3:-1], 1) if kernel.shape[0] > 1 else (1,), h.dtype)
-            constant = t * self._linear(seen, kernel[:, :, :1]) + constant.reshape(
-                (1,) * (seen.ndim - 1) + (-1,)
-            )
-            kernel = kernel[:, :, 1:]
-        out = self._linear(h, kernel)
-        if self.time == "concatsquash":
-            gate = jax.nn.sigmoid(self.gate_weight[...] * t + self.gate_bias[...])
-            out = out * gate.reshape((1,) * (out.ndim - 1) + gate.shape)
-            constant = constant * gate + self.shift[...] * t
-        return out + constant.reshape((1,) * (out.ndim - constant.ndim) + constant.shape)
-
-    def _linear(self, h: Array, kernel: Array) -> Array:
+    def linear(self, h: Array, kernel: Array) -> Array:
         if self.stride == -2:
             return convolve_transposed(h, kernel, crop=1, crop_rows=1)
         if self.stride == 2:
             return convolve(h, kernel, padding=((1, 1), (1, 1)), stride=2)
         return convolve(h, kernel)
 
+    def ones(self, h: Array) -> Array:
+        return jnp.ones((*h.shape[-3:-1], 1), h.dtype)
 
-class Dynamics(nnx.Module):
+
+def _time_channels(time: TimeInjection) -> int:
+    return 1 if time == "concat" else 0
+
+
+class LayeredField(nnx.Module):
     """The field ``dz/dt = f(t, z)``: layers with an activation between them, none after the last.
 
     Works on any leading batch shape.
 
     Args:
-      channels: Channels of ``z``, and of ``f``.
-      hidden: Channels of the hidden layers.
-      images: Whether ``z`` is an image; a vector otherwise.
-      strides: Of every layer, one more than ``hidden``, for images; empty for 1 everywhere.
-      time: How the time enters each layer.
-      activation: Between layers.
-      zero_last: Whether the last layer starts at zero, so that the flow starts as the identity (RNODE).
-      initial_scale: Factor on the initial weight matrices.
-      rngs: Source of the weights.
+      layers: Layers, first to last.
+      activation: Function between the layers.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        hidden: Sequence[int],
-        *,
-        images: bool = False,
-        strides: Sequence[int] = (),
-        time: TimeInjection = "concatsquash",
-        activation: Activation = "tanh",
-        zero_last: bool = False,
-        initial_scale: float = 1.0,
-        rngs: nnx.Rngs,
-    ):
-        sizes = (channels, *hidden, channels)
-        time, activation = (
-            checked("time", time, TimeInjection),
-            checked("activation", activation, Activation),
-        )
-        strides = tuple(strides) or (1,) * (len(sizes) - 1)
-        if len(strides) != len(sizes) - 1:
-            raise ValueError(
-                f"expected {len(sizes) - 1} strides, one for every layer, got {len(strides)}"
-            )
-        self.layers = nnx.List(
-            TimeLayer(
-                before,
-                after,
-                images=images,
-                stride=stride,
-                time=time,
-                scale=0.0 if zero_last and number == len(strides) - 1 else initial_scale,
-                rngs=rngs,
-            )
-            for number, (before, after, stride) in enumerate(
-                zip(sizes[:-1], sizes[1:], strides, strict=True)
-            )
-        )
+    def __init__(self, layers: Iterable[TimeLayer], activation: Activation):
+        self.layers = nnx.List(list(layers))
         self.activation = activation
-        self.beta = nnx.data(nnx.Param(jnp.ones(())) if activation == "swish" else None)
+        beta = nnx.Param(jnp.ones(())) if activation == "swish" else None
+        self.beta = nnx.data(beta)
 
     def __call__(
         self, t: ArrayLike, z: Float[Array, "*shape channels"]
     ) -> Float[Array, "*shape channels"]:
-        """The velocity at time ``t``."""
+        """Computes the velocity at time ``t``."""
         activate = _ACTIVATIONS.get(self.activation, self._swish)
         *hidden, last = self.layers
         h = z
@@ -177,4 +223,88 @@ class Dynamics(nnx.Module):
         return h * jax.nn.sigmoid(self.beta[...] * h)
 
 
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": jnp.tanh, "softplus": jax.nn.softplus}
+class Dynamics(LayeredField):
+    """The field of vectors: dense layers.
+
+    Args:
+      channels: Entries of ``z``, and of ``f``.
+      hidden: Widths of the hidden layers.
+      time: Way in which the time enters each layer.
+      activation: Function between the layers.
+      zero_last: Whether the last layer starts at zero, so that the flow starts as the identity
+        (RNODE).
+      initial_scale: Factor on the initial weight matrices.
+      rngs: Source of the weights.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: Sequence[int],
+        *,
+        time: TimeInjection = "concatsquash",
+        activation: Activation = "tanh",
+        zero_last: bool = False,
+        initial_scale: float = 1.0,
+        rngs: nnx.Rngs,
+    ):
+        time = checked("time", time, TimeInjection)
+        sizes = (channels, *hidden, channels)
+        scales = _scales(len(hidden), initial_scale, zero_last)
+        layers = [
+            TimeDense(before, after, time=time, scale=scale, rngs=rngs)
+            for before, after, scale in zip(sizes[:-1], sizes[1:], scales, strict=True)
+        ]
+        super().__init__(layers, checked("activation", activation, Activation))
+
+
+class ImageDynamics(LayeredField):
+    """The field of images: convolutions.
+
+    Args:
+      channels: Channels of ``z``, and of ``f``.
+      hidden: Channels of the hidden layers.
+      strides: Stride of every layer, one more than ``hidden``; empty for 1 everywhere.
+      time: Way in which the time enters each layer.
+      activation: Function between the layers.
+      zero_last: Whether the last layer starts at zero, so that the flow starts as the identity
+        (RNODE).
+      initial_scale: Factor on the initial kernels.
+      rngs: Source of the weights.
+
+    Raises:
+      ValueError: If there is not one stride for every layer.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        hidden: Sequence[int],
+        *,
+        strides: Sequence[int] = (),
+        time: TimeInjection = "concatsquash",
+        activation: Activation = "tanh",
+        zero_last: bool = False,
+        initial_scale: float = 1.0,
+        rngs: nnx.Rngs,
+    ):
+        time = checked("time", time, TimeInjection)
+        sizes = (channels, *hidden, channels)
+        count = len(hidden) + 1
+        strides = tuple(strides) or (1,) * count
+        if len(strides) != count:
+            raise ValueError(f"expected {count} strides, one for every layer, got {len(strides)}")
+        scales = _scales(len(hidden), initial_scale, zero_last)
+        layers = [
+            TimeConvolution(before, after, stride=stride, time=time, scale=scale, rngs=rngs)
+            for before, after, stride, scale in zip(
+                sizes[:-1], sizes[1:], strides, scales, strict=True
+            )
+        ]
+        super().__init__(layers, checked("activation", activation, Activation))
+
+
+def _scales(hidden: int, initial_scale: float, zero_last: bool) -> tuple[float, ...]:
+    """The factor on the initial weights of each of ``hidden`` layers and of the last."""
+    last = 0.0 if zero_last else initial_scale
+    return (*(initial_scale,) * hidden, last)

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from likejax.nn.labels import row_of_label
 from likejax.nn.modules import replace
@@ -73,7 +73,7 @@ class BlockOptions(NamedTuple):
 
     dropout: float
     num_classes: int
-    dtype: str
+    dtype: DTypeLike | None
 
 
 class GatedBlock(nnx.Module):

@@ -20,6 +20,7 @@ from likejax.keys import KeyLike, as_key
 from likejax.models.pixelcnn import sampling
 from likejax.models.pixelcnn.causal import BlockOptions
 from likejax.models.pixelcnn.network import PixelCNNNetwork
+from likejax.nn.dtypes import compute_dtype
 from likejax.nn.modules import replace
 from likejax.rounding import warn_of_lost
 from likejax.settings import (
@@ -92,7 +93,7 @@ class PixelCNNConfig(Settings):
             blocks=self.blocks,
             levels=self.resolutions,
             output_scale=self.output_scale,
-            options=BlockOptions(self.dropout, self.num_classes, self.compute_dtype),
+            options=BlockOptions(self.dropout, self.num_classes, compute_dtype(self.compute_dtype)),
             rngs=rngs,
         )
         density = PixelCNN(

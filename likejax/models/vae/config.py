@@ -13,6 +13,7 @@ from likejax.models.vae.density import VAE
 from likejax.models.vae.likelihood import LikelihoodForm, LikelihoodName, likelihood
 from likejax.models.vae.network import GenerativeStage, InferenceStage, MapShape
 from likejax.models.vae.stage import Activation, Options, Skips, StageConfig, StagePlan
+from likejax.nn.dtypes import compute_dtype
 from likejax.settings import Count, CountOrZero, Positive, Settings
 
 Inference = Literal["bottom_up", "top_down", "bidirectional"]
@@ -131,7 +132,7 @@ class VAEConfig(Settings):
             activation=self.activation,
             skips=self.skips,
             latent_scale=self.latent_scale,
-            dtype=self.compute_dtype,
+            dtype=compute_dtype(self.compute_dtype),
             unread_projection=as_released,
             gated=self.gated,
         )

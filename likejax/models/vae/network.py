@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, DTypeLike, Float
 
 from likejax.models.vae.stage import Block, Options, StagePlan
-from likejax.nn.convolutions import Padding, relu
+from likejax.nn.convolution import Padding, convolve_outside_loops
+from likejax.nn.edge_convolution import relu
 from likejax.nn.modules import Buffer, Unread
 from likejax.nn.weight_norm import WeightNormConvolution
 
@@ -47,7 +48,7 @@ def layer(
     rngs: nnx.Rngs,
     stride: int = 1,
     initial_scale: float = 1.0,
-    dtype: str = "float32",
+    dtype: DTypeLike | None = None,
 ) -> WeightNormConvolution:
     """A convolution that keeps the size of its map, or divides it by ``stride``."""
     return WeightNormConvolution(
@@ -60,7 +61,7 @@ def layer(
         direction_scale=_direction_scale(shape, kernel),
         rngs=rngs,
         dtype=dtype,
-        native=True,  # these networks run outside of loops
+        convolution=convolve_outside_loops,
     )
 
 
@@ -75,7 +76,7 @@ def enlargement(
     kernel: int,
     stride: int,
     rngs: nnx.Rngs,
-    dtype: str = "float32",
+    dtype: DTypeLike | None = None,
 ) -> WeightNormConvolution | Framed:
     """A transposed convolution that makes a map ``stride`` times larger.
 
@@ -94,7 +95,7 @@ def enlargement(
         direction_scale=_direction_scale(shape, kernel),
         rngs=rngs,
         dtype=dtype,
-        native=True,
+        convolution=convolve_outside_loops,
     )
     return convolution if surplus >= 0 else Framed(convolution, -cut, cut - surplus)
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import Annotated, Literal, NamedTuple
 
+from jaxtyping import DTypeLike
+
 from likejax.settings import Count, Range, Settings
 
 Activation = Literal["relu", "leaky_relu", "swish", "elu", "selu", "softplus", "tanh"]
@@ -20,7 +22,7 @@ class Options(NamedTuple):
       activation: Function between layers.
       skips: Whether skips between maps of one shape work.
       latent_scale: Standard deviation of the outputs for latents after initialization.
-      dtype: Type to compute in.
+      dtype: Type to compute in, ``None`` for that of the input and the parameters.
       unread_projection: Whether the dense layer above a dense top latent exists, which the official
         code has and never reads.
       gated: Whether blocks have a gate, where their stage does not decide.
@@ -29,7 +31,7 @@ class Options(NamedTuple):
     activation: Activation = "relu"
     skips: Skips = "working"
     latent_scale: float = 1.0
-    dtype: str = "float32"
+    dtype: DTypeLike | None = None
     unread_projection: bool = False
     gated: bool = False
 
