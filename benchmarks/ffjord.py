@@ -1,11 +1,13 @@
-"""FFJORD against the same model in PyTorch with torchdiffeq: time per training step, and time to equal likelihood.
+"""FFJORD against the same model in PyTorch with torchdiffeq: time per training step.
 
-    python benchmarks/ffjord.py [--dimensions 43 --hidden 860 860 --batch-size 64]   # seconds a step
-    python benchmarks/ffjord.py --steps 2000                                          # and nats against seconds
-    python benchmarks/ffjord.py --products                                            # forward or reverse mode
+    python benchmarks/ffjord.py [--dimensions 43 --hidden 860 860 --batch-size 64]   # seconds a
+    step python benchmarks/ffjord.py --steps 2000                                          # and
+    nats against seconds python benchmarks/ffjord.py --products
+    # forward or reverse mode
 
-Both sides use dopri5 at the same tolerance, one solve for the batch, the same network (concatsquash), Adam at the same
-rate; likejax with the checkpointed adjoint, PyTorch with the official code's continuous one.
+Both sides use dopri5 at the same tolerance, one solve for the batch, the same network
+(concatsquash), Adam at the same rate; likejax with the checkpointed adjoint, PyTorch with the
+official code's continuous one.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class ConcatSquash(nn.Module):
 
 
 class Field(nn.Module):
-    """State and log-determinant; the trace exact or by one probe that ``noise`` holds during a solve."""
+    """Field of state and log-determinant; the trace is exact or by the one probe ``noise``."""
 
     def __init__(self, config: lj.models.FFJORDConfig):
         super().__init__()

@@ -1,9 +1,10 @@
-"""Glow's training step and log_prob against the same network in plain PyTorch, alternating in one run.
+"""Glow's training step and log_prob against the same network in plain PyTorch.
 
     python benchmarks/glow.py [--preset glow/fashion_mnist-small] [--batch-size 16] [--rounds 10]
 
-Both sides get the same architecture, batch size, optimizer (Adam) and thread count. Times are medians over the
-rounds; the ratio is PyTorch's time over likejax's, above 1 where likejax is faster. Needs `pip install torch`.
+Both sides get the same architecture, batch size, optimizer (Adam) and thread count. Times are
+medians over the rounds; the ratio is PyTorch's time over likejax's, above 1 where likejax is
+faster. Needs `pip install torch`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from likejax.nn.state import merge, split
 
 
 class EdgeConv(nn.Module):
-    """A 3x3 convolution with an input channel that is 1 on the padding, or a 1x1 convolution without."""
+    """A 3x3 convolution with an input channel that is 1 on the padding, or a 1x1 one without."""
 
     def __init__(self, channels: int, features: int, size: int, zero: bool = False):
         super().__init__()

@@ -1,9 +1,9 @@
-"""Does training wait for its batches? Time spent waiting for the feed, as a share of the training loop's.
+"""Time that training waits for its batches, as a share of the training loop's.
 
     python benchmarks/input.py [--preset glow/digits] [--steps 300] [--batch-size 0]
 
-Also prints how fast batches are drawn alone, with the preset's augmentations and with all of them, for images of
-32x32x3 in batches of 512: what a GPU would have to be fed with.
+Also prints how fast batches are drawn alone, with the preset's augmentations and with all of them,
+for images of 32x32x3 in batches of 512: what a GPU would have to be fed with.
 """
 
 from __future__ import annotations

@@ -1,10 +1,11 @@
-"""FFJORD on the UCI tables against a full-covariance Gaussian and a RealNVP of equal size, in nats of test rows.
+"""FFJORD on the UCI tables against a Gaussian and a RealNVP of equal size, in nats.
 
-    python benchmarks/tables.py --data-dir DATA [--names redwine whitewine parkinsons] [--out tables]
+    python benchmarks/tables.py --data-dir DATA [--names redwine whitewine parkinsons] [--out
+    tables]
 
-The RealNVP is ``VectorGlowConfig`` (ActNorm and linear maps between its couplings) with the width that brings it
-nearest to FFJORD's parameter count, trained at two learning rates of which the better on validation counts.
-Differences are paired over the test rows.
+The RealNVP is ``VectorGlowConfig`` (ActNorm and linear maps between its couplings) with the width
+that brings it nearest to FFJORD's parameter count, trained at two learning rates of which the
+better on validation counts. Differences are paired over the test rows.
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from likejax.nn.weight_norm import WeightNormConvolution
 
 
 class Convolution(nn.Module):
-    """A weight-normalized convolution with the geometry of a likejax layer, whose weights it starts with."""
+    """A weight-normalized convolution with the geometry and weights of a likejax layer."""
 
     def __init__(self, layer: WeightNormConvolution):
         super().__init__()
@@ -68,7 +68,7 @@ class Convolution(nn.Module):
 
 
 class Dense(nn.Module):
-    """A weight-normalized dense layer of a likejax layer; maps are flattened with the channels last."""
+    """A weight-normalized dense layer with likejax weights; maps are flattened channels last."""
 
     def __init__(self, layer: WeightNormConvolution):
         super().__init__()

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import likejax as lj
 from likejax import bijections as bj
 from likejax.nn.repeat import repeat, stack, unstack
 from tests.registry import BIJECTIONS, BijectionCase, perturbed, rngs
@@ -33,7 +34,9 @@ def _flat(z) -> jax.Array:
 
 
 def test_round_trip_and_log_det(case):
-    """The inverse undoes forward, and log_det is the log-determinant of the autodiff Jacobian, in float64."""
+    """The inverse undoes forward, and log_det is the log-determinant of the autodiff Jacobian, in
+    float64.
+    """
     with jax.enable_x64(True):
         bijection = perturbed(case.make())
         bijection = jax.tree.map(
@@ -56,7 +59,9 @@ def test_round_trip_and_log_det(case):
 
 
 def test_float32_round_trip_and_gradients(case):
-    """In float32 the round trip holds to 1e-4, log_det stays float32, and every parameter gets a gradient."""
+    """In float32 the round trip holds to 1e-4, log_det stays float32, and every parameter gets a
+    gradient.
+    """
     bijection = perturbed(case.make(), scale=0.1)
     x = _input(case).astype(jnp.float32)
 
@@ -87,7 +92,9 @@ def test_float32_round_trip_and_gradients(case):
 
 
 def test_actnorm_standardizes_after_initialize():
-    """Every ActNorm of a chain, and the hidden layers of couplings, whiten the batch they were initialized on."""
+    """Every ActNorm of a chain, and the hidden layers of couplings, whiten the batch they were
+    initialized on.
+    """
     batch = jax.random.normal(jax.random.key(0), (64, 4, 4, 3)) * 5 + 2
     actnorm = bj.ActNorm(3).initialize(batch, jax.random.key(1))
     z = jax.vmap(lambda x: actnorm.forward(x)[0])(batch)
@@ -163,6 +170,33 @@ def test_squeeze_channel_order():
 def test_wrong_use_says_what_to_do(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+class Cut(bj.Bijection):
+    """A user's map that loses an entry."""
+
+    def forward(self, x, key=None, condition=None):
+        return x[1:], jnp.zeros(())
+
+    def inverse(self, z, condition=None):
+        return z
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: bj.Chain([bj.ActNorm(3), bj.Squeeze()]),
+            r"map 1, Squeeze cannot map an input of shape \(3,\): expected an image",
+        ),
+        (lambda: bj.Chain([bj.Affine(0.5), Cut()]), r"map 1, Cut maps .* has as many outputs"),
+        (lambda: bj.Affine(jnp.ones((5, 1))), "Affine cannot map an input of shape"),
+        (lambda: bj.Chain([bj.ActNorm(4)]), "map 0, ActNorm .* expected an input of 4 channels"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named_when_a_flow_is_built(make, message):
+    with pytest.raises(ValueError, match=message):
+        lj.models.Flow(make(), (3,))
 
 
 def _chain() -> bj.Bijection:

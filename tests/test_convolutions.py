@@ -66,7 +66,8 @@ def test_transposed_convolution(size):
         dimension_numbers=("NHWC", "HWIO", "NHWC"),
         transpose_kernel=False,
     )
-    # correlation of the dilated input with the flipped kernel is the scatter out[2i+a, 2j+b] += x[i, j] kernel[a, b]
+    # correlation of the dilated input with the flipped kernel is the scatter out[2i+a, 2j+b] +=
+    # x[i, j] kernel[a, b]
     crop = (size[1] - 1) // 2
     np.testing.assert_allclose(
         convolve_transposed(x, kernel, crop=crop),

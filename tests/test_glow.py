@@ -1,4 +1,6 @@
-"""Glow itself: sizes of the presets, values at initialization, encoding and decoding, the families' builder."""
+"""Glow itself: sizes of the presets, values at initialization, encoding and decoding, the families'
+builder.
+"""
 
 from __future__ import annotations
 
@@ -69,7 +71,9 @@ def test_temperature_scales_the_latents(color):
 
 @pytest.mark.slow
 def test_bits_per_dim_after_initialization():
-    """K=32, L=3, width 512 on natural RGB patches, initialized and scored on the same batch: 5.87 +- 0.15."""
+    """K=32, L=3, width 512 on natural RGB patches, initialized and scored on the same batch: 5.87
+    +- 0.15.
+    """
     rng = np.random.default_rng(0)
     everything = [lj.load("photographs", split=s).examples for s in ("train", "validation", "test")]
     patches = np.concatenate(everything)
@@ -125,7 +129,9 @@ def test_bfloat16_networks_keep_the_likelihood_in_float32():
 
 
 def test_the_prior_sees_the_border():
-    """Through the edge channel a learned prior differs at the border although its input is all zero."""
+    """Through the edge channel a learned prior differs at the border although its input is all
+    zero.
+    """
     linear = EdgeConvolution(2, 3, kernel_size=3, scale=0.5, rngs=nnx.Rngs(0))
     out = linear(jnp.zeros((5, 5, 2)))
     np.testing.assert_allclose(out[1:-1, 1:-1], 0, atol=1e-6)

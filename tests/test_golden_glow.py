@@ -144,7 +144,7 @@ def test_golden_glow_gradients(golden):
 
     gradients = jax.jit(jax.grad(mean_bits))(params)
     names = {
-        official: ours.removeprefix("density.") for ours, official in official_names(golden.config)
+        official: ours.removeprefix("density.") for ours, official in official_names(golden.density)
     }
     compared = [
         k.removeprefix("grad_mean_bpd.") for k in golden.arrays if k.startswith("grad_mean_bpd.")
@@ -162,7 +162,8 @@ def test_golden_glow_inverse(golden):
     condition = golden["inv.y"] if golden.config.num_classes else None
     y = np.asarray(golden.density.density.decode(latents, condition=condition))
     np.testing.assert_allclose(y - 0.5, golden["inv.x_cont"], rtol=0, atol=1e-10)
-    # the official code clips to 255 after spreading the levels over 0..255, so its top level is 255, not 248
+    # the official code clips to 255 after spreading the levels over 0..255, so its top level is
+    # 255, not 248
     k = np.asarray(golden.density.quantize(jnp.asarray(y)))
     np.testing.assert_array_equal(k, golden["inv.x_uint8"] // (256 // golden.config.levels))
 
@@ -200,7 +201,9 @@ def with_classifier(golden: Golden) -> dict[str, np.ndarray]:
 
 
 def with_shuffle(golden: Golden) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """The weights of a model with random permutations: as official shuffles, and as 1x1 convolutions."""
+    """The weights of a model with random permutations: as official shuffles, and as 1x1
+    convolutions.
+    """
     rng = np.random.default_rng(1)
     shuffled, convolved = {}, weights(golden.arrays)
     for name, value in weights(golden.arrays).items():
@@ -218,7 +221,9 @@ def with_shuffle(golden: Golden) -> tuple[dict[str, np.ndarray], dict[str, np.nd
 
 
 def test_golden_glow_classifier():
-    """The classifier of a conditional model reads the official weights: logits of the mean top latent."""
+    """The classifier of a conditional model reads the official weights: logits of the mean top
+    latent.
+    """
     with jax.enable_x64(True):
         golden = first_model(lambda config: config.num_classes)
         arrays = with_classifier(golden)
@@ -253,7 +258,9 @@ def test_golden_glow_shuffle():
 
 
 def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same arrays as variables of a TensorFlow checkpoint, with what else the official code saves."""
+    """The same arrays as variables of a TensorFlow checkpoint, with what else the official code
+    saves.
+    """
     checkpoint = {
         "Variable": np.ones(()),
         "Variable_1": np.zeros((1, 1, 1, 12)),
@@ -272,7 +279,9 @@ def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 def test_golden_glow_checkpoint(tmp_path):
-    """A small file with the official variable names gives what the arrays themselves give; averages on request."""
+    """A small file with the official variable names gives what the arrays themselves give; averages
+    on request.
+    """
     with jax.enable_x64(True):
         conditional = first_model(lambda config: config.num_classes)
         triangular = first_model(lambda config: config.permutation == "conv1x1_lu")

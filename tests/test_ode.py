@@ -56,7 +56,9 @@ class Wave(nnx.Module):
 
 
 class Bent(nnx.Module):
-    """``f = z^2 cos t``, whose solution is ``1 / (1 / x - sin t)``, with a log-determinant of ``2 log(z / x)``."""
+    """``f = z^2 cos t``, whose solution is ``1 / (1 / x - sin t)``, with a log-determinant of ``2
+    log(z / x)``.
+    """
 
     def __call__(self, t, z):
         return z * z * jnp.cos(t)
@@ -80,7 +82,9 @@ def network(seed: int = 0, **options) -> Dynamics:
     "solver", [Solver(m, 1e-9, 1e-9) for m in ("dopri5", "dopri8")] + [Solver("rk4", steps=80)]
 )
 def test_linear_ode(solver):
-    """Forward, inverse and log-determinant of a linear field, by the matrix exponential; energies by quadrature."""
+    """Forward, inverse and log-determinant of a linear field, by the matrix exponential; energies
+    by quadrature.
+    """
     with jax.enable_x64(True):
         end_time, x = 1.7, jax.random.normal(jax.random.key(0), (4, 3))
         ode = ODE(Linear(MATRIX), end_time=end_time, solver=solver)
@@ -103,7 +107,9 @@ def test_linear_ode(solver):
 
 @pytest.mark.parametrize("product", ["jvp", "vjp"])
 def test_hutchinson_of_a_linear_ode(product):
-    """With a constant Jacobian an estimate is ``T mean(e^T A e)``, and the norm ``T mean(|A e|^2) / D``."""
+    """With a constant Jacobian an estimate is ``T mean(e^T A e)``, and the norm ``T mean(|A e|^2) /
+    D``.
+    """
     with jax.enable_x64(True):
         probes = jax.random.normal(jax.random.key(1), (5, 2, 3))
         trace = Trace(probes=5, noise="gaussian", product=product)
@@ -136,7 +142,9 @@ def test_order(method, order):
 
 
 def test_error_follows_the_tolerance():
-    """A hundredth of the tolerance gives at most a tenth of the error, which stays below 100 tolerances."""
+    """A hundredth of the tolerance gives at most a tenth of the error, which stays below 100
+    tolerances.
+    """
     with jax.enable_x64(True):
         errors = []
         for tolerance in (1e-3, 1e-5, 1e-7):
@@ -157,7 +165,9 @@ def test_round_trip():
 
 
 def test_hutchinson_is_unbiased():
-    """The mean over 4,096 probes lies within 4 standard errors of the exact trace; errors fall as 1/sqrt(probes)."""
+    """The mean over 4,096 probes lies within 4 standard errors of the exact trace; errors fall as
+    1/sqrt(probes).
+    """
     with jax.enable_x64(True):
         field, x = network(), jnp.asarray([0.3, -0.8])
         exact = jax.jit(ODE(field, solver=Solver(rtol=1e-8, atol=1e-8)).forward)(x)[1]
@@ -197,7 +207,9 @@ def test_batch_mates_do_not_matter():
 
 @pytest.mark.parametrize("trace", [Trace(), Trace(probes=2)], ids=["exact", "hutchinson"])
 def test_the_joint_solve_differs_within_the_tolerance(trace):
-    """Training's one solve of a batch and the separate ones agree to ten tolerances, on the same probes."""
+    """Training's one solve of a batch and the separate ones agree to ten tolerances, on the same
+    probes.
+    """
     tolerance = 1e-5
     solver = Solver(rtol=tolerance, atol=tolerance)
     config = lj.models.FFJORDConfig(
@@ -235,7 +247,9 @@ def test_energies_have_no_say_in_the_steps():
     "solver", [Solver(rtol=1e-8, atol=1e-8), Solver("rk4", steps=40)], ids=["adaptive", "fixed"]
 )
 def test_adjoints_agree(solver):
-    """Checkpointed and continuous: the same gradient, of the end time too, and that of the closed form."""
+    """Checkpointed and continuous: the same gradient, of the end time too, and that of the closed
+    form.
+    """
     with jax.enable_x64(True):
         x = jax.random.normal(jax.random.key(0), (5, 3))
 
@@ -262,7 +276,9 @@ def test_adjoints_agree(solver):
 
 
 def test_the_continuous_adjoint_takes_probes():
-    """With a constant Jacobian the estimate is ``T mean(e^T A e)``, and its gradient ``T mean(e e^T)``."""
+    """With a constant Jacobian the estimate is ``T mean(e^T A e)``, and its gradient ``T mean(e
+    e^T)``.
+    """
     with jax.enable_x64(True):
         probes = jax.random.normal(jax.random.key(1), (2, 3, 3))
         solver = Solver("rk4", steps=4, adjoint="continuous")
@@ -308,7 +324,9 @@ def test_keys_and_examples_may_be_shared():
 
 
 def test_evaluations_are_counted():
-    """What terms reports is what a counter in the field counts, forward; backward is counted likewise."""
+    """What terms reports is what a counter in the field counts, forward; backward is counted
+    likewise.
+    """
     x = lj.load("moons").examples[:8]
     key = jax.random.key(0)
     for solver, backward in ((Solver("bosh3"), None), (Solver("rk4", steps=3), 12)):
@@ -357,13 +375,18 @@ def test_kinds():
     assert lj.models.Dequantized(exact, 4).kind is lj.Kind.BOUND
     with pytest.raises(ValueError, match="needs a key"):
         estimate.log_prob(np.zeros((1, 2), np.float32))
+    glow = lj.build(lj.models.VectorGlowConfig(depth=1, width=4), key=0)
+    with pytest.raises(TypeError, match="expected a continuous flow"):
+        lj.models.with_solver(glow, solver=Solver())
     training = lj.models.with_solver(exact, training_trace=Trace(probes=1))
     with pytest.raises(ValueError, match="needs a key"):
         training.terms(np.zeros((1, 2), np.float32))
 
 
 def test_draws_average_probes():
-    """Draws of an estimate spread around the exact value, and evaluate states the error of their mean."""
+    """Draws of an estimate spread around the exact value, and evaluate states the error of their
+    mean.
+    """
     density = perturbed(
         lj.build(lj.models.FFJORDConfig(hidden=(8,), trace=Trace(probes=1)), key=0), scale=0.5
     )
@@ -393,7 +416,9 @@ def test_concat_is_a_channel_of_time(images):
 
 
 def test_strides():
-    """Halving and doubling 4x4 convolutions are XLA's with a padding of 1, the doubling one that of the transpose."""
+    """Halving and doubling 4x4 convolutions are XLA's with a padding of 1, the doubling one that of
+    the transpose.
+    """
     h = jax.random.normal(jax.random.key(0), (1, 6, 8, 3))
     down = TimeConvolution(3, 5, stride=2, time="ignore", rngs=rngs())
     numbers = ("NHWC", "HWIO", "NHWC")
@@ -414,7 +439,9 @@ def test_strides():
 
 @pytest.mark.parametrize("activation", ["softplus", "swish"])
 def test_autoencoder_shaped_field(activation):
-    """One scale, halved and doubled inside the field: exact and estimated log-masses agree on average."""
+    """One scale, halved and doubled inside the field: exact and estimated log-masses agree on
+    average.
+    """
     config = lj.models.ImageFFJORDConfig(
         event_shape=(4, 4, 1),
         levels=4,
@@ -485,7 +512,9 @@ def iter_batches(dataset, size):
 
 
 def test_standardize():
-    """Nats refer to the data as given; evaluate prints them with reference to standardized data too."""
+    """Nats refer to the data as given; evaluate prints them with reference to standardized data
+    too.
+    """
     rng = np.random.default_rng(0)
     table = lj.Dataset.from_array(
         (rng.normal(size=(500, 2)) * [5.0, 0.01] + [3.0, -7.0]).astype(np.float32)
@@ -527,7 +556,9 @@ def test_a_path_ends_where_forward_does():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FLOORS)
 def test_trained_toys_are_densities(name):
-    """After a little training of the paper's network: mass 1 on a grid, and no better than the entropy allows."""
+    """After a little training of the paper's network: mass 1 on a grid, and no better than the
+    entropy allows.
+    """
     experiment = dataclasses.replace(
         lj.preset(f"ffjord/{name}"), steps=150, log_every=50, validate_every=150
     )

@@ -22,7 +22,9 @@ def parts(name, tmp_path) -> list[np.ndarray]:
 
 
 def test_power(tmp_path):
-    """Six columns, noise within its bounds, statistics of train and validation together, the published shuffle."""
+    """Six columns, noise within its bounds, statistics of train and validation together, the
+    published shuffle.
+    """
     rng = np.random.default_rng(0)
     raw = np.round(rng.normal(size=(1000, 8)) * 10, 2)
     raw[:, 7] = np.arange(1000)  # time: no noise is added to it
@@ -40,7 +42,8 @@ def test_power(tmp_path):
     np.testing.assert_allclose(
         test[:, 5], (time[900:] - time[:900].mean()) / time[:900].std(), rtol=1e-4, atol=1e-5
     )
-    # undo the standardization by two points of a column without knowing the noise: it is at most 0.01 in the voltage
+    # undo the standardization by two points of a column without knowing the noise: it is at most
+    # 0.01 in the voltage
     spread = rows[:900, 2].std()
     gap = np.abs((both[:, 1] - both[0, 1]) * spread - (rows[:900, 2] - rows[0, 2]))
     assert 1e-4 < gap.max() < 0.02
@@ -67,7 +70,9 @@ def test_gas(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", ".gz"])
 def test_hepmass(tmp_path, suffix):
-    """Signal only, without class and the test file's extra column; features that are cut off below are dropped."""
+    """Signal only, without class and the test file's extra column; features that are cut off below
+    are dropped.
+    """
     rng = np.random.default_rng(0)
     train, test = rng.normal(size=(300, 29)), rng.normal(size=(100, 30))
     for rows in (train, test):

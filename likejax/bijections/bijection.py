@@ -73,11 +73,13 @@ class Bijection(nnx.Module, abc.ABC):
     ) -> tuple[Latent, LogDet, Parts]:
         """Maps one example for training, with named parts that an objective may weight.
 
-        Training vectorizes it over the examples of a batch. A map may then do the work of the batch at
-        once, by a batching rule of its own (``jax.custom_batching.custom_vmap``), as ``ODE`` does.
+        Training vectorizes it over the examples of a batch. A map may then do the work of the
+        batch at once, by a batching rule of its own (``jax.custom_batching.custom_vmap``), as
+        ``ODE`` does.
 
         Returns:
-          The latent and the log-determinant as ``forward`` returns them, and the parts, by default none.
+          The latent and the log-determinant as ``forward`` returns them, and the parts, by default
+          none.
         """
         z, log_det = self.forward(x, key, condition)
         return z, log_det, {}
@@ -85,8 +87,9 @@ class Bijection(nnx.Module, abc.ABC):
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Latent:
         """Returns a latent of which only the shapes count; it is traced by JAX and never computed.
 
-        A ``Flow`` calls it once when it is built, to find maps whose shapes do not fit. A composition
-        names the map in the error, and an expensive map leaves out what does not decide the shape.
+        A ``Flow`` calls it once when it is built, to find maps whose shapes do not fit. A
+        composition names the map in the error, and an expensive map leaves out what does not
+        decide the shape.
         """
         z, log_det = self.forward(x, key, condition)
         if jnp.shape(log_det) != ():
@@ -101,9 +104,14 @@ class Bijection(nnx.Module, abc.ABC):
         del batch, key
         return self
 
+    @property
+    def fits_data(self) -> bool:
+        """Whether the map, or one inside it, has an ``initialize`` of its own."""
+        return type(self).initialize is not Bijection.initialize
+
 
 def no_volume(x: Array) -> LogDet:
-    """Returns the log-determinant of a map of ``x`` that preserves volume: zero in float32 or better.
+    """Returns the log-determinant of a map that preserves volume: zero in float32 or better.
 
     Example:
       >>> import jax.numpy as jnp
@@ -136,8 +144,8 @@ def dry_run(
     shapes = [part.shape for part in jax.tree.leaves(z)]
     if sum(map(math.prod, shapes)) != x.size:
         raise ValueError(
-            f"{name} maps an input of shape {x.shape} to {shapes}: an invertible map has as many outputs "
-            "as inputs"
+            f"{name} maps an input of shape {x.shape} to {shapes}: "
+            "an invertible map has as many outputs as inputs"
         )
     return z
 

@@ -80,8 +80,8 @@ class AdditiveCoupling(Coupling):
     Example:
       >>> import jax.numpy as jnp, likejax as lj
       >>> from flax import nnx
-      >>> sizes = (1, 1, 1)
-      >>> coupling = lj.bijections.AdditiveCoupling(4, width=8, rngs=nnx.Rngs(0), kernel_sizes=sizes)
+      >>> options = {"rngs": nnx.Rngs(0), "kernel_sizes": (1, 1, 1)}
+      >>> coupling = lj.bijections.AdditiveCoupling(4, width=8, **options)
       >>> float(coupling.forward(jnp.ones(4))[1])
       0.0
     """
@@ -102,8 +102,8 @@ class AdditiveCoupling(Coupling):
 class AffineCoupling(Coupling):
     """``z1 = x1``, ``z2 = (x2 + shift) * s`` with ``s = sigmoid(h + 2)``; ``log_det = sum(log s)``.
 
-    The network's outputs are interleaved: shift at even channels, ``h`` at odd ones. As in the official
-    code the scale at initialization is ``sigmoid(2) = 0.88``, not 1.
+    The network's outputs are interleaved: shift at even channels, ``h`` at odd ones. As in the
+    official code the scale at initialization is ``sigmoid(2) = 0.88``, not 1.
 
     Args:
       channels: Size of the last axis, at least 2.
@@ -113,14 +113,14 @@ class AffineCoupling(Coupling):
       dtype: Type the network computes in; ``None`` for that of its inputs and parameters.
 
     References:
-      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803. Kingma and Dhariwal, 2018, Glow,
-      arXiv:1807.03039, table 1 and official code.
+      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803. Kingma and Dhariwal, 2018,
+      Glow, arXiv:1807.03039, table 1 and official code.
 
     Example:
       >>> import jax.numpy as jnp, likejax as lj
       >>> from flax import nnx
-      >>> sizes = (1, 1, 1)
-      >>> coupling = lj.bijections.AffineCoupling(4, width=8, rngs=nnx.Rngs(0), kernel_sizes=sizes)
+      >>> options = {"rngs": nnx.Rngs(0), "kernel_sizes": (1, 1, 1)}
+      >>> coupling = lj.bijections.AffineCoupling(4, width=8, **options)
       >>> round(float(coupling.forward(jnp.ones(4))[1]), 4)  # 2 log sigmoid(2)
       -0.2539
     """

@@ -16,7 +16,9 @@ from likejax.settings import Range, checked
 
 
 class Affine(Bijection):
-    """``z = (x - location) / scale`` with fixed location and scale; ``log_det = -sum(log |scale|)``.
+    """``z = (x - location) / scale`` with fixed location and scale.
+
+    ``log_det = -sum(log |scale|)``.
 
     Args:
       location: Shift, a scalar or an array that broadcasts to the event by its last axes.

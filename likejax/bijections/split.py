@@ -20,16 +20,16 @@ Halves = tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]]
 class Split(Bijection):
     """Factors out half of the channels, whitened by a Gaussian that depends on the other half.
 
-    ``z = (x1, (x2 - mean(x1)) * exp(-log_std(x1)))``, ``log_det = -sum(log_std)``. The mean is at the
-    even and ``log_std`` at the odd channels of a convolution that starts at zero.
+    ``z = (x1, (x2 - mean(x1)) * exp(-log_std(x1)))``, ``log_det = -sum(log_std)``. The mean is at
+    the even and ``log_std`` at the odd channels of a convolution that starts at zero.
 
     Args:
       channels: Size of the last axis, at least 2.
       kernel_size: Kernel size of the convolution: 3 for images, 1 for vectors.
 
     References:
-      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6. Kingma and Dhariwal,
-      2018, Glow, arXiv:1807.03039, official code (``split2d_prior``).
+      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6. Kingma and
+      Dhariwal, 2018, Glow, arXiv:1807.03039, official code (``split2d_prior``).
 
     Example:
       >>> import jax.numpy as jnp, likejax as lj
@@ -68,8 +68,8 @@ class FactorOut(Bijection):
       channels: Size of the last axis, at least 2.
 
     References:
-      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6; the official FFJORD
-      code.
+      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6; the official
+      FFJORD code.
 
     Example:
       >>> import jax.numpy as jnp, likejax as lj
@@ -115,9 +115,9 @@ class ClassEmbedding(nnx.Module):
 class TopPrior(Bijection):
     """Whitens the top latent by a learned Gaussian, ``z = (x - mean) * exp(-log_std)``.
 
-    The mean (first half of the channels) and ``log_std`` (second half) are a convolution of an all-zero
-    image that starts at zero. Through its edge channel the border pixels have values of their own. A
-    conditional prior adds a class embedding.
+    The mean (first half of the channels) and ``log_std`` (second half) are a convolution of an
+    all-zero image that starts at zero. Through its edge channel the border pixels have values of
+    their own. A conditional prior adds a class embedding.
 
     Args:
       channels: Size of the last axis.

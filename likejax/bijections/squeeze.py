@@ -14,8 +14,8 @@ class Squeeze(Bijection):
     """``(H, W, C) -> (H/2, W/2, 4C)``; output channel ``4 c + 2 dy + dx``; ``log_det = 0``.
 
     References:
-      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6; channel order of
-      the official Glow code.
+      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803, section 3.6; channel order
+      of the official Glow code.
 
     Example:
       >>> import jax.numpy as jnp, likejax as lj

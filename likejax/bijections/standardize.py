@@ -18,8 +18,8 @@ class Standardize(Bijection):
     """``z = (x - mean) / std`` with the mean and standard deviation of each entry of the data.
 
     ``log_det = -sum(log std)``, so nats refer to the data as given. The statistics are not trained:
-    ``initialize`` takes them from data. An entry that varies by no more than the rounding of its values
-    keeps its scale.
+    ``initialize`` takes them from data. An entry that varies by no more than the rounding of its
+    values keeps its scale.
 
     Args:
       dimensions: Number of entries of a vector.
@@ -52,15 +52,15 @@ class Standardize(Bijection):
         return replace(self, mean=Buffer(statistics.mean), std=Buffer(std))
 
     def sum_log_std(self) -> LogDet:
-        """Returns ``sum(log std)``: nats of the standardized data are nats of the data plus this."""
+        """Returns ``sum(log std)``, which is added to nats of the data for standardized data."""
         return jnp.sum(jnp.log(self.std[...]))
 
 
 class BatchNorm(Bijection):
     """``z = (x - mean) / sqrt(variance + epsilon) * exp(log_scale) + shift`` with fixed statistics.
 
-    ``log_det = sum(log_scale - log(variance + epsilon) / 2)``. This is the moving batch normalization of
-    the official FFJORD code as it is evaluated, for its weights.
+    ``log_det = sum(log_scale - log(variance + epsilon) / 2)``. This is the moving batch
+    normalization of the official FFJORD code as it is evaluated, for its weights.
 
     Args:
       mean: Running mean of each entry.

@@ -39,7 +39,8 @@ class GlowConfig(Settings):
 
     Example:
       >>> import jax, likejax as lj
-      >>> config = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=2, width=8)
+      >>> sizes = {"scales": 2, "depth": 2, "width": 8}
+      >>> config = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, **sizes)
       >>> lj.build(config, key=jax.random.key(0)).event_shape
       (8, 8, 1)
     """
@@ -72,8 +73,8 @@ class GlowConfig(Settings):
         factor = 2**self.scales
         if height % factor or width % factor:
             raise ValueError(
-                f"expected a height and width divisible by 2^scales = {factor}, got {height}x{width}; "
-                "lower scales or pad the images"
+                f"expected a height and width divisible by 2^scales = {factor}, "
+                f"got {height}x{width}; lower scales or pad the images"
             )
 
     def build(self, rngs: nnx.Rngs) -> Dequantized:
@@ -121,10 +122,11 @@ class GlowConfig(Settings):
 
 
 class ClassConditionalGlow(Flow):
-    """A Glow whose top prior depends on a class label, with a classifier of the top latent for training.
+    """A Glow with a top prior for each class, and a classifier of the top latent for training.
 
-    ``terms`` has the part ``class_log_prob``, the log-probability that a linear softmax of the spatial mean
-    of the top latent gives to the label; the official objective adds 0.01 of its negative, in bits.
+    ``terms`` has the part ``class_log_prob``, the log-probability that a linear softmax of the
+    spatial mean of the top latent gives to the label; the official objective adds 0.01 of its
+    negative, in bits.
 
     Args:
       bijection: Chain that ends with the conditional ``TopPrior``.

@@ -18,34 +18,35 @@ from likejax.settings import Count, Range, Settings
 
 @dataclasses.dataclass(frozen=True)
 class VectorGlowConfig(Settings):
-    """A RealNVP with ActNorm and LU-parameterized linear maps between couplings, for continuous vectors.
+    """A RealNVP of vectors, with ActNorm and LU-parameterized linear maps between couplings.
 
-    The first ActNorm standardizes the data when the density is initialized, inside the density, so its nats
-    refer to the data as given.
+    The first ActNorm standardizes the data when the density is initialized, inside the density, so
+    its nats refer to the data as given.
 
     References:
-      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803. Kingma and Dhariwal, 2018, Glow,
-      arXiv:1807.03039.
+      Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803. Kingma and Dhariwal, 2018,
+      Glow, arXiv:1807.03039.
 
     Example:
       >>> import jax, likejax as lj
-      >>> lj.build(lj.models.VectorGlowConfig(dimensions=3, depth=2, width=8), key=jax.random.key(0)).kind
+      >>> config = lj.models.VectorGlowConfig(dimensions=3, depth=2, width=8)
+      >>> lj.build(config, key=jax.random.key(0)).kind
       <Kind.EXACT: 'exact'>
     """
 
     family: ClassVar[str] = "vector_glow"
 
     dimensions: Annotated[int, Range(at_least=2)] = 2
-    """Entries of a vector, at least 2."""
+    """Number of entries of a vector, at least 2."""
     depth: Count = 16
-    """Flow steps."""
+    """Number of flow steps."""
     width: Count = 64
     """Hidden units of the coupling networks."""
     coupling: Literal["affine", "additive"] = "affine"
-    """What a coupling does to its second half."""
+    """Form of the couplings: scale and shift, or shift alone."""
 
     def build(self, rngs: nnx.Rngs) -> Flow:
-        """The untrained density, its repeated steps stacked."""
+        """Builds the untrained density, its repeated steps stacked."""
         steps = Repeat(repeat(self._step, self.depth, rngs=rngs))
         return Flow(Chain([steps, ActNorm(self.dimensions)]), (self.dimensions,))
 

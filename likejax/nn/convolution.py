@@ -1,14 +1,14 @@
 """Convolutions in the form that is fastest on the backend.
 
-On GPU and TPU a convolution is XLA's own. On CPU XLA's convolutions are slow inside loops and between
-narrow maps. There a convolution is written as one matrix product:
+On GPU and TPU a convolution is XLA's own. On CPU XLA's convolutions are slow inside loops and
+between narrow maps. There a convolution is written as one matrix product:
 
 * over gathered patches, where the input is the narrower side;
 * to all taps at once, which are shifted and added, where the output is the narrower side;
 * over gathered columns to all rows of the kernel, in between.
 
-A network that runs outside of loops uses ``convolve_outside_loops``, which takes XLA's own form between
-wide maps.
+A network that runs outside of loops uses ``convolve_outside_loops``, which takes XLA's own form
+between wide maps.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 PRECISION = "high"
-"""Precision of matrix products inside networks: TF32 on GPU, three bfloat16 passes on TPU, exact on CPU."""
+"""Precision of matrix products in networks: TF32 on GPU, 3 bfloat16 passes on TPU, exact on CPU."""
 
 
 _NARROW = 12
@@ -51,7 +51,8 @@ def convolve(
     Args:
       x: Images ``(*batch, height, width, channels)``; for a 1x1 kernel any array, channels last.
       kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
-      padding: Zeros around the image; by default those that keep the size under an odd-sized kernel.
+      padding: Zeros around the image; by default those that keep the size under an odd-sized
+        kernel.
       stride: Stride of both axes.
 
     Returns:
@@ -74,7 +75,8 @@ def convolve_outside_loops(
 ) -> Float[Array, "*out features"]:
     """Correlates as ``convolve``, in the form that is fastest outside of loops of XLA.
 
-    Between wide maps that is XLA's own convolution on CPU too, which is many times slower in a loop.
+    Between wide maps that is XLA's own convolution on CPU too, which is many times slower in a
+    loop.
     """
     padding = same(*kernel.shape[:2]) if padding is None else padding
     if _is_matrix_product(kernel, padding, stride):
@@ -91,7 +93,7 @@ def _is_matrix_product(kernel: Array, padding: Padding, stride: int) -> bool:
 def _convolve_by_products(
     x: Array, kernel: Array, padding: Padding, stride: int, convolution: Convolve
 ) -> Array:
-    """Chooses the cheapest form in matrix products; ``convolution`` does what is left at stride 1."""
+    """Convolves in the cheapest of the forms in matrix products."""
     rows, columns, channels, features = kernel.shape
     has_even_sides = x.shape[-3] % 2 == x.shape[-2] % 2 == 0
     if stride == 2 and has_even_sides and max(rows, columns) > 1:
@@ -109,9 +111,12 @@ def _convolve_by_products(
 
 
 def _convolve_phases(x: Array, kernel: Array, padding: Padding, convolution: Convolve) -> Array:
-    """At stride 2: the pixels of every 2x2 square as channels of one, and a convolution of stride 1 of those.
+    """Convolves at stride 2 by a convolution at stride 1.
 
-    ``out[i] = sum_a x[2 i + a - before] k[a]``, and ``a = 2 o + phase + before`` for the square ``i + o``.
+    The pixels of every 2x2 square become channels of one position.
+
+    ``out[i] = sum_a x[2 i + a - before] k[a]``, and ``a = 2 o + phase + before`` for the square
+    ``i + o``.
     """
     *batch, height, width, channels = x.shape
     taps, edges = [], []
@@ -132,7 +137,10 @@ def _convolve_phases(x: Array, kernel: Array, padding: Padding, convolution: Con
 
 
 def _gather_taps(kernel: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
-    """``kernel[rows][:, columns]``, ``(*rows.shape, *columns.shape, in, out)``, with zeros where there is no tap."""
+    """Returns ``kernel[rows][:, columns]``, with zeros where there is no tap.
+
+    The shape is ``(*rows.shape, *columns.shape, in, out)``.
+    """
     padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
     inside = [
         np.where((t >= 0) & (t < n), t, n)
@@ -155,7 +163,7 @@ def _convolve_by_xla(x: Array, kernel: Array, padding: Padding, stride: int) -> 
 
 
 def _tap(x: Array, kernel: Array, padding: Padding, row: int, column: int) -> Array:
-    """What the tap (row, column) of a kernel sees at every output position, at stride 1; zero outside ``x``."""
+    """Returns the input under one tap of a kernel for every output at stride 1, zero outside."""
     rows, columns = kernel.shape[:2]
     (top, bottom), (left, right) = padding
     edges = [
@@ -181,7 +189,8 @@ def _convolve_taps(x: Array, kernel: Array, padding: Padding) -> Array:
     rows, columns, channels, features = kernel.shape
     by_tap = kernel.transpose(2, 0, 1, 3).reshape(channels, rows * columns * features)
     products = jnp.tensordot(x, by_tap, 1, precision=PRECISION)
-    # lax.split, not slices: its gradient is one concatenation instead of a padded sum per tap, 4 times faster
+    # lax.split, not slices: its gradient is one concatenation, not a padded sum per tap,
+    # which is 4 times slower
     parts = jax.lax.split(products, [features] * (rows * columns), axis=products.ndim - 1)
     places = [(row, column) for row in range(rows) for column in range(columns)]
     shifted = [
@@ -213,7 +222,9 @@ def convolve_transposed(
     stride: int = 2,
     convolution: Convolve = convolve,
 ) -> Float[Array, "*batch larger_height larger_width features"]:
-    """Transposed convolution: ``out[stride i + a - crop_rows, stride j + b - crop] += x[i, j] @ kernel[a, b]``.
+    """Convolves with a transposed kernel, which makes images larger.
+
+    ``out[stride i + a - crop_rows, stride j + b - crop] += x[i, j] @ kernel[a, b]``.
 
     The output has ``stride`` times the height and width; what falls outside is cut off.
 
@@ -223,7 +234,8 @@ def convolve_transposed(
       crop: Columns cut off at the left.
       crop_rows: Rows cut off at the top.
       stride: Factor on height and width.
-      convolution: Function for the convolution at stride 1, ``convolve`` or ``convolve_outside_loops``.
+      convolution: Function for the convolution at stride 1, ``convolve`` or
+        ``convolve_outside_loops``.
     """
     taps, edges = [], []
     for taken, cut in zip(kernel.shape[:2], (crop_rows, crop), strict=True):

@@ -1,4 +1,4 @@
-"""The network inside a coupling: two hidden layers with data-dependent scales, then one that starts at zero."""
+"""The network inside a coupling, with two hidden layers whose scales depend on data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class CouplingNetwork(nnx.Module):
       channels: Channels of the input.
       features: Channels of the output.
       width: Channels of both hidden layers.
-      kernel_sizes: Kernel sizes of the three convolutions: (3, 1, 3) for images, (1, 1, 1) for vectors.
+      kernel_sizes: Kernel sizes of the three convolutions: (3, 1, 3) for images, (1, 1, 1) for
+        vectors.
       rngs: Source of the initial weights of the hidden layers, N(0, 0.05^2).
       dtype: Type to compute in, ``None`` for that of the input and the parameters; the output is
         float32 or better.

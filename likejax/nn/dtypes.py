@@ -10,8 +10,8 @@ def compute_dtype(name: str) -> DTypeLike | None:
     """Returns the type of a config's ``compute_dtype``.
 
     Returns:
-      ``None`` for ``"float32"``: the type follows inputs and parameters, so a model in float64 computes
-      in float64. The named type otherwise.
+      ``None`` for ``"float32"``: the type follows inputs and parameters, so a model in float64
+      computes in float64. The named type otherwise.
 
     Example:
       >>> compute_dtype("bfloat16")

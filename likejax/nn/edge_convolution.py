@@ -1,7 +1,7 @@
 """Glow's convolutions: a kernel with a learned response to the image border.
 
-They are layers of their own, not ``nnx.Conv``: the kernel has an input channel for the border, and the
-scale of the layer behind is folded into it, which costs no pass over the output.
+They are layers of their own, not ``nnx.Conv``: the kernel has an input channel for the border, and
+the scale of the layer behind is folded into it, which costs no pass over the output.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ def edge_map(
 ) -> Float[Array, "height width features"]:
     """Convolves a plane that is 1 on the padding ring and 0 inside with ``kernel``.
 
-    The official Glow appends this plane to the input of every 3x3 convolution. It does not depend on the
-    data, so its part of the output is a learned bias per position, computed once for all examples.
+    The official Glow appends this plane to the input of every 3x3 convolution. It does not depend
+    on the data, so its part of the output is a learned bias per position, computed once for all
+    examples.
     """
     inside = jnp.ones((height, width, 1), kernel.dtype)
     total = kernel.sum((0, 1)).reshape(1, 1, -1)
@@ -36,11 +37,12 @@ class EdgeConvolution(nnx.Module):
     Args:
       channels: Channels of the input.
       features: Channels of the output.
-      kernel_size: Odd kernel size; 1 is a matrix product on the last axis and works on vectors too. A
-        larger kernel has an extra input channel that is 1 on the zero padding and 0 inside.
+      kernel_size: Odd kernel size; 1 is a matrix product on the last axis and works on vectors
+        too. A larger kernel has an extra input channel that is 1 on the zero padding and 0 inside.
       scale: Standard deviation of the initial weights.
       rngs: Source of the initial weights; ``None`` starts them at zero.
-      dtype: Type to compute in, ``None`` for that of the input and the parameters, which stay float32.
+      dtype: Type to compute in, ``None`` for that of the input and the parameters, which stay
+        float32.
 
     References:
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, official code (``add_edge_padding``).
@@ -88,7 +90,9 @@ class EdgeConvolution(nnx.Module):
 
 
 class ZeroConvolution(nnx.Module):
-    """``(EdgeConvolution(x) + bias) * exp(factor * log_scale)``, where all that is learned starts at zero.
+    """``(EdgeConvolution(x) + bias) * exp(factor * log_scale)``.
+
+    Everything that is learned starts at zero.
 
     Args:
       channels: Channels of the input.
@@ -126,7 +130,7 @@ class ZeroConvolution(nnx.Module):
 
 @jax.custom_jvp
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Computes ``max(x, 0)``, whose gradient reads its output, so that the input need not be kept."""
+    """Computes ``max(x, 0)``; its gradient reads the output, so the input need not be kept."""
     return jnp.maximum(x, 0)
 
 

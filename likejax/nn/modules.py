@@ -11,7 +11,7 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 class Buffer(nnx.Variable):
-    """An array that belongs to a module and is not trained: a permutation, a mask, fixed statistics."""
+    """An array of a module that is not trained: a permutation, a mask, fixed statistics."""
 
 
 class Unread(nnx.Param):
@@ -19,7 +19,7 @@ class Unread(nnx.Param):
 
 
 def replace(module: Module, **attributes: Any) -> Module:
-    """A copy of ``module`` with some attributes replaced; the original keeps its own."""
+    """Returns a copy of ``module`` with some attributes replaced; the original keeps its own."""
     clone = copy.copy(module)
     for name, value in attributes.items():
         setattr(clone, name, value)

@@ -11,11 +11,11 @@ from jaxtyping import Array, Bool, Float
 from likejax.nn.modules import replace
 
 ROUNDING = 32
-"""Spacings of floating-point numbers, relative to the largest value of a channel, up to which its spread is noise."""
+"""Spread of a channel that counts as noise, in spacings of numbers at its largest value."""
 
 
 class Statistics(NamedTuple):
-    """Mean, standard deviation, and whether a channel varies by more than the rounding of its values."""
+    """Mean, standard deviation, and whether a channel varies by more than rounding."""
 
     mean: Float[Array, " channels"]
     std: Float[Array, " channels"]
@@ -23,11 +23,12 @@ class Statistics(NamedTuple):
 
 
 def channel_statistics(batch: Float[Array, "*batch channels"]) -> Statistics:
-    """Statistics of every channel over all other axes.
+    """Computes the statistics of every channel over all other axes.
 
-    They are taken of the differences from the first value, so a channel far from zero keeps its spread, and one that
-    never varies has a standard deviation of exactly 0. A spread of a few spacings of floating-point numbers at the
-    channel's largest value is rounding: nothing may be divided by it.
+    They are taken of the differences from the first value, so a channel far from zero keeps its
+    spread, and one that never varies has a standard deviation of exactly 0. A spread of a few
+    spacings of floating-point numbers at the channel's largest value is rounding: nothing may be
+    divided by it.
     """
     rows = batch.reshape(-1, batch.shape[-1]).astype(jnp.promote_types(batch.dtype, jnp.float32))
     first = rows[:1]
@@ -47,11 +48,12 @@ class ChannelAffine(nnx.Module):
 
     Args:
       channels: Size of the last axis.
-      factor: Constant on the stored log-scale; 3 in the official Glow code, which trebles its step size.
+      factor: Constant on the stored log-scale; 3 in the official Glow code, which trebles its step
+        size.
 
     References:
-      Kingma and Dhariwal, 2018, Glow: Generative Flow with Invertible 1x1 Convolutions, arXiv:1807.03039,
-      section 3.1, and its official code.
+      Kingma and Dhariwal, 2018, Glow: Generative Flow with Invertible 1x1 Convolutions,
+      arXiv:1807.03039, section 3.1, and its official code.
     """
 
     def __init__(self, channels: int, *, factor: float = 3.0):
@@ -60,11 +62,11 @@ class ChannelAffine(nnx.Module):
         self.factor = factor
 
     def scale(self) -> Float[Array, " channels"]:
-        """``exp(factor * log_scale)``."""
+        """Computes ``exp(factor * log_scale)``."""
         return jnp.exp(self.factor * self.log_scale[...])
 
     def initialize(self, batch: Float[Array, "*batch channels"]) -> ChannelAffine:
-        """A new layer under which ``batch`` has mean 0 and root mean square 1 in every channel.
+        """Returns a layer under which ``batch`` has mean 0 and root mean square 1 per channel.
 
         A channel that varies by no more than its rounding keeps its scale.
         """

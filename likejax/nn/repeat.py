@@ -1,7 +1,7 @@
 """Repeated blocks: stored stacked, run as a scan on accelerators and as a plain loop on CPU.
 
-XLA's CPU backend neither parallelizes nor vectorizes well inside a loop, so there the blocks are taken
-apart once, outside any compiled function; ``for_backend`` is the one place that chooses.
+XLA's CPU backend neither parallelizes nor vectorizes well inside a loop, so there the blocks are
+taken apart once, outside any compiled function; ``for_backend`` is the one place that chooses.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from jaxtyping import Array
 
 Carry = TypeVar("Carry")
 Step = Callable[..., tuple[Carry, Any]]
-"""``(carry, block, *items) -> (carry, out)``: one block, with its item of every further sequence."""
+"""``(carry, block, *items) -> (carry, out)``: one block, with its item of every sequence."""
 
 
 class Stacked(nnx.Module):
-    """``length`` blocks of one structure as a single module whose arrays have a leading axis ``length``."""
+    """Blocks of one structure as a single module whose arrays have a leading axis ``length``."""
 
     def __init__(self, block: nnx.Module, length: int):
         self.block = block
@@ -37,7 +37,8 @@ class Stacked(nnx.Module):
         Args:
           step: One block's work.
           carry: What goes from block to block.
-          sequences: Each an out of an earlier ``fold``, arrays with a leading axis ``length``, or ``None``.
+          sequences: Each an out of an earlier ``fold``, arrays with a leading axis ``length``, or
+            ``None``.
           reverse: Whether to begin with the last block; items and outs stay with their block.
 
         Returns:
@@ -56,7 +57,7 @@ class Stacked(nnx.Module):
         return jax.tree.map(lambda leaf: leaf.sum(0), outs)
 
     def first(self) -> Any:
-        """A block to ask what all have in common; its arrays are those of the stack."""
+        """Returns a block to ask what all have in common; its arrays are those of the stack."""
         return self.block
 
     def at(self, index: int) -> Any:
@@ -80,13 +81,13 @@ class Unstacked(nnx.Module):
         return len(self.blocks)
 
     def first(self) -> Any:
-        """A block to ask what all have in common."""
+        """Returns a block to ask what all have in common."""
         return self.blocks[0]
 
     def fold(
         self, step: Step, carry: Carry, *sequences: Any, reverse: bool = False
     ) -> tuple[Carry, Any]:
-        """As ``Stacked.fold``; outs come back as a list, a tuple of outs as a tuple of lists."""
+        """Folds as ``Stacked.fold``; outs come back as a list, a tuple of outs as lists."""
         outs: list[Any] = [None] * len(self.blocks)
         for i in reversed(range(len(outs))) if reverse else range(len(outs)):
             carry, outs[i] = step(
@@ -121,18 +122,18 @@ Blocks = Stacked | Unstacked
 
 
 def stacked_axes(name: str) -> int:
-    """How many leading axes of the array of that dotted name count blocks and not entries of a weight."""
+    """Returns how many leading axes of the array of that dotted name count blocks."""
     return name.split(".").count("block")
 
 
 def repeat(make: Callable[[nnx.Rngs], nnx.Module], length: int, *, rngs: nnx.Rngs) -> Stacked:
-    """``length`` independently initialized blocks, built by one vectorized call of ``make``."""
+    """Builds ``length`` independently initialized blocks by one vectorized call of ``make``."""
     keys = jax.random.split(rngs.params(), length)
     return Stacked(jax.vmap(lambda key: make(nnx.Rngs(key)))(keys), length)
 
 
 def unstack(module: Any) -> Any:
-    """``module`` with every ``Stacked`` in it taken apart into an ``Unstacked``."""
+    """Returns ``module`` with every ``Stacked`` in it taken apart into an ``Unstacked``."""
 
     def apart(node: Any) -> Any:
         if not isinstance(node, Stacked):
@@ -148,7 +149,7 @@ def unstack(module: Any) -> Any:
 
 
 def stack(module: Any) -> Any:
-    """``module`` with every ``Unstacked`` in it put together into a ``Stacked``."""
+    """Returns ``module`` with every ``Unstacked`` in it put together into a ``Stacked``."""
 
     def together(node: Any) -> Any:
         if not isinstance(node, Unstacked):
@@ -177,5 +178,5 @@ def _stack_leaves(leaves: tuple[Any, ...]) -> Any:
 
 
 def for_backend(module: Any) -> Any:
-    """``module`` in the form that runs fastest here: blocks apart on CPU, stacked on GPU and TPU."""
+    """Returns ``module`` in the fastest form: blocks apart on CPU, stacked on GPU and TPU."""
     return unstack(module) if jax.default_backend() == "cpu" else stack(module)

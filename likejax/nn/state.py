@@ -1,4 +1,11 @@
-"""State of a module: its arrays as plain dictionaries, split off and merged back in one place."""
+"""State of a module: its arrays as plain dictionaries, split off and merged back in one place.
+
+The module is taken apart as the JAX pytree that every NNX module is. ``nnx.split`` and ``nnx.merge``
+give the same names, order and values, but walk the module as a graph of objects. For a Glow of 392
+arrays in 32 blocks, a split took 44 ms of processor time instead of 20 and a merge 14 ms instead of 8
+(on busy cores), and a merge is part of every trace. As a pytree, host arrays, ``ShapeDtypeStruct`` and
+tracers pass alike.
+"""
 
 from __future__ import annotations
 
@@ -12,49 +19,67 @@ from flax import nnx
 from likejax.nn.modules import Unread
 
 Arrays = dict[str, Any]
-"""Arrays by the dotted name of their place in the density."""
+"""Arrays by the dotted name of their place in the module."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """A density without its arrays: enough to put it together again."""
+    """A module without its arrays: enough to merge it with arrays again.
+
+    Attributes:
+      treedef: Structure of the pytree.
+      names: Dotted name of every array, in the order of the leaves.
+      trainable: Whether each array is a parameter.
+    """
 
     treedef: Any
     names: tuple[str, ...]
     trainable: tuple[bool, ...]
 
 
-def split(density: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
-    """The structure, the trainable arrays (every ``nnx.Param``) and the fixed ones."""
-    leaves, treedef = jax.tree_util.tree_flatten_with_path(density)
-    variables = jax.tree.leaves(density, is_leaf=lambda node: isinstance(node, nnx.Variable))
+def split(module: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
+    """Splits a module into its structure, its parameters (every ``nnx.Param``) and its buffers."""
+    leaves, treedef = jax.tree_util.tree_flatten_with_path(module)
+    variables = jax.tree.leaves(module, is_leaf=_is_variable)
     trainable = tuple(isinstance(variable, nnx.Param) for variable in variables)
     names = tuple(_name(path) for path, _ in leaves)
-    structure = Structure(treedef, names, trainable)
-    arrays = dict(zip(names, (leaf for _, leaf in leaves), strict=True))
-    params = {
-        name: arrays[name] for name, is_param in zip(names, trainable, strict=True) if is_param
-    }
-    return structure, params, {name: array for name, array in arrays.items() if name not in params}
+    params, buffers = {}, {}
+    for name, is_param, (_, leaf) in zip(names, trainable, leaves, strict=True):
+        arrays = params if is_param else buffers
+        arrays[name] = leaf
+    return Structure(treedef, names, trainable), params, buffers
 
 
-def unread(density: nnx.Module) -> set[str]:
-    """Names of the parameters that nothing reads: a checkpoint may lack them."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(
-        density, is_leaf=lambda node: isinstance(node, Unread)
-    )
-    return {_name(path) for path, leaf in leaves if isinstance(leaf, Unread)}
+def merge(structure: Structure, params: Mapping[str, Any], buffers: Mapping[str, Any]) -> Any:
+    """Merges a structure with its arrays into a module."""
+    arrays = {**params, **buffers}
+    return jax.tree.unflatten(structure.treedef, [arrays[name] for name in structure.names])
+
+
+def unread(module: nnx.Module) -> set[str]:
+    """Returns the names of the parameters that nothing reads: a checkpoint may lack them."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(module, is_leaf=_is_unread)
+    return {_name(path) for path, leaf in leaves if _is_unread(leaf)}
+
+
+def _is_variable(node: Any) -> bool:
+    return isinstance(node, nnx.Variable)
+
+
+def _is_unread(node: Any) -> bool:
+    return isinstance(node, Unread)
 
 
 def _name(path: tuple[Any, ...]) -> str:
-    words = [
-        str(getattr(entry, "name", getattr(entry, "key", getattr(entry, "idx", entry))))
-        for entry in path
-    ]
-    return ".".join(words[:-1] if words[-1] == "value" else words)
+    """The dotted name of a path; the ``value`` inside a variable has no part in it."""
+    words = [_word(entry) for entry in path]
+    if words[-1] == "value":
+        words = words[:-1]
+    return ".".join(words)
 
 
-def merge(structure: Structure, params: Mapping[str, Any], fixed: Mapping[str, Any]) -> Any:
-    """The density of these arrays."""
-    arrays = {**params, **fixed}
-    return jax.tree.unflatten(structure.treedef, [arrays[name] for name in structure.names])
+def _word(entry: Any) -> str:
+    for attribute in ("name", "key", "idx"):
+        if hasattr(entry, attribute):
+            return str(getattr(entry, attribute))
+    return str(entry)

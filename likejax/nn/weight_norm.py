@@ -1,11 +1,12 @@
 """Convolutions with weight normalization, initialized from data.
 
-``nnx.WeightNorm`` writes the normalized kernel into its layer whenever it is called, which the frozen
-modules of this library do not allow, so here the kernel is a function of the parameters.
+``nnx.WeightNorm`` writes the normalized kernel into its layer whenever it is called, which the
+frozen modules of this library do not allow, so here the kernel is a function of the parameters.
 
-``initialize_by_running`` initializes all layers of a network in one pass, each on the output of layers
-that are initialized already. For that pass alone every layer of a copy of the network is replaced by a
-``_Pending``, an object that changes when it is called. The network that comes back is frozen again.
+``initialize_by_running`` initializes all layers of a network in one pass, each on the output of
+layers that are initialized already. For that pass alone every layer of a copy of the network is
+replaced by a ``_Pending``, an object that changes when it is called. The network that comes back
+is frozen again.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class Geometry(nnx.Module):
     Args:
       padding: Zeros around the image.
       stride: Stride of both axes.
-      crop: Rows and columns cut off at the top and at the left of a transposed convolution, whose output
-        is ``stride`` times the size of its input; ``None`` for a convolution.
+      crop: Rows and columns cut off at the top and at the left of a transposed convolution, whose
+        output is ``stride`` times the size of its input; ``None`` for a convolution.
       dtype: Type to compute in, ``None`` for that of the input and the parameters.
       convolution: Form of the convolution, ``convolve`` or ``convolve_outside_loops``.
     """
@@ -78,7 +79,7 @@ class Geometry(nnx.Module):
 
 
 class Convolution(nnx.Module):
-    """``y = convolve(x, kernel) + bias`` with given weights: a trained ``WeightNormConvolution``."""
+    """``y = convolve(x, kernel) + bias``, what a trained ``WeightNormConvolution`` amounts to."""
 
     def __init__(self, kernel: Array, bias: Array, geometry: Geometry):
         self.kernel = Buffer(kernel)
@@ -100,7 +101,9 @@ class Convolution(nnx.Module):
 
 
 class WeightNormConvolution(nnx.Module):
-    """``y = scale * convolve(x, direction / |direction|) + bias``, the norm over all axes but the output's.
+    """``y = scale * convolve(x, direction / |direction|) + bias``.
+
+    The norm runs over all axes but that of the outputs.
 
     Args:
       channels: Channels of the input.
@@ -111,14 +114,15 @@ class WeightNormConvolution(nnx.Module):
       crop: Rows and columns cut off at the top and at the left of a transposed convolution;
         ``None`` for a convolution.
       initial_scale: Standard deviation of the output after ``initialize``.
-      direction_scale: Standard deviation of the initial directions. Their length does not matter to the
-        output, but it does to how far a step of Adam turns them.
+      direction_scale: Standard deviation of the initial directions. Their length does not matter
+        to the output, but it does to how far a step of Adam turns them.
       rngs: Source of the initial directions.
       dtype: Type to compute in, ``None`` for that of the input and the parameters.
       convolution: Form of the convolution, ``convolve`` or ``convolve_outside_loops``.
 
     References:
-      Salimans and Kingma, 2016, Weight normalization, arXiv:1602.07868; the official PixelCNN++ code.
+      Salimans and Kingma, 2016, Weight normalization, arXiv:1602.07868; the official PixelCNN++
+      code.
     """
 
     def __init__(
@@ -157,11 +161,12 @@ class WeightNormConvolution(nnx.Module):
     def initialize(self, x: Float[Array, "*batch channels"]) -> tuple[WeightNormConvolution, Array]:
         """Initializes the layer on its first input.
 
-        An output that varies by no more than its rounding is scaled as if its standard deviation were 1.
+        An output that varies by no more than its rounding is scaled as if its standard deviation
+        were 1.
 
         Returns:
-          The layer whose output on ``x`` has mean 0 and standard deviation ``initial_scale``, and that
-          output.
+          The layer whose output on ``x`` has mean 0 and standard deviation ``initial_scale``, and
+          that output.
         """
         y = self(x)
         statistics = channel_statistics(y)
@@ -194,9 +199,9 @@ def fold_weights(module: Any) -> Any:
 def initialize_by_running(module: Any, run: Callable[[Any], Any]) -> Any:
     """Returns ``module`` with its weight-normalized convolutions initialized in one pass.
 
-    Each layer is initialized on the input that ``run`` first gives it, the output of layers that are
-    initialized already. ``run`` works on a whole batch, without loops of XLA around the layers; a layer
-    that it does not reach stays as it is.
+    Each layer is initialized on the input that ``run`` first gives it, the output of layers that
+    are initialized already. ``run`` works on a whole batch, without loops of XLA around the
+    layers; a layer that it does not reach stays as it is.
 
     Args:
       module: Any module.

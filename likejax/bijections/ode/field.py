@@ -95,7 +95,7 @@ def unit_vectors(z: Float[Array, "..."], batch_axes: int) -> Float[Array, "dimen
 def jacobian_products(
     kind: str, field: Velocity, z: Array, directions: Array
 ) -> tuple[Array, Array]:
-    """Computes ``f(z)``, and ``J e`` (``jvp``) or ``e^T J`` (``vjp``) for each of the directions."""
+    """Computes ``f(z)``, and ``J e`` (``jvp``) or ``e^T J`` (``vjp``) for each direction."""
     if kind == "jvp":
 
         def push(direction: Array) -> tuple[Array, Array]:

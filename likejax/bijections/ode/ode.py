@@ -24,11 +24,11 @@ _FIRST_STEP = 0.05
 class ODE(Bijection):
     """``z = x + integral_0^T f(t, z(t)) dt`` with ``log_det = integral_0^T tr(df/dz) dt``.
 
-    ``forward`` and ``inverse`` solve every example by itself with ``solver``, so no value depends on
-    batch-mates. ``terms``, for training, solves with ``training_solver``, and under ``jax.vmap`` it is
-    one solve of the whole batch whose steps all examples share: the gradient of separate solves would
-    keep a gradient of all parameters per example. A solve that does not reach its end within
-    ``max_steps`` gives NaN.
+    ``forward`` and ``inverse`` solve every example by itself with ``solver``, so no value depends
+    on batch-mates. ``terms``, for training, solves with ``training_solver``, and under
+    ``jax.vmap`` it is one solve of the whole batch whose steps all examples share: the gradient of
+    separate solves would keep a gradient of all parameters per example. A solve that does not
+    reach its end within ``max_steps`` gives NaN.
 
     Args:
       dynamics: ``f(t, z)`` on any leading batch shape.
@@ -45,8 +45,8 @@ class ODE(Bijection):
 
     References:
       Chen, Rubanova, Bettencourt and Duvenaud, 2018, Neural ordinary differential equations,
-      arXiv:1806.07366. Grathwohl et al., 2019, FFJORD, arXiv:1810.01367. Finlay et al., 2020, How to
-      train your neural ODE, arXiv:2002.02798 (the two energies).
+      arXiv:1806.07366. Grathwohl et al., 2019, FFJORD, arXiv:1810.01367. Finlay et al., 2020, How
+      to train your neural ODE, arXiv:2002.02798 (the two energies).
 
     Example:
       >>> import jax.numpy as jnp, likejax as lj
@@ -120,9 +120,9 @@ class ODE(Bijection):
         """Maps one example for training; under ``jax.vmap``, the batch in one solve.
 
         Returns:
-          The latent, the log-determinant, and the parts ``kinetic_energy`` and ``jacobian_norm`` (see
-          ``AugmentedState``), which do not change the steps, and ``evaluations``, the number of
-          evaluations of ``f`` in the solve.
+          The latent, the log-determinant, and the parts ``kinetic_energy`` and ``jacobian_norm``
+          (see ``AugmentedState``), which do not change the steps, and ``evaluations``, the number
+          of evaluations of ``f`` in the solve.
 
         Raises:
           ValueError: If the trace is estimated and there is no key, or if the parameters of the ODE
@@ -151,7 +151,7 @@ class ODE(Bijection):
     def path(
         self, x: Float[Array, "*shape"], times: Float[np.ndarray, " times"]
     ) -> Float[Array, "times ..."]:
-        """Returns the state at ``times``, fractions of ``T`` from 0 (data) to 1 (latent), rising."""
+        """Returns the state at rising ``times``, fractions of ``T`` from 0 (data) to 1 (latent)."""
         states, before, z = [], 0.0, x
         for time in times:
             if time != before:
@@ -190,8 +190,9 @@ def _vectorized_training_map(
     ode_is_batched, x_is_batched, probes_are_batched = is_batched
     if any(jax.tree.leaves(ode_is_batched)):
         raise ValueError(
-            "expected the examples of one ODE in training, got parameters with a batch axis: map over "
-            "an ensemble outside of terms, jax.vmap(lambda density: density.terms(x))(densities)"
+            "expected the examples of one ODE in training, got parameters with a batch axis: "
+            "map over an ensemble outside of terms, "
+            "jax.vmap(lambda density: density.terms(x))(densities)"
         )
     if not x_is_batched:
         x = jnp.broadcast_to(x, (size, *x.shape))
@@ -247,8 +248,8 @@ def solve(
       end: Time to solve to, in [0, 1].
 
     Returns:
-      The state at the end, NaN if the solver did not get there, and the number of evaluations of the
-      field.
+      The state at the end, NaN if the solver did not get there, and the number of evaluations of
+      the field.
     """
     import diffrax
 

@@ -1,7 +1,8 @@
 """Explicit Runge-Kutta methods for diffrax with their stages written out.
 
-diffrax's own solvers loop over the stages, and the gradient of that loop evaluates every stage once more. Written
-out, a step is one straight program, which compiles to less work on every backend.
+diffrax's own solvers loop over the stages, and the gradient of that loop evaluates every stage
+once more. Written out, a step is one straight program, which compiles to less work on every
+backend.
 """
 
 from __future__ import annotations
@@ -18,9 +19,9 @@ class Tableau(NamedTuple):
     """Butcher's coefficients of an explicit method."""
 
     times: tuple[float, ...]
-    """Of each stage, as parts of the step."""
+    """Time of each stage, as a fraction of the step."""
     stages: tuple[tuple[float, ...], ...]
-    """What each stage takes from those before it."""
+    """Weights of the earlier stages in each stage."""
     solution: tuple[float, ...]
     """Weights of the stages in the result."""
     error: tuple[float, ...]
@@ -57,10 +58,10 @@ TABLEAUS: dict[str, Tableau] = {
 
 
 class RungeKutta(diffrax.AbstractAdaptiveSolver):
-    """The explicit method of that name.
+    """The explicit Runge-Kutta method of a name.
 
     Attributes:
-      method: A key of ``TABLEAUS``.
+      method: Name of the method, a key of ``TABLEAUS``.
 
     References:
       Hairer, Norsett and Wanner, 1993, Solving ordinary differential equations I, section II.1.
@@ -73,7 +74,7 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
 
     @property
     def tableau(self) -> Tableau:
-        """Of the method."""
+        """Coefficients of the method."""
         return TABLEAUS[self.method]
 
     @property
@@ -83,21 +84,20 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
         return reused, len(self.tableau.times) - reused
 
     def order(self, terms: Any) -> int:
-        """Of the global error."""
+        """Returns the order of the global error."""
         return self.tableau.order
 
     def init(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any) -> Any:
-        """What the first step reuses."""
+        """Evaluates what the first step reuses."""
         return terms.vf(t0, y0, args) if self.tableau.reuses_last else None
 
     def step(
         self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: Any, made_jump: Any
     ) -> Any:
-        """One step from ``t0`` to ``t1``, with its error estimate."""
+        """Makes one step from ``t0`` to ``t1``, with its error estimate."""
         tableau = self.tableau
-        control = terms.contr(
-            t0, t1
-        )  # signed: a solve backward in time is one forward under a reflected term
+        # the step is signed: a solve backward in time is one forward under a reflected term
+        control = terms.contr(t0, t1)
         slopes = []
         for number, (time, weights) in enumerate(zip(tableau.times, tableau.stages, strict=True)):
             if number == 0 and solver_state is not None:
@@ -114,7 +114,7 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
         return y1, error, {"y0": y0, "y1": y1}, state, diffrax.RESULTS.successful
 
     def func(self, terms: Any, t0: Any, y0: Any, args: Any) -> Any:
-        """The field."""
+        """Evaluates the field."""
         return terms.vf(t0, y0, args)
 
 

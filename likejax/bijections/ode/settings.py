@@ -1,4 +1,4 @@
-"""Settings of a continuous flow: how its ODE is solved, and how the trace of its Jacobian is found."""
+"""Settings of a continuous flow: of its ODE solves, and of the trace of its Jacobian."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Solver(Settings):
     max_steps: Count = 1_000
     """Largest number of steps, accepted or rejected; a solve that needs more fails."""
     adjoint: Literal["checkpointed", "continuous"] = "checkpointed"
-    """Gradient of the steps taken, from checkpoints, or a solve of the adjoint equation backward."""
+    """Gradient of the steps taken, from checkpoints, or by solving the adjoint equation."""
 
     def _check_together(self):
         if self.max_steps < self.steps:

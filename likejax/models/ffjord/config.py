@@ -77,8 +77,8 @@ class FFJORDConfig(FieldConfig):
     The defaults are the paper's model of points in the plane.
 
     References:
-      Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367, sections 4.1
-      and 4.2.
+      Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367,
+      sections 4.1 and 4.2.
 
     Example:
       >>> import jax, likejax as lj
@@ -119,14 +119,15 @@ class FFJORDConfig(FieldConfig):
 class ImageFFJORDConfig(FieldConfig):
     """Continuous flows on several scales, for images.
 
-    The defaults are the paper's CIFAR-10 model (1,358,882 parameters). A scale has ``flows`` flows, a
-    squeeze, ``flows`` more, and hands half of its channels to the next; the last has ``flows`` and no
-    squeeze. Scales are halved while the shorter side is at least 4. In front is the logit of the
-    dequantized image.
+    The defaults are the paper's CIFAR-10 model (1,358,882 parameters). A scale has ``flows``
+    flows, a squeeze, ``flows`` more, and hands half of its channels to the next; the last has
+    ``flows`` and no squeeze. Scales are halved while the shorter side is at least 4. In front is
+    the logit of the dequantized image.
 
     References:
-      Grathwohl et al., 2019, FFJORD, arXiv:1810.01367, section 4.2 and appendix B.1, with its official
-      code. Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803 (scales, logit).
+      Grathwohl et al., 2019, FFJORD, arXiv:1810.01367, section 4.2 and appendix B.1, with its
+      official code. Dinh, Sohl-Dickstein and Bengio, 2017, RealNVP, arXiv:1605.08803 (scales,
+      logit).
 
     Example:
       >>> import jax, likejax as lj

@@ -1,4 +1,8 @@
-"""Vector fields that depend on time: the networks of continuous flows."""
+"""Vector fields that depend on time: the networks of continuous flows.
+
+Their layers are their own, not ``nnx.Linear`` and ``nnx.Conv``: one input channel of a kernel is that
+of the time, and it is applied once for all examples.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,8 @@ class TimeLayer(nnx.Module, abc.ABC):
     """A linear map ``W`` with bias that depends on the time ``t``.
 
     * ``concat``: ``W [t, h] + b``, the time as one more input channel, the first.
-    * ``concatsquash``: ``(W h + b) sigmoid(w t + c) + v t`` with ``w``, ``c``, ``v`` per output channel.
+    * ``concatsquash``: ``(W h + b) sigmoid(w t + c) + v t`` with ``w``, ``c``, ``v`` per output
+    channel.
     * ``ignore``: ``W h + b``.
 
     Args:
@@ -42,7 +47,8 @@ class TimeLayer(nnx.Module, abc.ABC):
       rngs: Source of the weights.
 
     References:
-      Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367, official code.
+      Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367,
+      official code.
     """
 
     def __init__(
@@ -81,7 +87,7 @@ class TimeLayer(nnx.Module, abc.ABC):
         """Computes the layer at time ``t``."""
         kernel, constant = self.kernel[...], self.bias[...]
         if self.time == "concat":
-            # the first channel is t everywhere: t times its answer to ones, the same for all examples
+            # the first channel is t everywhere: its part is t times the answer to ones
             ones = self.ones(h)
             of_time = self.linear(ones, kernel[:, :, :1])
             constant = t * of_time + per_channel(constant, of_time)
@@ -99,7 +105,7 @@ class TimeLayer(nnx.Module, abc.ABC):
 
     @abc.abstractmethod
     def ones(self, h: Array) -> Array:
-        """Returns one example of one channel that is 1 everywhere, of the size of those in ``h``."""
+        """Returns an example of one channel that is 1 everywhere, of the size of those in ``h``."""
 
 
 class TimeDense(TimeLayer):
@@ -138,8 +144,8 @@ class TimeConvolution(TimeLayer):
     Args:
       channels: Channels of the input.
       features: Channels of the output.
-      stride: 1 for a 3x3 kernel that keeps the size of the image, 2 for a 4x4 kernel that halves it, -2
-        for a transposed 4x4 kernel that doubles it.
+      stride: 1 for a 3x3 kernel that keeps the size of the image, 2 for a 4x4 kernel that halves
+        it, -2 for a transposed 4x4 kernel that doubles it.
       time: Way in which the time enters.
       scale: Factor on the initial kernel; with 0 all weights start at zero.
       rngs: Source of the weights.
@@ -225,7 +231,8 @@ class Dynamics(LayeredField):
       hidden: Widths of the hidden layers.
       time: Way in which the time enters each layer.
       activation: Function between the layers.
-      zero_last: Whether the last layer starts at zero, so that the flow starts as the identity (RNODE).
+      zero_last: Whether the last layer starts at zero, so that the flow starts as the identity
+        (RNODE).
       initial_scale: Factor on the initial weight matrices.
       rngs: Source of the weights.
     """
@@ -260,7 +267,8 @@ class ImageDynamics(LayeredField):
       strides: Stride of every layer, one more than ``hidden``; empty for 1 everywhere.
       time: Way in which the time enters each layer.
       activation: Function between the layers.
-      zero_last: Whether the last layer starts at zero, so that the flow starts as the identity (RNODE).
+      zero_last: Whether the last layer starts at zero, so that the flow starts as the identity
+        (RNODE).
       initial_scale: Factor on the initial kernels.
       rngs: Source of the weights.
 

@@ -30,8 +30,8 @@ def with_solver(
 ) -> Module:
     """Returns ``module`` with other settings in every ``ODE`` inside it.
 
-    The config of a density follows. A config that does not describe these settings is dropped, since
-    it would no longer describe the density.
+    The config of a density follows. A config that does not describe these settings is dropped,
+    since it would no longer describe the density.
 
     Args:
       module: A bijection or a density.
@@ -86,10 +86,10 @@ class Evaluations(NamedTuple):
 def function_evaluations(
     density: Density, x: ArrayLike, *, key: KeyLike | None = None
 ) -> Evaluations:
-    """Counts how often the vector fields are evaluated in ``terms`` and in the gradient of its mean.
+    """Counts the evaluations of the vector fields in ``terms`` and in the gradient of its mean.
 
-    With the checkpointed adjoint ``backward`` repeats the steps that were taken; with the continuous
-    one it is a solve of its own.
+    With the checkpointed adjoint ``backward`` repeats the steps that were taken; with the
+    continuous one it is a solve of its own.
 
     Args:
       density: A continuous flow, dequantized or not.
