@@ -50,7 +50,8 @@ def main() -> None:
         print(
             f"{score['label']:24} n = {n}, m = {m}: "
             f"mean rate {rates.mean():.5f} against {k / (n + 1):.5f} "
-            f"({(rates.mean() - k / (n + 1)) / error:+.1f} standard errors), {covered:.1%} in [{low:.4f}, {high:.4f}]"
+            f"({(rates.mean() - k / (n + 1)) / error:+.1f} standard errors), "
+            f"{covered:.1%} in [{low:.4f}, {high:.4f}]"
         )
 
 

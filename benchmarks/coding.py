@@ -120,10 +120,12 @@ def main() -> None:
     bits = 8 * arguments.out.stat().st_size
     same = "identical" if (back == test.examples).all() else "NOT identical"
     print(
-        f"{len(test)} images of {test.name}: stated {stated:.0f} bits, file {bits} bits ({bits / stated - 1:+.3%}),"
+        f"{len(test)} images of {test.name}: stated {stated:.0f} bits, file {bits} bits "
+        f"({bits / stated - 1:+.3%}),"
     )
     print(
-        f"read back {same}; {wrote - start:.1f} s to write, {read - wrote:.1f} s to read; raw {test.examples.nbytes} B"
+        f"read back {same}; {wrote - start:.1f} s to write, {read - wrote:.1f} s to read; "
+        f"raw {test.examples.nbytes} B"
     )
 
 

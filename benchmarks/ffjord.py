@@ -158,7 +158,7 @@ def theirs(
 def race(
     config: lj.models.FFJORDConfig, name: str, rate: float, batch_size: int, steps: int
 ) -> None:
-    """Both train on the same batches; prints nats of 2,000 test points against seconds, compilation included."""
+    """Trains both on the same batches; prints nats of 2,000 test points against seconds."""
     train, test = lj.load(name).examples, lj.load(name, split="test").examples[:2_000]
     rows = np.random.default_rng(0).integers(0, len(train), (steps, batch_size))
     marks = sorted({max(1, round(steps * part)) for part in (0.25, 0.5, 0.75, 1.0)})
@@ -236,10 +236,12 @@ def main() -> None:
     (size,) = {side[2] for side in sides.values()}  # both have the same
     trace = "exact trace" if points else "one Gaussian probe"
     print(
-        f"{size:,} parameters, batch {len(batch)}, {trace}, rtol {solver.rtol:g}, atol {solver.atol:g};"
+        f"{size:,} parameters, batch {len(batch)}, {trace}, "
+        f"rtol {solver.rtol:g}, atol {solver.atol:g};"
     )
     print(
-        f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__},"
+        f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), "
+        f"torch {torch.__version__},"
     )
     print(f"{torch.get_num_threads()} threads; the first steps of training")
     work = {name: lambda step=side[0]: step(batch) for name, side in sides.items()}

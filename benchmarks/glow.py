@@ -176,10 +176,12 @@ def main() -> None:
     sides = {"likejax": ours(config, x), "PyTorch": theirs(config, x)}
     assert len({side[2] for side in sides.values()}) == 1, "the two networks differ in size"
     print(
-        f"{arguments.preset}, batch {len(x)}, {sides['likejax'][2]:,} parameters; {platform.processor() or 'cpu'},"
+        f"{arguments.preset}, batch {len(x)}, {sides['likejax'][2]:,} parameters; "
+        f"{platform.processor() or 'cpu'},"
     )
     print(
-        f"jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, {torch.get_num_threads()} threads"
+        f"jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads"
     )
     for index, what in enumerate(("training step", "log_prob")):
         compare(what, {name: side[index] for name, side in sides.items()}, arguments.rounds)

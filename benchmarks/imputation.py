@@ -74,7 +74,8 @@ def main() -> None:
         )
         ours, theirs = errors(filled, x, known), errors(mean, x, known)
         print(
-            f"{name:20} {ours[0]:.4f} ± {ours[1]:.4f}   pixel mean {theirs[0]:.4f} ± {theirs[1]:.4f}",
+            f"{name:20} {ours[0]:.4f} ± {ours[1]:.4f}   "
+            f"pixel mean {theirs[0]:.4f} ± {theirs[1]:.4f}",
             flush=True,
         )
         rows += [np.where(known, x, 0.5)[:16], filled[:16]]

@@ -319,8 +319,9 @@ def samplers(config: lj.models.PixelCNNConfig, batches: list[int], count: int) -
         naive = naive_seconds(density, batch, count)
         plain = torch_naive_seconds(config, batch, count)
         print(
-            f"{batch:3} images: cached {cached:8.2f} s ({cached / batch:.3f} s an image); naive {naive:9.1f} s "
-            f"(extrapolated), ratio {naive / cached:.0f}; PyTorch naive {plain:9.1f} s (extrapolated), ratio "
+            f"{batch:3} images: cached {cached:8.2f} s ({cached / batch:.3f} s an image); "
+            f"naive {naive:9.1f} s (extrapolated), ratio {naive / cached:.0f}; "
+            f"PyTorch naive {plain:9.1f} s (extrapolated), ratio "
             f"{plain / cached:.0f}",
             flush=True,
         )
@@ -341,7 +342,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     print(
-        f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, "
+        f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), "
+        f"torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads"
     )
     if arguments.sampling:

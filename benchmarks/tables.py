@@ -85,11 +85,10 @@ def main() -> None:
         results = {label: lj.evaluate(density, parts["test"]) for label, density in runs.items()}
         for label, result in results.items():
             against = lj.compare(results["FFJORD"], result)
-            better = (
-                ""
-                if label == "FFJORD"
-                else f"   FFJORD is better by {against.difference:.3f} ± {against.standard_error:.3f}"
-            )
+            better = ""
+            if label != "FFJORD":
+                gain = f"{against.difference:.3f} ± {against.standard_error:.3f}"
+                better = f"   FFJORD is better by {gain}"
             print(
                 f"{name:10} {label:8} {sizes[label]:7,} parameters   {result}{better}", flush=True
             )

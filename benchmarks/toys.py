@@ -75,7 +75,8 @@ def study(name: str, out: Path) -> tuple[dict[str, Any], lj.Density]:
         )._asdict(),
     }
     print(
-        f"{name:13} -log p {row['nats']:.4f} ± {row['error']:.4f}   entropy (same points) {row['entropy']:.4f}   "
+        f"{name:13} -log p {row['nats']:.4f} ± {row['error']:.4f}   "
+        f"entropy (same points) {row['entropy']:.4f}   "
         f"above {row['above']:+.4f} ± {row['above error']:.4f}   mass {row['mass']:.4f}   "
         f"evaluations a step {row['evaluations']}",
         flush=True,

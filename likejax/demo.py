@@ -44,7 +44,7 @@ _KEYS: tuple[str, ...] = (
     *(GLOW, PIXELCNN, FFJORD, HVAE),
     *("evaluation", "background", "ood", "samples", "latents"),
 )
-_STAGES = 8
+_STAGES = 9
 
 
 class _Stages:
@@ -73,6 +73,7 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
       Path of the page.
     """
     stages = _Stages()
+    stages.announce("loading digits")
     keys = dict(zip(_KEYS, jax.random.split(jax.random.key(seed), len(_KEYS)), strict=True))
     parts = _load_digits()
     runs: dict[str, Run] = {}

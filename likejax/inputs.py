@@ -48,6 +48,10 @@ def as_array(name: str, value: Any) -> Any:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"expected {name} to be an array of one shape: {error}") from error
+    except TypeError as error:  # an object that looks like a sequence, such as a dataset
+        raise TypeError(
+            f"expected {name} to be an array of numbers, got {type(value).__name__}: {error}"
+        ) from error
     if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
             f"expected {name} to be an array of numbers, got {type(value).__name__} of "

@@ -66,7 +66,7 @@ def test_readme_commands_exist():
 
 
 def test_cards_have_the_numbers_of_the_readme():
-    """A measured number stands in one record: what a preset's card says was measured is in the README."""
+    """What the card of a preset says was measured is in the README or beside the benchmarks."""
     readme = MEASUREMENTS
     stated = 0
     for name, preset in likejax.PRESETS.items():
@@ -77,7 +77,7 @@ def test_cards_have_the_numbers_of_the_readme():
 
 
 def test_the_readme_leans_on_nothing_that_is_gone():
-    """Scripts it names are in the tree, options of `likejax train` exist, and no number comes from a lost script."""
+    """Scripts that it names are in the tree, and options of `likejax train` exist."""
     readme = MEASUREMENTS
     assert "not kept" not in readme
     assert "no\npreset" not in readme
