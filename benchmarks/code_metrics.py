@@ -136,15 +136,16 @@ def own_names(source: Source) -> set[str]:
     names = {node.name for node in definitions}  # type: ignore[attr-defined]
     for node in source.nodes(ast.Name, ast.Attribute):
         if isinstance(node.ctx, ast.Store):  # type: ignore[attr-defined]
-            names.add(node.id if isinstance(node, ast.Name) else node.attr)  # type: ignore[attr-defined]
+            name = node.id if isinstance(node, ast.Name) else node.attr  # type: ignore[attr-defined]
+            names.add(name)
     return names
 
 
 def foreign_uses(source: Source) -> list[str]:
     """Uses of private names that belong to another module or to an object of another module.
 
-    ``self``, ``cls``, ``super()`` and ``sys`` may be asked for anything private, and so may every object
-    for a private name that the file defines itself: a wrapper calls the method it implements.
+    ``self``, ``cls``, ``super()`` and ``sys`` may be asked for anything private, every other object
+    for private names that the file defines itself: a wrapper calls the method it implements.
     """
     own = own_names(source)
     found = []

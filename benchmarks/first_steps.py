@@ -4,8 +4,8 @@
 
 Each preset is built, initialized, asked for a ``log_prob``, for one of another, odd batch size, and
 for samples in one fresh process, and trained for one step by ``lj.fit`` in another. Wall and
-processor seconds are printed. With ``--tree``, another checkout of likejax does the same in turn, and
-a third line has this tree's share of its time.
+processor seconds are printed. With ``--tree``, another checkout of likejax does the same in
+turn, and a third line has this tree's share of its time.
 """
 
 from __future__ import annotations
