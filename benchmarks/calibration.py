@@ -1,9 +1,10 @@
-"""Do thresholds keep their promise? False-alarm rates of a report's inside scores, cut again and again.
+"""False-alarm rates of a report's inside scores, over many cuts: do thresholds hold?
 
-    likejax ood RUN --outside noise --data-dir DATA
-    python benchmarks/calibration.py RUN/ood/report.json [--calibration 1000] [--test 1000] [--repeats 200]
+    likejax ood RUN --outside noise --data-dir DATA python benchmarks/calibration.py
+    RUN/ood/report.json [--calibration 1000] [--test 1000] [--repeats 200]
 
-For every score of the report: the mean false-alarm rate of the marginal threshold at alpha against k / (n + 1) with
+For every score of the report: the mean false-alarm rate of the marginal threshold at alpha against
+k / (n + 1) with
 k = floor(alpha (n + 1)), in standard errors, and the share of rates inside the 90 % interval of
 BetaBinomial(m, k, n + 1 - k).
 """
@@ -47,8 +48,10 @@ def main() -> None:
         error = law.std() / m / a.repeats**0.5
         covered = np.mean((rates >= low) & (rates <= high))
         print(
-            f"{score['label']:24} n = {n}, m = {m}: mean rate {rates.mean():.5f} against {k / (n + 1):.5f} "
-            f"({(rates.mean() - k / (n + 1)) / error:+.1f} standard errors), {covered:.1%} in [{low:.4f}, {high:.4f}]"
+            f"{score['label']:24} n = {n}, m = {m}: "
+            f"mean rate {rates.mean():.5f} against {k / (n + 1):.5f} "
+            f"({(rates.mean() - k / (n + 1)) / error:+.1f} standard errors), "
+            f"{covered:.1%} in [{low:.4f}, {high:.4f}]"
         )
 
 

@@ -2,7 +2,8 @@
 
     python benchmarks/code_metrics.py [--files] [--long] [--foreign]
 
-A token is one of Python's ``tokenize``, without comments, docstrings and line ends; a line of code has at least one.
+A token is one of Python's ``tokenize``, without comments, docstrings and line ends; a line of code
+has at least one.
 """
 
 from __future__ import annotations
@@ -131,7 +132,8 @@ def is_private(name: str) -> bool:
 
 def own_names(source: Source) -> set[str]:
     """Private names that a file defines: functions, classes, attributes and fields."""
-    names = {node.name for node in source.nodes(ast.FunctionDef, ast.ClassDef)}  # type: ignore[attr-defined]
+    definitions = source.nodes(ast.FunctionDef, ast.ClassDef)
+    names = {node.name for node in definitions}  # type: ignore[attr-defined]
     for node in source.nodes(ast.Name, ast.Attribute):
         if isinstance(node.ctx, ast.Store):  # type: ignore[attr-defined]
             names.add(node.id if isinstance(node, ast.Name) else node.attr)  # type: ignore[attr-defined]

@@ -1,10 +1,12 @@
-"""Lossless compression with an exact density: the file is as long as the model says, and comes back bit for bit.
+"""Lossless compression with an exact density, bit for bit at the stated length.
 
-    python benchmarks/coding.py runs/pixelcnn-fashion_mnist-small --dataset fashion_mnist --data-dir DATA --count 10
+    python benchmarks/coding.py runs/pixelcnn-fashion_mnist-small --dataset fashion_mnist \\
+      --data-dir DATA --count 10
 
-A range coder writes every (sub-)pixel with the probabilities the model gives to its values after those before it. It
-reads them back by running the same compiled functions on what it has read so far; what they return at a pixel does
-not depend, by one bit, on the pixels that come later. Needs ``pip install -e '.[benchmarks]'``.
+A range coder writes every (sub-)pixel with the probabilities the model gives to its values after
+those before it. It reads them back by running the same compiled functions on what it has read so
+far; what they return at a pixel does not depend, by one bit, on the pixels that come later. Needs
+``pip install -e '.[benchmarks]'``.
 """
 
 from __future__ import annotations
@@ -50,7 +52,7 @@ def _probabilities(
 
 
 def _each_probability(density: lj.models.PixelCNN, x: np.ndarray, condition: np.ndarray | None):
-    """Place and probabilities of every sub-pixel in the order of coding; reads ``x`` only before that place."""
+    """Yields place and probabilities of every sub-pixel in coding order, from ``x`` before it."""
     height, width, channels = density.event_shape
     for pixel in range(height * width):
         i, j = divmod(pixel, width)
@@ -118,10 +120,12 @@ def main() -> None:
     bits = 8 * arguments.out.stat().st_size
     same = "identical" if (back == test.examples).all() else "NOT identical"
     print(
-        f"{len(test)} images of {test.name}: stated {stated:.0f} bits, file {bits} bits ({bits / stated - 1:+.3%}),"
+        f"{len(test)} images of {test.name}: stated {stated:.0f} bits, file {bits} bits "
+        f"({bits / stated - 1:+.3%}),"
     )
     print(
-        f"read back {same}; {wrote - start:.1f} s to write, {read - wrote:.1f} s to read; raw {test.examples.nbytes} B"
+        f"read back {same}; {wrote - start:.1f} s to write, {read - wrote:.1f} s to read; "
+        f"raw {test.examples.nbytes} B"
     )
 
 

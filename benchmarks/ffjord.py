@@ -1,11 +1,13 @@
-"""FFJORD against the same model in PyTorch with torchdiffeq: time per training step, and time to equal likelihood.
+"""FFJORD against the same model in PyTorch with torchdiffeq: time per training step.
 
-    python benchmarks/ffjord.py [--dimensions 43 --hidden 860 860 --batch-size 64]   # seconds a step
-    python benchmarks/ffjord.py --steps 2000                                          # and nats against seconds
-    python benchmarks/ffjord.py --products                                            # forward or reverse mode
+    python benchmarks/ffjord.py [--dimensions 43 --hidden 860 860 --batch-size 64]   # seconds a
+    step python benchmarks/ffjord.py --steps 2000                                          # and
+    nats against seconds python benchmarks/ffjord.py --products
+    # forward or reverse mode
 
-Both sides use dopri5 at the same tolerance, one solve for the batch, the same network (concatsquash), Adam at the same
-rate; likejax with the checkpointed adjoint, PyTorch with the official code's continuous one.
+Both sides use dopri5 at the same tolerance, one solve for the batch, the same network
+(concatsquash), Adam at the same rate; likejax with the checkpointed adjoint, PyTorch with the
+official code's continuous one.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class ConcatSquash(nn.Module):
 
 
 class Field(nn.Module):
-    """State and log-determinant; the trace exact or by one probe that ``noise`` holds during a solve."""
+    """Field of state and log-determinant; the trace is exact or by the one probe ``noise``."""
 
     def __init__(self, config: lj.models.FFJORDConfig):
         super().__init__()
@@ -156,7 +158,7 @@ def theirs(
 def race(
     config: lj.models.FFJORDConfig, name: str, rate: float, batch_size: int, steps: int
 ) -> None:
-    """Both train on the same batches; prints nats of 2,000 test points against seconds, compilation included."""
+    """Trains both on the same batches; prints nats of 2,000 test points against seconds."""
     train, test = lj.load(name).examples, lj.load(name, split="test").examples[:2_000]
     rows = np.random.default_rng(0).integers(0, len(train), (steps, batch_size))
     marks = sorted({max(1, round(steps * part)) for part in (0.25, 0.5, 0.75, 1.0)})
@@ -234,10 +236,12 @@ def main() -> None:
     (size,) = {side[2] for side in sides.values()}  # both have the same
     trace = "exact trace" if points else "one Gaussian probe"
     print(
-        f"{size:,} parameters, batch {len(batch)}, {trace}, rtol {solver.rtol:g}, atol {solver.atol:g};"
+        f"{size:,} parameters, batch {len(batch)}, {trace}, "
+        f"rtol {solver.rtol:g}, atol {solver.atol:g};"
     )
     print(
-        f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__},"
+        f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), "
+        f"torch {torch.__version__},"
     )
     print(f"{torch.get_num_threads()} threads; the first steps of training")
     work = {name: lambda step=side[0]: step(batch) for name, side in sides.items()}

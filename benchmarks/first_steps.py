@@ -1,10 +1,11 @@
-"""Seconds to the first numbers of every small preset, in fresh processes, without a compile cache and with one.
+"""Seconds to the first numbers of every small preset, without a compile cache and with one.
 
     python benchmarks/first_steps.py [--tree PATH] [--presets NAME ...] [--rounds 1]
 
-Each preset is built, initialized, asked for a ``log_prob``, for one of another, odd batch size, and for samples in
-one process, and trained for one step by ``lj.fit`` in another. Wall and processor seconds are printed. With
-``--tree``, another checkout of likejax does the same in turn, and the last columns are this tree's share of its time.
+Each preset is built, initialized, asked for a ``log_prob``, for one of another, odd batch size, and
+for samples in one fresh process, and trained for one step by ``lj.fit`` in another. Wall and
+processor seconds are printed. With ``--tree``, another checkout of likejax does the same in turn, and
+a third line has this tree's share of its time.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ Seconds = dict[str, tuple[float, float]]
 
 
 def timed(work: Callable[[], object]) -> tuple[object, tuple[float, float]]:
-    """What ``work`` returns once it is computed, and the wall and processor seconds that it took."""
+    """The computed result of ``work``, and the wall and processor seconds that it took."""
     import jax
 
     wall, processor = time.perf_counter(), time.process_time()
@@ -69,7 +70,8 @@ def time_queries(preset: str) -> Seconds:
     seconds: Seconds = {}
     density, seconds["build"] = timed(lambda: lj.build(config, key=keys[0]))
     x = examples_of(density, 256)
-    density, seconds["initialize"] = timed(lambda: density.initialize(x, keys[1]))
+    initialize = getattr(density, "initialize", None) or density.initialise  # before 0.7
+    density, seconds["initialize"] = timed(lambda: initialize(x, keys[1]))
     for stage, count in (("log_prob", BATCH), ("odd batch", ODD_BATCH)):
         _, seconds[stage] = timed(lambda n=count: density.log_prob(x[:n], key=keys[2]))
     _, seconds["sample"] = timed(lambda: density.sample(keys[3], BATCH))
@@ -120,7 +122,7 @@ def in_fresh_process(tree: Path, part: str, preset: str, cache: str) -> Seconds:
 
 
 def measure(tree: Path, preset: str, *, rounds: int) -> dict[str, Seconds]:
-    """The best seconds of each stage, without a cache and with the one that an earlier start left."""
+    """The best seconds of each stage, without a cache and with that of an earlier start."""
     best: dict[str, Seconds] = {"cold": {}, "warm": {}}
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as cache:

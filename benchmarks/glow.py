@@ -1,9 +1,10 @@
-"""Glow's training step and log_prob against the same network in plain PyTorch, alternating in one run.
+"""Glow's training step and log_prob against the same network in plain PyTorch.
 
     python benchmarks/glow.py [--preset glow/fashion_mnist-small] [--batch-size 16] [--rounds 10]
 
-Both sides get the same architecture, batch size, optimizer (Adam) and thread count. Times are medians over the
-rounds; the ratio is PyTorch's time over likejax's, above 1 where likejax is faster. Needs `pip install torch`.
+Both sides get the same architecture, batch size, optimizer (Adam) and thread count. Times are
+medians over the rounds; the ratio is PyTorch's time over likejax's, above 1 where likejax is
+faster. Needs `pip install torch`.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from likejax.nn.state import merge, split
 
 
 class EdgeConv(nn.Module):
-    """A 3x3 convolution with an input channel that is 1 on the padding, or a 1x1 convolution without."""
+    """A 3x3 convolution with an input channel that is 1 on the padding, or a 1x1 one without."""
 
     def __init__(self, channels: int, features: int, size: int, zero: bool = False):
         super().__init__()
@@ -175,10 +176,12 @@ def main() -> None:
     sides = {"likejax": ours(config, x), "PyTorch": theirs(config, x)}
     assert len({side[2] for side in sides.values()}) == 1, "the two networks differ in size"
     print(
-        f"{arguments.preset}, batch {len(x)}, {sides['likejax'][2]:,} parameters; {platform.processor() or 'cpu'},"
+        f"{arguments.preset}, batch {len(x)}, {sides['likejax'][2]:,} parameters; "
+        f"{platform.processor() or 'cpu'},"
     )
     print(
-        f"jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, {torch.get_num_threads()} threads"
+        f"jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads"
     )
     for index, what in enumerate(("training step", "log_prob")):
         compare(what, {name: side[index] for name, side in sides.items()}, arguments.rounds)

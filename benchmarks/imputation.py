@@ -1,10 +1,11 @@
-"""Missing pixels filled in by a VAE against the mean of each pixel: error on the missing ones, a picture.
+"""Missing pixels filled in by a VAE against the mean of each pixel: error and picture.
 
     likejax train dlgm/mnist --data-dir DATA --workdir runs/dlgm
     python benchmarks/imputation.py runs/dlgm --data-dir DATA --out imputation.png
 
-Binary images with a share of the pixels missing at random, or the lower half. The errors are root mean squares of the
-difference of the expected value from the pixel, with standard errors over images.
+Binary images with a share of the pixels missing at random, or the lower half. The errors are root
+mean squares of the difference of the expected value from the pixel, with standard errors over
+images.
 """
 
 from __future__ import annotations
@@ -73,7 +74,8 @@ def main() -> None:
         )
         ours, theirs = errors(filled, x, known), errors(mean, x, known)
         print(
-            f"{name:20} {ours[0]:.4f} ± {ours[1]:.4f}   pixel mean {theirs[0]:.4f} ± {theirs[1]:.4f}",
+            f"{name:20} {ours[0]:.4f} ± {ours[1]:.4f}   "
+            f"pixel mean {theirs[0]:.4f} ± {theirs[1]:.4f}",
             flush=True,
         )
         rows += [np.where(known, x, 0.5)[:16], filled[:16]]

@@ -1,9 +1,9 @@
-"""Does training wait for its batches? Time spent waiting for the feed, as a share of the training loop's.
+"""Time that training waits for its batches, as a share of the training loop's.
 
     python benchmarks/input.py [--preset glow/digits] [--steps 300] [--batch-size 0]
 
-Also prints how fast batches are drawn alone, with the preset's augmentations and with all of them, for images of
-32x32x3 in batches of 512: what a GPU would have to be fed with.
+Also prints how fast batches are drawn alone, with the preset's augmentations and with all of them,
+for images of 32x32x3 in batches of 512: what a GPU would have to be fed with.
 """
 
 from __future__ import annotations
@@ -72,12 +72,14 @@ def main() -> None:
     print(f"{platform.processor() or platform.machine()}, jax {jax.__version__}, {jax.devices()}")
     wait, step = waiting_share(arguments.preset, arguments.steps, arguments.batch_size)
     print(
-        f"{arguments.preset}: waits {1e3 * wait:.3f} ms of {1e3 * step:.1f} ms a step, {wait / step:.2%}"
+        f"{arguments.preset}: waits {1e3 * wait:.3f} ms of {1e3 * step:.1f} ms a step, "
+        f"{wait / step:.2%}"
     )
     for augment in ((), ("flip",), ("flip", "shift"), ("mutate:0.2",)):
         rate = drawing_speed(augment)
         print(
-            f"32x32x3, batches of 512, augment {', '.join(augment) or 'nothing'}: {rate:,.0f} examples/s"
+            f"32x32x3, batches of 512, augment {', '.join(augment) or 'nothing'}: "
+            f"{rate:,.0f} examples/s"
         )
 
 

@@ -1,13 +1,14 @@
-"""PixelCNN++ in likejax against the same network in plain PyTorch: training step, log-likelihood, sampling.
+"""PixelCNN++ against the same network in plain PyTorch: training step, log_prob, sampling.
 
 One run, both sides alternating, medians and ratios:
 
-    python benchmarks/pixelcnn.py                                  # training step and log_prob of the small preset
-    python benchmarks/pixelcnn.py --sampling                       # samplers at 32x32x3, small network
-    python benchmarks/pixelcnn.py --sampling --filters 160 --blocks 5 --batches 1 16    # the paper's network
+    python benchmarks/pixelcnn.py                                  # training step and log_prob of
+    the small preset python benchmarks/pixelcnn.py --sampling                       # samplers at
+    32x32x3, small network python benchmarks/pixelcnn.py --sampling --filters 160 --blocks 5
+    --batches 1 16    # the paper's network
 
-Naive samplers are timed on some evenly spaced pixels (``--naive-pixels``) and scaled to all: "extrapolated". Needs
-``pip install -e '.[benchmarks]'``.
+Naive samplers are timed on some evenly spaced pixels (``--naive-pixels``) and scaled to all:
+"extrapolated". Needs ``pip install -e '.[benchmarks]'``.
 """
 
 from __future__ import annotations
@@ -261,9 +262,10 @@ def sampler_seconds(density: lj.models.PixelCNN, batch: int) -> float:
 
 
 def naive_seconds(density: lj.models.PixelCNN, batch: int, count: int) -> float:
-    """One run of the network and one draw for each of ``count`` evenly spaced pixels, scaled to all pixels.
+    """Seconds of one network run and one draw for ``count`` spaced pixels, scaled to all.
 
-    A host loop over the compiled round that the naive sampler repeats: the loop itself costs nothing beside it.
+    A host loop over the compiled round that the naive sampler repeats: the loop itself costs
+    nothing beside it.
     """
     height, width, _ = density.event_shape
     task = sampling.Task(
@@ -317,8 +319,9 @@ def samplers(config: lj.models.PixelCNNConfig, batches: list[int], count: int) -
         naive = naive_seconds(density, batch, count)
         plain = torch_naive_seconds(config, batch, count)
         print(
-            f"{batch:3} images: cached {cached:8.2f} s ({cached / batch:.3f} s an image); naive {naive:9.1f} s "
-            f"(extrapolated), ratio {naive / cached:.0f}; PyTorch naive {plain:9.1f} s (extrapolated), ratio "
+            f"{batch:3} images: cached {cached:8.2f} s ({cached / batch:.3f} s an image); "
+            f"naive {naive:9.1f} s (extrapolated), ratio {naive / cached:.0f}; "
+            f"PyTorch naive {plain:9.1f} s (extrapolated), ratio "
             f"{plain / cached:.0f}",
             flush=True,
         )
@@ -339,7 +342,8 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.manual_seed(0)
     print(
-        f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, "
+        f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), "
+        f"torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads"
     )
     if arguments.sampling:

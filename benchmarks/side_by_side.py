@@ -19,9 +19,9 @@ def timed(work: Callable[[], object]) -> float:
 def compare(
     what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 1
 ) -> None:
-    """Prints medians, and the ratio of the second side's time to the first's, after two rounds to warm up.
+    """Prints medians, and the ratio of the second side's time to the first's.
 
-    In a round each side works ``in_a_row`` times, of which the mean counts.
+    Two rounds warm up. In a round each side works ``in_a_row`` times, of which the mean counts.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 2):

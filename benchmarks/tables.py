@@ -1,10 +1,11 @@
-"""FFJORD on the UCI tables against a full-covariance Gaussian and a RealNVP of equal size, in nats of test rows.
+"""FFJORD on the UCI tables against a Gaussian and a RealNVP of equal size, in nats.
 
-    python benchmarks/tables.py --data-dir DATA [--names redwine whitewine parkinsons] [--out tables]
+    python benchmarks/tables.py --data-dir DATA [--names redwine whitewine parkinsons] [--out
+    tables]
 
-The RealNVP is ``VectorGlowConfig`` (ActNorm and linear maps between its couplings) with the width that brings it
-nearest to FFJORD's parameter count, trained at two learning rates of which the better on validation counts.
-Differences are paired over the test rows.
+The RealNVP is ``VectorGlowConfig`` (ActNorm and linear maps between its couplings) with the width
+that brings it nearest to FFJORD's parameter count, trained at two learning rates of which the
+better on validation counts. Differences are paired over the test rows.
 """
 
 from __future__ import annotations
@@ -84,11 +85,10 @@ def main() -> None:
         results = {label: lj.evaluate(density, parts["test"]) for label, density in runs.items()}
         for label, result in results.items():
             against = lj.compare(results["FFJORD"], result)
-            better = (
-                ""
-                if label == "FFJORD"
-                else f"   FFJORD is better by {against.difference:.3f} ± {against.standard_error:.3f}"
-            )
+            better = ""
+            if label != "FFJORD":
+                gain = f"{against.difference:.3f} ± {against.standard_error:.3f}"
+                better = f"   FFJORD is better by {gain}"
             print(
                 f"{name:10} {label:8} {sizes[label]:7,} parameters   {result}{better}", flush=True
             )

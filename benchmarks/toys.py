@@ -2,8 +2,9 @@
 
     python benchmarks/toys.py --out toys [--names moons rings]
 
-Trains the presets ``ffjord/NAME`` (runs that are finished are reused), prints a table, and writes ``plane.png`` with
-every density, samples and data, and ``field.png`` with the vector field and the paths of the first.
+Trains the presets ``ffjord/NAME`` (runs that are finished are reused), prints a table, and writes
+``plane.png`` with every density, samples and data, and ``field.png`` with the vector field and the
+paths of the first.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ SIDE, CELLS = 6.0, 240
 
 
 def true_log_probs(name: str, points: np.ndarray) -> np.ndarray:
-    """The distribution's own log-density at points, by a histogram of 64 million others; its mean is minus the entropy.
+    """Returns the distribution's own log-density, by a histogram of 64 million points.
 
-    Cells of 0.03 are narrow against every structure (the rings' blur adds 0.006 nats) and full enough (what is left of
-    counting noise adds 0.001); of the checkerboard it is -log 32 exactly.
+    Cells of 0.03 are narrow against every structure (the rings' blur adds 0.006 nats) and full
+    enough (what is left of counting noise adds 0.001); of the checkerboard it is -log 32 exactly.
     """
     if name == "checkerboard":
         return np.full(len(points), -np.log(32))
@@ -74,7 +75,8 @@ def study(name: str, out: Path) -> tuple[dict[str, Any], lj.Density]:
         )._asdict(),
     }
     print(
-        f"{name:13} -log p {row['nats']:.4f} ± {row['error']:.4f}   entropy (same points) {row['entropy']:.4f}   "
+        f"{name:13} -log p {row['nats']:.4f} ± {row['error']:.4f}   "
+        f"entropy (same points) {row['entropy']:.4f}   "
         f"above {row['above']:+.4f} ± {row['above error']:.4f}   mass {row['mass']:.4f}   "
         f"evaluations a step {row['evaluations']}",
         flush=True,

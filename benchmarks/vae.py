@@ -35,7 +35,7 @@ from likejax.nn.weight_norm import WeightNormConvolution
 
 
 class Convolution(nn.Module):
-    """A weight-normalized convolution with the geometry of a likejax layer, whose weights it starts with."""
+    """A weight-normalized convolution with the geometry and weights of a likejax layer."""
 
     def __init__(self, layer: WeightNormConvolution):
         super().__init__()
@@ -68,7 +68,7 @@ class Convolution(nn.Module):
 
 
 class Dense(nn.Module):
-    """A weight-normalized dense layer of a likejax layer; maps are flattened with the channels last."""
+    """A weight-normalized dense layer with likejax weights; maps are flattened channels last."""
 
     def __init__(self, layer: WeightNormConvolution):
         super().__init__()
@@ -196,7 +196,8 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     versions = f"jax {jax.__version__}, torch {torch.__version__}"
     print(
-        f"{platform.processor() or platform.machine()}, {versions}; {arguments.preset}, batch {arguments.batch}"
+        f"{platform.processor() or platform.machine()}, {versions}; "
+        f"{arguments.preset}, batch {arguments.batch}"
     )
     config = lj.preset(arguments.preset).model
     x = (
@@ -219,7 +220,8 @@ def main() -> None:
     with torch.no_grad():
         theirs = peer(their_x, their_noise).numpy()
     print(
-        f"bounds of one noise agree to {np.max(np.abs(ours - theirs) / np.abs(theirs)):.1e} of their size"
+        "bounds of one noise agree to "
+        f"{np.max(np.abs(ours - theirs) / np.abs(theirs)):.1e} of their size"
     )
 
     structure, params, fixed = split(density)

@@ -86,7 +86,7 @@ def over_batch(
 
     Args:
       query: Function of one example.
-      module: What the query belongs to.
+      module: Module that the query belongs to.
       rows: Arguments of every example.
       *shared: Arguments that are the same for all examples.
       **options: Static settings of the query.
@@ -105,7 +105,7 @@ def over_draws(
 
     Args:
       query: Function of one example and a draw, that returns an array.
-      module: What the query belongs to.
+      module: Module that the query belongs to.
       rows: Arguments of every example.
       draws: Number of draws.
       **options: Static settings of the query.

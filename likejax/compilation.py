@@ -15,11 +15,13 @@ SWITCH = "LIKEJAX_COMPILATION_CACHE"
 def use_persistent_cache() -> None:
     """Keeps compiled programs on disk, so that a second start takes seconds instead of a minute.
 
-    JAX's own settings come first: a process that has named a folder, by ``JAX_COMPILATION_CACHE_DIR`` or
-    ``jax.config``, keeps it with its threshold. ``LIKEJAX_COMPILATION_CACHE=0`` turns the cache off.
+    JAX's own settings come first: a process that has named a folder, by
+    ``JAX_COMPILATION_CACHE_DIR`` or ``jax.config``, keeps it with its threshold.
+    ``LIKEJAX_COMPILATION_CACHE=0`` turns the cache off.
     """
     folder = cache_folder()
-    if os.environ.get(SWITCH) == "0" or jax.config.jax_compilation_cache_dir is not None:  # pyright: ignore
+    users_own = jax.config.jax_compilation_cache_dir  # pyright: ignore
+    if os.environ.get(SWITCH) == "0" or users_own is not None:
         return
     if folder is None or not _is_writable(folder):
         return

@@ -7,8 +7,10 @@ import dataclasses
 import html
 import io
 import json
+import time
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +20,7 @@ from likejax import ood, plot
 from likejax.data.dataset import Dataset
 from likejax.data.loading import load
 from likejax.data.splits import hold_out
-from likejax.density import bits_per_dim
+from likejax.density import Density, bits_per_dim
 from likejax.evaluation import Evaluation, evaluate
 from likejax.models.baselines import FullGaussian, PixelHistogram
 from likejax.models.dequantize import Dequantized
@@ -28,126 +30,118 @@ from likejax.presets import preset
 from likejax.train.loop import fit
 from likejax.train.run import Run
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 GLOW, PIXELCNN, FFJORD, HVAE = "glow/digits", "pixelcnn/digits", "ffjord/digits", "hvae/digits"
 DRAWS = 16
+"""Draws for each test image, where the number is a bound or an estimate."""
 SCORE_DRAWS = 4
-BACKGROUND_STEPS = 250
+"""Draws for each image in OOD scores."""
 PHOTOGRAPHS = "photographs+gray+resize:8x8+levels:17"
+
+_KEYS: tuple[str, ...] = (
+    *(GLOW, PIXELCNN, FFJORD, HVAE),
+    *("evaluation", "background", "ood", "samples", "latents"),
+)
+_STAGES = 9
+
+
+class _Stages:
+    """Lines that announce what the demo does next, with the time since its start."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._count = 0
+
+    def announce(self, text: str) -> None:
+        self._count += 1
+        seconds = round(time.monotonic() - self._start)
+        print(f"[{self._count}/{_STAGES}, {seconds} s] {text}", flush=True)
 
 
 def run_demo(out: Path, *, seed: int = 0) -> Path:
-    """Trains four models on digits, compares bits/dim with baselines, tells digits from two real shifts.
+    """Trains four models on digits, compares bits/dim with baselines, scores two real shifts.
 
-    Writes ``report.html`` with pictures and ``ood/`` with the whole OOD report.
+    Writes ``report.html`` with pictures, ``report.json`` and ``ood/`` with the whole OOD report.
 
     Args:
-      out: Directory of the runs, the pictures and the page; finished runs there are reused.
-      seed: Of initialization, shuffling, noise, evaluation and samples.
+      out: Directory of the runs, the pictures and the page; finished runs in it are used again.
+      seed: Random seed of initialization, shuffling, noise, evaluation and samples.
 
     Returns:
       Path of the page.
     """
-    keys = jax.random.split(jax.random.key(seed), 8)
-    (
-        glow_key,
-        evaluation_key,
-        sample_key,
-        latent_key,
-        background_key,
-        ood_key,
-        pixelcnn_key,
-        ffjord_key,
-    ) = keys
-    hvae_key, levels_key = jax.random.split(jax.random.fold_in(jax.random.key(seed), 8))
-    parts = {split: load("digits", split=split) for split in ("train", "validation", "test")}
-    # rows that choose weights calibrate nothing
-    parts["validation"], parts["held out"] = hold_out(parts["validation"])
-    runs = {
-        name: fit(
+    stages = _Stages()
+    stages.announce("loading digits")
+    keys = dict(zip(_KEYS, jax.random.split(jax.random.key(seed), len(_KEYS)), strict=True))
+    parts = _load_digits()
+    runs: dict[str, Run] = {}
+    for name in (GLOW, PIXELCNN, FFJORD, HVAE):
+        stages.announce(f"training {name}: compiling first, then {preset(name).steps} steps")
+        place = out / name.split("/")[0]
+        runs[name] = fit(
             preset(name),
             parts["train"],
             validation=parts["validation"],
-            workdir=out / place,
-            key=key,
+            workdir=place,
+            key=keys[name],
         )
-        for name, place, key in (
-            (GLOW, "glow", glow_key),
-            (PIXELCNN, "pixelcnn", pixelcnn_key),
-            (FFJORD, "ffjord", ffjord_key),
-            (HVAE, "hvae", hvae_key),
-        )
-    }
-    glow, pixelcnn = runs[GLOW].density, runs[PIXELCNN].density
-    assert isinstance(glow, Dequantized)
-    assert isinstance(pixelcnn, PixelCNN)
-    hvae = runs[HVAE].density
-    assert isinstance(hvae, VAE)
-    models = {
-        GLOW: glow,
-        PIXELCNN: pixelcnn,
-        FFJORD: runs[FFJORD].density,
-        HVAE: hvae,
-        "per-pixel histogram": PixelHistogram.fit(parts["train"]),
-        "full-covariance Gaussian": FullGaussian.fit(parts["train"]),
-    }
-    table = {
-        name: [
-            evaluate(model, parts[s], key=evaluation_key, draws=DRAWS)
-            for s in ("validation", "test")
-        ]
-        for name, model in models.items()
-    }
-    for name, evaluations in table.items():
-        for evaluation in evaluations:
-            print(f"{name:26} {evaluation}")
-    shifts = _shifts(runs[GLOW], parts, out, background_key, ood_key)
-    print(
-        "\nAUROC of digits against two real shifts of them, scores of the Glow\n"
-        + shifts.auroc_table()
-        + "\n"
+    stages.announce(f"evaluating the models and two baselines on {len(parts['test'])} test images")
+    models = {name: run.density for name, run in runs.items()}
+    models["per-pixel histogram"] = PixelHistogram.fit(parts["train"])
+    models["full-covariance Gaussian"] = FullGaussian.fit(parts["train"])
+    table = {}
+    for name, model in models.items():
+        table[name] = evaluate(model, parts["test"], key=keys["evaluation"], draws=DRAWS)
+        print(f"{name:26} {table[name]}", flush=True)
+    stages.announce("training a background Glow on mutated digits, for likelihood ratios")
+    background = ood.fit_background(
+        runs[GLOW].experiment,
+        parts["train"],
+        validation=parts["validation"],
+        workdir=out / "background",
+        key=keys["background"],
     )
-    pictures = {
-        "samples.png": _samples(models, parts["test"], sample_key),
-        "completions.png": _completions(pixelcnn, parts["test"], sample_key),
-        "bits.png": _bits(pixelcnn, parts["test"]),
-        "reconstructions.png": _reconstructions(glow, parts["test"], latent_key),
-        "levels.png": _levels(hvae, parts["test"], levels_key),
-        "curves.png": _curves(runs),
-        "scores.png": shifts.plot()["histograms"],
-    }
+    stages.announce("scoring digits against two real shifts of them")
+    shifts = _shifts(runs[GLOW].density, background.density, parts, keys["ood"])
+    print("\nAUROC of digits against two real shifts of them, scores of the Glow")
+    print(shifts.auroc_table() + "\n", flush=True)
+    stages.announce("drawing pictures and writing the report")
+    pictures = _pictures(models, runs, shifts, parts["test"], keys)
     shifts.write(out / "ood")
     for name, figure in pictures.items():
         figure.savefig(out / name, dpi=130)
-    error = round_trip_error(glow, parts["test"], latent_key)
+    error = round_trip_error(_glow(models), parts["test"], keys["latents"])
     page = out / "report.html"
-    page.write_text(_page(table, shifts, pictures, runs, seed, error))
-    record = {name: [e.to_dict() for e in evaluations] for name, evaluations in table.items()}
+    page.write_text(_page(table, shifts, pictures, runs, seed=seed, round_trip=error))
+    record = {name: evaluation.to_dict() for name, evaluation in table.items()}
     (out / "report.json").write_text(json.dumps(record, indent=2))
     print(f"report: {page}")
     return page
 
 
+def _load_digits() -> dict[str, Dataset]:
+    """Returns four parts: the rows that select weights calibrate nothing."""
+    parts = {split: load("digits", split=split) for split in ("train", "validation", "test")}
+    parts["validation"], parts["held out"] = hold_out(parts["validation"])
+    return parts
+
+
 def _shifts(
-    run: Run, parts: dict[str, Dataset], out: Path, background_key: jax.Array, key: jax.Array
+    density: Density, background: Density, parts: Mapping[str, Dataset], key: jax.Array
 ) -> ood.Report:
-    """Digits against patches of photographs, and against digits that lie on their side."""
-    background = ood.fit_background(
-        dataclasses.replace(run.experiment, steps=BACKGROUND_STEPS),
-        parts["train"],
-        validation=parts["validation"],
-        workdir=out / "background",
-        key=background_key,
-    )
+    """Scores digits against patches of photographs, and against digits that lie on their side."""
     turned = dataclasses.replace(parts["test"].transpose(), name="digits transposed")
     scores: list[ood.Score] = [
         ood.NegativeLogProb(draws=SCORE_DRAWS),
         ood.Typicality(draws=SCORE_DRAWS),
-        ood.LikelihoodRatio(background.density, draws=SCORE_DRAWS),
+        ood.LikelihoodRatio(background, draws=SCORE_DRAWS),
         ood.InputComplexity(draws=SCORE_DRAWS),
         ood.ComplexityOnly(),
     ]
     return ood.benchmark(
-        run.density,
+        density,
         inside=parts["test"],
         outside=[load(PHOTOGRAPHS, split="test"), turned],
         scores=scores,
@@ -158,145 +152,222 @@ def _shifts(
     )
 
 
-def _samples(models: dict[str, Any], test: Dataset, key: jax.Array) -> Any:
-    drawn = [np.asarray(models[name].sample(key, 32)) for name in (GLOW, PIXELCNN, FFJORD, HVAE)]
-    title = "Two rows each: test images; samples of the Glow, the PixelCNN++, the FFJORD, the hierarchical VAE"
-    rows = np.concatenate([test.examples[:32], *drawn])
-    return plot.sheet(rows, levels=test.levels or 256, columns=16, title=title)
+def _glow(models: Mapping[str, Density]) -> Dequantized:
+    glow = models[GLOW]
+    assert isinstance(glow, Dequantized)
+    return glow
 
 
-def _completions(density: PixelCNN, test: Dataset, key: jax.Array) -> Any:
-    """Upper halves of test images, completed three times."""
+def _pictures(
+    models: Mapping[str, Density],
+    runs: Mapping[str, Run],
+    shifts: ood.Report,
+    test: Dataset,
+    keys: Mapping[str, jax.Array],
+) -> dict[str, Figure]:
+    """Returns the figures of the page by file name."""
+    pixelcnn, hvae = models[PIXELCNN], models[HVAE]
+    assert isinstance(pixelcnn, PixelCNN)
+    assert isinstance(hvae, VAE)
+    return {
+        "samples.png": _samples(models, test, keys["samples"]),
+        "completions.png": _completions(pixelcnn, test, keys["samples"]),
+        "bits.png": _bits(pixelcnn, test),
+        "reconstructions.png": _reconstructions(_glow(models), test, keys["latents"]),
+        "levels.png": _levels(hvae, test, keys["latents"]),
+        "curves.png": _curves(runs),
+        "scores.png": shifts.plot()["histograms"],
+    }
+
+
+def _samples(models: Mapping[str, Density], test: Dataset, key: jax.Array) -> Figure:
+    """Draws test images and samples of every model."""
+    rows = [test.examples[:32]]
+    for name in (GLOW, PIXELCNN, FFJORD, HVAE):
+        rows.append(np.asarray(models[name].sample(key, 32)))
+    return plot.sheet(
+        np.concatenate(rows),
+        levels=test.levels or 256,
+        columns=16,
+        title="Two rows each: test images; samples of the Glow, the PixelCNN++, the FFJORD, "
+        "the hierarchical VAE",
+    )
+
+
+def _completions(density: PixelCNN, test: Dataset, key: jax.Array) -> Figure:
+    """Draws upper halves of test images, completed three times."""
     height, width, _ = density.event_shape
     images = test.examples[:16]
-    known = height // 2 * width
-    rows = [np.where(np.arange(height)[:, None, None] < height // 2, images, 0)]
-    rows += [np.asarray(density.inpaint(images, known, key=k)) for k in jax.random.split(key, 3)]
-    title = (
-        "Upper halves of test images; three completions of each by the PixelCNN++; the test images"
-    )
+    is_known = np.arange(height)[:, None, None] < height // 2
+    known_pixels = height // 2 * width
+    rows = [np.where(is_known, images, 0)]
+    for each in jax.random.split(key, 3):
+        rows.append(np.asarray(density.inpaint(images, known_pixels, key=each)))
     return plot.sheet(
-        np.concatenate([*rows, images]), levels=density.levels, columns=16, title=title
+        np.concatenate([*rows, images]),
+        levels=density.levels,
+        columns=16,
+        title="Upper halves of test images; three completions of each by the PixelCNN++; "
+        "the test images",
     )
 
 
-def _bits(density: PixelCNN, test: Dataset) -> Any:
-    """Where the bits of test images go."""
-    bits = bits_per_dim(np.asarray(density.log_prob_map(test.examples[:32])), (1,)).sum(-1)
+def _bits(density: PixelCNN, test: Dataset) -> Figure:
+    """Draws how many bits each pixel of test images needs."""
+    nats = np.asarray(density.log_prob_map(test.examples[:32]))
+    bits = bits_per_dim(nats, (1,)).sum(-1)
     title = "Bits that each pixel of a test image needs, given those before it"
     return plot.maps(bits, label="bits", columns=16, title=title)
 
 
-def _reconstructions(density: Dequantized, test: Dataset, key: jax.Array) -> Any:
-    """Test images, their exact decoding, and what the coarse latents alone determine."""
+def _reconstructions(density: Dequantized, test: Dataset, key: jax.Array) -> Figure:
+    """Draws test images, their exact decoding, and what the coarse latents alone determine."""
     images = test.examples[:16]
     top, *fine = density.encode(images, key=key)
     exact = density.decode((top, *fine))
-    coarse = density.decode((top, *(jnp.zeros_like(part) for part in fine)))
-    rows = np.concatenate([images, np.asarray(exact), np.asarray(coarse)])
-    title = (
-        "Test images; decoded from all latents; from the top latents alone, the rest at their mean"
+    means = [jnp.zeros_like(part) for part in fine]
+    coarse = density.decode((top, *means))
+    return plot.sheet(
+        np.concatenate([images, np.asarray(exact), np.asarray(coarse)]),
+        levels=density.levels or 256,
+        columns=16,
+        title="Test images; decoded from all latents; from the top latents alone, the rest at "
+        "their mean",
     )
-    return plot.sheet(rows, levels=density.levels or 256, columns=16, title=title)
 
 
-def _levels(density: VAE, test: Dataset, key: jax.Array) -> Any:
-    """Test images, and what the hierarchical VAE expects when it infers all latents, the upper ones, none."""
+def _levels(density: VAE, test: Dataset, key: jax.Array) -> Figure:
+    """Draws the images that the VAE expects given all its latents, the upper ones, or none."""
     images = test.examples[:16]
-    rows = [
-        np.asarray(density.reconstruct(images, key=key, from_level=k))
-        for k in range(density.depth + 1)
-    ]
-    title = "Test images; expected by the hierarchical VAE from all its latents; from the upper ones; from none"
-    expected = np.rint(np.concatenate([images, *rows])).astype(images.dtype)
-    return plot.sheet(expected, levels=density.levels or 256, columns=16, title=title)
+    rows = [images]
+    for level in range(density.depth + 1):
+        rows.append(np.asarray(density.reconstruct(images, key=key, from_level=level)))
+    expected = np.rint(np.concatenate(rows)).astype(images.dtype)
+    return plot.sheet(
+        expected,
+        levels=density.levels or 256,
+        columns=16,
+        title="Test images; expected by the hierarchical VAE from all its latents; from the upper "
+        "ones; from none",
+    )
 
 
 def round_trip_error(density: Dequantized, test: Dataset, key: jax.Array) -> float:
-    """Largest change of a pixel in ``decode(encode(x))``, in units of the unit interval."""
+    """Returns the largest change of a pixel in ``decode(encode(x))``, in the unit interval.
+
+    Args:
+      density: Flow on dequantized images.
+      test: Images; the first 64 are used.
+      key: Key of the dequantization noise.
+    """
     y = density.dequantize(jnp.asarray(test.examples[:64]), key)
     flow = density.flow
     return float(jnp.abs(flow.decode(flow.encode(y)) - y).max())
 
 
-def _curves(runs: dict[str, Run]) -> Any:
+def _curves(runs: Mapping[str, Run]) -> Figure:
+    """Draws bits/dim of training batches and of the validation part over the steps."""
     lines = {}
     for name, run in runs.items():
         shape = run.density.event_shape
-        steps = [
-            (r["step"], bits_per_dim(r["log_prob"], shape)) for r in run.history if "loss" in r
-        ]
-        checks = [(r["step"], r["validation"]) for r in run.history if "validation" in r]
-        lines[f"{name}, training batches"] = tuple(zip(*steps, strict=True))
-        lines[f"{name}, validation"] = tuple(zip(*checks, strict=True))
-    return plot.curves(lines, x_label="step", y_label="bits/dim, one draw", title="Training")  # type: ignore[arg-type]
+        logged = [record for record in run.history if "loss" in record]
+        validated = [record for record in run.history if "validation" in record]
+        bits = [bits_per_dim(record["log_prob"], shape) for record in logged]
+        lines[f"{name}, training batches"] = ([record["step"] for record in logged], bits)
+        lines[f"{name}, validation"] = (
+            [record["step"] for record in validated],
+            [record["validation"] for record in validated],
+        )
+    return plot.curves(lines, x_label="step", y_label="bits/dim, one draw", title="Training")
+
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem;
+  color: #222 }
+table { border-collapse: collapse }
+td, th { padding: .3rem .9rem; border-bottom: 1px solid #ccc; text-align: left }
+img { max-width: 100% }
+figure { margin: 1.5rem 0 }
+"""
 
 
 def _page(
-    table: dict[str, list[Evaluation]],
+    table: Mapping[str, Evaluation],
     shifts: ood.Report,
-    pictures: dict[str, Any],
-    runs: dict[str, Run],
+    pictures: Mapping[str, Figure],
+    runs: Mapping[str, Run],
+    *,
     seed: int,
     round_trip: float,
 ) -> str:
-    rows = "".join(
-        f"<tr><td>{html.escape(name)}</td>"
-        + "".join(f"<td>{_cell(e)}</td>" for e in evaluations)
-        + f"<td>{evaluations[0].kind.value}</td></tr>"
-        for name, evaluations in table.items()
-    )
-    figures = "".join(
-        f'<figure><img src="data:image/png;base64,{_png(figure)}" alt="{html.escape(name)}"></figure>'
-        for name, figure in pictures.items()
-    )
-    test = table[GLOW][1]
+    """Returns the report as one HTML page."""
     best = "; ".join(f"{name}: step {run.best_step} of {run.steps}" for name, run in runs.items())
-    outside = shifts.sets[1:]
     held_out = sum(shifts.parts[part]["n"] for part in ("fitted on", "calibrated with"))
-    heads = "".join(f"<th>{html.escape(s.name)}</th>" for s in outside)
-    scores = "".join(
-        f"<tr><td>{html.escape(r.label)}</td>"
-        + "".join(f"<td>{r.metrics[s.name]['auroc']}</td>" for s in outside)
-        + f"<td>{r.flagged(shifts.sets[0].name):.3f}</td></tr>"
-        for r in shifts.scores
-    )
-    sources = "".join(
-        f"<li>{html.escape(s.name)}: {html.escape('; '.join(s.record['provenance']))}</li>"
-        for s in outside
-    )
+    figures = [_figure(name, figure) for name, figure in pictures.items()]
     return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>likejax demo</title><style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 52rem; margin: 2rem auto; padding: 0 1rem; color: #222 }}
-table {{ border-collapse: collapse }} td, th {{ padding: .3rem .9rem; border-bottom: 1px solid #ccc; text-align: left }}
-img {{ max-width: 100% }} figure {{ margin: 1.5rem 0 }}
-</style></head><body>
+<html lang="en">
+<head><meta charset="utf-8"><title>likejax demo</title><style>{_STYLE}</style></head>
+<body>
 <h1>A Glow, a PixelCNN++, an FFJORD and a hierarchical VAE on handwritten digits</h1>
-<p>1,797 images of 8x8 pixels with 17 gray levels, cut into parts that do not overlap. The weights are the best on
-validation ({best}); seed {seed}; {DRAWS} draws an image where the number is a bound or the estimate of one (~).
-Errors are standard errors over the {table[GLOW][0].n} validation and {test.n} test images. A uniform density scores
-log2 17 = 4.087.</p>
-<table><tr><th>bits/dim</th><th>validation</th><th>test</th><th>kind</th></tr>{rows}</table>
-<p>The largest change of a pixel in encoding and decoding by the Glow is {round_trip:.1e} of the value range.</p>
-<h2>Inside or outside?</h2>
-<p>AUROC of telling test digits from outside images by the Glow, with 95 % intervals; OOD is the positive class. The
-scores were fitted on one half of {held_out} held-out images, which chose no weights, and calibrated with the other to
-a false-positive rate of {shifts.fpr:g}; the last column is the share of test digits that they flag. The patches
-overlap and come from two photographs: the intervals, which take examples as independent, are too narrow for them.
-Everything else is in <a href="ood/report.md">ood/report.md</a>.</p>
-<table><tr><th>score</th>{heads}<th>digits flagged</th></tr>{scores}</table>
-<ul>{sources}</ul>
-{figures}
+<p>1,797 images of 8x8 pixels with 17 gray levels, split into parts that do not overlap. The weights
+are the best on validation ({best}); seed {seed}; {DRAWS} draws for each image where the number is a
+bound (&le;) or an estimate (~). Errors are standard errors over the {table[GLOW].n} test images. A
+uniform density scores log2 17 = 4.087.</p>
+{_bits_table(table)}
+<p>The largest change of a pixel in encoding and decoding by the Glow is {round_trip:.1e} of the
+value range.</p>
+<h2>In or out of distribution?</h2>
+<p>AUROC of separating test digits from other images by the Glow, with 95 % intervals; the other
+images are the positive class. The scores were fitted on one half of {held_out} held-out images,
+which selected no weights, and calibrated with the other half to a false-positive rate of
+{shifts.fpr:g}; the last column is the share of test digits that they flag. The patches overlap and
+come from two photographs: the intervals, which take examples as independent, are too narrow for
+them. Everything else is in <a href="ood/report.md">ood/report.md</a>.</p>
+{_scores_table(shifts)}
+{_sources(shifts)}
+{"".join(figures)}
 </body></html>
 """
 
 
-def _cell(evaluation: Evaluation) -> str:
-    sign = {"exact": "", "bound": "&le; ", "estimate": "~ "}[evaluation.kind.value]
-    return f"{sign}{evaluation.bits_per_dim:.3f} ± {evaluation.bits_per_dim_error:.3f}"
+def _bits_table(table: Mapping[str, Evaluation]) -> str:
+    rows = []
+    for name, evaluation in table.items():
+        sign = {"exact": "", "bound": "&le; ", "estimate": "~ "}[evaluation.kind.value]
+        bits = f"{sign}{evaluation.bits_per_dim:.3f} ± {evaluation.bits_per_dim_error:.3f}"
+        rows.append([html.escape(name), bits, evaluation.kind.value])
+    return _html_table(["bits/dim", "test", "kind"], rows)
 
 
-def _png(figure: Any) -> str:
+def _scores_table(shifts: ood.Report) -> str:
+    inside, *outside = shifts.sets
+    heads = ["score", *(html.escape(each.name) for each in outside), "digits flagged"]
+    rows = []
+    for score in shifts.scores:
+        aurocs = [str(score.metrics[each.name]["auroc"]) for each in outside]
+        rows.append([html.escape(score.label), *aurocs, f"{score.flagged(inside.name):.3f}"])
+    return _html_table(heads, rows)
+
+
+def _sources(shifts: ood.Report) -> str:
+    items = []
+    for each in shifts.sets[1:]:
+        steps = "; ".join(each.record["provenance"])
+        items.append(f"<li>{html.escape(each.name)}: {html.escape(steps)}</li>")
+    return f"<ul>{''.join(items)}</ul>"
+
+
+def _html_table(heads: list[str], rows: list[list[str]]) -> str:
+    head = "".join(f"<th>{cell}</th>" for cell in heads)
+    lines = [f"<tr>{head}</tr>"]
+    for row in rows:
+        cells = "".join(f"<td>{cell}</td>" for cell in row)
+        lines.append(f"<tr>{cells}</tr>")
+    return f"<table>{''.join(lines)}</table>"
+
+
+def _figure(name: str, figure: Figure) -> str:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=130)
-    return base64.b64encode(buffer.getvalue()).decode()
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(name)}"></figure>'

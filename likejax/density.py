@@ -45,7 +45,7 @@ class Kind(enum.Enum):
 
 
 class Terms(NamedTuple):
-    """What training needs of each example: its log-probability, and the parts that it is made of.
+    """Values that training needs of each example: its log-probability and named parts.
 
     Attributes:
       log_prob: Training value of ``log p(x)`` in nats, shape ``(*batch,)``.
@@ -302,8 +302,8 @@ class Density(nnx.Module, abc.ABC):
 
         Args:
           x: Examples ``(*batch, *event_shape)``.
-          key: As for ``log_prob``; an exact density with dropout uses it too.
-          condition: As for ``log_prob``.
+          key: Key or keys, as for ``log_prob``; an exact density with dropout uses it too.
+          condition: Condition, as for ``log_prob``.
 
         Returns:
           Terms whose arrays have the leading axes ``batch``.
@@ -396,8 +396,8 @@ class Density(nnx.Module, abc.ABC):
           query: ``query(density, x, key, condition, *shared, **options)`` of one example, such as
             a method of the class.
           x: Examples ``(*batch, *event_shape)``.
-          key: As for ``log_prob``; the query gets the key of its example.
-          condition: As for ``log_prob``.
+          key: Key or keys, as for ``log_prob``; the query gets the key of its example.
+          condition: Condition, as for ``log_prob``.
           shared: Arguments that are the same for all examples.
           **options: Static settings of the query.
 

@@ -75,7 +75,7 @@ class Optimizer(Settings):
     clip_norm: NonNegative = 0.0
     """Largest norm of the whole gradient; 0 for no clipping."""
     clip_adaptive: NonNegative = 0.0
-    """Largest ratio of a unit's gradient norm to its weight norm (Brock et al., 2021); 0 for none."""
+    """Largest ratio of a unit's gradient norm to its weight norm (Brock et al., 2021); 0: none."""
     schedule: Callable | None = None
     """Optax schedule, from a step to a learning rate, in place of the settings of the rate."""
 
@@ -116,7 +116,7 @@ class Guard(Settings):
     """
 
     spike_factor: NonNegative = 20.0
-    """Multiple of the reference above which a gradient norm is a spike; 0 for no search of spikes."""
+    """Multiple of the reference above which a gradient norm is a spike; 0 to look for none."""
     after: CountOrZero = 50
     """Steps before spikes are looked for, while the reference settles."""
     patience: Count = 10
@@ -134,7 +134,8 @@ class Experiment(Settings, Generic[Model]):
     """A model, the data it is trained on, and how.
 
     Attributes:
-      model: A family's config, or a ready ``Density``, which is then trained as it is, without initialization.
+      model: A family's config, or a ready ``Density``, which is then trained as it is, without
+        initialization.
     """
 
     model: Model
@@ -155,12 +156,13 @@ class Experiment(Settings, Generic[Model]):
     batch_size: Count = 64
     """Examples per step, over all devices."""
     accumulate: Count = 1
-    """Parts that a batch is cut into, one after the other in memory; their gradients are averaged."""
+    """Number of parts of a batch that are computed one after the other; gradients are averaged."""
     steps: Count = 10_000
     """Steps in all."""
     initialize_with: Count | None = None
-    """Training examples for data-dependent initialization; if None, 256 images, or all rows of a table up to 100,000:
-    a column may be constant in a few rows. Of an iterable the first 256 rows, if None."""
+    """Training examples for data-dependent initialization; if None, 256 images, or all rows of a
+    table up to 100,000: a column may be constant in a few rows. Of an iterable the first 256 rows,
+    if None."""
     ema_decay: Fraction = 0.999
     """Decay of the moving average of the parameters, which evaluation uses."""
     validate_every: Count = 1_000
@@ -168,7 +170,7 @@ class Experiment(Settings, Generic[Model]):
     validation_examples: Count = 1_000
     """Validation examples used to select the best checkpoint."""
     overlap_tolerance: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
-    """Largest share of the different validation examples that may be among the training examples; 0 allows none."""
+    """Largest share of the validation examples that may be among the training examples."""
     early_stopping: CountOrZero = 0
     """Validations without a new best that end the run; 0 to go on to the last step."""
     checkpoint_every: Count = 1_000
@@ -182,7 +184,7 @@ class Experiment(Settings, Generic[Model]):
     tensorboard: bool = False
     """Also write TensorBoard events (needs tensorboardX)."""
     parameter_shards: Count = 1
-    """Devices over which parameters, moving average and optimizer state are divided; 1 for a copy on each device."""
+    """Number of devices over which parameters and optimizer state are divided; 1 for copies."""
 
     def _check_together(self):
         if self.levels == 1:
@@ -191,7 +193,8 @@ class Experiment(Settings, Generic[Model]):
             )
         if self.batch_size % self.accumulate:
             raise ValueError(
-                f"expected a batch_size divisible by accumulate={self.accumulate}, got {self.batch_size}"
+                f"expected a batch_size divisible by accumulate={self.accumulate}, got "
+                f"{self.batch_size}"
             )
         for spec in self.augment:
             check_augmentation(spec)
@@ -212,7 +215,7 @@ class Experiment(Settings, Generic[Model]):
 
         Example:
           >>> import likejax as lj
-          >>> lj.preset("glow/digits").override({"optimizer.learning_rate": 1e-4, "steps": 10}).steps
+          >>> lj.preset("glow/digits").override({"optimizer.b1": 0.8, "steps": 10}).steps
           10
         """
         return override(self, values)
@@ -229,7 +232,11 @@ class Experiment(Settings, Generic[Model]):
         return "binarize" in self.augment
 
     def as_evaluated(self, dataset: Dataset) -> Dataset:
-        """A dataset as evaluation sees it: reduced to ``levels``, or one fixed draw of the binarization (seed 0)."""
+        """Returns a dataset as evaluation sees it: reduced to ``levels``, binarized with seed 0.
+
+        Args:
+          dataset: Raw examples.
+        """
         if self.levels and dataset.levels != self.levels:
             dataset = dataset.reduce_levels(self.levels)
         return dataset.binarize(0) if self.binarizes and dataset.levels != 2 else dataset

@@ -1,4 +1,4 @@
-"""What comes in at a public boundary: arrays of numbers, checked before anything is computed from them."""
+"""Checks of arrays at a public boundary, before anything is computed from them."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from jax.core import Tracer
 
 
 def refuse_masked(name: str, value: Any) -> None:
-    """Raises a ValueError if an array, or a sequence of arrays, has masked entries: numpy would drop the mask.
+    """Refuses arrays with masked entries: numpy would drop the mask.
 
     Args:
-      name: What the value is called in the message.
+      name: Name of the value in the message.
       value: Anything.
     """
     parts = value if isinstance(value, list | tuple) else [value]
@@ -24,7 +24,8 @@ def refuse_masked(name: str, value: Any) -> None:
     masked += sum(part is np.ma.masked for part in parts)
     if masked:
         raise ValueError(
-            f"expected {name} without masked entries, got {masked} of them; fill them (x.filled(value)) or leave out "
+            f"expected {name} without masked entries, got {masked} of them; fill them "
+            "(x.filled(value)) or leave out "
             "their rows"
         )
 
@@ -33,7 +34,7 @@ def as_array(name: str, value: Any) -> Any:
     """A numpy or JAX array of numbers from anything array-like.
 
     Args:
-      name: What the value is called in an error message.
+      name: Name of the value in the message.
       value: An array, a scalar, or nested sequences of numbers.
 
     Raises:
@@ -47,9 +48,14 @@ def as_array(name: str, value: Any) -> Any:
         array = np.asarray(value)
     except ValueError as error:
         raise ValueError(f"expected {name} to be an array of one shape: {error}") from error
+    except TypeError as error:  # an object that looks like a sequence, such as a dataset
+        raise TypeError(
+            f"expected {name} to be an array of numbers, got {type(value).__name__}: {error}"
+        ) from error
     if array.dtype.kind not in "biuf" and not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(
-            f"expected {name} to be an array of numbers, got {type(value).__name__} of {array.dtype}"
+            f"expected {name} to be an array of numbers, got {type(value).__name__} of "
+            f"{array.dtype}"
         )
     return array
 
@@ -58,7 +64,8 @@ def checked_floats(x: Any, name: str = "x") -> Any:
     """Floating-point values in the type that is computed in, float32 or better."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
-            f"expected floating-point {name} for a continuous density, got {x.dtype}; for integer data wrap the "
+            f"expected floating-point {name} for a continuous density, got {x.dtype}; for integer "
+            "data wrap the "
             "density in Dequantized(density, levels), for others cast with x.astype('float32')"
         )
     widest = jnp.zeros(()).dtype
@@ -70,13 +77,23 @@ def checked_floats(x: Any, name: str = "x") -> Any:
     if lost.any():
         place = tuple(int(i) for i in np.argwhere(lost)[0])
         raise ValueError(
-            f"expected {name} within the range of {cast.dtype}, got {x[place]:g} at {place} (the last number is its "
-            "column): rescale that column, or turn on JAX's 64 bits with jax.config.update('jax_enable_x64', True)"
+            f"expected {name} within the range of {cast.dtype}, got {x[place]:g} at {place} (the "
+            "last number is its "
+            "column): rescale that column, or turn on JAX's 64 bits with "
+            "jax.config.update('jax_enable_x64', True)"
         )
     return cast
 
 
 def check_finite(condition: Any) -> None:
+    """Checks that conditions are finite; traced values cannot be examined.
+
+    Args:
+      condition: Floats.
+
+    Raises:
+      ValueError: If one is NaN or infinite.
+    """
     if not isinstance(condition, Tracer) and not bool(jnp.isfinite(condition).all()):
         raise ValueError("expected finite conditions, got NaN or infinite entries")
 
@@ -87,7 +104,8 @@ def checked_integers(x: Any, levels: int) -> Any:
         return x.astype(np.uint8)
     if not jnp.issubdtype(x.dtype, jnp.integer):
         raise TypeError(
-            f"expected integers 0..{levels - 1} (uint8 for images), got {x.dtype}; pass the raw values: scaling and "
+            f"expected integers 0..{levels - 1} (uint8 for images), got {x.dtype}; pass the raw "
+            "values: scaling and "
             "noise are inside the density"
         )
     if isinstance(x, Tracer) or (x.dtype == jnp.uint8 and levels == 256) or x.size == 0:
@@ -95,13 +113,14 @@ def checked_integers(x: Any, levels: int) -> Any:
     low, high = _low_and_high(x)
     if low < 0 or high >= levels:
         raise ValueError(
-            f"expected integers 0..{levels - 1} for a density with {levels} levels, got {low}..{high}"
+            f"expected integers 0..{levels - 1} for a density with {levels} levels, got "
+            f"{low}..{high}"
         )
     return x.astype(x.dtype.newbyteorder("=")) if isinstance(x, np.ndarray) else x
 
 
 def inside_levels(x: Any, levels: int) -> Any:
-    """Which integers are in ``0..levels-1``, elementwise; for traced values, which cannot be refused.
+    """Finds the integers in ``0..levels-1``, elementwise: traced values cannot be refused.
 
     Args:
       x: Integers.
@@ -117,7 +136,7 @@ def inside_levels(x: Any, levels: int) -> Any:
 
 
 def check_labels(labels: Any, num_classes: int) -> None:
-    """Raises unless all labels are integers of ``0..num_classes-1``; labels that are traced cannot be looked at.
+    """Checks that all labels are integers of ``0..num_classes-1``; traced ones cannot be examined.
 
     Raises:
       TypeError: If the labels are no integers.

@@ -112,7 +112,7 @@ def keys_of_rows(
     """Returns the key of each row: of one key by the row's number, of several keys its own.
 
     Args:
-      key: What ``keys_of_batch`` returns, or ``None``.
+      key: Result of ``keys_of_batch``, or ``None``.
       rows: Row numbers.
     """
     if key is None:

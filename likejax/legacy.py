@@ -11,6 +11,7 @@ _WORDS = {
     "initialise_with": "initialize_with",
     "binarise": "binarize",
     "binarisation": "binarization",
+    "standardise": "standardize",
     "grey": "gray",
     "colour": "color",
 }
@@ -80,7 +81,8 @@ def modern_model(record: Mapping[str, Any]) -> dict[str, Any]:
     family = settings.pop("family")
     if family not in _FAMILIES:
         raise ValueError(f"unknown family {family!r}; the families are {', '.join(_FAMILIES)}")
-    return {"class": f"likejax.models:{_FAMILIES[family]}", **settings}
+    renamed = {modern(name): value for name, value in settings.items()}
+    return {"class": f"likejax.models:{_FAMILIES[family]}", **renamed}
 
 
 def _modern_objective(record: Mapping[str, Any]) -> dict[str, Any]:

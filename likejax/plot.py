@@ -12,7 +12,8 @@ from jaxtyping import Float, Integer, Num
 _INCHES = 0.9
 """Width of an image of a sheet."""
 _GRID = 0.8
-"""Brightness of the lines between the images of a sheet: black, white and light images keep their edges."""
+"""Brightness of the lines between the images of a sheet: black, white and light images keep their
+edges."""
 Content = TypeVar("Content")
 
 
@@ -26,8 +27,8 @@ def sheet(
     """Draws images in rows, each pixel as a square.
 
     Args:
-      images: Integers ``0..levels-1``. One channel is drawn gray and three in color; of any other number each channel
-        is drawn by itself, gray, those of an image side by side.
+      images: Integers ``0..levels-1``. One channel is drawn gray and three in color; of any other
+        number each channel is drawn by itself, gray, those of an image side by side.
       levels: Number of values.
       columns: Most images in a row.
       title: Title above the sheet.
@@ -37,7 +38,8 @@ def sheet(
 
     Raises:
       TypeError: If the images are not integers.
-      ValueError: If there are no images, the array does not hold images, or a value is not in ``0..levels-1``.
+      ValueError: If there are no images, the array does not hold images, or a value is not in
+        ``0..levels-1``.
 
     Example:
       >>> import likejax as lj
@@ -53,7 +55,8 @@ def sheet(
         )
     if images.dtype.kind not in "bui":
         raise TypeError(
-            f"expected integers 0..{levels - 1} for a sheet, got {images.dtype}; draw other numbers "
+            f"expected integers 0..{levels - 1} for a sheet, got {images.dtype}; draw other "
+            "numbers "
             "with lj.plot.maps"
         )
     low, high = int(images.min()), int(images.max())
@@ -204,7 +207,7 @@ def curves(
       >>> figure = lj.plot.curves(lines, x_label="step", y_label="bits/dim")
     """
     _check_not_empty("lines", lines)
-    figure = _figure(6, 3.5)
+    figure = _figure(6.0, 3.5)
     axes = figure.add_subplot()
     low, high = math.inf, -math.inf
     for name, (x, y) in lines.items():
@@ -228,8 +231,8 @@ def curves(
 def histograms(panels: Mapping[str, Mapping[str, Num[np.ndarray, " _"]]], *, bins: int = 60):
     """Draws overlaid histograms, the first of each panel filled.
 
-    The axis ends at the lowest 1 % and the highest 99 % quantile of a panel's histograms; values beyond are counted in
-    the outermost bins, and those that are not finite are left out.
+    The axis ends at the lowest 1 % and the highest 99 % quantile of a panel's histograms; values
+    beyond are counted in the outermost bins, and those that are not finite are left out.
 
     Args:
       panels: From the title of a panel to the values ``(n,)`` of each histogram by its name.
@@ -279,7 +282,8 @@ def roc(panels: Mapping[str, Mapping[str, tuple[Any, Any]]]):
     """Draws ROC curves: the true-positive rate against the false-positive rate.
 
     Args:
-      panels: From the title of a panel to the false- and true-positive rates of each curve by its name.
+      panels: From the title of a panel to the false- and true-positive rates of each curve by its
+        name.
 
     Returns:
       A matplotlib figure.
@@ -335,8 +339,9 @@ def plane(
     """Draws densities and points in the plane, in a grid of panels.
 
     Args:
-      panels: From the title of a panel to its pictures by the name of their row, the same in all panels. A picture is
-        the values ``(n, n)`` of a density on a square grid, first axis upwards, or points ``(m, 2)``.
+      panels: From the title of a panel to its pictures by the name of their row, the same in all
+        panels. A picture is the values ``(n, n)`` of a density on a square grid, first axis
+        upwards, or points ``(m, 2)``.
       side: Half the side of the square that is shown.
       columns: Most panels in a row.
       title: Title above the figure.
@@ -400,8 +405,10 @@ def field(
     """Draws a vector field in the plane at several times, and the paths of points that follow it.
 
     Args:
-      velocities: From the title of a panel to velocities on a square grid of ``[-side, side]``, first axis upwards.
-      paths: Places of each point at rising times; a panel of their own marks where they begin and end.
+      velocities: From the title of a panel to velocities on a square grid of ``[-side, side]``,
+        first axis upwards.
+      paths: Places of each point at rising times; a panel of their own marks where they begin and
+        end.
       side: Half the side of the square that is shown.
       title: Title above the figure.
 
@@ -421,7 +428,7 @@ def field(
     """
     _check_not_empty("velocities", velocities)
     panels = len(velocities) + 1
-    figure = _figure(3 * panels, 3.4 if title else 3.1)
+    figure = _figure(3.0 * panels, 3.4 if title else 3.1)
     speeds = {label: np.linalg.norm(each, axis=-1) for label, each in velocities.items()}
     fastest = max(float(speed.max()) for speed in speeds.values()) or 1.0
     for number, (label, velocity) in enumerate(velocities.items()):

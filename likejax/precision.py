@@ -1,4 +1,4 @@
-"""Columns looked at in float64: what a smaller type cannot hold, and what never varies."""
+"""Examination of columns in float64: those that a smaller type cannot hold, or that never vary."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 LARGEST_LOSS = 1e-3
-"""Rounding error of a column, root mean square, as a share of its standard deviation, up to which a type holds it."""
+"""Rounding error of a column, root mean square, as a share of its standard deviation, up to which a
+type holds it."""
 
 
 def check_representable(
     examples: Float[np.ndarray, "n ..."], dtype: Any, *, columns: Sequence[str] | None = None
 ) -> None:
-    """Raises a ValueError if ``dtype`` cannot hold a column: its values are too large, or its variation is lost.
+    """Checks that ``dtype`` can hold every column: its largest values, and its variation.
 
     Args:
       examples: Continuous examples.
@@ -31,8 +32,10 @@ def check_representable(
     if len(too_large):
         row, entry = (int(i) for i in too_large[0])
         raise ValueError(
-            f"expected values that {name} holds (up to {float(limits.max):.3g}), got {rows[row, entry]:.6g} at row "
-            f"{row}, {_named(entry, examples, columns)}: correct or leave out this value, give the column another "
+            f"expected values that {name} holds (up to {float(limits.max):.3g}), got "
+            f"{rows[row, entry]:.6g} at row "
+            f"{row}, {_named(entry, examples, columns)}: correct or leave out this value, give the "
+            "column another "
             "unit, or compute in float64 (jax.config.update('jax_enable_x64', True))"
         )
     std, lost = rows.astype(np.float64).std(0), _rounding_error(rows, dtype)
@@ -41,14 +44,16 @@ def check_representable(
         entry = int(bad[np.argmax(lost[bad] / std[bad])])
         others = f" ({len(bad)} such columns)" if len(bad) > 1 else ""
         raise ValueError(
-            f"expected columns whose variation {name} holds: {_named(entry, examples, columns)} has the mean "
-            f"{rows[:, entry].mean():.10g} and the standard deviation {std[entry]:.3g}, and rounding changes its "
+            f"expected columns whose variation {name} holds: {_named(entry, examples, columns)} "
+            "has the mean "
+            f"{rows[:, entry].mean():.10g} and the standard deviation {std[entry]:.3g}, and "
+            "rounding changes its "
             f"values by {lost[entry]:.3g}{others}. {_mend(rows[:, entry])}"
         )
 
 
 def entry_name(entry: Sequence[int], columns: Sequence[str] | None) -> str:
-    """How messages call an entry of an example: the column of a table, the place in an image."""
+    """Name of an entry of an example in messages: a column, or a place in an image."""
     if len(entry) > 1:
         return f"entry {tuple(entry)}"
     named = f" ({columns[entry[0]]!r})" if columns is not None else ""
@@ -56,7 +61,7 @@ def entry_name(entry: Sequence[int], columns: Sequence[str] | None) -> str:
 
 
 def never_varies(rows: Float[np.ndarray, "n ..."]) -> Bool[np.ndarray, "..."]:
-    """Which columns vary by no more than the rounding of the type they are stored in."""
+    """Finds columns that vary by no more than the rounding of the type they are stored in."""
     eps = float(np.finfo(rows.dtype).eps)
     first = rows[:1].astype(np.float64)
     return np.abs(rows - first).max(0) <= 4 * eps * np.abs(rows).max(0)
@@ -66,7 +71,8 @@ def _mend(column: np.ndarray) -> str:
     if np.abs(column).max() < float(np.finfo(np.float32).tiny):
         return "Give the column another unit: its values are too small"
     return (
-        "Subtract an offset from every part, which leaves log p as it is: offset = train.column_means(); "
+        "Subtract an offset from every part, which leaves log p as it is: offset = "
+        "train.column_means(); "
         "train.subtract(offset), test.subtract(offset)"
     )
 

@@ -74,10 +74,11 @@ Fraction = Annotated[float, Range(at_least=0, below=1)]
 
 
 class Settings:
-    """Base of the frozen dataclasses that configure something: they check themselves when they are made.
+    """Base of frozen dataclasses of settings, which check themselves when they are made.
 
-    Every field is checked against its annotation; lists become tuples and numpy's scalars become Python's. A subclass
-    whose fields depend on each other says so in ``_check_together``, which runs afterwards.
+    Every field is checked against its annotation; lists become tuples and numpy's scalars become
+    Python's. A subclass whose fields depend on each other says so in ``_check_together``, which
+    runs afterwards.
 
     Raises:
       TypeError: If a field is unknown, or has a value of another type.
@@ -123,7 +124,8 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     Args:
       name: What the value is called in an error message.
       value: A setting or an argument.
-      hint: ``Literal[...]``, an alias of this module, a plain type, a tuple of these, or a union with ``None``.
+      hint: ``Literal[...]``, an alias of this module, a plain type, a tuple of these, or a union
+        with ``None``.
 
     Returns:
       ``value``; of a list the tuple, of a numpy scalar the Python number.
@@ -370,7 +372,7 @@ def from_record(record: Any, *, expected: Any = None) -> Any:
 
 
 def _dataclass_of(hint: Any) -> Any:
-    """The dataclass that an annotation allows, the first one of a union; ``None`` if it has none."""
+    """The dataclass that an annotation allows, the first one of a union; ``None`` without one."""
     allowed = [hint]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         allowed = list(typing.get_args(hint))
@@ -492,8 +494,8 @@ def override(settings: Config, values: Mapping[str, Any]) -> Config:
     Example:
       >>> import likejax as lj
       >>> from likejax.settings import override
-      >>> override(lj.preset("glow/digits"), {"optimizer.learning_rate": 1e-4}).optimizer.learning_rate
-      0.0001
+      >>> override(lj.preset("glow/digits"), {"optimizer.b1": 0.8}).optimizer.b1
+      0.8
     """
     known = setting_names(settings)
     values = {modern(name): value for name, value in values.items()}

@@ -11,8 +11,8 @@
 # %% [markdown]
 # # First steps: a Glow, its likelihoods, and the paradox
 #
-# A flow is trained on handwritten digits in about a minute on two cores, evaluated in bits per dimension, sampled, and
-# then asked about images that are no digits. No download is needed.
+# A flow is trained on handwritten digits in about a minute on two cores, evaluated in bits per
+# dimension, sampled, and then asked about images that are not digits. No download is needed.
 
 # %%
 # %matplotlib inline
@@ -22,7 +22,6 @@ import jax
 import numpy as np
 
 import likejax as lj
-from likejax import plot
 
 train, valid, test = (lj.load("digits", split=split) for split in ("train", "validation", "test"))
 selecting, held_out = lj.data.hold_out(
@@ -40,18 +39,18 @@ density = run.density
 run.best_step, round(run.validation, 3)
 
 # %% [markdown]
-# `log_prob` gives the log-probability mass of integer images in nats. This density dequantizes, so each value is a
-# bound, and needs a key; more draws tighten it.
+# `log_prob` gives the log-probability mass of integer images in nats. This density dequantizes, so
+# each value is a bound, and needs a key; more draws tighten it.
 
 # %%
 (
     density.kind,
-    density.log_prob(test.examples[:4], key=1),
-    density.log_prob(test.examples[:4], key=1, draws=16),
+    density.log_prob(test.examples[:4], key=jax.random.key(1)),
+    density.log_prob(test.examples[:4], key=jax.random.key(1), draws=16),
 )
 
 # %%
-glow = lj.evaluate(density, test, key=2, draws=8)
+glow = lj.evaluate(density, test, key=jax.random.key(2), draws=8)
 histogram = lj.evaluate(lj.models.PixelHistogram.fit(train), test)
 print("Glow      ", glow)
 print("histogram ", histogram)
@@ -61,20 +60,21 @@ print("Glow - histogram:", lj.compare(glow, histogram))
 # Samples, and an interpolation between two test images through all latents.
 
 # %%
-plot.sheet(np.asarray(density.sample(3, 32)), levels=17, columns=16)
+lj.plot.sheet(np.asarray(density.sample(jax.random.key(3), 32)), levels=17, columns=16)
 
 # %%
-latents = density.encode(test.examples[:2], key=4)
+latents = density.encode(test.examples[:2], key=jax.random.key(4))
 weights = np.linspace(0, 1, 16)
 path = jax.tree.map(lambda z: np.stack([(1 - w) * z[0] + w * z[1] for w in weights]), latents)
-plot.sheet(np.asarray(density.decode(path)), levels=17, columns=16)
+lj.plot.sheet(np.asarray(density.decode(path)), levels=17, columns=16)
 
 # %% [markdown]
-# Does the model know what it does not know? OOD scores build on `log_prob`; each is fitted and calibrated on held-out
-# digits that did not choose the weights, and the report says how sure its numbers are. On these small images the
-# likelihood itself is a good score, and the length of a lossless code alone points the wrong way: outside images are
-# simpler. On larger images likelihoods fail in that very way (see the README's table of Fashion-MNIST), which the other
-# scores mend or do not.
+# Does the model know what it does not know? OOD scores build on `log_prob`; each is fitted and
+# calibrated on held-out digits that did not choose the weights, and the report says how sure its
+# numbers are. On these small images the likelihood itself is a good score, and the length of a
+# lossless code alone points the wrong way: outside images are simpler. On larger images likelihoods
+# fail in that very way (see the README's table of Fashion-MNIST), which the other scores mend or do
+# not.
 
 # %%
 blank = lj.Dataset.from_array(np.zeros((200, 8, 8), np.uint8), levels=17, name="blank pages")
@@ -84,16 +84,11 @@ report = lj.ood.benchmark(
     density,
     inside=test,
     outside=[patches, turned, blank],
-    scores=[
-        lj.ood.NegativeLogProb(),
-        lj.ood.Typicality(),
-        lj.ood.InputComplexity(),
-        lj.ood.ComplexityOnly(),
-    ],
+    scores=lj.ood.standard(density),
     held_out=held_out,
     selected_on=selecting,
     train=train,
-    key=5,
+    key=jax.random.key(5),
 )
 print(report.auroc_table())
 
@@ -101,12 +96,14 @@ print(report.auroc_table())
 report.plot()["histograms"]
 
 # %% [markdown]
-# A calibrated score gives p-values with a guarantee: of new digits at most a share `alpha` has a p-value up to `alpha`.
+# A calibrated score gives p-values with a guarantee: of new digits at most a share `alpha` has a
+# p-value up to `alpha`.
 
 # %%
 fit_rows, calibration_rows = held_out.take(slice(0, 45)), held_out.take(slice(45, None))
-score = lj.ood.Typicality().fit(density, fit_rows, key=6).calibrate(calibration_rows, key=7)
-digits, photographs = (score.p_value(data.examples[:200], key=8) for data in (test, patches))
-print(
-    f"p <= 0.05: {np.mean(digits <= 0.05):.3f} of digits, {np.mean(photographs <= 0.05):.3f} of photographs"
-)
+score = lj.ood.Typicality().fit(density, fit_rows, key=jax.random.key(6))
+score = score.calibrate(calibration_rows, key=jax.random.key(7))
+digits = score.p_value(test.examples[:200], key=jax.random.key(8))
+photographs = score.p_value(patches.examples[:200], key=jax.random.key(8))
+print(f"p <= 0.05: {np.mean(digits <= 0.05):.3f} of digits")
+print(f"p <= 0.05: {np.mean(photographs <= 0.05):.3f} of photographs")

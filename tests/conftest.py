@@ -1,4 +1,4 @@
-"""Strict JAX for every test: no silent rank promotion, typed keys, a compilation cache shared by all runs."""
+"""Strict JAX for every test: no silent rank promotion, a compilation cache shared by all runs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def pytest_addoption(parser):
 
 
 def _skip_untyped(config, items):
-    """Tests of what users see, who have no type checker, run apart from the suite under beartype."""
+    """Skips tests of what users see, who have no type checker, in the suite under beartype."""
     if not config.getoption("jaxtyping_packages", None):
         return
     for item in items:
@@ -45,7 +45,7 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="module", autouse=True)
 def _release_compiled_programs():
-    """Every program compiled for CPU holds memory maps; those of a whole suite pass the kernel's limit of 65,530."""
+    """Programs compiled for CPU hold memory maps, and the kernel allows 65,530 of them."""
     yield
     maps = Path("/proc/self/maps")
     if not maps.exists() or maps.read_text().count("\n") > 30_000:

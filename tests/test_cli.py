@@ -73,7 +73,7 @@ def test_sample(run, tmp_path, capsys):
 
 
 def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
-    """A wrong option, a file that cannot be written and a missing label are said before any work, by their names."""
+    """Wrong options, unwritable files and missing labels are named before any work."""
 
     def work(*args, **options):
         raise AssertionError("the work began")
@@ -235,7 +235,8 @@ def test_as_a_program():
 @pytest.mark.skipif(not DATA.is_dir(), reason="no folder of real data: set LIKEJAX_DATA")
 def test_fashion_mnist_by_one_command(tmp_path):
     """The whole way on real files: train for a few steps, better than uniform, pictures written."""
-    command = f"train glow/fashion_mnist-small --data-dir {DATA} --workdir {tmp_path / 'run'} --steps 30 --draws 1"
+    places = f"--data-dir {DATA} --workdir {tmp_path / 'run'}"
+    command = f"train glow/fashion_mnist-small {places} --steps 30 --draws 1"
     arguments = [
         *command.split(),
         "--model.depth",

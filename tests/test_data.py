@@ -1,4 +1,4 @@
-"""Datasets: built in, from files, from TFDS; and what happens when files are not what they claim."""
+"""Datasets: built in, from files, from TFDS; and files that are not what they claim."""
 
 from __future__ import annotations
 
@@ -377,7 +377,7 @@ def test_unknown_names(tmp_path):
 
 @pytest.mark.filterwarnings("ignore")
 def test_tfds_reads_without_tensorflow(tmp_path):
-    """A dataset that TFDS itself wrote as array_record comes back: parts, order, labels, provenance."""
+    """A dataset that TFDS itself wrote comes back: parts, order, labels, provenance."""
     import sys
 
     import tensorflow_datasets as tfds
@@ -480,7 +480,7 @@ def test_real_files(name, sizes, shape, levels):
 
 @needs_data
 def test_histogram_reference_points():
-    """Per-pixel histograms score what the data's README says: 4.588 on Fashion-MNIST, 1.690 on MNIST."""
+    """Per-pixel histograms score 4.588 on Fashion-MNIST and 1.690 on MNIST: README of the data."""
     for name, expected in (("fashion_mnist", 4.588), ("mnist", 1.690)):
         parts = [lj.load(name, split=s, data_dir=DATA) for s in ("train", "validation", "test")]
         both = lj.Dataset.from_array(np.concatenate([parts[0].examples, parts[1].examples]))
@@ -546,7 +546,7 @@ def test_augmentations():
 
 @pytest.mark.parametrize("compressed", [False, True])
 def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, compressed):
-    """Every numeric class, stored small or large, plain or compressed; what is not numeric is passed over."""
+    """Every numeric class, stored small or large, plain or compressed; others are passed over."""
     import scipy.io
 
     rng = np.random.default_rng(0)
@@ -570,3 +570,199 @@ def test_matlab_files_are_read_as_scipy_reads_them(tmp_path, compressed):
     for name in arrays:
         np.testing.assert_array_equal(found[name], expected[name])
         assert found[name].dtype == (bool if name == "flags" else expected[name].dtype), name
+
+
+# --- slices, parts, notebooks
+
+
+def test_slices_are_datasets():
+    dataset = lj.Dataset.from_array(images(), labels=np.arange(10), weights=np.arange(1, 11))
+    first = dataset[:3]
+    assert (len(first), first.labels.tolist(), first.weights.tolist()) == (3, [0, 1, 2], [1, 2, 3])
+    np.testing.assert_array_equal(first.examples, dataset.examples[:3])
+    assert dataset[[7, 2]].labels.tolist() == [7, 2]
+    assert dataset[dataset.labels > 7].labels.tolist() == [8, 9]
+    assert first.provenance[-1] == "3 of 10 rows"
+    with pytest.raises(TypeError, match=r"dataset\.examples\[i\] is an example"):
+        dataset[3]
+    with pytest.raises(ValueError, match=r"rows of 0\.\.9"):
+        dataset[[10]]
+
+
+def test_concatenate():
+    x = images(7)
+    first = lj.Dataset.from_array(x[:4], labels=[0, 1, 2, 0], name="a")
+    second = lj.Dataset.from_array(x[4:], labels=[2, 1, 0], name="b", split="test")
+    both = lj.data.concatenate([first, second])
+    np.testing.assert_array_equal(both.examples[..., 0], x)
+    assert both.labels.tolist() == [0, 1, 2, 0, 2, 1, 0]
+    assert (both.name, both.split) == ("a", "train")
+    assert both.provenance == (
+        "4 rows of a train (from an array in memory)",
+        "3 rows of b test (from an array in memory)",
+    )
+    unlabeled = lj.data.concatenate([first, lj.Dataset.from_array(x)], name="c")
+    assert (unlabeled.name, unlabeled.labels) == ("c", None)
+    assert unlabeled.provenance[-1] == "labels left out, which not all parts have"
+    with pytest.raises(ValueError, match=r"differ in event_shape .* and "):
+        lj.data.concatenate([first, first.pad(9, 9)])
+    with pytest.raises(ValueError, match="levels 256 and 2; binarization"):
+        lj.data.concatenate([first, first.binarize(0)])
+    with pytest.raises(ValueError, match="got none"):
+        lj.data.concatenate([])
+
+
+def test_split():
+    data = lj.Dataset.from_array(np.arange(200.0)[:, None], name="numbers")
+    parts = lj.data.split(data, validation=0.25, test=0.5)
+    assert [(part.split, len(part)) for part in parts] == [
+        ("train", 50),
+        ("validation", 50),
+        ("test", 100),
+    ]
+    together = np.concatenate([part.examples for part in parts])
+    np.testing.assert_array_equal(np.sort(together, 0), data.examples)
+    other = lj.data.split(data, validation=0.25, test=0.5, seed=1)
+    assert other[2].fingerprint() != parts[2].fingerprint()
+    with pytest.raises(ValueError, match="leave rows to train on"):
+        lj.data.split(data, validation=0.5, test=0.5)
+    with pytest.raises(ValueError, match="a different example for each of three parts"):
+        lj.data.split(data[:2])
+
+
+def test_a_part_of_its_own_can_be_cut(tmp_path):
+    """A source with a test part alone names the call that makes three parts of it."""
+    place = tmp_path / "shots" / "test"
+    place.mkdir(parents=True)
+    for number, image in enumerate(images(30)):
+        Image.fromarray(image).save(place / f"{number}.png")
+    with pytest.raises(ValueError, match=r"lj\.data\.split\(lj\.load\('shots', split='test'\)\)"):
+        lj.load("shots", data_dir=tmp_path)
+    whole = lj.load("shots", split="test", data_dir=tmp_path)
+    assert [len(part) for part in lj.data.split(whole)] == [24, 3, 3]
+
+
+def test_datasets_in_notebooks():
+    dataset = lj.Dataset.from_array(
+        images(20, channels=3), labels=np.arange(20) % 2, class_names=["<cat>", "dog"]
+    )
+    shown = dataset._repr_html_()
+    assert shown.count("<img") == 12
+    assert "&lt;cat&gt;, dog" in shown
+    table = lj.Dataset.from_array(np.zeros((3, 2)))._repr_html_()
+    assert "<img" not in table
+    assert "(2,) float64, continuous" in table
+    assert "<img" not in lj.Dataset.from_array(images(3, channels=2))._repr_html_()
+
+
+# --- transforms and steps
+
+
+def test_transforms_are_functions_methods_and_steps():
+    photographs = lj.load("photographs", split="test")[:5]
+    function = lj.data.reduce_levels(lj.data.resize(lj.data.gray(photographs), 8, 6), 32)
+    method = photographs.gray().resize(8, 6).reduce_levels(32)
+    step = lj.data.apply_steps(photographs, "gray+resize:8x6+levels:32")
+    assert function.fingerprint() == method.fingerprint() == step.fingerprint()
+    assert function.provenance == method.provenance == step.provenance
+
+
+@pytest.mark.parametrize(
+    ("step", "same"),
+    [
+        ("pad:9x10:3", lambda data: data.pad(9, 10, value=3)),
+        ("resize:8x8:nearest", lambda data: data.resize(8, 8, filter="nearest")),
+        ("mutate:0.25:4", lambda data: data.mutate(0.25, 4)),
+        ("binarise:3", lambda data: data.binarize(3)),
+        ("colour+grey", lambda data: data.color().gray()),
+    ],
+)
+def test_arguments_of_steps(step, same):
+    """In the order of the transform's parameters; the British names of version 0.5 are kept."""
+    data = lj.Dataset.from_array(images())
+    assert lj.data.apply_steps(data, step).fingerprint() == same(data).fingerprint()
+
+
+@pytest.mark.parametrize(
+    ("step", "message"),
+    [
+        ("resize:a", r"step 'resize:a' \(expected resize:HEIGHTxWIDTH\[:FILTER\]\): got 'a' for"),
+        ("resize", r"expected resize:HEIGHTxWIDTH\[:FILTER\]\): got no argument"),
+        ("levels:x", r"expected levels:LEVELS\): got 'x' for LEVELS"),
+        ("invert:3", r"expected invert\): got 1 argument"),
+        ("pad:9x9:1:2", r"expected pad:HEIGHTxWIDTH\[:VALUE\]\): got 3 arguments"),
+        ("resize:8x8:cubic", "unknown filter 'cubic'"),
+        ("flip", "there are invert, gray, .*mutate:RATE:SEED, continuous"),
+    ],
+)
+def test_usage_of_steps(step, message):
+    with pytest.raises(ValueError, match=message):
+        lj.data.apply_steps(lj.Dataset.from_array(images()), step)
+
+
+def test_channels_first_datasets_are_advised():
+    turned = lj.Dataset.from_array(images(4, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"dataset\.examples\.transpose\(0, 2, 3, 1\)"):
+        lj.data.as_dataset(turned, levels=256, event_shape=(8, 8, 3))
+    assert lj.data.as_dataset(turned, levels=256, event_shape=(3, 8, 8)) is turned
+
+
+# --- pictures
+
+
+@pytest.mark.parametrize(
+    ("draw", "error", "message"),
+    [
+        (
+            lambda plot: plot.sheet(images(channels=1), levels=16),
+            ValueError,
+            r"0\.\.15 for a sheet",
+        ),
+        (lambda plot: plot.sheet(images(channels=1), columns=0), ValueError, "at least one column"),
+        (lambda plot: plot.curves({}, x_label="x", y_label="y"), ValueError, "expected lines"),
+        (
+            lambda plot: plot.curves({"a": ([1.0, 2.0], [3.0])}, x_label="x", y_label="y"),
+            ValueError,
+            "as many x as y for 'a', got 2 and 1",
+        ),
+        (lambda plot: plot.histograms({}), ValueError, "expected panels"),
+        (
+            lambda plot: plot.histograms({"a": {"b": np.full(3, np.nan)}}),
+            ValueError,
+            "finite values",
+        ),
+        (
+            lambda plot: plot.plane({"a": {"b": np.zeros((3, 2))}, "c": {}}, side=1.0),
+            ValueError,
+            "expected the pictures",
+        ),
+    ],
+)
+def test_pictures_refuse(draw, error, message):
+    with pytest.raises(error, match=message):
+        draw(lj.plot)
+
+
+def test_sheets_keep_the_edges_of_light_images():
+    """Between white images there are gray lines, in color too."""
+    white = np.full((3, 4, 4, 3), 255, np.uint8)
+    canvas = lj.plot.sheet(white).axes[0].images[0].get_array()
+    assert canvas.shape == (6, 16, 3)
+    np.testing.assert_array_equal(canvas[1:5, 1:5], 1)
+    np.testing.assert_allclose(canvas[0], 0.8)
+
+
+@pytest.mark.untyped
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lj.plot.sheet(images(channels=1) / 255), "expected integers"),
+        (lambda: lj.plot.maps(np.zeros((3, 4)), label="bits"), "expected maps of shape"),
+        (lambda: lj.data.concatenate([images()]), r"expected a lj\.Dataset, got ndarray"),
+        (lambda: lj.data.split(images()), r"expected a lj\.Dataset, got ndarray"),
+    ],
+)
+def test_what_is_no_dataset_or_picture(call, message):
+    """The messages of a user's process, where no type checker runs."""
+    with pytest.raises((TypeError, ValueError), match=message):
+        call()

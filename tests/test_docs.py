@@ -16,6 +16,8 @@ import pytest
 import likejax
 
 ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+MEASUREMENTS = README + (ROOT / "benchmarks/README.md").read_text()
 MODULES = [m.name for m in pkgutil.walk_packages(likejax.__path__, "likejax.")]
 
 
@@ -39,7 +41,7 @@ def test_public_functions_have_examples():
 @pytest.mark.slow
 def test_readme_python(tmp_path):
     """The README's Python, run as one program."""
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    blocks = re.findall(r"```python\n(.*?)```", README, re.S)
     assert blocks
     code = "\n".join(blocks) + "\nassert (density.decode(latents) == images).all()\n"
     ast.parse(code)
@@ -52,7 +54,7 @@ def test_readme_python(tmp_path):
 
 def test_readme_commands_exist():
     """Every `likejax ...` command in the README is one, and its presets are."""
-    text = (ROOT / "README.md").read_text()
+    text = MEASUREMENTS
     from likejax.cli import COMMANDS
 
     used = set(re.findall(r"^likejax (\w+)", text, re.M))
@@ -64,8 +66,8 @@ def test_readme_commands_exist():
 
 
 def test_cards_have_the_numbers_of_the_readme():
-    """A measured number stands in one record: what a preset's card says was measured is in the README."""
-    readme = (ROOT / "README.md").read_text()
+    """What the card of a preset says was measured is in the README or beside the benchmarks."""
+    readme = MEASUREMENTS
     stated = 0
     for name, preset in likejax.PRESETS.items():
         for value, error in re.findall(r"(\d+\.\d+) ± (\d+\.\d+)", preset.trained):
@@ -75,8 +77,8 @@ def test_cards_have_the_numbers_of_the_readme():
 
 
 def test_the_readme_leans_on_nothing_that_is_gone():
-    """Scripts it names are in the tree, options of `likejax train` exist, and no number comes from a lost script."""
-    readme = (ROOT / "README.md").read_text()
+    """Scripts that it names are in the tree, and options of `likejax train` exist."""
+    readme = MEASUREMENTS
     assert "not kept" not in readme
     assert "no\npreset" not in readme
     for script in re.findall(r"(?:benchmarks|tests)/[\w*]+\.py", readme):

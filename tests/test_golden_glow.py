@@ -144,7 +144,7 @@ def test_golden_glow_gradients(golden):
 
     gradients = jax.jit(jax.grad(mean_bits))(params)
     names = {
-        official: ours.removeprefix("density.") for ours, official in official_names(golden.config)
+        official: ours.removeprefix("density.") for ours, official in official_names(golden.density)
     }
     compared = [
         k.removeprefix("grad_mean_bpd.") for k in golden.arrays if k.startswith("grad_mean_bpd.")

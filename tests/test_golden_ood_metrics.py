@@ -1,4 +1,4 @@
-"""Metrics against golden numbers of hvae-oodd, scikit-learn and pytorch-ood; test names contain golden and ood."""
+"""Metrics against golden numbers of hvae-oodd, scikit-learn and pytorch-ood."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def cases():
 @pytest.mark.skipif(not FILES, reason=f"no golden files in {GOLDEN.name}: set LIKEJAX_GOLDEN")
 @pytest.mark.parametrize(("path", "case"), list(cases()))
 def test_golden_ood_metrics(path, case):
-    """The values over the full curve and those of scikit-learn's, whose default drops collinear points."""
+    """Values over the full curve, and over scikit-learn's, which drops collinear points."""
     with np.load(path, allow_pickle=False) as arrays:
         golden = {
             name.split(".", 1)[1]: arrays[name]

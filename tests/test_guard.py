@@ -60,7 +60,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_the_step():
 def test_a_gradient_of_zero_does_not_lower_the_reference():
     rule, state = lj.train.Guard(after=3, spike_factor=10.0), guard.begin()
     for norm in (2.0, 2.0, 2.0, 0.0, 0.0, 0.0, 4.0):
-        taken, state = guard.judge(rule, state, jnp.asarray(True), jnp.asarray(norm))
+        taken, state = guard.update(rule, state, jnp.asarray(True), jnp.asarray(norm))
         assert taken
     assert int(state.seen) == 4
     np.testing.assert_allclose(state.log_norm, np.mean(np.log([2.0, 2.0, 2.0, 4.0])), rtol=1e-6)
@@ -76,7 +76,7 @@ def test_a_gradient_of_zero_is_no_spike_and_does_not_hide_one():
     ):
         state, judged = guard.begin(), []
         for norm in norms:
-            taken, state = guard.judge(rule, state, jnp.asarray(True), jnp.asarray(norm))
+            taken, state = guard.update(rule, state, jnp.asarray(True), jnp.asarray(norm))
             assert taken or norm > 0
             judged += [bool(taken)] if norm > 0 else []
         verdicts.append((judged, float(state.log_norm)))
@@ -120,13 +120,13 @@ def test_judge_against_the_rule_in_numpy():
     norms = [1.0, 2.0, 4.0, 1.0, 25.0, 1.0]
     verdicts = []
     for norm in norms:
-        taken, state = guard.judge(rule, state, jnp.asarray(True), jnp.asarray(norm))
+        taken, state = guard.update(rule, state, jnp.asarray(True), jnp.asarray(norm))
         verdicts.append(bool(taken))
     assert verdicts == [True, True, True, True, False, True]
     mean = np.log(8.0) / 4 + np.log(2)
     np.testing.assert_allclose(state.log_norm, mean + (0 - mean) / 6, rtol=1e-6)
     assert (int(state.skipped), int(state.in_a_row), int(state.seen)) == (1, 0, 6)
-    taken, state = guard.judge(rule, state, jnp.asarray(False), jnp.asarray(jnp.nan))
+    taken, state = guard.update(rule, state, jnp.asarray(False), jnp.asarray(jnp.nan))
     assert not taken
     assert (int(state.skipped), int(state.in_a_row), int(state.seen)) == (2, 1, 6)
     assert np.isfinite(state.log_norm)

@@ -115,7 +115,7 @@ def test_delong_at_500_and_10000():
 
 
 def test_intervals_cover():
-    """Of 300 repetitions about 95 % of the intervals hold the truth, of every metric: within 4 standard errors."""
+    """About 95 % of 300 intervals of every metric hold the truth, within 4 standard errors."""
     rng = np.random.default_rng(0)
     scores = np.linspace(-8, 9, 20_001)  # a fine grid of thresholds
     found, alarms = stats.norm.sf(scores, loc=1), stats.norm.sf(scores)
@@ -143,7 +143,7 @@ def test_intervals_cover():
 
 
 def test_intervals_stay_within_what_a_metric_can_be():
-    """Few examples, classes nearly or wholly apart: ends lie in range, in order, and around the value."""
+    """Few examples, classes nearly or wholly apart: ends in range and order, around the value."""
     rng = np.random.default_rng(1)
     for inside, outside in (
         (rng.normal(size=6), rng.normal(3, size=5)),
@@ -324,7 +324,7 @@ def test_p_values_and_thresholds_agree():
 
 
 def assert_calibrated(scores: np.ndarray, calibration: int, test: int) -> None:
-    """The issue's criterion: mean rate within 4 standard errors of k / (n + 1), 82 % of rates in the 90 % interval."""
+    """Mean rate within 4 standard errors of k / (n + 1), 82 % of rates in the 90 % interval."""
     rates = ood.false_alarm_rates(
         scores, calibration=calibration, test=test, fpr=0.05, repeats=200, seed=0
     )
@@ -343,7 +343,7 @@ def test_false_alarms_follow_the_beta_binomial(calibration, test):
 
 
 def test_pac_thresholds_hold_their_promise():
-    """With delta = .1 at most a tenth of calibration sets (within 4 standard errors) has a true rate above .05."""
+    """With delta = .1 at most a tenth of calibration sets has a true rate above .05."""
     rates = [
         1 - stats.norm.cdf(ood.threshold(RNG.normal(size=500), 0.05, delta=0.1))
         for _ in range(2000)

@@ -81,7 +81,7 @@ def examples(score: ood.Score, n: int) -> np.ndarray:
 
 @pytest.mark.parametrize("name", SCORES)
 def test_shape_type_and_batches(name, fitted):
-    """Any batch shape, float64; a batch is its pieces, wherever an example stands and whatever stands beside it."""
+    """Any batch shape, float64; a batch is its pieces, in any order and with any neighbors."""
     score, x = fitted(name), examples(SCORES[name], 6)
     group = SCORES[name].group
     keys = lj.example_keys(3, np.arange(6 * group)).reshape((6,) if group == 1 else (6, group))
@@ -176,7 +176,7 @@ def test_wrong_input(name, fitted):
 
 
 def test_hierarchy_ratio(fitted):
-    """The difference of the bounds, with shared noise or independent; what it needs, and what it warns of."""
+    """The difference of the bounds, with shared or independent noise; what it needs."""
     x, key = DIGITS["test"].examples[:20], jax.random.key(5)
     above = np.asarray(VAE.log_prob_above(x, key=key, replacement="mean"), np.float64)
     np.testing.assert_allclose(
@@ -197,7 +197,7 @@ def test_hierarchy_ratio(fitted):
 
 
 def test_choice_of_k():
-    """The largest k that costs inside data little: all of them where nothing is lost, 1 where none is cheap."""
+    """The largest k that costs inside data little: all where nothing is lost, else 1."""
     stages = tuple(
         lj.models.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3)
     )
@@ -225,7 +225,7 @@ def test_collapsed_latents():
 
 
 def test_a_dead_latent_beside_a_live_one():
-    """Each latent is judged by itself: the live one beside it hides nothing, and k may not rest on dead ones alone."""
+    """A live latent hides no dead one beside it, and k may not rest on dead ones alone."""
     stages = tuple(
         lj.models.StageConfig(channels=(4,), strides=(1,), latent=2, dense=False) for _ in range(3)
     )
@@ -304,7 +304,10 @@ class StandardNormal(lj.Density):
 
 
 def test_gaussian_typicality_oracle():
-    """N(0, I_3072): log p(0) = -2822.979, E log p = -4358.979, gap D/2 = 1536 nats (reference/ood.md, section 7)."""
+    """N(0, I_3072): log p(0) = -2822.979, E log p = -4358.979, gap D/2 = 1536 nats.
+
+    See reference/ood.md, section 7.
+    """
     density = StandardNormal(3072)
     inside = lj.Dataset.from_array(np.asarray(density.sample(0, 2000)))
     origin = np.zeros((1, 3072), np.float32)
@@ -370,7 +373,7 @@ def test_the_code_is_lossless(shape, dtype):
 
 
 def test_code_lengths_are_bits_and_order_images():
-    """Constant is far shorter than smooth, smooth than noise; noise costs its 8 bits an entry and little more."""
+    """Constant is far shorter than smooth, smooth than noise; noise costs little over 8 bits."""
     constant, noise = (
         np.full((1, 32, 32, 3), 9, np.uint8),
         RNG.integers(0, 256, (1, 32, 32, 3)).astype(np.uint8),
@@ -429,7 +432,7 @@ GAUSSIANS = [
 
 
 def test_a_score_from_outside_is_saved_and_restored(tmp_path):
-    """Its settings, a density in a field and what it learned come back; the class is looked up by its path."""
+    """Its settings, a density in a field and what it learned come back, the class by its path."""
     points = RNG.normal(size=(60, 2)).astype(np.float32)
     recipe = Contrast(GAUSSIANS[1], weights=[2.0, 3.0])
     score = recipe.fit(GAUSSIANS[0], points[:30]).calibrate(points[30:])
@@ -461,7 +464,7 @@ def test_a_score_of_a_module_that_is_not_imported(tmp_path, monkeypatch):
 
 
 def test_a_ratio_of_layout_2_is_read(tmp_path):
-    """Records of version 0.6 name a score in words, and its background by the name of its folder."""
+    """Records of version 0.6 name a score in words, and the background by its folder."""
     points = RNG.normal(size=(9, 2)).astype(np.float32)
     score = ood.LikelihoodRatio(GAUSSIANS[1], title="broad").fit(GAUSSIANS[0], points)
     record = {
@@ -499,7 +502,7 @@ POINTS = lj.Dataset.from_array(np.abs(RNG.normal(size=(60, 2))).astype(np.float3
 
 
 def test_impossible_examples():
-    """One excluded by a density ranks highest; one excluded by both of a ratio has no score, and nobody repairs it."""
+    """One excluded by a density ranks highest; one excluded by both of a ratio has no score."""
     density, impossible = Exclusive(), np.array([[-1.0, 1.0], [2.0, 1.0]], np.float32)
     raw = (
         ood.NegativeLogProb()
@@ -534,7 +537,7 @@ def test_impossible_examples():
 
 
 def test_an_evaluation_says_that_examples_are_impossible():
-    """Infinite bits and no error bar, without a numpy warning; two such evaluations have no mean difference."""
+    """Infinite bits and no error bar, without a numpy warning; two of them do not compare."""
     mixed = lj.Dataset.from_array(np.array([[-1.0, 1.0], [2.0, 1.0]], np.float32), name="mixed")
     evaluation = lj.evaluate(Exclusive(), mixed)
     assert (evaluation.mean, evaluation.impossible) == (-np.inf, 1)

@@ -104,6 +104,11 @@ class Bijection(nnx.Module, abc.ABC):
         del batch, key
         return self
 
+    @property
+    def fits_data(self) -> bool:
+        """Whether the map, or one inside it, has an ``initialize`` of its own."""
+        return type(self).initialize is not Bijection.initialize
+
 
 def no_volume(x: Array) -> LogDet:
     """Returns the log-determinant of a map that preserves volume: zero in float32 or better.

@@ -123,13 +123,20 @@ class Chain(Bijection):
         return x
 
     def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Chain:
-        done = []
-        for i, bijection in enumerate(self.bijections):
-            done.append(bijection.initialize(batch, jax.random.fold_in(key, i)))
-            if len(done) < len(self.bijections):
-                z = forward_batch(done[-1], batch)
-                batch = z[0] if isinstance(z, tuple) else z
-        return replace(self, bijections=nnx.List(done))
+        """Fits the maps one after the other, each to what those before it make of ``batch``."""
+        fitted = [i for i, each in enumerate(self.bijections) if each.fits_data]
+        return self._fit(batch, key, count=max(fitted, default=-1) + 1)[0]
+
+    def _fit(self, batch: Array, key: Array, *, count: int) -> tuple[Chain, Array]:
+        """The chain with its first ``count`` maps fitted, and what these make of ``batch``."""
+        maps = list(self.bijections)
+        for i in range(count):
+            maps[i], batch = _fit_map(maps[i], batch, jax.random.fold_in(key, i))
+        return replace(self, bijections=nnx.List(maps)), batch
+
+    @property
+    def fits_data(self) -> bool:
+        return any(each.fits_data for each in self.bijections)
 
 
 class Repeat(Bijection):
@@ -199,14 +206,48 @@ class Repeat(Bijection):
         return x
 
     def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Repeat:
+        """Fits the blocks one after the other, each to what those before it make of ``batch``."""
+        return self._fit(batch, key)[0] if self.fits_data else self
+
+    def _fit(self, batch: Array, key: Array) -> tuple[Repeat, Array]:
+        """The fitted blocks, and what they make of ``batch``; one program serves all blocks."""
+
         def step(carry, block):
             batch, key = carry
             key, own_key = jax.random.split(key)
-            block = block.initialize(batch, own_key)
-            return (forward_batch(block, batch), key), block
+            block, batch = _compiled_fit(block, batch, own_key)
+            return (batch, key), block
 
-        _, blocks = self.blocks.fold(step, (batch, key))
-        return Repeat(self.blocks.with_blocks(blocks))
+        (batch, _), blocks = self.blocks.fold(step, (batch, key))
+        return Repeat(self.blocks.with_blocks(blocks)), batch
+
+    @property
+    def fits_data(self) -> bool:
+        return self.blocks.first().fits_data
+
+
+def _fit_map(bijection: Bijection, batch: Array, key: Array) -> tuple[Bijection, Array]:
+    """The map fitted to ``batch``, and what it makes of it.
+
+    A chain is taken map by map and a repetition block by block, so that nothing is compiled twice.
+    """
+    if isinstance(bijection, Chain):
+        return bijection._fit(batch, key, count=len(bijection.bijections))
+    if isinstance(bijection, Repeat):
+        return bijection._fit(batch, key)
+    return _compiled_fit_one(bijection, batch, key)
+
+
+@jax.jit
+def _compiled_fit(bijection: Bijection, batch: Array, key: Array) -> tuple[Bijection, Array]:
+    return _fit_map(bijection, batch, key)
+
+
+@jax.jit
+def _compiled_fit_one(bijection: Bijection, batch: Array, key: Array) -> tuple[Bijection, Array]:
+    fitted = bijection.initialize(batch, key)
+    z = forward_batch(fitted, batch)
+    return fitted, z[0] if isinstance(z, tuple) else z
 
 
 def _add(first: Parts, second: Parts) -> Parts:

@@ -1,4 +1,7 @@
-"""The command line. Each command is a frozen dataclass: its fields are the arguments, calling it runs it."""
+"""The command line.
+
+Each command is a frozen dataclass: its fields are the arguments, and calling it does the work.
+"""
 
 from __future__ import annotations
 
@@ -99,7 +102,7 @@ def _modern_word(word: str) -> str:
 
 
 def _silence_storage() -> None:
-    """Leaves out the pages that orbax and tensorstore print around the message of a failed write."""
+    """Leaves out what orbax and tensorstore print around the message of a failed write."""
     logging.getLogger("absl").setLevel(logging.CRITICAL)
     sys.excepthook = _without_closed_loops
 

@@ -23,6 +23,7 @@ class Evaluate(WeightsOption, ScoringOptions):
     """File that the numbers are written to as well."""
 
     def __call__(self) -> int:
+        """Evaluates and prints; returns the exit code."""
         import jax
 
         import likejax as lj

@@ -18,6 +18,7 @@ class Summary(RunArgument):
     """What a run was trained on, how long it took, and how far it got."""
 
     def __call__(self) -> int:
+        """Prints; returns the exit code."""
         from likejax.train.summary import summarize_run
 
         print(summarize_run(self.run))
@@ -29,6 +30,7 @@ class Presets(Settings):
     """The presets, one line each."""
 
     def __call__(self) -> int:
+        """Prints; returns the exit code."""
         from likejax.presets import PRESETS
 
         width = max(map(len, PRESETS))
@@ -45,6 +47,7 @@ class Datasets(DataOption):
     """Dataset to describe: its parts, classes and values."""
 
     def __call__(self) -> int:
+        """Prints; returns the exit code."""
         from likejax.data.describe import described
 
         if self.name is None:
@@ -77,6 +80,7 @@ class Demo(SeedOption):
     """Directory of the report and the runs; finished runs in it are used again."""
 
     def __call__(self) -> int:
+        """Prints; returns the exit code."""
         from likejax.demo import run_demo
 
         run_demo(self.out, seed=self.seed)

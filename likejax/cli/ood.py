@@ -43,6 +43,7 @@ class Ood(WeightsOption, ScoringOptions):
     """Number of bootstrap resamples."""
 
     def __call__(self) -> int:
+        """Scores, prints and writes the report; returns the exit code."""
         import jax
 
         import likejax as lj

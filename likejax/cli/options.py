@@ -15,7 +15,9 @@ from likejax.settings import Count, CountOrZero, Settings
 class Command(Protocol):
     """A command with its arguments: calling it does the work and returns the exit code."""
 
-    def __call__(self) -> int: ...
+    def __call__(self) -> int:
+        """Does the work and returns the exit code."""
+        ...
 
 
 class UsageError(ValueError):

@@ -28,6 +28,7 @@ class Sample(WeightsOption, SeedOption):
     """Class of the samples, for a conditional model."""
 
     def __call__(self) -> int:
+        """Draws and writes samples; returns the exit code."""
         import likejax as lj
 
         check_writable(self.out, option="--out")

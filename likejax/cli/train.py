@@ -41,11 +41,12 @@ class Train(DataOption, SeedOption):
     """Validation rows that select the weights: half of them, which leaves the others to
     `likejax ood`, or all."""
     distributed: bool = False
-    """Join the other processes of a cluster, or those of LIKEJAX_PROCESSES=HOST:PORT,COUNT,INDEX."""
+    """Join the other processes of a cluster, or of LIKEJAX_PROCESSES=HOST:PORT,COUNT,INDEX."""
     experiment: Annotated[Any, tyro.conf.Suppress] = None
     """Experiment of the preset, with the settings that the command line overrides."""
 
     def __call__(self) -> int:
+        """Trains, evaluates and draws samples; returns the exit code."""
         import jax
 
         if self.distributed:

@@ -1,4 +1,4 @@
-"""Datasets of raw examples, from built-in sources, files and TFDS, and the transforms that make new ones."""
+"""Datasets of raw examples from built-in sources, files and TFDS, and transforms of them."""
 
 from likejax.data.dataset import Dataset as Dataset
 from likejax.data.dataset import as_dataset as as_dataset

@@ -1,4 +1,4 @@
-"""Whatever a user holds, as numeric arrays: tables with missing values, masks, labels of other types are looked at."""
+"""Numeric arrays of whatever a user holds: arrays of any library, data frames, lists."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _EXACT_IN_FLOAT64 = 2**53
 
 
 class Numbers(NamedTuple):
-    """A numeric array, the names of its columns if it came with any, and what was decided about it."""
+    """A numeric array, the names of its columns if it has any, and notes on decisions."""
 
     array: Num[np.ndarray, "..."]
     columns: tuple[str, ...] | None
@@ -25,16 +25,17 @@ class Numbers(NamedTuple):
 
 
 def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | None]:
-    """Examples in the type in which a dataset keeps them, and their number of levels.
+    """Converts examples to the type in which a dataset keeps them.
 
     Args:
       examples: ``(n, *event_shape)``: an array of any library, a data frame, lists.
-      levels: Number of integer values; ``None`` to decide by the type: two for booleans, 256 for ``uint8`` and for
-        integer images within 0..255, continuous otherwise.
+      levels: Number of integer values; ``None`` to decide by the type: two for booleans, 256 for
+        ``uint8`` and for integer images within 0..255, continuous otherwise.
 
     Raises:
-      TypeError: If the entries are no numbers, or floats where integers are due.
-      ValueError: If entries are masked, missing or not finite, the shape has no examples, or integers leave the levels.
+      TypeError: If the entries are not numbers, or floats where integers are due.
+      ValueError: If entries are masked, missing or not finite, the shape has no examples, or
+        integers leave the levels.
     """
     array, columns = _array(examples)
     if array.dtype.kind not in "buif":
@@ -44,7 +45,8 @@ def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | Non
     if array.ndim < 2 or len(array) == 0:
         advice = "; a table with one column has shape (n, 1)" if array.ndim == 1 else ""
         raise ValueError(
-            f"expected examples of shape (n, *event_shape) with n > 0, got shape {array.shape}{advice}"
+            "expected examples of shape (n, *event_shape) with n > 0, got shape "
+            f"{array.shape}{advice}"
         )
     if array.size == 0:
         raise ValueError(f"expected examples with entries, got shape {array.shape}")
@@ -64,12 +66,15 @@ def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | Non
 
 
 def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer[np.ndarray, " n"]:
-    """Class numbers from 0, ``(n,)``.
+    """Checks class numbers.
 
     Args:
       labels: Integers, booleans, or floats that are integers, ``(n,)`` or ``(n, 1)``.
       count: Number of examples.
       classes: Number of classes, where it is known.
+
+    Returns:
+      Class numbers from 0, ``(n,)``.
 
     Raises:
       ValueError: If they are something else, of another number, or out of range.
@@ -81,11 +86,11 @@ def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer
         many = array.ndim == 2 and len(array) == count
         advice = "; for one-hot rows pass labels.argmax(1)" if many else ""
         if array.dtype.kind in "USO":
-            advice = (
-                "; for names pass np.unique(names, return_inverse=True)[1], the same for every part"
-            )
+            call = "np.unique(names, return_inverse=True)[1]"
+            advice = f"; for names pass {call}, the same for every part"
         raise ValueError(
-            f"expected integer labels of shape ({count},), got {array.dtype} of shape {array.shape}{advice}"
+            f"expected integer labels of shape ({count},), got {array.dtype} of shape "
+            f"{array.shape}{advice}"
         )
     array = whole_numbers(array)
     low, high = int(array.min()), int(array.max())
@@ -98,21 +103,25 @@ def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer
 
 
 def whole_numbers(labels: np.ndarray) -> Integer[np.ndarray, "..."]:
-    """Labels as integers.
+    """Converts labels to integers.
+
+    Args:
+      labels: Integers, booleans, or floats that are integers.
 
     Raises:
-      ValueError: If floats are no integers.
+      ValueError: If floats are not integers.
     """
     if labels.dtype.kind in "ui":
         return labels
     if labels.dtype.kind == "f":
-        wrong = ~np.isfinite(labels) | (
-            labels != np.floor(np.where(np.isfinite(labels), labels, 0))
-        )
-        if wrong.any():
-            place = tuple(np.argwhere(wrong)[0])
+        is_finite = np.isfinite(labels)
+        is_whole = labels == np.floor(np.where(is_finite, labels, 0))
+        is_right = is_finite & is_whole
+        if not is_right.all():
+            place = tuple(np.argwhere(~is_right)[0])
             raise ValueError(
-                f"expected integer labels, got {labels[place]} at row {place[0]}; labels are class numbers, so leave "
+                f"expected integer labels, got {labels[place]} at row {place[0]}; labels are class "
+                "numbers, so leave "
                 "out targets of a regression"
             )
     return labels.astype(np.int64)
@@ -149,7 +158,8 @@ def _frame(frame: Any) -> tuple[np.ndarray, tuple[str, ...]]:
             column = _from_objects(column, f"column {name!r}")
         if column.dtype.kind not in "buif":
             raise TypeError(
-                f"expected numeric columns, column {name!r} has dtype {column.dtype}{_advice(column)}; leave it out "
+                f"expected numeric columns, column {name!r} has dtype "
+                f"{column.dtype}{_advice(column)}; leave it out "
                 "or turn it into numbers"
             )
         arrays.append(column)
@@ -159,7 +169,7 @@ def _frame(frame: Any) -> tuple[np.ndarray, tuple[str, ...]]:
 
 
 def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
-    """Python numbers in an array of objects, as columns with missing values have them, as floats."""
+    """Converts Python numbers in an array of objects, as columns with missing values are."""
     flat = array.reshape(-1)
     numbers = np.empty(flat.size, np.float64)
     for i, value in enumerate(flat):
@@ -179,18 +189,14 @@ def _from_objects(array: np.ndarray, what: str) -> np.ndarray:
             raise TypeError(
                 f"expected a numeric array of examples, {what} hold {type(value).__name__} at {row}"
             ) from error
-    whole = np.isfinite(numbers).all() and (numbers == np.round(numbers)).all()
-    if (
-        whole
-        and all(isinstance(value, int | np.integer) for value in flat)
-        and np.abs(numbers).max(initial=0) < 2**53
-    ):
+    are_integers = all(isinstance(value, int | np.integer) for value in flat)
+    if are_integers and np.abs(numbers).max(initial=0) < _EXACT_IN_FLOAT64:
         return numbers.astype(np.int64).reshape(array.shape)
     return numbers.reshape(array.shape)
 
 
 def _advice(array: np.ndarray) -> str:
-    """What to do about a type that is no number."""
+    """Advice on a type that is not a number, as the end of a sentence."""
     if array.dtype.kind in "mM":
         return "; turn times into numbers, and subtract the first of them"
     if array.dtype.kind == "c":
@@ -199,13 +205,14 @@ def _advice(array: np.ndarray) -> str:
 
 
 def _levels_of_integers(array: np.ndarray) -> tuple[int | None, tuple[str, ...]]:
-    """Levels of integers that came without: images of 0..255 have 256, tables are continuous, others are refused."""
+    """Levels of integers that came without: 256 for images of 0..255, none for tables."""
     if array.ndim == 2:
         return None, (f"{array.dtype.name} taken as continuous values",)
     low, high = int(array.min()), int(array.max())
     if low < 0 or high > 255:
         raise ValueError(
-            f"expected levels= for {array.dtype} examples of shape {array.shape} with values {low}..{high}: pass "
+            f"expected levels= for {array.dtype} examples of shape {array.shape} with values "
+            f"{low}..{high}: pass "
             "levels=N for integers 0..N-1, or convert continuous data with x.astype('float32')"
         )
     return 256, (f"{array.dtype.name} within 0..255 taken as 256 levels",)
@@ -214,12 +221,14 @@ def _levels_of_integers(array: np.ndarray) -> tuple[int | None, tuple[str, ...]]
 def _integers(array: np.ndarray, levels: int) -> np.ndarray:
     if array.dtype.kind == "f":
         raise TypeError(
-            f"expected integers for data with {levels} levels, got {array.dtype}; pass raw pixel values, unscaled"
+            f"expected integers for data with {levels} levels, got {array.dtype}; pass raw pixel "
+            "values, unscaled"
             f"{_how_to_quantize(array, levels)}"
         )
     if not 2 <= levels <= 65536:
         raise ValueError(
-            f"expected 2 to 65536 levels, got {levels}; reduce finer data, or take them as continuous"
+            f"expected 2 to 65536 levels, got {levels}; reduce finer data, or take them as "
+            "continuous"
         )
     low, high = int(array.min()), int(array.max())
     if low < 0 or high >= levels:
@@ -230,7 +239,7 @@ def _integers(array: np.ndarray, levels: int) -> np.ndarray:
 
 
 def _how_to_quantize(array: np.ndarray, levels: int) -> str:
-    """How floats become the integers that they were, where one can tell."""
+    """The call that turns floats into the integers that they were, if it is clear."""
     if not np.isfinite(array).all():
         return ""
     low, high = float(array.min()), float(array.max())
@@ -247,7 +256,7 @@ def _how_to_quantize(array: np.ndarray, levels: int) -> str:
 
 
 def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
-    """Values as float32 where that keeps them, else as float64, in the byte order of the machine."""
+    """Values as native float32 where that keeps them, else as native float64."""
     if array.dtype.kind in "ui":
         largest = max(abs(int(array.min())), abs(int(array.max())))
         if largest > _EXACT_IN_FLOAT64:
@@ -256,7 +265,8 @@ def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
             )
             row, *entry = (int(i) for i in largest_at)
             raise ValueError(
-                f"expected integers up to 2**53 as continuous values, got {array[largest_at]} at row {row}, "
+                f"expected integers up to 2**53 as continuous values, got {array[largest_at]} at "
+                f"row {row}, "
                 f"{entry_name(entry, columns)}; subtract an offset from it first"
             )
         return array.astype(np.float32 if largest <= _EXACT_IN_FLOAT32 else np.float64)
@@ -266,7 +276,8 @@ def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
     if len(bad):
         row, *entry = (int(i) for i in bad[0])
         raise ValueError(
-            f"expected finite examples, got {len(bad)} NaN or infinite entries, the first at row {row}, "
+            f"expected finite examples, got {len(bad)} NaN or infinite entries, the first at row "
+            f"{row}, "
             f"{entry_name(entry, columns)}"
         )
     return cast

@@ -14,15 +14,21 @@ Images = Integer[np.ndarray, "n height width channels"]
 
 
 def flip(images: Images, rng: np.random.Generator) -> Images:
-    """Left and right exchanged in every second image, at random."""
+    """Exchanges left and right in a random half of the images.
+
+    Args:
+      images: Integer images.
+      rng: Source of the draws.
+    """
     chosen = rng.random(len(images)) < 0.5
     return np.where(chosen[:, None, None, None], images[:, :, ::-1], images)
 
 
 def shift(images: Images, rng: np.random.Generator) -> Images:
-    """Images moved by up to a tenth of their size in both directions, whole pixels, edges repeated.
+    """Moves images by up to a tenth of their size in both directions; edges are repeated.
 
-    The official Glow code moves by fractions of a pixel and interpolates; whole pixels keep the values as they are.
+    The official Glow code moves by fractions of a pixel and interpolates; whole pixels keep the
+    values as they are.
     """
     height, width = images.shape[1:3]
     down, right = height // 10, width // 10
@@ -35,12 +41,21 @@ def shift(images: Images, rng: np.random.Generator) -> Images:
 
 
 def mutate(images: Images, rng: np.random.Generator, *, levels: int, rate: float) -> Images:
-    """``(x + m u) mod levels``, with ``m`` Bernoulli(``rate``) and ``u`` uniform on ``0..levels-1``, per entry.
+    """Replaces entries at random: ``(x + m u) mod levels``.
 
-    So an entry changes with probability ``rate (levels - 1) / levels``. What background models are trained on.
+    ``m`` is Bernoulli(``rate``) and ``u`` uniform on ``0..levels-1``, independent for every entry,
+    so an entry changes with probability ``rate (levels - 1) / levels``. Background models are
+    trained on such images.
+
+    Args:
+      images: Integers ``0..levels-1``.
+      rng: Source of the draws.
+      levels: Number of values.
+      rate: Probability that an entry is replaced.
 
     References:
-      Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845, and its code.
+      Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845, and
+      its code.
     """
     chosen = rng.random(images.shape, np.float32) < rate
     offsets = rng.integers(0, levels, images.shape, np.uint16)
@@ -48,7 +63,7 @@ def mutate(images: Images, rng: np.random.Generator, *, levels: int, rate: float
 
 
 def binarize(images: Images, rng: np.random.Generator, *, levels: int) -> Images:
-    """Zeros and ones, 1 with the probability of the gray value ``x / (levels - 1)``, drawn anew in every epoch.
+    """Draws zeros and ones anew in every epoch: 1 with probability ``x / (levels - 1)``.
 
     The model sees two levels; evaluation uses one fixed draw, ``Dataset.binarize``.
 
@@ -75,10 +90,13 @@ def check_augmentation(spec: str) -> None:
 def augmentation(
     spec: str, *, levels: int | None
 ) -> Callable[[Images, np.random.Generator], Images]:
-    """The function of a name in an experiment: ``flip``, ``shift``, ``binarize``, ``mutate:0.2`` (with its rate).
+    """Finds the augmentation of a name in an experiment.
+
+    The names are ``flip``, ``shift``, ``binarize``, and ``mutate:0.2`` with its rate.
 
     Raises:
-      ValueError: If there is none of that name, its rate is missing or no probability, or the data are no integers.
+      ValueError: If there is none of that name, its rate is missing or no probability, or the data
+        are no integers.
     """
     name, colon, rate = spec.partition(":")
     if name not in AUGMENTATIONS:

@@ -1,4 +1,4 @@
-"""Endless batches whose position is three integers: shuffled from a dataset, or in the order of an iterable."""
+"""Endless batches of a dataset or an iterable, whose position is three integers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from likejax.data.splits import concatenate
 
 
 class Batch(NamedTuple):
-    """Examples ``(n, *event_shape)``, their labels if the model is conditional, and their weights if they have any."""
+    """Examples ``(n, *event_shape)``, with labels for conditional models, and weights if any."""
 
     x: Num[np.ndarray, "n ..."]
     condition: Integer[np.ndarray, " n"] | None
@@ -23,7 +23,7 @@ class Batch(NamedTuple):
 
 
 class Position(NamedTuple):
-    """Where a stream of batches stands: everything that a resumed run needs."""
+    """The place of a stream of batches: everything that a resumed run needs."""
 
     seed: int
     epoch: int
@@ -42,13 +42,13 @@ class Batches(Protocol):
 class DatasetBatches(Iterator[Batch]):
     """Batches of a dataset; each epoch visits every example once, in an order of ``(seed, epoch)``.
 
-    A batch may end one epoch and begin the next, so no example is ever dropped. Several processes each take their
-    part of the same batch: what one process would train on, together they do.
+    A batch may end one epoch and begin the next, so no example is ever dropped. Several processes
+    each take their part of the same batch: what one process would train on, together they do.
 
     Args:
       dataset: Source of the examples.
       batch_size: Examples per batch, over all processes.
-      position: Where to begin.
+      position: Place to begin at.
       labeled: Whether batches carry the labels as conditions.
       augment: Names of augmentations, applied in order.
       part: Index of this process, and how many there are.
@@ -75,12 +75,11 @@ class DatasetBatches(Iterator[Batch]):
         self.batch_size = batch_size
         self.position = Position(*position)
         self._labels = dataset.labels if labeled else None
-        # mean weight 1 over the dataset: integer weights then equal repetition, and no batch is normalized by itself
-        self._weights = (
-            None
-            if dataset.weights is None
-            else (dataset.weights / dataset.weights.mean()).astype("f4")
-        )
+        # mean weight 1 over the dataset: integer weights then equal repetition, and no batch is
+        # normalized by itself
+        self._weights = None
+        if dataset.weights is not None:
+            self._weights = (dataset.weights / dataset.weights.mean()).astype("f4")
         self._augment = [augmentation(spec, levels=dataset.levels) for spec in augment]
         self._mine = _share(batch_size, part)
         self._order = self._shuffled()
@@ -108,36 +107,36 @@ class DatasetBatches(Iterator[Batch]):
         rng = np.random.default_rng([*self.position, 1])
         rows = self._rows()
         mine = rows[self._mine]
-        if (
-            self._augment
-        ):  # the whole batch, so that every process draws the same and the parts fit together
+        if self._augment:
+            # all processes augment the whole batch, so they draw the same and their parts fit
             x = self.dataset.examples[rows]
             for augment in self._augment:
                 x = augment(x, rng)
             x = x[self._mine]
         else:
             x = self.dataset.examples[mine]
-        condition, weight = (
-            None if each is None else each[mine] for each in (self._labels, self._weights)
-        )
+        condition = None if self._labels is None else self._labels[mine]
+        weight = None if self._weights is None else self._weights[mine]
         return Batch(x, condition, weight)
 
 
 class IterableBatches(Iterator[Batch]):
     """Batches from any iterable of arrays: lists, data loaders, generators.
 
-    Every item is an array of examples ``(k, *event_shape)``, a pair of examples and labels, a triple of examples,
-    labels (or ``None``) and weights, or a mapping with the keys ``x``, ``labels`` and ``weights``; ``k`` may vary, rows
-    are put together to batches of one size. Weights are used as they are: those of all data should average 1. An
-    iterable that can be iterated again begins a new epoch when it ends. To resume, the rows before the position are
-    drawn and dropped. With several processes each passes its own iterable, and gets its part of the batch size from
-    it.
+    Every item is an array of examples ``(k, *event_shape)``, a pair of examples and labels, a
+    triple of examples, labels (or ``None``) and weights, or a mapping with the keys ``x``,
+    ``labels`` and ``weights``; ``k`` may vary, rows are put together to batches of one size.
+    Weights are used as they are: those of all data should average 1. An iterable that can be
+    iterated again begins a new epoch when it ends. To resume, the rows before the position are
+    drawn and dropped. With several processes each passes its own iterable, and gets its part of the
+    batch size from it.
 
     Args:
       source: The iterable.
       batch_size: Examples per batch, over all processes.
-      like: Examples every item must resemble in shape, levels and labels: the first item, as a dataset.
-      position: Where to begin; its ``row`` counts the rows taken in this epoch.
+      like: Examples every item must resemble in shape, levels and labels: the first item, as a
+        dataset.
+      position: Place to begin at; its ``row`` counts the rows taken in this epoch.
       labeled: Whether batches carry the labels as conditions.
       num_classes: Number of classes that labels must stay below, or ``None`` if it is not known.
       augment: Names of augmentations, applied in order.
@@ -183,8 +182,10 @@ class IterableBatches(Iterator[Batch]):
         first = next(self._items, None)
         if first is None or row == 0:
             raise ValueError(
-                f"the iterable of training data ended after {epoch} epochs and {row} more examples, and gives nothing "
-                "when iterated again; pass one that can be repeated (a list, a data loader) or does not end"
+                f"the iterable of training data ended after {epoch} epochs and {row} more "
+                "examples, and gives nothing "
+                "when iterated again; pass one that can be repeated (a list, a data loader) or "
+                "does not end"
             )
         self.position = Position(seed, epoch + 1, 0)
         return self._checked(first)
@@ -200,14 +201,12 @@ class IterableBatches(Iterator[Batch]):
             raise ValueError(
                 "expected pairs of examples and labels from the iterable, for a conditional model"
             )
-        highest = int(examples.labels.max())
-        if (
-            self._num_classes is not None
-            and not 0 <= int(examples.labels.min()) <= highest < self._num_classes
-        ):
+        low, high = int(examples.labels.min()), int(examples.labels.max())
+        if self._num_classes is not None and not 0 <= low <= high < self._num_classes:
             raise ValueError(
-                f"expected labels 0..{self._num_classes - 1} for a model of {self._num_classes} classes, got "
-                f"{int(examples.labels.min())}..{highest} from the iterable"
+                f"expected labels 0..{self._num_classes - 1} for a model of {self._num_classes} "
+                "classes, got "
+                f"{low}..{high} from the iterable"
             )
         return examples
 
@@ -236,7 +235,7 @@ class IterableBatches(Iterator[Batch]):
 def as_examples(
     item: Any, *, levels: int | None, event_shape: tuple[int, ...] | None = None
 ) -> Dataset:
-    """One item of an iterable, checked: see ``IterableBatches`` for its forms.
+    """Makes a dataset of one item of an iterable; ``IterableBatches`` lists its forms.
 
     Args:
       item: Examples, with labels and weights or without.
@@ -244,20 +243,24 @@ def as_examples(
       event_shape: Shape that every example must have, or ``None`` for any.
 
     Raises:
-      ValueError: If the examples are not of ``event_shape``, leave the levels, or a name of a mapping is unknown.
+      ValueError: If the examples are not of ``event_shape``, leave the levels, or a name of a
+        mapping is unknown.
       TypeError: If they are floats where integers are due.
     """
     x, labels, weights = _fields(item)
     shape = np.shape(x)
     if event_shape is not None and shape == event_shape:
         raise ValueError(
-            f"expected every item of the iterable to hold examples of shape (k, {', '.join(map(str, event_shape))}), "
-            f"got one example of shape {shape}: give x[None] for each, or the array of all instead of an iterable"
+            "expected every item of the iterable to hold examples of shape (k, "
+            f"{', '.join(map(str, event_shape))}), "
+            f"got one example of shape {shape}: give x[None] for each, or the array of all instead "
+            "of an iterable"
         )
     examples = Dataset.from_array(x, levels=levels, labels=labels, weights=weights, name="iterable")
     if event_shape is not None and examples.event_shape != event_shape:
         raise ValueError(
-            f"expected every item of the iterable to hold examples of shape (k, {', '.join(map(str, event_shape))}), "
+            "expected every item of the iterable to hold examples of shape (k, "
+            f"{', '.join(map(str, event_shape))}), "
             f"got {shape}"
         )
     return examples
@@ -267,32 +270,33 @@ _FIELDS = ("x", "labels", "weights")
 
 
 def _fields(item: Any) -> tuple[Any, Any, Any]:
-    """Examples, labels and weights of an item, ``None`` where it has none; a list of three rows is no triple."""
+    """Examples, labels and weights of an item, ``None`` where it has none.
+
+    A list of three rows is not a triple.
+    """
     if isinstance(item, Mapping):
         for name in item:
             if name not in _FIELDS:
                 raise ValueError(
-                    f"expected the keys x, labels and weights in an item of the iterable, got {name!r}{meant(name, _FIELDS)}"
+                    "expected the keys x, labels and weights in an item of the iterable, got "
+                    f"{name!r}{meant(name, _FIELDS)}"
                 )
         if "x" not in item:
             raise ValueError(
                 f"expected the key x in every item of the iterable, got {', '.join(item) or 'none'}"
             )
         return item["x"], item.get("labels"), item.get("weights")
-    if isinstance(item, tuple | list) and len(item) == 2:
+    if not isinstance(item, tuple | list):
+        return item, None, None
+    if len(item) == 2:
         return item[0], item[1], None
-    if (
-        isinstance(item, tuple | list)
-        and len(item) == 3
-        and np.ndim(item[2]) == 1
-        and np.ndim(item[0]) > 1
-    ):
+    if len(item) == 3 and np.ndim(item[2]) == 1 and np.ndim(item[0]) > 1:
         return item[0], item[1], item[2]
     return item, None, None
 
 
 def _share(batch_size: int, part: tuple[int, int]) -> slice:
-    """Which rows of a batch this process takes."""
+    """The rows of a batch that this process takes."""
     index, count = part
     if batch_size % count:
         raise ValueError(

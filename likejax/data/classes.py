@@ -14,7 +14,7 @@ _MOST_CLASSES = 100_000
 
 
 class Classes(NamedTuple):
-    """Labels of every part as numbers from 0, the names of the classes, and what was done to get there."""
+    """Labels of every part as numbers from 0, the names of the classes, and notes on changes."""
 
     labels: dict[str, np.ndarray | None]
     names: tuple[str, ...] | None
@@ -22,16 +22,17 @@ class Classes(NamedTuple):
 
 
 def numbered(labels: Mapping[str, np.ndarray | None]) -> Classes:
-    """Classes numbered over all parts together, so that a number means the same in each.
+    """Numbers classes over all parts together, so that a number means the same in each.
 
-    Names are numbered in alphabetical order. Numbers that start at 0 stay as they are, numbers that start at 1 become
-    one less; of any others the different ones are numbered in their order.
+    Names are numbered in alphabetical order. Numbers that start at 0 stay as they are, numbers that
+    start at 1 become one less; of any others the different ones are numbered in their order.
 
     Args:
       labels: Labels of each part, ``(n,)``: numbers or names; ``None`` where a part has none.
 
     Raises:
-      ValueError: If labels are numbers but no integers, or names in one part and numbers in another.
+      ValueError: If labels are numbers but no integers, or names in one part and numbers in
+        another.
     """
     given = {part: values for part, values in labels.items() if values is not None and len(values)}
     if not given:
@@ -43,17 +44,11 @@ def numbered(labels: Mapping[str, np.ndarray | None]) -> Classes:
         )
     if text == {True}:
         given = {part: values.astype(str) for part, values in given.items()}
-        if not all(
-            name.isascii() and name.isdigit()
-            for values in given.values()
-            for name in np.unique(values)
-        ):
-            return _by_value(
-                labels, given, f"classes are numbered by their names, {_from_to(given)}"
-            )
-        given = {
-            part: values.astype(np.int64) for part, values in given.items()
-        }  # folders called 0, 1, ..., 10
+        if not _are_numbers(given):
+            note = f"classes are numbered by their names, {_from_to(given)}"
+            return _by_value(labels, given, note)
+        # folders called 0, 1, ..., 10
+        given = {part: values.astype(np.int64) for part, values in given.items()}
     given = {part: whole_numbers(values).astype(np.int64) for part, values in given.items()}
     low = min(int(values.min()) for values in given.values())
     high = max(int(values.max()) for values in given.values())
@@ -65,14 +60,19 @@ def numbered(labels: Mapping[str, np.ndarray | None]) -> Classes:
     return Classes({part: shifted.get(part) for part in labels}, names, notes)
 
 
+def _are_numbers(given: Mapping[str, np.ndarray]) -> bool:
+    """Whether all names of classes are written in digits."""
+    names = [str(name) for values in given.values() for name in np.unique(values)]
+    return all(name.isascii() and name.isdigit() for name in names)
+
+
 def _by_value(
     labels: Mapping[str, np.ndarray | None], given: Mapping[str, np.ndarray], note: str
 ) -> Classes:
     values = np.unique(np.concatenate(list(given.values())))
     found = {part: np.searchsorted(values, each) for part, each in given.items()}
-    return Classes(
-        {part: found.get(part) for part in labels}, tuple(str(value) for value in values), (note,)
-    )
+    names = tuple(str(value) for value in values)
+    return Classes({part: found.get(part) for part in labels}, names, (note,))
 
 
 def _from_to(given: Mapping[str, np.ndarray]) -> str:

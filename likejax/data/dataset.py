@@ -1,4 +1,4 @@
-"""Datasets: named, frozen arrays of raw examples with what one must know to interpret a likelihood of them."""
+"""Datasets: named, frozen arrays of raw examples, with all that their likelihoods depend on."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ SPLITS = ("train", "validation", "test")
 class Dataset:
     """Raw examples with what one must know to interpret a likelihood of them.
 
-    Images are ``uint8`` of shape ``(n, height, width, channels)``, tables and points are floats ``(n, d)``.
-    Nothing is scaled and no noise is added here: that belongs inside a density. ``dataset[:10]`` is the dataset of the
-    first ten examples.
+    Images are ``uint8`` of shape ``(n, height, width, channels)``, tables and points are floats
+    ``(n, d)``. Nothing is scaled and no noise is added here: that belongs inside a density.
+    ``dataset[:10]`` is the dataset of the first ten examples.
 
     Attributes:
       name: Name of the data.
@@ -39,10 +39,12 @@ class Dataset:
       levels: Number of integer values an entry can take; ``None`` for continuous data.
       labels: Read-only integers ``(n,)``, or ``None``.
       provenance: Source of the examples and every step done to them, in order.
-      weights: Read-only positive weights ``(n,)`` of the examples in the training loss, or ``None`` for equal ones.
+      weights: Read-only positive weights ``(n,)`` of the examples in the training loss, or ``None``
+        for equal ones.
       binarization: Way in which gray values became zeros and ones; empty if they did not.
       color_order: Meaning of three channels, in order.
-      class_names: Name of each class, the same in all parts of a source; ``None`` if nothing is known of classes.
+      class_names: Name of each class, the same in all parts of a source; ``None`` if nothing is
+        known of classes.
       columns: Names of the columns of a table, or ``None``.
 
     Example:
@@ -97,8 +99,9 @@ class Dataset:
 
         Args:
           examples: Array ``(n, *event_shape)``. Integer images may lack the channel axis.
-          levels: Number of integer values. If not given: 2 for booleans, 256 for ``uint8`` and for images of other
-            integers within 0..255; tables of other integers, and floats, are continuous.
+          levels: Number of integer values. If not given: 2 for booleans, 256 for ``uint8`` and for
+            images of other integers within 0..255; tables of other integers, and floats, are
+            continuous.
           labels: Class numbers from 0, ``(n,)``.
           weights: Positive numbers ``(n,)``: how much each example counts in training.
           name: Name of the data.
@@ -112,8 +115,8 @@ class Dataset:
 
         Raises:
           TypeError: If the array is not numeric.
-          ValueError: If it is empty, holds masked, missing or infinite entries, leaves ``0..levels-1``, or labels or
-            weights do not fit.
+          ValueError: If it is empty, holds masked, missing or infinite entries, leaves
+            ``0..levels-1``, or labels or weights do not fit.
 
         Example:
           >>> import numpy as np, likejax as lj
@@ -156,7 +159,8 @@ class Dataset:
         """The dataset of the examples at ``rows``: a slice, an array of row numbers, or a mask."""
         if np.ndim(rows) == 0 and not isinstance(rows, slice):
             raise TypeError(
-                f"expected a slice, an array of row numbers or a mask, got {rows!r}: dataset.examples[i] is an example, "
+                f"expected a slice, an array of row numbers or a mask, got {rows!r}: "
+                "dataset.examples[i] is an example, "
                 "dataset[i:i + 1] is the dataset of it"
             )
         return self.take(rows)
@@ -199,7 +203,7 @@ class Dataset:
 
     @property
     def num_classes(self) -> int | None:
-        """Number of classes in all parts of the source, or in these labels if that is unknown; ``None`` without labels."""
+        """Number of classes in the source, or in these labels if that is unknown, or ``None``."""
         if self.class_names is not None:
             return len(self.class_names)
         if self.labels is None:
@@ -207,7 +211,9 @@ class Dataset:
         return int(self.labels.max()) + 1
 
     def fingerprint(self) -> str:
-        """Hashes examples, levels, labels and weights to 12 hexadecimal digits: equal data have equal hashes.
+        """Hashes examples, levels, labels and weights to 12 hexadecimal digits.
+
+        Equal data have equal hashes.
 
         Without labels and weights it is ``examples_fingerprint()``.
         """
@@ -219,7 +225,7 @@ class Dataset:
         return digest.hexdigest()[:12]
 
     def examples_fingerprint(self) -> str:
-        """Hashes examples and levels alone to 12 hexadecimal digits, as ``fingerprint`` did before version 0.6."""
+        """Hashes examples and levels alone, as ``fingerprint`` did before version 0.6."""
         return self._digest().hexdigest()[:12]
 
     def _digest(self) -> Any:
@@ -229,13 +235,14 @@ class Dataset:
         return digest
 
     def check_precision(self, dtype: Any = None) -> None:
-        """Checks that a density that computes in ``dtype`` can hold every column of continuous data.
+        """Checks that a density can hold every column of continuous data in ``dtype``.
 
-        Values beyond the range of the type are refused, and columns whose variation is lost in rounding, such as Unix
-        times. The columns are examined in float64.
+        Values beyond the range of the type are refused, and columns whose variation is lost in
+        rounding, such as Unix times. The columns are examined in float64.
 
         Args:
-          dtype: Floating-point type; JAX's own if not given, which is float32 unless x64 is enabled.
+          dtype: Floating-point type; JAX's own if not given, which is float32 unless x64 is
+            enabled.
 
         Raises:
           ValueError: If the type cannot hold a column; the message names it and the remedy.
@@ -261,7 +268,7 @@ class Dataset:
         return self.examples.mean(0, dtype=np.float64)
 
     def representation(self) -> dict[str, Any]:
-        """The form in which a density sees an example; likelihoods compare only where it is equal."""
+        """The form in which a density sees an example; likelihoods compare where it is equal."""
         is_color = self.examples.ndim == 4 and self.event_shape[-1] == 3
         return {
             "event_shape": list(self.event_shape),
@@ -352,10 +359,12 @@ def as_dataset(
     """Makes a dataset of whatever a function that takes data was given.
 
     Args:
-      data: A dataset, which is returned as it is, or an array, a data frame or nested lists of examples.
+      data: A dataset, which is returned as it is, or an array, a data frame or nested lists of
+        examples.
       levels: Levels of the density that the data are for; ``None`` for a continuous one.
       name: Name that an array gets.
-      event_shape: Shape of the density's examples; it lets errors advise where an array has another.
+      event_shape: Shape of the density's examples; it lets errors advise where an array has
+        another.
 
     Returns:
       The dataset.
@@ -375,15 +384,18 @@ def as_dataset(
         return data
     if isinstance(data, str | bytes | os.PathLike):
         raise TypeError(
-            f"expected a Dataset or an array, got {data!r}: lj.load(name, data_dir=...) reads a dataset"
+            f"expected a Dataset or an array, got {data!r}: lj.load(name, data_dir=...) reads a "
+            "dataset"
         )
     if isinstance(data, tuple):
         raise TypeError(
-            "expected a Dataset or an array, got a tuple: lj.Dataset.from_array(x, labels=y) takes both"
+            "expected a Dataset or an array, got a tuple: lj.Dataset.from_array(x, labels=y) takes "
+            "both"
         )
     if not (isinstance(data, list) or hasattr(data, "__array__") or hasattr(data, "columns")):
         raise TypeError(
-            f"expected a Dataset, an array (n, *event_shape), a data frame or lists, got {type(data).__name__}: "
+            "expected a Dataset, an array (n, *event_shape), a data frame or lists, got "
+            f"{type(data).__name__}: "
             "lj.Dataset.from_array makes a dataset of an array"
         )
     shape = _shape(data)
@@ -396,14 +408,15 @@ def as_dataset(
     dataset = Dataset.from_array(data, levels=levels, name=name)
     if levels is None and dataset.levels is not None:  # integers to a continuous density
         raise TypeError(
-            f"expected floating-point examples for a continuous density, got {dataset.examples.dtype.name}; for "
+            "expected floating-point examples for a continuous density, got "
+            f"{dataset.examples.dtype.name}; for "
             "integers build a density with levels, or convert with x.astype('float32')"
         )
     return dataset
 
 
 def _shape(data: Any) -> tuple[int, ...]:
-    """Shape of anything like an array; ``()`` of what has none, which ``from_array`` refuses with the reason."""
+    """Shape of anything like an array; ``()`` of the rest, which ``from_array`` refuses."""
     try:
         return tuple(np.shape(data))
     except (TypeError, ValueError):
@@ -426,7 +439,8 @@ def _check_order_of_axes(
         comes_first = turned == event_shape
     if comes_first:
         raise ValueError(
-            f"expected images of shape (n, height, width, channels), got {shape}, whose channels seem to come first: "
+            f"expected images of shape (n, height, width, channels), got {shape}, whose channels "
+            "seem to come first: "
             f"pass {name}.transpose(0, 2, 3, 1)"
         )
 
@@ -453,7 +467,7 @@ def check_split(split: str) -> None:
 
 
 def _frozen(array: np.ndarray) -> np.ndarray:
-    """A read-only view: whoever holds the original can still write, nobody can through the dataset."""
+    """A read-only view: the owner of the original can write, users of the dataset cannot."""
     view = array.view()
     view.flags.writeable = False
     return view

@@ -1,4 +1,4 @@
-"""What was understood of a dataset, for people: its parts, classes and values, and what is remarkable in them."""
+"""Description of a dataset for people: its parts, classes, values and peculiarities."""
 
 from __future__ import annotations
 
@@ -18,14 +18,22 @@ _MOST = 12
 
 
 def described(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> str:
-    """Lines on a dataset: each part with shape, type, levels and classes, where it comes from, what stands out.
+    """Describes a dataset: its parts, their shape, type and classes, its source, its peculiarities.
 
     Args:
-      name: As for ``load``.
-      data_dir: As for ``load``.
+      name: Name of a dataset, which ``load`` explains.
+      data_dir: Folder of data files; the environment variable ``LIKEJAX_DATA`` if not given.
+
+    Returns:
+      Lines of text.
 
     Raises:
-      ValueError: As for ``load``.
+      ValueError: If there is no such dataset, or a file is damaged.
+
+    Example:
+      >>> import likejax as lj
+      >>> print(lj.data.described("digits").splitlines()[0])
+      Dataset('digits', train, n=1258, (8, 8, 1) uint8, 17 levels, 10 classes)
     """
     parts = load_parts(name, data_dir=data_dir)
     lines = [repr(part) for part in parts.values()]
@@ -57,20 +65,20 @@ def _columns(parts: Mapping[str, Dataset]) -> list[str]:
     """Columns that never vary in any part, and those that single precision cannot hold."""
     first = next(iter(parts.values()))
     rows = np.concatenate([part.examples for part in parts.values()])
-    told = []
+    found = []
     constant = np.argwhere(never_varies(rows))
     if len(constant):
         names = tuple(entry_name([int(i) for i in place], first.columns) for place in constant)
-        told.append(f"never varies: {_listed(names)}")
+        found.append(f"never varies: {_listed(names)}")
     try:
         check_representable(rows, np.float32, columns=first.columns)
     except ValueError as error:
-        told.append(f"in single precision: {error}")
-    return told
+        found.append(f"in single precision: {error}")
+    return found
 
 
 def _overlaps(parts: Mapping[str, Dataset]) -> list[str]:
-    """Examples that two published parts share, which ``fit`` refuses unless told to allow them."""
+    """Examples that two published parts share, which ``fit`` refuses unless found to allow them."""
     pairs = itertools.combinations(parts.values(), 2)
     return [
         f"overlap: {overlap}" for pair in pairs for overlap in check_disjoint(*pair, tolerance=1.0)

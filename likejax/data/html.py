@@ -31,7 +31,7 @@ def facts_table(facts: Mapping[str, str]) -> str:
 
 
 def image_row(images: Integer[np.ndarray, "n height width channels"], levels: int) -> str:
-    """The first images of an array side by side, gray or in color; empty for other numbers of channels.
+    """Shows the first images of an array side by side; empty unless they have 1 or 3 channels.
 
     Args:
       images: Integers ``0..levels-1``.

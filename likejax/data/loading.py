@@ -1,4 +1,4 @@
-"""One function that finds a dataset by name, whatever its source."""
+"""Loading of datasets by their names, whatever the source."""
 
 from __future__ import annotations
 
@@ -24,23 +24,25 @@ BUILT_IN = {"digits": load_digits, "photographs": load_photographs}
 def load(
     name: str, *, split: str = "train", data_dir: str | os.PathLike[str] | None = None
 ) -> Dataset:
-    """A part of a dataset.
+    """Loads a part of a dataset.
 
-    Sources, in this order: built in (``digits``, ``photographs``, the eight 2-D toys); a folder ``name`` in
-    ``data_dir``, or a file ``name`` of a known ending (``.npz``, ``.npy``, ``.mat``, ``.csv`` and other tables of
-    text); TFDS by name (``tfds/name`` asks for it outright; ``svhn``, ``imagenet32`` and the like are known by the
-    names that the presets use). Parts that a source lacks are carved from it, always the same rows, and the
-    provenance says so: validation from train; all three from a source that names no parts. A part published as
-    ``valid`` beside ``train`` alone is the test part. A source with a test part alone has only that.
+    Sources, in this order: built in (``digits``, ``photographs``, the eight 2-D toys); a folder
+    ``name`` in ``data_dir``, or a file ``name`` of a known ending (``.npz``, ``.npy``, ``.mat``,
+    ``.csv`` and other tables of text); TFDS by name (``tfds/name`` asks for it outright; ``svhn``,
+    ``imagenet32`` and the like are known by the names that the presets use). Parts that a source
+    lacks are carved from it, always the same rows, and the provenance says so: validation from
+    train; all three from a source that names no parts. A part published as ``valid`` beside
+    ``train`` alone is the test part. A source with a test part alone has only that.
 
     Args:
-      name: A dataset's name, or the path of a folder or file below ``data_dir``, such as ``uci/redwine``; steps may
-        follow it, ``omniglot+invert+resize:28x28`` (see ``data.steps``).
+      name: A dataset's name, or the path of a folder or file below ``data_dir``, such as
+        ``uci/redwine``; steps may follow it, ``omniglot+invert+resize:28x28`` (see ``data.steps``).
       split: ``train``, ``validation`` or ``test``; parts that are carved never overlap.
-      data_dir: Where files lie; the environment variable ``LIKEJAX_DATA`` if not given.
+      data_dir: Folder of data files; the environment variable ``LIKEJAX_DATA`` if not given.
 
     Raises:
-      ValueError: If there is no such dataset or part, or a file is damaged; the message says what to do.
+      ValueError: If there is no such dataset or part, or a file is damaged; the message says what
+        to do.
 
     Example:
       >>> import likejax as lj
@@ -52,14 +54,14 @@ def load(
 
 
 def load_parts(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> dict[str, Dataset]:
-    """All parts of a dataset, by their splits.
+    """Loads all parts of a dataset.
 
     Args:
-      name: As for ``load``.
-      data_dir: As for ``load``.
+      name: Name of a dataset, which ``load`` explains.
+      data_dir: Folder of data files; the environment variable ``LIKEJAX_DATA`` if not given.
 
     Raises:
-      ValueError: As for ``load``.
+      ValueError: If there is no such dataset, or a file is damaged.
 
     Example:
       >>> from likejax.data import load_parts
@@ -71,10 +73,10 @@ def load_parts(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> 
 
 
 def datasets(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
-    """Names that ``load`` knows here, each with its source: ``built in``, ``files`` or ``TFDS, prepared``.
+    """Lists the names that ``load`` knows here.
 
     Args:
-      data_dir: Where files lie; the environment variable ``LIKEJAX_DATA`` if not given.
+      data_dir: Folder of data files; the environment variable ``LIKEJAX_DATA`` if not given.
 
     Example:
       >>> import likejax as lj
@@ -90,7 +92,7 @@ def datasets(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
 
 
 def outline(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> str:
-    """What the files of a dataset hold, by their headers alone; empty if there are none to read."""
+    """Describes the files of a dataset by their headers alone; empty if there are none."""
     folder = _folder(data_dir)
     place = None if folder is None or name in BUILT_IN or name in TOYS else place_of(folder, name)
     return "" if place is None else outline_of(place)
@@ -108,7 +110,10 @@ def _found(name: str, folder: Path | None, split: str) -> tuple[dict[str, Datase
 
 
 def _without_steps(name: str, folder: Path | None) -> tuple[str, list[str]]:
-    """The longest beginning of a name that a dataset has, and the steps behind it: plus signs may be in both."""
+    """The longest beginning of a name that is a dataset, and the steps behind it.
+
+    Both may contain plus signs.
+    """
     words = name.split("+")
     for count in range(len(words), 1, -1):
         longer = "+".join(words[:count])
@@ -123,7 +128,7 @@ def _folder(data_dir: str | os.PathLike[str] | None) -> Path | None:
         return None
     folder = Path(given).expanduser()
     if not folder.is_dir():
-        raise ValueError(f"expected data_dir to be a folder, {folder} is none")
+        raise ValueError(f"expected data_dir to be a folder, {folder} is not one")
     return folder.resolve()
 
 
@@ -132,7 +137,7 @@ def _tfds_folder(folder: Path) -> Path:
 
 
 def _stamp(folder: Path | None, name: str) -> tuple[tuple[str, int, int], ...]:
-    """What changes when the files of a dataset do."""
+    """Paths, times and sizes of the files of a dataset: they change when the files do."""
     place = None if folder is None or name in BUILT_IN or name in TOYS else place_of(folder, name)
     if place is None:
         return ()
@@ -165,15 +170,15 @@ def _from_tfds(name: str, folder: Path | None) -> dict[str, Dataset]:
     try:
         return completed(load_tfds(theirs, None if folder is None else _tfds_folder(folder)))
     except ValueError as error:
-        where = (
-            f"{folder}/{name} does not exist"
-            if folder
-            else "no data_dir was given and LIKEJAX_DATA is not set"
-        )
+        where = "no data_dir was given and LIKEJAX_DATA is not set"
+        if folder:
+            where = f"{folder}/{name} does not exist"
         known = ", ".join((*BUILT_IN, *TOYS))
         near = meant(name, datasets(folder)) or "."
         other = f" TFDS calls it {theirs!r}." if theirs != short else ""
         raise ValueError(
-            f"no dataset {name!r}: it is not built in ({known}), and {where}; put its files (IDX, .npz, .npy, MATLAB, "
-            f".csv, CIFAR batches or images) into a folder of that name and pass data_dir{near}{other} {error}"
+            f"no dataset {name!r}: it is not built in ({known}), and {where}; put its files (IDX, "
+            ".npz, .npy, MATLAB, "
+            ".csv, CIFAR batches or images) into a folder of that name and pass "
+            f"data_dir{near}{other} {error}"
         ) from error

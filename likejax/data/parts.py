@@ -1,4 +1,4 @@
-"""What files hold of each part of a source, before it is a dataset; and how parts are called."""
+"""Raw parts of a source, before they are datasets, and the names of parts."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PART_NAMES = {
     "testing": "test",
     "t10k": "test",
 }
-"""What publishers call a part, and what it is called here."""
+"""From the names that publishers give to a part to its split."""
 
 
 class Raw(NamedTuple):
@@ -32,7 +32,7 @@ class Raw(NamedTuple):
     Attributes:
       examples: ``(n, ...)``.
       labels: Numbers or names, ``(n,)``, or ``None``.
-      notes: What was done to them or left out, for the provenance.
+      notes: Notes on changes and omissions, for the provenance.
       columns: Names of the columns of a table.
     """
 
@@ -43,7 +43,7 @@ class Raw(NamedTuple):
 
 
 def split_name(text: str) -> tuple[str | None, str]:
-    """The part that a name speaks of, and what else it says: ``train_32x32`` gives ``("train", "32x32")``.
+    """Splits a name into its part and the rest: ``train_32x32`` gives ``("train", "32x32")``.
 
     A name without a part, or with two, gives ``None`` and itself, in small letters.
     """
@@ -55,7 +55,7 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 
 def is_hidden(path: Iterable[str]) -> bool:
-    """Whether a path leads through what archivers, notebooks and file managers leave behind."""
+    """Whether a path leads through files that archivers, notebooks and file managers leave."""
     return any(name.startswith(".") or name in ("__MACOSX", "__pycache__") for name in path)
 
 

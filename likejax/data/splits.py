@@ -1,4 +1,4 @@
-"""Parts of a dataset: how data are cut into parts that share no example, put together, and compared."""
+"""Parts of a dataset: cut without common examples, put together, and compared."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def split(
     seed = checked("seed", seed, CountOrZero)
     if not (validation > 0 and test > 0 and validation + test < 1):
         raise ValueError(
-            f"expected shares above 0 that leave rows to train on, got validation={validation} and test={test}"
+            f"expected shares above 0 that leave rows to train on, got validation={validation} and "
+            f"test={test}"
         )
     fractions = {"train": 1.0, "validation": validation, "test": test}
     parts = split_by_fractions(dataset.name, dataset, fractions, seed=seed)
@@ -68,8 +69,9 @@ def split_by_fractions(
 ) -> dict[str, Dataset]:
     """Cuts one array into disjoint parts by a fixed permutation; the first part takes what is left.
 
-    All copies of an example lie in one part, that of the first of them; those of an example with more copies than the
-    part has rows lie in the first part. Without different rows enough for every part, all rows are the first part.
+    All copies of an example lie in one part, that of the first of them; those of an example with
+    more copies than the part has rows lie in the first part. Without different rows enough for
+    every part, all rows are the first part.
 
     Args:
       name: Name of the dataset.
@@ -120,14 +122,15 @@ def _in_order(parts: Mapping[str, Dataset]) -> dict[str, Dataset]:
 
 
 def completed(parts: Mapping[str, Dataset]) -> dict[str, Dataset]:
-    """The parts of a source as train, validation and test, as far as its rows allow; each cut is noted.
+    """Completes the parts of a source to train, validation and test, as far as its rows allow.
 
-    * A source that names no parts (its one part is called ``""``), or only a training part, is cut in three, 80, 10
-      and 10 per cent.
+    * A source that names no parts (its one part is called ``""``), or only a training part, is cut
+      in three, 80, 10 and 10 per cent.
     * Without a validation part, a tenth of train is split off, at most 5,000 rows.
-    * A held-out part that is published as ``valid`` beside ``train``, without a test part, is the test part: that is
-      what papers report, and selection must not touch it.
-    * A source with a test part alone keeps it whole, and so does one of too few different rows, as its test part.
+    * A held-out part that is published as ``valid`` beside ``train``, without a test part, is the
+      test part: that is what papers report, and selection must not touch it.
+    * A source with a test part alone keeps it whole, and so does one of too few different rows, as
+      its test part.
 
     Args:
       parts: Parts by their splits.
@@ -171,7 +174,8 @@ def select_split(name: str, parts: Mapping[str, Dataset], split: str) -> Dataset
         return parts[split]
     if list(parts) == ["test"]:
         only = (
-            "it has one part only, which is its test part; to train on it, cut it yourself: train, validation, test = "
+            "it has one part only, which is its test part; to train on it, cut it yourself: train, "
+            "validation, test = "
             f"lj.data.split(lj.load({name!r}, split='test'))"
         )
     elif "train" in parts:
@@ -184,7 +188,8 @@ def select_split(name: str, parts: Mapping[str, Dataset], split: str) -> Dataset
 def _check_dataset(dataset: object) -> None:
     if not isinstance(dataset, Dataset):
         raise TypeError(
-            f"expected a lj.Dataset, got {type(dataset).__name__}: lj.Dataset.from_array(x) makes one"
+            f"expected a lj.Dataset, got {type(dataset).__name__}: lj.Dataset.from_array(x) makes "
+            "one"
         )
 
 
@@ -236,8 +241,9 @@ def check_disjoint(*parts: Dataset, tolerance: float = 0.0) -> tuple[Overlap, ..
 
     Args:
       *parts: Datasets.
-      tolerance: Largest share of the different examples of the smaller part that may be in the other; 0 allows none,
-        1 allows any. Data of few different examples, such as 4x4 bars and stripes, need one.
+      tolerance: Largest share of the different examples of the smaller part that may be in the
+        other; 0 allows none, 1 allows any. Data of few different examples, such as 4x4 bars and
+        stripes, need one.
 
     Returns:
       The overlaps that the tolerance allowed, to be reported; empty without any.
@@ -261,8 +267,8 @@ def check_disjoint_rows(
 ) -> tuple[Overlap, ...]:
     """Checks what ``check_disjoint`` does, of titles and ``row_hashes``.
 
-    Different rows are counted, and compared with the smaller part, so that neither a large part nor repetition hides
-    an overlap.
+    Different rows are counted, and compared with the smaller part, so that neither a large part nor
+    repetition hides an overlap.
 
     Args:
       *parts: Title and hashes of each part.
@@ -285,8 +291,10 @@ def check_disjoint_rows(
         if overlap.share > tolerance:
             least = min(1.0, math.ceil(overlap.share * 1e4) / 1e4)
             raise ValueError(
-                f"expected parts that share no examples: {overlap}; rows that a model was trained, selected or fitted "
-                "on say nothing about new ones. load(name, split=...) gives parts that it splits off without overlap; "
+                f"expected parts that share no examples: {overlap}; rows that a model was trained, "
+                "selected or fitted "
+                "on say nothing about new ones. load(name, split=...) gives parts that it splits "
+                "off without overlap; "
                 f"to allow this one, pass a tolerance of at least {least}"
             )
         allowed.append(overlap)
@@ -296,9 +304,9 @@ def check_disjoint_rows(
 def hold_out(dataset: Dataset) -> tuple[Dataset, Dataset]:
     """Cuts a part in two by a fixed permutation, all copies of a row in the same half.
 
-    The first half of a validation part selects weights; the second is held out from that, so that OOD scores may be
-    fitted and calibrated on it. The same rows give the same halves on every machine. For three parts of a whole
-    dataset see ``split``.
+    The first half of a validation part selects weights; the second is held out from that, so that
+    OOD scores may be fitted and calibrated on it. The same rows give the same halves on every
+    machine. For three parts of a whole dataset see ``split``.
 
     Args:
       dataset: At least two different examples, usually a validation part.
@@ -325,7 +333,7 @@ def hold_out(dataset: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def halves(dataset: Dataset, order: Integer[np.ndarray, " n"]) -> tuple[Dataset, Dataset]:
-    """Cuts a dataset into halves in the order of a permutation, all copies of a row in the same one.
+    """Cuts a dataset into halves in a given order, all copies of a row in the same one.
 
     Args:
       dataset: At least two different examples.
@@ -355,12 +363,13 @@ def concatenate(datasets: Sequence[Dataset], *, name: str | None = None) -> Data
     """Puts the examples of several datasets into one.
 
     Args:
-      datasets: Datasets of one representation: shape, levels, and the same names of classes and columns if they have any.
+      datasets: Datasets of one representation: shape, levels, and the same names of classes and
+        columns if they have any.
       name: Name of the result; that of the first dataset if not given.
 
     Returns:
-      All rows in order, as a part of the same split as the first. Labels and weights that a dataset lacks are left out
-      of all, which the provenance says.
+      All rows in order, as a part of the same split as the first. Labels and weights that a dataset
+      lacks are left out of all, which the provenance says.
 
     Raises:
       TypeError: If something else than datasets is given.
@@ -420,6 +429,7 @@ def _check_alike(first: Dataset, other: Dataset) -> None:
             found.append(f"{name} {mine} and {theirs}")
     if found:
         raise ValueError(
-            f"expected datasets of one representation to concatenate, {first!r} and {other!r} differ in "
+            f"expected datasets of one representation to concatenate, {first!r} and {other!r} "
+            "differ in "
             f"{'; '.join(found)}"
         )

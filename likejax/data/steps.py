@@ -1,8 +1,8 @@
 """Steps: transforms by name, as they follow a dataset's name, ``omniglot+invert+resize:28x28``.
 
-A step is the name of a transform and its arguments behind colons, in the order of the transform's parameters. A height
-and a width are one argument, ``28x28``. The table of steps holds functions only: their usage is read from the
-signatures.
+A step is the name of a transform and its arguments behind colons, in the order of the transform's
+parameters. A height and a width are one argument, ``28x28``. The table of steps holds functions
+only: their usage is read from the signatures.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ STEPS: dict[str, Transform] = {
 
 
 class Argument(NamedTuple):
-    """One argument of a step, which fills one parameter of its transform, or a height and a width.
+    """An argument of a step; it fills one parameter of its transform, or a height and a width.
 
     Attributes:
       parameters: Names of the parameters that it fills.
@@ -90,7 +90,7 @@ def arguments_of(transform: Transform) -> list[Argument]:
 
 
 def usage(name: str) -> str:
-    """How a step is written.
+    """The written form of a step.
 
     Args:
       name: Name of a step.
@@ -108,9 +108,10 @@ def apply_steps(dataset: Dataset, steps: str | Sequence[str]) -> Dataset:
 
     Args:
       dataset: Integer images, or a table.
-      steps: Steps in a row, as they follow a dataset's name, ``"gray+resize:8x8"``; or a list of them. There are
-        ``invert``, ``gray``, ``color``, ``transpose``, ``levels:LEVELS``, ``pad:HEIGHTxWIDTH[:VALUE]``,
-        ``resize:HEIGHTxWIDTH[:FILTER]``, ``binarize:SEED``, ``mutate:RATE:SEED``, and ``continuous`` for tables.
+      steps: Steps in a row, as they follow a dataset's name, ``"gray+resize:8x8"``; or a list of
+        them. There are ``invert``, ``gray``, ``color``, ``transpose``, ``levels:LEVELS``,
+        ``pad:HEIGHTxWIDTH[:VALUE]``, ``resize:HEIGHTxWIDTH[:FILTER]``, ``binarize:SEED``,
+        ``mutate:RATE:SEED``, and ``continuous`` for tables.
 
     Returns:
       The transformed dataset.

@@ -1,7 +1,7 @@
 """Transforms: functions from a dataset to a dataset, from integers to integers.
 
-Each transform notes itself in the provenance of its result. All are methods of ``Dataset`` too, and steps behind a
-dataset's name (see ``likejax.data.steps``), so these are the same:
+Each transform notes itself in the provenance of its result. All are methods of ``Dataset`` too, and
+steps behind a dataset's name (see ``likejax.data.steps``), so these are the same:
 ``lj.data.resize(lj.data.gray(photographs), 8, 8)``, ``photographs.gray().resize(8, 8)`` and
 ``lj.load("photographs+gray+resize:8x8")``.
 """
@@ -28,7 +28,7 @@ Data = TypeVar("Data", bound="Transformable")
 
 @runtime_checkable
 class Transformable(Protocol):
-    """The part of a ``Dataset`` that transforms use; it lets ``Dataset`` have them as its methods."""
+    """The attributes of a ``Dataset`` that transforms use."""
 
     @property
     def examples(self) -> Num[np.ndarray, "n ..."]:
@@ -118,14 +118,15 @@ def resize(dataset: Data, height: int, width: int, *, filter: str = "box") -> Da
       dataset: Images of 256 levels.
       height: New height in pixels.
       width: New width in pixels.
-      filter: Pillow's filter: ``nearest``, ``box``, ``bilinear``, ``hamming``, ``bicubic`` or ``lanczos``. Likelihoods
-        depend strongly on it, so it is part of the provenance.
+      filter: Pillow's filter: ``nearest``, ``box``, ``bilinear``, ``hamming``, ``bicubic`` or
+        ``lanczos``. Likelihoods depend strongly on it, so it is part of the provenance.
 
     Returns:
       Images of shape ``(height, width, channels)``.
 
     Raises:
-      ValueError: If the images do not have 256 levels, a size is not positive, or the filter is unknown.
+      ValueError: If the images do not have 256 levels, a size is not positive, or the filter is
+        unknown.
 
     Example:
       >>> import likejax as lj
@@ -233,10 +234,12 @@ def transpose(dataset: Data) -> Data:
 
 
 def reduce_levels(dataset: Data, levels: int) -> Data:
-    """Reduces the number of integer values: ``floor(x levels / old_levels)``; 32 gives the 5-bit images of Glow.
+    """Reduces the number of integer values: ``floor(x levels / old_levels)``.
 
-    Bits per dimension of data with different levels do not compare. A number that does not divide the old one makes
-    levels of unequal width.
+    32 levels give the 5-bit images of Glow.
+
+    Bits per dimension of data with different levels do not compare. A number that does not divide
+    the old one makes levels of unequal width.
 
     Args:
       dataset: Integer images.
@@ -265,7 +268,7 @@ def reduce_levels(dataset: Data, levels: int) -> Data:
 
 
 def binarize(dataset: Data, seed: int) -> Data:
-    """Draws zeros and ones once: each pixel is 1 with probability ``x / (levels - 1)``, its gray value.
+    """Draws zeros and ones once: 1 with the gray value ``x / (levels - 1)`` as probability.
 
     Args:
       dataset: Integer images.
@@ -297,7 +300,8 @@ def binarize(dataset: Data, seed: int) -> Data:
 def mutate(dataset: Data, rate: float, seed: int) -> Data:
     """Draws once the mutation that background models are trained on.
 
-    Each entry becomes ``(x + u) mod levels`` with probability ``rate``, where ``u`` is uniform on ``0..levels-1``.
+    Each entry becomes ``(x + u) mod levels`` with probability ``rate``, where ``u`` is uniform on
+    ``0..levels-1``.
 
     Args:
       dataset: Integer images.
@@ -311,7 +315,8 @@ def mutate(dataset: Data, rate: float, seed: int) -> Data:
       ValueError: If the data are not integer images, or the rate is not between 0 and 1.
 
     References:
-      Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845, and its code.
+      Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845, and
+      its code.
 
     Example:
       >>> import likejax as lj
@@ -329,7 +334,7 @@ def mutate(dataset: Data, rate: float, seed: int) -> Data:
 
 
 def continuous(dataset: Data) -> Data:
-    """Takes the integers of a table as continuous values, for densities without levels; no noise is added.
+    """Takes the integers of a table as continuous values; no noise is added.
 
     Log-likelihoods are then densities in nats, which can grow without bound where values repeat.
 
@@ -359,12 +364,13 @@ def continuous(dataset: Data) -> Data:
 def subtract(dataset: Data, offset: Any) -> Data:
     """Subtracts an offset from continuous examples, in float64; log-likelihoods stay as they are.
 
-    A column far from zero, such as Unix times, loses its variation where a density computes in float32. Subtract
-    the same offset from all parts of a dataset.
+    A column far from zero, such as Unix times, loses its variation where a density computes in
+    float32. Subtract the same offset from all parts of a dataset.
 
     Args:
       dataset: Continuous data.
-      offset: A number, or one number for every entry of an example, such as ``dataset.column_means()``.
+      offset: A number, or one number for every entry of an example, such as
+        ``dataset.column_means()``.
 
     Returns:
       Examples in float64.
@@ -384,7 +390,8 @@ def subtract(dataset: Data, offset: Any) -> Data:
     offset = np.asarray(offset, np.float64)
     if offset.shape not in ((), event_shape) or not np.isfinite(offset).all():
         raise ValueError(
-            f"expected a finite offset of shape () or {event_shape} to subtract, got shape {offset.shape}"
+            f"expected a finite offset of shape () or {event_shape} to subtract, got shape "
+            f"{offset.shape}"
         )
     digest = hashlib.sha256(offset.tobytes()).hexdigest()[:8]
     shown = f"an offset per entry (hash {digest})"
@@ -405,6 +412,7 @@ def _check_not_binary(dataset: Transformable, step: str) -> None:
     """Refuses images of zeros and ones with more levels: nearly all of their ones would be lost."""
     if dataset.levels != 2 and dataset.examples.max() == 1:
         raise ValueError(
-            f"expected gray values of {dataset.levels} levels to {step}, got only zeros and ones: make binary images "
+            f"expected gray values of {dataset.levels} levels to {step}, got only zeros and ones: "
+            "make binary images "
             "with Dataset.from_array(examples, levels=2) or from booleans"
         )

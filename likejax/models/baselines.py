@@ -144,7 +144,7 @@ class FullGaussian(Density):
         if dataset.levels is not None:
             rows = (rows + 0.5) / dataset.levels
         dataset.check_precision()
-        # Shifted first, which changes no covariance: the mean of a large constant column is rounded.
+        # Shifted first, which changes no covariance: a mean of a large constant column is rounded.
         covariance = np.cov(rows - rows[0], rowvar=False, bias=True).reshape(rows.shape[1], -1)
         if dataset.levels is None:
             extra = ridge * np.trace(covariance) / len(covariance)

@@ -26,10 +26,18 @@ FAMILIES = {
 
 
 def config_class(family: str) -> type:
-    """The config class of a family.
+    """Returns the config class of a family.
+
+    Args:
+      family: Name of the family, a key of ``FAMILIES``.
 
     Raises:
       ValueError: If there is no such family.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.models.config_class("glow").__name__
+      'GlowConfig'
     """
     if family not in FAMILIES:
         raise ValueError(f"unknown family {family!r}; the families are {', '.join(FAMILIES)}")
@@ -38,10 +46,10 @@ def config_class(family: str) -> type:
 
 
 def build(config: Any, *, key: KeyLike) -> Density:
-    """The untrained density of a model config.
+    """Builds the untrained density of a model config.
 
-    Under ``jax.eval_shape`` or ``nnx.eval_shape`` nothing is allocated and repeated blocks stay stacked; otherwise they
-    take the form that is fastest on this backend.
+    Under ``jax.eval_shape`` or ``nnx.eval_shape`` nothing is allocated and repeated blocks stay
+    stacked; otherwise they take the form that is fastest on this backend.
 
     Args:
       config: A family's config, such as ``GlowConfig``.
@@ -59,9 +67,11 @@ def build(config: Any, *, key: KeyLike) -> Density:
     if not hasattr(config, "build") or isinstance(config, type):
         advice = " (lj.preset(name).model is a config)" if isinstance(config, str) else ""
         raise TypeError(
-            f"expected the config of a model, such as lj.models.GlowConfig(), got {type(config).__name__}{advice}"
+            "expected the config of a model, such as lj.models.GlowConfig(), got "
+            f"{type(config).__name__}{advice}"
         )
-    # operation by operation: compiled as one, every config would cost seconds, and a second time just as many
+    # Operation by operation: the small programs are shared by all configs, while one program for
+    # the whole would cost seconds for each.
     density = replace(config.build(nnx.Rngs(as_key(key))), config=config)
     abstract = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(density))
     return density if abstract else for_backend(density)

@@ -165,7 +165,7 @@ class Flow(Density):
           key: Key of the noise, if any.
         """
         flat = self._checked_batch(batch)
-        return replace(self, bijection=_initialize(self.bijection, flat, as_key(key)))
+        return replace(self, bijection=self.bijection.initialize(flat, as_key(key)))
 
 
 def _encoded(flow: Flow, x: Array, key: None, condition: Array | None) -> Latent:
@@ -175,8 +175,3 @@ def _encoded(flow: Flow, x: Array, key: None, condition: Array | None) -> Latent
 def _decoded(flow: Flow, z: Latent, key: None, condition: Array | None) -> Array:
     del key
     return flow.bijection.inverse(z, condition)
-
-
-@jax.jit
-def _initialize(bijection: Bijection, batch: Array, key: Array) -> Bijection:
-    return bijection.initialize(batch, key)

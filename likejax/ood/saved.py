@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -13,7 +14,7 @@ import numpy as np
 
 from likejax.density import Density
 from likejax.storage.density import checksum_of, restore, save
-from likejax.storage.files import digest, directory_path
+from likejax.storage.files import digest, directory_path, write_atomically
 from likejax.storage.store import CheckpointError
 
 _RECORD = "score.json"
@@ -57,15 +58,12 @@ def write_folder(directory: str | os.PathLike[str], contents: Saved) -> None:
     for name, density in contents.densities.items():
         save(density, place / name)
         checksums[name] = checksum_of(density)
-    draft = place / (_ARRAYS + ".tmp")
-    with draft.open("wb") as file:
-        np.savez(file, **contents.arrays)  # pyright: ignore[reportArgumentType]
-    draft.replace(place / _ARRAYS)
+    arrays = io.BytesIO()
+    np.savez(arrays, **contents.arrays)  # pyright: ignore[reportArgumentType]
+    write_atomically(place / _ARRAYS, arrays.getvalue())
     record = contents.record | {"densities": checksums, "arrays": _file_digest(place / _ARRAYS)}
     record["digest"] = digest(record)
-    draft = place / (_RECORD + ".tmp")
-    draft.write_text(json.dumps(record, indent=2))
-    draft.replace(place / _RECORD)
+    write_atomically(place / _RECORD, json.dumps(record, indent=2))
 
 
 def read_folder(directory: str | os.PathLike[str], densities: Mapping[str, Density]) -> Saved:

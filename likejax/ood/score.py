@@ -26,7 +26,7 @@ from likejax.ood import calibrate
 from likejax.ood.checks import Examples, checked_dataset, rows_named, title_of
 from likejax.ood.features import Compute, Densities, Feature, Values, features_of, keys_of
 from likejax.ood.saved import Saved, read_folder, write_folder
-from likejax.settings import Settings, class_at, class_path
+from likejax.settings import Settings, class_at, class_path, from_record, to_record
 from likejax.storage.store import CheckpointError
 
 State = Mapping[str, Any]
@@ -112,9 +112,10 @@ class Score(Settings, abc.ABC):
         return {field: value for field, value in values.items() if isinstance(value, Density)}
 
     def settings(self) -> dict[str, Any]:
-        """Returns the fields that hold no density, for a report or a record."""
+        """Returns the fields that hold no density as JSON keeps them, for a report or a record."""
         values = {field: getattr(self, field) for field in self._fields()}
-        return {field: value for field, value in values.items() if not isinstance(value, Density)}
+        plain = {field: each for field, each in values.items() if not isinstance(each, Density)}
+        return {field: to_record(value) for field, value in plain.items()}
 
     def _fields(self) -> tuple[str, ...]:
         return tuple(field.name for field in dataclasses.fields(self))  # type: ignore[arg-type]
@@ -543,7 +544,8 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
 
     Raises:
       TypeError: If what is passed for a density is none.
-      CheckpointError: If there is no score, it is damaged, or its class is not known.
+      CheckpointError: If there is no score, or it is damaged.
+      ValueError: If the module of its class is not imported; the message names the import.
 
     Example:
       >>> import tempfile, likejax as lj, numpy as np
@@ -581,8 +583,10 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
 
 def _recipe_of(record: Mapping[str, Any], densities: Densities) -> Score:
     """Returns the recipe in a record, with the densities that it compares with."""
-    settings = dict(record["score"])
+    settings = {name: from_record(value) for name, value in record["score"].items()}
     kind = class_at(settings.pop("class"))
+    if not issubclass(kind, Score):
+        raise CheckpointError(f"expected the record of a score, it names {kind.__name__}")
     companions = {field: densities[name] for field, name in record["companions"].items()}
     return kind(**settings, **companions)
 

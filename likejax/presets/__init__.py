@@ -18,7 +18,7 @@ from likejax.presets.card import named
 PRESETS: dict[str, Preset] = named(
     [*glow.PRESETS, *ffjord.PRESETS, *pixelcnn.PRESETS, *vae.PRESETS]
 )
-"""All presets by name. ``PRESETS[name].card`` is a text about one, ``PRESETS[name]()`` its experiment."""
+"""All presets by name; ``PRESETS[name].card`` is a description of one."""
 
 
 def preset(name: str) -> Experiment[Any]:

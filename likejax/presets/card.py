@@ -37,7 +37,7 @@ class Preset:
     hardware: str = ""
     """Hardware and time of the published training."""
     trained: str = ""
-    """Measured result of a whole training with likejax, with its hardware; empty if there was none."""
+    """Measured result of a whole training with likejax and its hardware; empty if there is none."""
     notes: str = ""
     """Differences to the paper, and advice."""
 
@@ -53,7 +53,7 @@ class Preset:
 
     @property
     def card(self) -> str:
-        """The summary, the command, the published and the measured numbers, as text of several lines."""
+        """The summary, the command, and the published and measured numbers, as paragraphs."""
         trained = f"Measured: {self.trained}" if self.trained else "Not trained to the end here."
         paper = f"Paper: {self.paper}" if self.paper else ""
         facts = [f"Command: {self.command}", paper, self.hardware, trained, self.notes]

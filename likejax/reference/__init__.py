@@ -1,8 +1,8 @@
 """Importers: weights of the official implementations as likejax densities.
 
-Each importer takes arrays by name. A function beside it gets them from a checkpoint of the official code, whose names
-and order of layers it knows; its docstring says how the official tool reads such a file. likejax itself imports
-neither TensorFlow nor PyTorch.
+Each importer takes arrays by name. A function beside it gets them from a checkpoint of the official
+code, whose names and order of layers it knows; its docstring says how the official tool reads such
+a file. likejax itself imports neither TensorFlow nor PyTorch.
 """
 
 from likejax.reference.ffjord import ffjord as ffjord

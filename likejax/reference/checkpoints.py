@@ -10,20 +10,21 @@ import numpy as np
 from likejax.settings import checked
 
 Weights = Literal["last", "averaged"]
-"""The weights of the last step, or their exponential moving average, where a checkpoint holds both."""
+"""Weights of the last step, or their exponential moving average, if a checkpoint has both."""
 
 _SCOPE = "model/"
 _AVERAGE = "/ExponentialMovingAverage"
 
 
 def tensorflow_variables(checkpoint: Mapping[str, Any], weights: Weights) -> dict[str, np.ndarray]:
-    """The variables of the model in a TensorFlow 1 checkpoint, named without their scope ``model/``.
+    """Returns the variables of the model in a TensorFlow 1 checkpoint, without ``model/``.
 
     What the optimizer keeps lies outside of that scope and is left out.
 
     Args:
       checkpoint: Arrays by variable name, for example ``model/0/0/invconv/W``.
-      weights: Which of the two to take. A variable that is not averaged, such as a permutation, is taken as it is.
+      weights: Which of the two to take. A variable that is not averaged, such as a permutation, is
+        taken as it is.
 
     Raises:
       ValueError: If there are no variables of a model, or not the ones asked for.
@@ -46,21 +47,23 @@ def tensorflow_variables(checkpoint: Mapping[str, Any], weights: Weights) -> dic
     if weights == "averaged":
         if not averaged:
             raise ValueError(
-                "expected moving averages in the checkpoint, got none; weights='last' takes the others"
+                "expected moving averages in the checkpoint, got none; "
+                "weights='last' takes the others"
             )
         return last | averaged
     if averaged.keys() - last.keys():
         raise ValueError(
-            "expected the weights of the last step, got moving averages only: pass weights='averaged'"
+            "expected the weights of the last step, got moving averages only: "
+            "pass weights='averaged'"
         )
     return last
 
 
 def state_dict_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of a PyTorch ``state_dict``, under the names that the official codes give them.
+    """Returns the arrays of a PyTorch ``state_dict`` under the names of the official codes.
 
-    The prefix ``module.`` of ``DataParallel`` is left out, and newer PyTorch's names of a weight normalization are
-    replaced by the older ones.
+    The prefix ``module.`` of ``DataParallel`` is left out, and newer PyTorch's names of a weight
+    normalization are replaced by the older ones.
     """
     arrays = {}
     for name, value in state_dict.items():
@@ -74,13 +77,14 @@ def state_dict_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
 def weight_normalized(
     arrays: Mapping[str, np.ndarray], layer: str, official: str, parts: Mapping[str, str]
 ) -> dict[str, np.ndarray]:
-    """Direction, scale and bias of one layer, under the names that the importers take.
+    """Returns direction, scale and bias of one layer, under the names that the importers take.
 
     Args:
       arrays: Arrays of a checkpoint.
       layer: Name of the layer in the checkpoint.
       official: Name of the layer in the importer.
-      parts: From the importer's ``V``, ``g`` and ``b`` to what follows the layer's name in the checkpoint.
+      parts: From the importer's ``V``, ``g`` and ``b`` to what follows the layer's name in the
+        checkpoint.
 
     Raises:
       ValueError: If one of the arrays is missing.
@@ -88,7 +92,8 @@ def weight_normalized(
     missing = [layer + theirs for theirs in parts.values() if layer + theirs not in arrays]
     if missing:
         raise ValueError(
-            f"expected {missing[0]!r} in the checkpoint ({official}): config and checkpoint do not fit; there are "
+            f"expected {missing[0]!r} in the checkpoint ({official}): "
+            "config and checkpoint do not fit; there are "
             f"{_some(arrays)}"
         )
     return {f"{official}.{ours}": arrays[layer + theirs] for ours, theirs in parts.items()}
@@ -98,7 +103,8 @@ def refuse_left_over(names: Iterable[str], taken: Iterable[str]) -> None:
     """Raises a ValueError if the model has arrays that were not taken."""
     if left_over := sorted(set(names) - set(taken)):
         raise ValueError(
-            f"expected no other arrays in the checkpoint, got {_some(left_over)}: they fit no part here"
+            f"expected no other arrays in the checkpoint, got {_some(left_over)}: "
+            "likejax has no place for them"
         )
 
 

@@ -3,28 +3,31 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
-from likejax.bijections.bijection import Bijection
-from likejax.bijections.chain import Chain, Repeat
+from likejax.bijections.chain import Chain
 from likejax.bijections.ode import ODE
 from likejax.bijections.standardize import BatchNorm
 from likejax.density import Density
 from likejax.models import build
-from likejax.models.dequantize import Dequantized
 from likejax.models.ffjord import FFJORDConfig, ImageFFJORDConfig
 from likejax.models.flow import Flow
-from likejax.nn.modules import replace
-from likejax.nn.repeat import for_backend, stack
-from likejax.nn.state import merge, split
+from likejax.nn.repeat import for_backend, unstack
+from likejax.nn.state import split
 from likejax.reference.checkpoints import refuse_left_over, state_dict_arrays
+from likejax.reference.weights import check_names, fill, part_at, places
 
-_LAYER = {"bias": "b", "gate_weight": "gate_w", "gate_bias": "gate_b", "shift": "tbias_w"}
+_LAYER = {
+    "kernel": "W",
+    "bias": "b",
+    "gate_weight": "gate_w",
+    "gate_bias": "gate_b",
+    "shift": "tbias_w",
+}
 _STATE_LAYER = {
     "_layer.weight": "W",
     "_layer.bias": "b",
@@ -44,7 +47,7 @@ _COUNTERS = re.compile(r"(.*\.)?(_num_evals|step)")
 def ffjord_arrays(
     state_dict: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig
 ) -> dict[str, np.ndarray]:
-    """The arrays that ``ffjord`` takes, from the ``state_dict`` in a checkpoint of the official code.
+    """Returns the arrays for ``ffjord`` from the ``state_dict`` of an official checkpoint.
 
     PyTorch reads such a checkpoint, ``SAVE/checkpt.pth`` for example::
 
@@ -53,9 +56,9 @@ def ffjord_arrays(
         arrays = likejax.reference.ffjord_arrays(state_dict, config)
         density = likejax.reference.ffjord(arrays, config)
 
-    Its names are ``chain.0.sqrt_end_time``, ``chain.0.odefunc.diffeq.layers.0._layer.weight`` and so on for vectors,
-    with ``transforms.SCALE.`` in front for images, and ``chain.0.running_mean`` for a batch normalization. A
-    regularized flow has one more ``odefunc.``.
+    Its names are ``chain.0.sqrt_end_time``, ``chain.0.odefunc.diffeq.layers.0._layer.weight`` and
+    so on for vectors, with ``transforms.SCALE.`` in front for images, and ``chain.0.running_mean``
+    for a batch normalization. A regularized flow has one more ``odefunc.``.
 
     Args:
       state_dict: Arrays by name.
@@ -98,12 +101,12 @@ def ffjord_arrays(
 
 
 def _numbers(name: str) -> list[int]:
-    """The numbers in a name, by which ``chain.10`` comes after ``chain.9``."""
+    """Returns the numbers in a name, by which ``chain.10`` comes after ``chain.9``."""
     return [int(word) for word in name.split(".") if word.isdigit()]
 
 
 def _official_part(name: str) -> str | None:
-    """What an array of a flow or normalization is called here; ``None`` if it has no name."""
+    """Returns the name of an array of a flow or normalization here; ``None`` if it has none."""
     if name == "sqrt_end_time":
         return "sqrt_T"
     if name in _STATE_NORM:
@@ -117,17 +120,19 @@ def _official_part(name: str) -> str | None:
 
 
 def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) -> Density:
-    """The density that the official weights describe.
+    """Returns the density of the official weights.
 
-    Names are ``FLOW.sqrt_T`` and ``FLOW.layerL.W|b|gate_w|gate_b|tbias_w``, where ``FLOW`` is ``cnf0``, ``cnf1``, ...
-    for vectors and ``scale0.pre0``, ``scale0.post0``, ..., ``scaleS.last0``, ... for images; ``W`` is (out, in) for
-    vectors and (out, in, rows, columns) for images. A field whose activation is swish has its ``FLOW.beta``. With
-    ``bn0.log_scale``, ``bn0.shift``, ``bn0.running_mean`` and ``bn0.running_var``, ``bn1.`` ... a batch normalization
+    Names are ``FLOW.sqrt_T`` and ``FLOW.layerL.W|b|gate_w|gate_b|tbias_w``, where ``FLOW`` is
+    ``cnf0``, ``cnf1``, ... for vectors and ``scale0.pre0``, ``scale0.post0``, ...,
+    ``scaleS.last0``, ... for images; ``W`` is (out, in) for vectors and (out, in, rows, columns)
+    for images. A field whose activation is swish has its ``FLOW.beta``. With ``bn0.log_scale``,
+    ``bn0.shift``, ``bn0.running_mean`` and ``bn0.running_var``, ``bn1.`` ... a batch normalization
     stands before every flow and after the last.
 
     Args:
       arrays: Weights by official name; ``ffjord_arrays`` reads them from a checkpoint.
-      config: Sizes, solvers and traces of the density; of a float64 computation if JAX's x64 mode is on.
+      config: Sizes, solvers and traces of the density; of a float64 computation if JAX's x64 mode
+        is on.
 
     Returns:
       A density ready to evaluate or to train further.
@@ -136,40 +141,53 @@ def ffjord(arrays: Mapping[str, Any], config: FFJORDConfig | ImageFFJORDConfig) 
       ValueError: If an array is missing, left over, or of another shape.
     """
     flows = _official_flows(config)
-    density = build(config, key=0)
-    parts = [
-        _with_weights(ode, name, arrays)
-        for ode, name in zip(_flows_of(density), flows, strict=True)
-    ]
-    numbers = sorted({int(m.group(1)) for name in arrays if (m := re.match(r"bn(\d+)\.", name))})
-    known = {f"{name}.sqrt_T" for name in flows}
-    known |= {
-        official
-        for ode, name in zip(parts, flows, strict=True)
-        for _, official, _ in _layer_arrays(ode, name)
-    }
-    if config.activation == "swish":
-        known |= {f"{name}.beta" for name in flows}
-    known |= {
-        f"bn{i}.{part}"
-        for i in numbers
-        for part in ("log_scale", "shift", "running_mean", "running_var")
-    }
-    if extra := sorted(set(arrays) - known):
+    density = unstack(build(config, key=0))
+    odes = places(density, ODE)
+    names = dict(_names(density, odes, flows, swish=config.activation == "swish"))
+    matched = (re.match(r"bn(\d+)\.", name) for name in arrays)
+    norms = sorted({int(match.group(1)) for match in matched if match})
+    of_norms = [f"bn{i}.{part}" for i in norms for part in _STATE_NORM.values()]
+    check_names(arrays, [*names.values(), *of_norms], config=config)
+    values = {official: _in_our_layout(arrays[official], official) for official in names.values()}
+    density = fill(density, values, names)
+    if not norms:
+        return for_backend(density)
+    if norms != list(range(len(flows) + 1)):
         raise ValueError(
-            f"arrays that this config has no place for: {', '.join(extra[:5])} ({len(extra)} in all)"
+            f"expected batch normalizations bn0 to bn{len(flows)}, one more than flows, got {norms}"
         )
-    if not numbers:
-        return for_backend(_replace_flows(density, iter(parts)))
-    if numbers != list(range(len(flows) + 1)):
-        raise ValueError(
-            f"expected batch normalizations bn0 to bn{len(flows)}, one more than flows, got {numbers}"
-        )
-    norms = [_batch_norm(arrays, i) for i in numbers]
-    chain = [norms[0]]
-    for ode, norm in zip(parts, norms[1:], strict=True):
-        chain += [ode, norm]
+    first, *others = (_batch_norm(arrays, i) for i in norms)
+    chain = [first]
+    for place, norm in zip(odes, others, strict=True):
+        chain += [part_at(density, place), norm]
     return Flow(Chain(chain), density.event_shape)
+
+
+def _names(
+    density: Density, odes: Sequence[str], flows: Sequence[str], *, swish: bool
+) -> Iterator[tuple[str, str]]:
+    """Yields the dotted name of every array of the flows and its official name."""
+    structure, _, _ = split(density)
+    for ode, flow in zip(odes, flows, strict=True):
+        yield f"{ode}.sqrt_end_time", f"{flow}.sqrt_T"
+        if swish:
+            yield f"{ode}.dynamics.beta", f"{flow}.beta"
+        layers = f"{ode}.dynamics.layers."
+        for name in structure.names:
+            if name.startswith(layers):
+                number, part = name.removeprefix(layers).split(".")
+                yield name, f"{flow}.layer{number}.{_LAYER[part]}"
+
+
+def _in_our_layout(array: Any, official: str) -> np.ndarray:
+    """Returns a kernel as (rows, columns, in, out), other arrays as they are."""
+    value = np.asarray(array)
+    if not official.endswith(".W"):
+        return value
+    if value.ndim not in (2, 4):
+        raise ValueError(f"expected {official} of 2 or 4 axes, got shape {value.shape}")
+    kernel = value.reshape(*value.shape, *(1,) * (4 - value.ndim))
+    return kernel.transpose(2, 3, 1, 0)
 
 
 def _official_flows(config: FFJORDConfig | ImageFFJORDConfig) -> list[str]:
@@ -182,83 +200,9 @@ def _official_flows(config: FFJORDConfig | ImageFFJORDConfig) -> list[str]:
     return names
 
 
-def _repeats(density: Density) -> list[Repeat]:
-    flow = density.flow if isinstance(density, Dequantized) else density
-    assert isinstance(flow, Flow)
-    assert isinstance(flow.bijection, Chain)
-    return [bijection for bijection in flow.bijection.bijections if isinstance(bijection, Repeat)]
-
-
-def _flows_of(density: Density) -> Iterator[ODE]:
-    for repeated in _repeats(density):
-        stacked = stack(repeated).blocks
-        for i in range(stacked.length):
-            yield jax.tree.map(lambda leaf, i=i: leaf[i], stacked.block)
-
-
-def _replace_flows(density: Density, flows: Iterator[ODE]) -> Density:
-    def change(node: Any) -> Any:
-        if not isinstance(node, Repeat):
-            return node
-        stacked = stack(node).blocks
-        own = [next(flows) for _ in range(stacked.length)]
-        block: Any = jax.tree.map(lambda *leaves: jnp.stack(leaves), *own)
-        return Repeat(replace(stacked, block=block))
-
-    return jax.tree.map(change, density, is_leaf=lambda node: isinstance(node, Repeat))
-
-
-def _layer_arrays(ode: ODE, flow: str) -> Iterator[tuple[str, str, tuple[int, ...]]]:
-    """Name of every array of the layers here, its official name, its shape."""
-    for name, leaf in split(ode)[1].items():
-        if name.startswith("dynamics.layers."):
-            _, _, number, part = name.split(".")
-            official = "W" if part == "kernel" else _LAYER[part]
-            yield name, f"{flow}.layer{number}.{official}", leaf.shape
-
-
-def _with_weights(ode: ODE, flow: str, arrays: Mapping[str, Any]) -> ODE:
-    structure, params, fixed = split(ode)
-    params = dict(params)
-    for name, official, shape in _layer_arrays(ode, flow):
-        value = np.asarray(_get(arrays, official))
-        if name.endswith("kernel"):
-            if value.ndim not in (2, 4):
-                raise ValueError(f"expected {official} of 2 or 4 axes, got shape {value.shape}")
-            value = value.reshape(
-                *value.shape[:2], *value.shape[2:], *(1,) * (4 - value.ndim)
-            ).transpose(2, 3, 1, 0)
-        params[name] = _of_shape(value, shape, official)
-    if "dynamics.beta" in params:
-        params["dynamics.beta"] = _of_shape(
-            np.asarray(_get(arrays, f"{flow}.beta")), (), f"{flow}.beta"
-        )
-    roots = params if "sqrt_end_time" in params else fixed
-    roots["sqrt_end_time"] = _of_shape(
-        np.asarray(_get(arrays, f"{flow}.sqrt_T")), (), f"{flow}.sqrt_T"
-    )
-    return merge(structure, params, fixed)
-
-
-def _batch_norm(arrays: Mapping[str, Any], number: int) -> Bijection:
+def _batch_norm(arrays: Mapping[str, Any], number: int) -> BatchNorm:
+    parts = ("running_mean", "running_var", "log_scale", "shift")
     mean, variance, log_scale, shift = (
-        jnp.asarray(_get(arrays, f"bn{number}.{part}"), float)
-        for part in ("running_mean", "running_var", "log_scale", "shift")
+        jnp.asarray(arrays[f"bn{number}.{part}"], float) for part in parts
     )
     return BatchNorm(mean, variance, log_scale, shift)
-
-
-def _get(arrays: Mapping[str, Any], name: str) -> Any:
-    if name not in arrays:
-        raise ValueError(
-            f"expected an array {name!r} among the weights; config and weights do not fit"
-        )
-    return arrays[name]
-
-
-def _of_shape(value: np.ndarray, shape: tuple[int, ...], name: str) -> jax.Array:
-    if value.shape != shape:
-        raise ValueError(
-            f"expected {name} of shape {shape} (in the layout here), got {value.shape}"
-        )
-    return jnp.asarray(value, float)

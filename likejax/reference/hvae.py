@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +19,13 @@ from likejax.nn.state import merge, split, unread
 from likejax.nn.weight_norm import WeightNormConvolution
 from likejax.reference.checkpoints import refuse_left_over, state_dict_arrays
 from likejax.reference.pixelcnn import parameter_order
+from likejax.reference.weights import check_names, fill, layer_names, layer_parts, part_at
 
 Known = TypeVar("Known")
 
 
 def official_names(density: VAE) -> Iterator[tuple[str, str]]:
-    """Pairs of a layer's name in a likejax VAE and in the official code, whose stages count from the data upwards."""
+    """Yields the name of every layer of a VAE and its official name; stage 0 is at the data."""
     for i in range(density.depth):
         up, down = density.inference[i], density.generation[i]
         for ours, official, stage in (
@@ -65,26 +66,27 @@ _LEVELS = {"bernoulli": 2, "gaussian": 0, "logistic": 256, "logistic_mixture": 2
 
 
 def hvae_config(model_kwargs: Mapping[str, Any]) -> VAEConfig:
-    """The config of a model of the official code, from the arguments that it saves beside the weights.
+    """Returns the config of an official model, from the arguments saved beside its weights.
 
     PyTorch reads them from ``models/NAME/model_kwargs.pt``, whose model class is ``VAE``::
 
         config = likejax.reference.hvae_config(torch.load("models/NAME/model_kwargs.pt"))
 
     Args:
-      model_kwargs: Arguments of the official class: ``input_shape``, ``config_deterministic``, ``config_stochastic``,
-        ``likelihood_module``, ``activation``, or a mapping that has these under ``kwargs``.
+      model_kwargs: Arguments of the official class: ``input_shape``, ``config_deterministic``,
+        ``config_stochastic``, ``likelihood_module``, ``activation``, or a mapping that has these
+        under ``kwargs``.
 
     Raises:
       ValueError: If the model has a part that likejax lacks.
 
     Example:
       >>> from likejax.reference import hvae_config
-      >>> block = {"block": "ResBlockConv2d", "out_channels": 4, "kernel_size": 3, "stride": 2, "gated": False}
+      >>> block = {"block": "ResBlockConv2d", "out_channels": 4, "kernel_size": 3, "stride": 2}
       >>> latent = {"block": "GaussianDense", "latent_features": 2}
-      >>> sizes = {"input_shape": (1, 8, 8), "config_deterministic": [[block]], "config_stochastic": [latent]}
+      >>> stages = {"config_deterministic": [[block]], "config_stochastic": [latent]}
       >>> kind = {"likelihood_module": "BernoulliLikelihoodConv2d", "activation": "ReLU"}
-      >>> hvae_config(sizes | kind).stages[0].strides
+      >>> hvae_config({"input_shape": (1, 8, 8)} | stages | kind).stages[0].strides
       (2,)
     """
     kwargs = model_kwargs.get("kwargs", model_kwargs)
@@ -133,7 +135,8 @@ def _refuse_unless(settings: Mapping[str, Any], wanted: Mapping[str, Any], what:
     for name, value in wanted.items():
         if settings.get(name, value) != value:
             raise ValueError(
-                f"expected a {what} with {name}={value!r}, got {settings[name]!r}: likejax has no other"
+                f"expected a {what} with {name}={value!r}, got {settings[name]!r}: "
+                "likejax has no other"
             )
 
 
@@ -146,7 +149,7 @@ def _known(name: str, word: str, known: Mapping[str, Known]) -> Known:
 
 
 def hvae_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays that ``hvae`` takes, from the ``state_dict`` in a checkpoint of the official code.
+    """Returns the arrays for ``hvae`` from the ``state_dict`` of an official checkpoint.
 
     PyTorch reads it from the directory that the official code saves a model to::
 
@@ -154,15 +157,17 @@ def hvae_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
         state_dict = {name: value.numpy() for name, value in saved.items()}
         density = likejax.reference.hvae(likejax.reference.hvae_arrays(state_dict), config)
 
-    Its names are ``stages.0.q_deterministic.layers.0.conv1.conv.weight_v``, ``stages.0.stochastic.in_transform_q.conv``
-    or ``linear``, ``stages.1.q_projection.transform.linear``, ``likelihood.parameter_net.conv`` and so on.
+    Its names are ``stages.0.q_deterministic.layers.0.conv1.conv.weight_v``,
+    ``stages.0.stochastic.in_transform_q.conv`` or ``linear``,
+    ``stages.1.q_projection.transform.linear``, ``likelihood.parameter_net.conv`` and so on.
     ``hvae_config`` makes the config from the ``model_kwargs.pt`` beside it.
 
     Args:
       state_dict: Arrays by name.
 
     Raises:
-      ValueError: If an array has another name, for example because the model is not of the class ``VAE``.
+      ValueError: If an array has another name, for example because the model is not of the class
+        ``VAE``.
     """
     theirs = state_dict_arrays(state_dict)
     arrays: dict[str, np.ndarray] = {}
@@ -187,7 +192,7 @@ _STATE_LAYERS = {
 
 
 def _official_name(name: str) -> str | None:
-    """The name here of an array of the official ``state_dict``; ``None`` if it has none."""
+    """Returns the name here of an array of a ``state_dict``; ``None`` if it has none."""
     if prior := re.fullmatch(r"stages\.(\d+)\.stochastic\.prior_logits", name):
         return f"stage{prior.group(1)}.prior_logits"
     match = re.fullmatch(r"(.+)\.(?:conv|linear)\.(weight_v|weight_g|bias)", name)
@@ -208,114 +213,107 @@ def _official_name(name: str) -> str | None:
 
 
 def hvae(arrays: Mapping[str, Any], config: VAEConfig) -> VAE:
-    """The density of the official implementation's weights.
+    """Returns the density of the official weights.
 
-    Layers are direction ``V``, scale ``g`` and bias ``b``; maps of dense layers are flattened with channels first
-    there, with channels last here. The projection above a dense top latent, ``stageN.proj_q``, which nothing reads,
-    may be absent; its parameters are then zero.
+    Layers are direction ``V``, scale ``g`` and bias ``b``; maps of dense layers are flattened with
+    channels first there, with channels last here. The projection above a dense top latent,
+    ``stageN.proj_q``, which nothing reads, may be absent; its parameters are then zero.
 
     Args:
-      arrays: The variables by name, ``LAYER.V``, ``LAYER.g``, ``LAYER.b`` for the layers of ``official_names``, and
-        ``stageN.prior_logits`` of the top; ``hvae_arrays`` reads them from a checkpoint. In float64 if JAX has 64 bits
-        enabled, else in float32.
+      arrays: The variables by name, ``LAYER.V``, ``LAYER.g``, ``LAYER.b`` for the layers of
+        ``official_names``, and ``stageN.prior_logits`` of the top; ``hvae_arrays`` reads them from
+        a checkpoint. In float64 if JAX has 64 bits enabled, else in float32.
       config: The config of the same sizes, bottom-up, with ``skips="as_released"``.
 
     Raises:
       ValueError: If an array is missing, left over or of another shape than the config says.
 
     References:
-      Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know, arXiv:2102.08248, and
-      its code.
+      Havtorn, Frellsen, Hauberg and Maaloe, 2021, Hierarchical VAEs know what they don't know,
+      arXiv:2102.08248, and its code.
     """
     if config.inference != "bottom_up" or config.skips != "as_released":
         raise ValueError(f"expected a bottom_up config with skips='as_released', got {config}")
-    density = cast(VAE, build(config, key=0))
-    structure, params, fixed = split(density)
+    density = build(config, key=0)
+    assert isinstance(density, VAE)
     top = density.depth - 1
-    names = dict(official_names(density))
-    projection = f"stage{top}.proj_q"
-    if density.inference[top].unread is not None and f"{projection}.V" in arrays:
-        names[f"inference.{top}.unread"] = projection
-    prior = f"stage{top}.prior_logits"
-    wanted = {f"{official}.{part}" for official in names.values() for part in "Vgb"} | {prior}
-    missing, left_over = sorted(wanted - set(arrays)), sorted(set(arrays) - wanted)
-    if missing or left_over:
-        raise ValueError(
-            f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}"
-        )
-    logits = np.asarray(arrays[prior])
-    logits = np.moveaxis(logits, 0, -1) if logits.ndim == 3 else logits
-    ours_of_prior = f"generation.{top}.top_prior"
-    shape = fixed[ours_of_prior].shape
-    if logits.shape != shape:
-        raise ValueError(f"expected {prior} of shape {shape}, got {logits.shape}")
-    fixed = {**fixed, ours_of_prior: jnp.asarray(logits)}
-    ours = {name: jnp.zeros_like(params[name]) for name in unread(density)}
-    for name, official in names.items():
-        layer = {part: np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb"}
-        module = _layer(density, name)
-        grows = isinstance(module, WeightNormConvolution) and module.geometry.crop is not None
-        direction, scale = _converted(layer["V"], layer["g"], grows=grows)
-        parts = {"direction": direction, "scale": scale, "bias": layer["b"]}
-        parts = _channels_last(parts, name, density)
-        if name == "likelihood.layer" and config.likelihood == "logistic_mixture":
-            order = parameter_order(config.event_shape[2], config.mixtures)
-            parts = {part: array[..., order] for part, array in parts.items()}
-        for part, array in parts.items():
-            shape = params[f"{name}.{part}"].shape
-            if array.shape != shape:
-                raise ValueError(
-                    f"expected {official} to fill {part} of shape {shape}, got {array.shape}"
-                )
-            ours[f"{name}.{part}"] = jnp.asarray(array)
-    return merge(structure, ours, fixed)
+    layers = dict(official_names(density))
+    projection, prior = f"stage{top}.proj_q", f"stage{top}.prior_logits"
+    has_unread = density.inference[top].unread is not None
+    if has_unread and f"{projection}.V" in arrays:
+        layers[f"inference.{top}.unread"] = projection
+    check_names(arrays, [*layer_parts(layers.values()), prior], config=config)
+    names, values = {f"generation.{top}.top_prior": prior}, {prior: _channels_behind(arrays[prior])}
+    for ours, official in layers.items():
+        parts = _layer_in_our_layout(density, ours, official, arrays)
+        values |= {f"{official}.{part}": array for part, array in parts.items()}
+        names |= layer_names(ours, official)
+    unset = unread(density) - names.keys()
+    return fill(_with_zeros(density, unset), values, names, kept=unset)
+
+
+def _channels_behind(logits: Any) -> np.ndarray:
+    logits = np.asarray(logits)
+    return np.moveaxis(logits, 0, -1) if logits.ndim == 3 else logits
+
+
+def _with_zeros(density: VAE, names: set[str]) -> VAE:
+    structure, params, fixed = split(density)
+    zeros = {name: jnp.zeros_like(params[name]) for name in names}
+    return merge(structure, {**params, **zeros}, fixed)
+
+
+def _layer_in_our_layout(
+    density: VAE, ours: str, official: str, arrays: Mapping[str, Any]
+) -> dict[str, np.ndarray]:
+    """Returns direction ``V``, scale ``g`` and bias ``b`` of a layer, in our layout."""
+    direction, scale, bias = (np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb")
+    module = part_at(density, ours)
+    grows = isinstance(module, WeightNormConvolution) and module.geometry.crop is not None
+    direction, scale = _converted(direction, scale, grows=grows)
+    parts = _channels_last({"V": direction, "g": scale, "b": bias}, ours, density)
+    config = density.config
+    assert isinstance(config, VAEConfig)
+    if ours == "likelihood.layer" and config.likelihood == "logistic_mixture":
+        order = parameter_order(config.event_shape[2], config.mixtures)
+        parts = {part: array[..., order] for part, array in parts.items()}
+    return parts
 
 
 def _converted(
     direction: np.ndarray, scale: np.ndarray, *, grows: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Direction (rows, columns, in, out) and scale (out,); theirs has (out, in) first, (in, out) if a map grows."""
+    """Returns direction (rows, columns, in, out) and scale (out,).
+
+    The official direction has (out, in) first, or (in, out) if the map grows.
+    """
+    scale = scale.reshape(-1)
     if direction.ndim == 2:
-        return direction.T[None, None], scale.reshape(-1)
-    return direction.transpose(2, 3, 0, 1) if grows else direction.transpose(
-        2, 3, 1, 0
-    ), scale.reshape(-1)
-
-
-def _layer(density: VAE, name: str) -> Any:
-    node: Any = density
-    for word in name.split("."):
-        node = node[int(word)] if word.isdigit() else getattr(node, word)
-    return node
+        return direction.T[None, None], scale
+    if grows:
+        return direction.transpose(2, 3, 0, 1), scale
+    return direction.transpose(2, 3, 1, 0), scale
 
 
 def _channels_last(parts: dict[str, np.ndarray], name: str, density: VAE) -> dict[str, np.ndarray]:
-    """The parts of a dense layer with the flattened map on its side in our order."""
+    """Returns the parts of a dense layer with the flattened map beside it in our order."""
     half, index, *rest = name.split(".")
     if half == "likelihood":
         return parts
-    direction = parts["direction"]
-    stage = getattr(density, half)[int(index)]
-    if rest[-1] in ("to_map", "unread"):
-        order = _order(density.inference[int(index)].shape)
-        return {
-            "direction": direction[..., order],
-            "scale": parts["scale"][order],
-            "bias": parts["bias"][order],
-        }
+    i = int(index)
+    stage = getattr(density, half)[i]
+    if rest[-1] in ("to_map", "unread"):  # the map is the output
+        order = _order(density.inference[i].shape)
+        return {part: array[..., order] for part, array in parts.items()}
     if rest[0] in ("posterior", "prior_layer") and getattr(stage, rest[0]).dense:
-        above = (
-            density.inference[int(index)].shape
-            if half == "inference"
-            else density.generation[int(index) + 1].shape
-        )
-        return parts | {"direction": direction[:, :, _order(above)]}
+        is_inference = half == "inference"
+        shape = density.inference[i].shape if is_inference else density.generation[i + 1].shape
+        return parts | {"V": parts["V"][:, :, _order(shape)]}  # the map is the input
     return parts
 
 
 def _order(shape: tuple[int, int, int]) -> np.ndarray:
-    """Where our flattened map (height, width, channels) is in theirs (channels, height, width)."""
+    """Returns where our flattened map (height, width, channels) is in (channels, height, width)."""
     height, width, channels = shape
-    return (
-        np.arange(math.prod(shape)).reshape(channels, height, width).transpose(1, 2, 0).reshape(-1)
-    )
+    theirs = np.arange(math.prod(shape)).reshape(channels, height, width)
+    return theirs.transpose(1, 2, 0).reshape(-1)

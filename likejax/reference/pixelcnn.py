@@ -6,14 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from likejax.models import build
 from likejax.models.pixelcnn import PixelCNN, PixelCNNConfig
 from likejax.nn.repeat import for_backend, unstack
-from likejax.nn.state import merge, split
 from likejax.reference.checkpoints import (
     Weights,
     refuse_left_over,
@@ -21,13 +18,15 @@ from likejax.reference.checkpoints import (
     tensorflow_variables,
     weight_normalized,
 )
+from likejax.reference.weights import check_names, fill, layer_names, layer_parts
 
 
 def parameter_order(channels: int, mixtures: int) -> np.ndarray:
-    """Where likejax's numbers of a pixel are in the official order: ``official[..., order]`` is ours.
+    """Returns the order of a pixel's numbers: ``official[..., order]`` is ours.
 
-    The official code has the logits, then for each of three channels means, log-scales and one coefficient of every
-    component; likejax has all means, all log-scales, all coefficients. For one channel the two are the same.
+    The official code has the logits, then for each of three channels means, log-scales and one
+    coefficient of every component; likejax has all means, all log-scales, all coefficients. For one
+    channel the two are the same.
 
     Raises:
       ValueError: Unless there are one or three channels: the official code knows no others.
@@ -47,7 +46,7 @@ class _BlockName(NamedTuple):
 
 
 def _blocks(config: PixelCNNConfig) -> Iterator[_BlockName]:
-    """Every gated block."""
+    """Yields every gated block."""
     last = config.resolutions - 1
     for stream, official in (("above", "u"), ("left", "ul")):
         for level in range(config.resolutions):
@@ -68,11 +67,11 @@ def _blocks(config: PixelCNNConfig) -> Iterator[_BlockName]:
 
 
 def official_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
-    """Pairs of a layer's name in an unstacked likejax PixelCNN and in the official order of layers.
+    """Yields the name of every layer of an unstacked PixelCNN, and its official name.
 
-    The official layers are called ``u_init``, ``ul_init_a``, ``ul_init_b``, ``upS.uR`` and ``upS.ulR`` on the way to
-    small resolutions, ``down_uS``, ``dnS.uR``, ``up_uS`` on the way back, and ``out``; S counts resolutions as they
-    are visited, R blocks.
+    The official layers are called ``u_init``, ``ul_init_a``, ``ul_init_b``, ``upS.uR`` and
+    ``upS.ulR`` on the way to small resolutions, ``down_uS``, ``dnS.uR``, ``up_uS`` on the way back,
+    and ``out``; S counts resolutions as they are visited, R blocks.
     """
     yield "network.above_first", "u_init"
     yield "network.row_first", "ul_init_a"
@@ -92,14 +91,14 @@ def official_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
 
 
 def label_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
-    """Pairs of the name of what a label adds, here and in the official order: ``upS.uR.hw``, ``dnS.ulR.hw``, ..."""
+    """Yields the names of the labels' weights here and there: ``upS.uR.hw``, ``dnS.ulR.hw``, ..."""
     if config.num_classes:
         for block in _blocks(config):
             yield f"{block.ours}.label", f"{block.official}.hw"
 
 
 def _in_order(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
-    """Kind and name of every official layer, in the order in which the official code makes them."""
+    """Yields kind and name of every official layer, in the order of their making."""
     yield "conv2d", "u_init"
     yield "conv2d", "ul_init_a"
     yield "conv2d", "ul_init_b"
@@ -125,7 +124,7 @@ def _in_order(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
 def pixelcnn_arrays(
     checkpoint: Mapping[str, Any], config: PixelCNNConfig, *, weights: Weights = "averaged"
 ) -> dict[str, np.ndarray]:
-    """The arrays that ``pixelcnn`` takes, from the variables of a checkpoint of the official code.
+    """Returns the arrays for ``pixelcnn`` from the variables of an official checkpoint.
 
     TensorFlow reads such a checkpoint, ``SAVE_DIR/params_cifar.ckpt`` for example::
 
@@ -134,13 +133,15 @@ def pixelcnn_arrays(
         arrays = likejax.reference.pixelcnn_arrays(checkpoint, config)
         density = likejax.reference.pixelcnn(arrays, config)
 
-    The official code numbers its layers as it makes them, ``model/conv2d_0/V``, ``model/dense_0/g``,
-    ``model/deconv2d_0/b``, and the labels' weights ``model/conditional_weights_0/hw``; the config says what they are.
+    The official code numbers its layers as it makes them, ``model/conv2d_0/V``,
+    ``model/dense_0/g``, ``model/deconv2d_0/b``, and the labels' weights
+    ``model/conditional_weights_0/hw``; the config says what they are.
 
     Args:
       checkpoint: Arrays by variable name.
       config: The config of the same sizes, with ``num_classes`` for a conditional model.
-      weights: The moving average, which the official code evaluates and samples with, or the weights of the last step.
+      weights: The moving average, which the official code evaluates and samples with, or the
+        weights of the last step.
 
     Raises:
       ValueError: If variables are missing or left over.
@@ -165,15 +166,17 @@ def pixelcnn_arrays(
 def pixelcnn_port_arrays(
     state_dict: Mapping[str, Any], config: PixelCNNConfig
 ) -> dict[str, np.ndarray]:
-    """The arrays that ``pixelcnn`` takes, from a ``state_dict`` of the PyTorch port (pclucas14/pixel-cnn-pp).
+    """Returns the arrays for ``pixelcnn`` from the PyTorch port (pclucas14/pixel-cnn-pp).
 
     PyTorch reads it from the port's ``.pth`` files::
 
-        state_dict = {name: value.numpy() for name, value in torch.load(path, map_location="cpu").items()}
+        saved = torch.load(path, map_location="cpu")
+        state_dict = {name: value.numpy() for name, value in saved.items()}
         arrays = likejax.reference.pixelcnn_port_arrays(state_dict, config)
 
     Args:
-      state_dict: Arrays by name: ``u_init.conv.weight_v``, ``up_layers.0.ul_stream.0.nin_skip.lin_a.bias``, ...
+      state_dict: Arrays by name: ``u_init.conv.weight_v``,
+        ``up_layers.0.ul_stream.0.nin_skip.lin_a.bias``, ...
       config: The config of the same sizes, unconditional and of three resolutions.
 
     Raises:
@@ -202,7 +205,7 @@ _PORT_LAYERS = {"conv1": "conv_input.conv", "skip": "nin_skip.lin_a", "conv2": "
 
 
 def _port_name(official: str) -> str:
-    """The port's name of an official layer."""
+    """Returns the port's name of an official layer."""
     if official == "out":
         return "nin_out.lin_a"
     if official in _PORT_FIRST:
@@ -218,19 +221,21 @@ def _port_name(official: str) -> str:
 
 
 def pixelcnn(arrays: Mapping[str, Any], config: PixelCNNConfig) -> PixelCNN:
-    """The density of the official implementation's weights.
+    """Returns the density of the official weights.
 
-    Layers are direction ``V``, scale ``g`` and bias ``b``. TensorFlow's layout is told from the PyTorch port's by the
-    scale of the layers, a vector in the one and as many axes as the direction in the other. The port normalizes its
-    transposed convolutions per input channel: their kernels are kept, and normalized anew per output channel.
+    Layers are direction ``V``, scale ``g`` and bias ``b``. TensorFlow's layout is told from the
+    PyTorch port's by the scale of the layers, a vector in the one and as many axes as the direction
+    in the other. The port normalizes its transposed convolutions per input channel: their kernels
+    are kept, and normalized anew per output channel.
 
-    A conditional model has an array ``BLOCK.hw`` of shape (classes, 2 filters) for every gated block: the row of the
-    label is added before the gate.
+    A conditional model has an array ``BLOCK.hw`` of shape (classes, 2 filters) for every gated
+    block: the row of the label is added before the gate.
 
     Args:
-      arrays: The variables by name, ``LAYER.V``, ``LAYER.g``, ``LAYER.b`` for the layers of ``official_names``, and
-        those of ``label_names``; ``pixelcnn_arrays`` and ``pixelcnn_port_arrays`` read them from checkpoints. In
-        float64 if JAX has 64 bits enabled, else in float32.
+      arrays: The variables by name, ``LAYER.V``, ``LAYER.g``, ``LAYER.b`` for the layers of
+        ``official_names``, and those of ``label_names``; ``pixelcnn_arrays`` and
+        ``pixelcnn_port_arrays`` read them from checkpoints. In float64 if JAX has 64 bits enabled,
+        else in float32.
       config: The config of the same sizes.
 
     Returns:
@@ -240,57 +245,33 @@ def pixelcnn(arrays: Mapping[str, Any], config: PixelCNNConfig) -> PixelCNN:
       ValueError: If an array is missing, left over, or of another shape than the config says.
 
     References:
-      Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517; its official code in TensorFlow 1.
+      Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517; its official code in
+      TensorFlow 1.
     """
     if config.num_classes and not any(name.endswith(".hw") for name in arrays):
         raise ValueError(
-            f"expected labels' weights BLOCK.hw for num_classes={config.num_classes}, got the arrays of an "
-            "unconditional model"
+            f"expected labels' weights BLOCK.hw for num_classes={config.num_classes}, "
+            "got the arrays of an unconditional model"
         )
-    names, labels = dict(official_names(config)), dict(label_names(config))
-    wanted = {f"{official}.{part}" for official in names.values() for part in "Vgb"} | set(
-        labels.values()
-    )
-    missing, left_over = sorted(wanted - set(arrays)), sorted(set(arrays) - wanted)
-    if missing or left_over:
-        raise ValueError(
-            f"expected the variables of {config}; missing {missing[:5]}, left over {left_over[:5]}"
-        )
-    structure, params, fixed = split(unstack(build(config, key=0)))
+    layers, labels = dict(official_names(config)), dict(label_names(config))
+    check_names(arrays, [*layer_parts(layers.values()), *labels.values()], config=config)
     order = parameter_order(config.event_shape[2], config.mixtures)
-    ours = {
-        name: _of_shape(arrays[official], params[name].shape, official)
-        for name, official in labels.items()
-    }
-    for name, official in names.items():
-        layer = {part: np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb"}
-        direction, scale = _converted(layer["V"], layer["g"], grows=name.endswith(".grow"))
-        columns = order if name == "network.out" else slice(None)
-        for part, array in (
-            ("direction", direction),
-            ("scale", scale),
-            ("bias", layer["b"].reshape(-1)),
-        ):
-            shape = params[f"{name}.{part}"].shape
-            if array.shape != shape:
-                raise ValueError(
-                    f"expected {official} to fill {part} of shape {shape}, got {array.shape}"
-                )
-            ours[f"{name}.{part}"] = jnp.asarray(array[..., columns])
-    return for_backend(merge(structure, ours, fixed))
-
-
-def _of_shape(array: Any, shape: tuple[int, ...], name: str) -> jax.Array:
-    array = np.asarray(array)
-    if array.shape != shape:
-        raise ValueError(f"expected {name} of shape {shape}, got {array.shape}")
-    return jnp.asarray(array)
+    names, values = dict(labels), {official: arrays[official] for official in labels.values()}
+    for ours, official in layers.items():
+        direction, scale, bias = (np.asarray(arrays[f"{official}.{part}"]) for part in "Vgb")
+        direction, scale = _converted(direction, scale, grows=ours.endswith(".grow"))
+        parts = {"V": direction, "g": scale, "b": bias.reshape(-1)}
+        if ours == "network.out":
+            parts = {part: array[..., order] for part, array in parts.items()}
+        values |= {f"{official}.{part}": array for part, array in parts.items()}
+        names |= layer_names(ours, official)
+    return for_backend(fill(unstack(build(config, key=0)), values, names))
 
 
 def _converted(
     direction: np.ndarray, scale: np.ndarray, *, grows: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Direction (rows, columns, in, out) and scale (out,) of a layer in either layout."""
+    """Returns direction (rows, columns, in, out) and scale (out,) of a layer in either layout."""
     if (
         scale.ndim == 1
     ):  # TensorFlow: (rows, columns, in, out), of transposed convolutions (rows, columns, out, in)

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from likejax.storage.files import digest
 from likejax.storage.thread import Job, StorageTimeoutError, ask
 
 LAYOUT = 2
@@ -42,10 +43,11 @@ class _Damaged(Exception):
 class Store:
     """The checkpoints of one folder, by step, on orbax.
 
-    Every checkpoint carries a JSON record and the SHA-256 of every array, since orbax does not notice flipped bits.
-    What a crash leaves half-written has no commit file and is not seen. All work on files is done by the storage
-    thread of this process (``storage_thread``), so any number of threads may save and restore at once. Of several
-    processes the first writes: all have the same host arrays.
+    Every checkpoint carries a JSON record and the SHA-256 of every array, since orbax does not
+    notice flipped bits. What a crash leaves half-written has no commit file and is not seen. All
+    work on files is done by the storage thread of this process (``storage_thread``), so any number
+    of threads may save and restore at once. Of several processes the first writes: all have the
+    same host arrays.
 
     Args:
       directory: The folder.
@@ -83,7 +85,7 @@ class Store:
         return self.directory / str(step)
 
     def save(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """Writes trees of host arrays and a record in the background; waits for the save before this one.
+        """Writes trees of host arrays and a record in the background, after the save before.
 
         Args:
           step: Steps done; a checkpoint of that step is replaced.
@@ -103,7 +105,7 @@ class Store:
         self._writing = step, ask(what, lambda: self._write(step, items, as_it_is_now))
 
     def replace(self, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """Writes a checkpoint that takes the place of all others, which go once it is complete; waits for it.
+        """Writes a checkpoint, waits for it, and then deletes all others.
 
         Raises:
           CheckpointError: If it could not be written.
@@ -127,7 +129,7 @@ class Store:
 
         record = {"layout": LAYOUT, "likejax": importlib.metadata.version("likejax"), **record}
         record["arrays"] = manifest(items)
-        record = json.loads(json.dumps(record)) | {"digest": _digest(record)}
+        record = json.loads(json.dumps(record)) | {"digest": digest(record)}
         trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         with _checkpointer() as checkpointer:
             args = ocp.args.Composite(record=ocp.args.JsonSave(record), **trees)
@@ -154,12 +156,18 @@ class Store:
     def _failure(self, step: int, error: Exception) -> CheckpointError:
         whole = ", ".join(map(str, (s for s in self.steps() if s != step))) or "none"
         return CheckpointError(
-            f"could not write the checkpoint of step {step} in {self.directory}: {_reason(error)}. The complete "
-            f"checkpoints there are intact (steps: {whole}); make room and run the same again, it goes on from the last"
+            f"could not write the checkpoint of step {step} in {self.directory}: "
+            f"{_reason(error)}. The complete "
+            f"checkpoints there are intact (steps: {whole}); make room and run the same again, it "
+            "goes on from the last"
         )
 
     def keep(self, steps: Iterable[int]) -> None:
-        """Deletes all complete checkpoints but those of ``steps``; one that is being written is left alone."""
+        """Deletes all complete checkpoints but those of ``steps``.
+
+        Args:
+          steps: Steps of the checkpoints that stay.
+        """
         if jax.process_index() != 0:
             return
         for step in set(self.steps()) - set(steps):
@@ -184,10 +192,11 @@ class Store:
     def read(
         self, templates: Callable[[dict[str, Any]], Mapping[str, Any]], *, newest: int | None = None
     ) -> tuple[int, dict[str, Any], dict[str, Any]]:
-        """Step, trees and record of the newest checkpoint that verifies; damaged ones are passed over with a warning.
+        """Returns step, trees and record of the newest intact checkpoint; warns of damaged ones.
 
         Args:
-          templates: From a record to the trees to read, with arrays or ``jax.ShapeDtypeStruct`` in them.
+          templates: From a record to the trees to read, with arrays or ``jax.ShapeDtypeStruct`` in
+            them.
           newest: Look at checkpoints up to this step only.
 
         Raises:
@@ -207,7 +216,8 @@ class Store:
                     continue
                 damaged.append(step)
                 warnings.warn(
-                    f"the checkpoint of step {step} in {self.directory} is damaged and passed over: {error}",
+                    f"the checkpoint of step {step} in {self.directory} is damaged and passed "
+                    f"over: {error}",
                     stacklevel=3,
                 )
         what = f"; those of steps {', '.join(map(str, damaged))} are damaged" if damaged else ""
@@ -236,12 +246,14 @@ class Store:
             raise _Damaged(f"its record cannot be read ({_reason(error)})") from error
         if layout == 1:
             return record
-        if not isinstance(layout, int) or record.get("digest") != _digest(record):
+        if not isinstance(layout, int) or record.get("digest") != digest(record):
             raise _Damaged("its record does not have the checksum that was written")
         if layout > LAYOUT:
             raise CheckpointError(
-                f"the checkpoint of step {step} in {self.directory} has layout {layout}, written by likejax "
-                f"{record.get('likejax')}; this version reads layouts up to {LAYOUT}: install that one or a newer one"
+                f"the checkpoint of step {step} in {self.directory} has layout {layout}, written "
+                "by likejax "
+                f"{record.get('likejax')}; this version reads layouts up to {LAYOUT}: install "
+                "that one or a newer one"
             )
         return record
 
@@ -262,8 +274,10 @@ class Store:
         if different:
             name = different[0]
             raise CheckpointError(
-                f"the checkpoint of step {step} in {self.directory} does not fit: it was written with another model "
-                f"or optimizer. Of {len(different)} arrays that differ the first is {name}: expected "
+                f"the checkpoint of step {step} in {self.directory} does not fit: it was written "
+                "with another model "
+                f"or optimizer. Of {len(different)} arrays that differ the first is {name}: "
+                "expected "
                 f"{asked.get(name, 'none')}, there is {there.get(name, 'none')}"
             )
 
@@ -293,7 +307,8 @@ class Store:
             raise _Damaged(f"its arrays cannot be read ({_reason(error)})") from error
         if not written:
             warnings.warn(
-                f"{self.directory} was written by likejax {record.get('likejax')} in layout 1, without checksums: its "
+                f"{self.directory} was written by likejax {record.get('likejax')} in layout 1, "
+                "without checksums: its "
                 "arrays are read as they are",
                 stacklevel=4,
             )
@@ -318,8 +333,10 @@ class Store:
         converted = jax.tree_util.tree_map_with_path(convert, items, dict(wanted))
         if shortened:
             warnings.warn(
-                f"the checkpoint of step {step} in {self.directory} was written in 64 bits (jax_enable_x64) and is "
-                f"read in 32: {len(shortened)} arrays are rounded, the first is {shortened[0]}; to read all their "
+                f"the checkpoint of step {step} in {self.directory} was written in 64 bits "
+                "(jax_enable_x64) and is "
+                f"read in 32: {len(shortened)} arrays are rounded, the first is {shortened[0]}; "
+                "to read all their "
                 "digits, call jax.config.update('jax_enable_x64', True) first",
                 stacklevel=4,
             )
@@ -327,14 +344,14 @@ class Store:
 
 
 def _fits(there: tuple[list[int], str] | None, asked: tuple[list[int], str] | None) -> bool:
-    """Whether an array that was written can be read as asked: equal, or equal but for 32 or 64 bits."""
+    """Whether an array can be read as asked: it is equal, or differs in 32 or 64 bits."""
     if there is None or asked is None:
         return False
     return there[0] == asked[0] and _WIDTHS.sub("", there[1]) == _WIDTHS.sub("", asked[1])
 
 
 def _checkpointer() -> Any:
-    """orbax without event loops between calls and without waiting for other processes; for the storage thread only."""
+    """A checkpointer that does not wait for other processes; for the storage thread only."""
     import orbax.checkpoint as ocp
     from orbax.checkpoint.options import AtomicityMode, AtomicityOptions, MultiprocessingOptions
 
@@ -359,7 +376,11 @@ def _name(path: Any) -> str:
 
 
 def manifest(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Shape, type and checksum of every array; hashing runs in threads, it releases the interpreter."""
+    """Returns shape, type and checksum of every array, hashed in threads.
+
+    Args:
+      items: Trees of arrays by name.
+    """
     arrays = {name: np.asarray(leaf) for name, leaf in _named(items).items()}
 
     def entry(array: np.ndarray) -> dict[str, Any]:
@@ -370,11 +391,6 @@ def manifest(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return dict(zip(arrays, pool.map(entry, arrays.values()), strict=True))
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    text = json.dumps({k: v for k, v in record.items() if k != "digest"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _reason(error: BaseException) -> str:

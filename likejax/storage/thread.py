@@ -1,9 +1,10 @@
 """One thread of this process in which all checkpoints are written and read, one after the other.
 
-orbax numbers its operations for the whole process and runs event loops of its own, so two of its operations at once
-disturb each other: files that exist already, or two saves that wait for one another for ever. Here they come one at a
-time, in the order in which they were asked for, in a thread that has no event loop. A job never waits for another
-job, so no order of calls can lock: jobs that a job asks for run at once, inside it.
+orbax numbers its operations for the whole process and runs event loops of its own, so two of its
+operations at once disturb each other: files that exist already, or two saves that wait for one
+another for ever. Here they come one at a time, in the order in which they were asked for, in a
+thread that has no event loop. A job never waits for another job, so no order of calls can lock:
+jobs that a job asks for run at once, inside it.
 """
 
 from __future__ import annotations
@@ -57,12 +58,14 @@ class Job(Generic[Result]):
           patience: Seconds to wait.
 
         Raises:
-          StorageTimeoutError: If it is not done in time; the message says what the thread does instead.
+          StorageTimeoutError: If it is not done in time; the message says what the thread does
+            instead.
         """
         patience = PATIENCE if patience is None else patience
         if not self._done.wait(patience):
             raise StorageTimeoutError(
-                f"waited {patience:.0f} seconds for {self.what}, and it is not done; the storage thread stands at "
+                f"waited {patience:.0f} seconds for {self.what}, and it is not done; the storage "
+                "thread stands at "
                 f"{_thread.stands_at()}"
             )
         if self._error is not None:
@@ -71,7 +74,7 @@ class Job(Generic[Result]):
 
 
 class _StorageThread:
-    """The thread with its queue; begun with the first job, and anew in a process that was forked."""
+    """The thread with its queue; it begins with the first job, and anew in a forked process."""
 
     def __init__(self) -> None:
         self.begin_anew()
@@ -87,7 +90,7 @@ class _StorageThread:
             return
         with self._lock:
             if self._thread is None:
-                # a daemon: who needs a checkpoint waits for it, and a disk that hangs keeps no program from ending
+                # a daemon, so that a disk that hangs keeps no program from ending
                 self._thread = threading.Thread(
                     target=self._work, name="likejax-storage", daemon=True
                 )
@@ -118,7 +121,8 @@ def ask(what: str, work: Callable[[], Result]) -> Job[Result]:
     """Asks the storage thread to call a function; ``result`` of the job waits for it.
 
     Args:
-      what: What the function does, for messages ("the checkpoint of step 8 in runs/a to be written").
+      what: What the function does, for messages ("the checkpoint of step 8 in runs/a to be
+        written").
       work: The function to call.
     """
     job = Job(what, work)

@@ -20,22 +20,24 @@ from likejax.train.guard import GuardState, begin
 from likejax.train.state import Best, TrainState, convert_blocks
 
 _OPTIMIZER = "optimiser"
-"""Name of the optimizer's state on disk: the spelling of the first versions, whose runs stay readable."""
+"""Name of the optimizer's state on disk, in the spelling of the first versions."""
 
 
 class Checkpoints:
     """The checkpoints of one run: ``last/`` to resume from and ``best/`` to use.
 
-    States are written with repeated blocks stacked, as host arrays, so they restore on any number of devices. Use it
-    as a context manager: leaving it, however, waits for what is being written. A lock file keeps a second process
-    from training in the same directory.
+    States are written with repeated blocks stacked, as host arrays, so they restore on any number
+    of devices. Use it as a context manager: leaving it, however, waits for what is being written. A
+    lock file keeps a second process from training in the same directory.
 
     Args:
-      workdir: The run's directory, created if absent; with ``None`` nothing is written and nothing found.
+      workdir: The run's directory, created if absent; with ``None`` nothing is written and nothing
+        found.
       keep: How many of the last checkpoints to keep.
 
     Raises:
-      CheckpointError: If another process or thread is training there, or the directory cannot be written.
+      CheckpointError: If another process or thread is training there, or the directory cannot be
+        written.
     """
 
     def __init__(self, workdir: Path | None, *, keep: int = 2):
@@ -92,7 +94,13 @@ class Checkpoints:
             )
 
     def save_last(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """What a resumed run needs; ``record["best_step"]`` names the best checkpoint it goes with."""
+        """Writes what a resumed run needs.
+
+        Args:
+          step: Number of steps done.
+          items: Trees of host arrays.
+          record: Plain values; ``best_step`` names the best checkpoint that goes with it.
+        """
         if self.workdir is not None:
             self._tidy()
             self._best.wait()  # the best that the record names is on disk before it
@@ -124,14 +132,17 @@ class Checkpoints:
         """Trees and record of the newest intact checkpoint.
 
         Raises:
-          CheckpointError: If there is none, it was written with another model, or in an older layout.
+          CheckpointError: If there is none, it was written with another model, or in an older
+            layout.
         """
 
         def wanted(record: dict[str, Any]) -> Mapping[str, Any]:
             if record["layout"] < 2:
                 raise CheckpointError(
-                    f"{self.workdir} was written by likejax {record.get('likejax')} in layout {record['layout']}, "
-                    "which lacks what an exact resume needs: choose another workdir. Its weights are not lost: "
+                    f"{self.workdir} was written by likejax {record.get('likejax')} in layout "
+                    f"{record['layout']}, "
+                    "which lacks what an exact resume needs: choose another workdir. Its weights "
+                    "are not lost: "
                     "likejax.restore reads them, and an Experiment may start from them as its model"
                 )
             return templates
@@ -157,7 +168,7 @@ class Checkpoints:
 
 
 def _lock(workdir: Path) -> Any:
-    """An open file with a lock that the system takes back when the process ends, however it ends."""
+    """An open file with a lock that the system releases when the process ends, however it ends."""
     try:
         workdir.mkdir(parents=True, exist_ok=True)
         file = (workdir / ".lock").open("w")
@@ -172,7 +183,8 @@ def _lock(workdir: Path) -> Any:
     except OSError as error:
         file.close()
         raise CheckpointError(
-            f"another process or thread is training in {workdir}: wait for it, or choose another workdir"
+            f"another process or thread is training in {workdir}: wait for it, or choose another "
+            "workdir"
         ) from error
     return file
 

@@ -1,4 +1,4 @@
-"""Steps that are not taken: their loss or gradient is not finite, or their gradient explodes."""
+"""Guard against steps whose loss or gradient is not finite, or whose gradient explodes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from likejax.experiment import Guard
 
 
 class NonFiniteError(FloatingPointError):
-    """Training met too many steps in a row that could not be taken, or a validation that is no number."""
+    """Too many steps in a row could not be taken, or a validation loss is not finite."""
 
 
 class GuardState(NamedTuple):
-    """What the guard remembers.
+    """Memory of the guard.
 
     Attributes:
       log_norm: Running mean of the log of gradient norms, the reference.
@@ -35,18 +35,18 @@ _GROWTH = 2.0
 
 
 def begin() -> GuardState:
-    """A guard that has seen nothing."""
+    """Returns the memory of a guard before the first step."""
     return GuardState(jnp.zeros((), jnp.float32), *(jnp.zeros((), jnp.int32) for _ in range(3)))
 
 
-def judge(
+def update(
     guard: Guard, state: GuardState, finite: Bool[Array, ""], norm: Float[Array, ""]
 ) -> tuple[Bool[Array, ""], GuardState]:
-    """Whether to take a step, and what to remember of it.
+    """Returns whether to take a step, and the guard's memory after it.
 
     Args:
       guard: The rule.
-      state: What is remembered.
+      state: Memory of the guard.
       finite: Whether loss, terms and gradient are finite.
       norm: Norm of the gradient.
     """
@@ -58,7 +58,7 @@ def judge(
             & (state.seen >= guard.after)
             & (log_norm > state.log_norm + jnp.log(guard.spike_factor))
         )
-    # the plain mean at first, a moving average later; a spike counts as twice the reference and no more
+    # the plain mean at first, a moving average later; a spike counts as twice the reference
     rate = jnp.maximum(1 / (state.seen.astype(jnp.float32) + 1.0), 1 - _MEMORY)
     moved = jnp.where(
         spike,

@@ -14,12 +14,12 @@ from likejax.train import sharding
 
 
 class Interruption:
-    """Notes the first SIGINT or SIGTERM inside a block; a second one acts at once, as it would have before.
+    """Block in which the first SIGINT or SIGTERM is noted; a second one acts at once.
 
     Only Python's main thread can take signals: in another thread the block changes nothing.
 
     Args:
-      saves: Whether the state is saved, for the words that a person reads.
+      saves: Whether the state is saved, for the message.
     """
 
     def __init__(self, *, saves: bool = True) -> None:

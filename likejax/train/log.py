@@ -36,7 +36,7 @@ from likejax.train.window import Window
 
 METRICS = "metrics.jsonl"
 Record = Mapping[str, Any]
-"""Numbers of a step by name; ``step`` is one of them, and ``None`` is a number that there is not."""
+"""Numbers of a step by name; ``step`` is one of them, and ``None`` marks a missing number."""
 
 
 @runtime_checkable
@@ -351,7 +351,8 @@ class Log:
         """
         self.write({"step": number, "validation": loss})
         self.say(
-            f"step {number}: validation {loss:.4f} {self._unit.name} of the moving average (n = {n})"
+            f"step {number}: validation {loss:.4f} {self._unit.name} of the moving average (n = "
+            f"{n})"
         )
 
     def write(self, record: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""``fit``: from an experiment and data to a trained density, with a directory that can be resumed."""
+"""``fit``: from an experiment and data to a trained density, in a run that can be resumed."""
 
 from __future__ import annotations
 

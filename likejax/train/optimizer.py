@@ -50,7 +50,8 @@ def rate_that_jumps(
       done: Steps done.
 
     Returns:
-      The rate of the old plan and of the new one, or ``None`` if they differ by less than a hundredth of the peak.
+      The rate of the old plan and of the new one, or ``None`` if they differ by less than a
+      hundredth of the peak.
     """
     before, now = (float(np.asarray(schedule(optimizer, plan)(done))) for plan in (planned, steps))
     return None if abs(now - before) < 0.01 * optimizer.learning_rate else (before, now)
@@ -59,10 +60,10 @@ def rate_that_jumps(
 def build_optimizer(
     optimizer: Optimizer | optax.GradientTransformation | Recorded, steps: int
 ) -> optax.GradientTransformation:
-    """The update rule with its schedule, after clipping; a transformation of optax is taken as it is.
+    """Returns the update rule with its schedule, after clipping; one of optax as it is.
 
-    ``adamax`` is the textbook rule; the official Glow code has a factor ``sqrt(1 - b2^t)`` more, which reaches 1
-    within its warm-up.
+    ``adamax`` is the textbook rule; the official Glow code has a factor ``sqrt(1 - b2^t)`` more,
+    which reaches 1 within its warm-up.
     """
     if isinstance(optimizer, optax.GradientTransformation):
         return optimizer
@@ -100,11 +101,11 @@ def _matrices(params: Mapping[str, Any]) -> dict[str, bool]:
 
 
 def _clip_adaptively(limit: float) -> optax.GradientTransformation:
-    """optax's adaptive clipping, applied to each block of a stack by itself: the depth is no axis of a weight.
+    """The adaptive clipping of optax, applied to each block of a stack by itself.
 
     References:
-      Brock, De, Smith and Simonyan, 2021, High-performance large-scale image recognition without normalization,
-      arXiv:2102.06171.
+      Brock, De, Smith and Simonyan, 2021, High-performance large-scale image recognition without
+      normalization, arXiv:2102.06171.
     """
     rule = optax.adaptive_grad_clip(limit)
 

@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from likejax.density import Density
+from likejax.density import Density, count_parameters
 from likejax.experiment import Experiment, from_json, record_of
 from likejax.models import build
 from likejax.nn.repeat import for_backend, stack
@@ -27,7 +27,7 @@ from likejax.train.log import METRICS, read_metrics
 from likejax.train.optimizer import build_optimizer
 from likejax.train.selection import described
 from likejax.train.state import TrainState, convert_blocks
-from likejax.train.summary import count_parameters, summarize
+from likejax.train.summary import summarize
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)

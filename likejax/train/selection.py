@@ -1,4 +1,4 @@
-"""Selection of the best weights: which validation rows are looked at, what they gave, and what compares with it."""
+"""Selection of the best weights on validation rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from likejax.train.state import Best, TrainState, Weights
 
 
 class Validation:
-    """The rows that select the weights of a run: all, or so many drawn by the run's key, the same in every call.
+    """Rows that select the weights of a run: all, or some drawn by the run's key.
 
     Args:
       dataset: Examples that are not trained on.
@@ -58,10 +58,11 @@ class Validation:
         }
 
     def compares_with(self, identity: Mapping[str, Any] | None) -> bool:
-        """Whether a loss that was measured on rows of this identity compares with a loss measured on these.
+        """Returns whether a loss measured on other rows compares with one measured on these.
 
         Args:
-          identity: From a checkpoint; ``None`` from a version that kept none and looked at the first rows.
+          identity: From a checkpoint; ``None`` from a version that kept none and looked at the
+            first rows.
         """
         if identity is None:
             return self.identity["n"] == self.identity["of"]
@@ -89,8 +90,10 @@ class Validation:
         bad = np.flatnonzero(~np.isfinite(log_prob))
         if len(bad):
             raise NonFiniteError(
-                f"step {step}: log_prob is {log_prob[bad[0]]} for {len(bad)} of the {len(log_prob)} validation "
-                f"examples, the first is row {self._rows[bad[0]]} of {self.identity['name']}; a mean with it selects "
+                f"step {step}: log_prob is {log_prob[bad[0]]} for {len(bad)} of the "
+                f"{len(log_prob)} validation "
+                f"examples, the first is row {self._rows[bad[0]]} of {self.identity['name']}; a "
+                "mean with it selects "
                 "nothing. Look at that row: values far outside the training data overflow"
             )
         return log_prob

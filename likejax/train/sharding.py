@@ -1,8 +1,9 @@
-"""Where arrays live: one mesh for one device, many devices and many processes; what replaced ``pmap``.
+"""Placement of arrays: one mesh for one device, many devices and many processes.
 
-There is no ``pmap`` here, JAX keeps it in maintenance only. One ``jax.jit`` runs the step on a mesh of all devices
-of all processes: a batch is cut over them and parameters are copied to each (data parallel), or divided over
-``parameter_shards`` of them. Gradients are averaged by the compiler; nobody calls ``pmean``.
+There is no ``pmap`` here, JAX keeps it in maintenance only. One ``jax.jit`` runs the step on a mesh
+of all devices of all processes: a batch is cut over them and parameters are copied to each (data
+parallel), or divided over ``parameter_shards`` of them. Gradients are averaged by the compiler;
+nobody calls ``pmean``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from jax.sharding import (
 
 AXES = ("data", "shard")
 _DIVIDED_FROM = 1024
-"""Entries below which an array is copied to every device: dividing it would cost more than it saves."""
+"""Entries below which an array is copied to every device, since dividing it would cost more."""
 
 
 Devices = Sequence[Any] | Mesh
@@ -45,7 +46,8 @@ def device_mesh(parameter_shards: int = 1, devices: Devices | None = None) -> Me
     devices = _listed(jax.devices() if devices is None else devices)
     if len(devices) % parameter_shards:
         raise ValueError(
-            f"expected parameter_shards to divide the {len(devices)} devices, got {parameter_shards}; 1 keeps a copy "
+            f"expected parameter_shards to divide the {len(devices)} devices, got "
+            f"{parameter_shards}; 1 keeps a copy "
             "of the parameters on each"
         )
     shape = len(devices) // parameter_shards, parameter_shards
@@ -77,7 +79,8 @@ def check_batch_size(batch_size: int, *, mesh: Mesh, accumulate: int) -> None:
     """
     if batch_size % (mesh.size * accumulate):
         raise ValueError(
-            f"expected a batch_size divisible by {mesh.size} devices times accumulate={accumulate}, "
+            f"expected a batch_size divisible by {mesh.size} devices times "
+            f"accumulate={accumulate}, "
             f"got {batch_size}"
         )
 
@@ -103,7 +106,12 @@ def cut(mesh: Mesh) -> NamedSharding:
 
 
 def divided(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
-    """For every array of a state the sharding of its longest axis that divides, or a copy on each device."""
+    """Returns the sharding of every array: its longest axis that divides, or a copy on each device.
+
+    Args:
+      mesh: Devices.
+      tree: Tree of arrays.
+    """
     shards = mesh.shape["shard"]
 
     def one(leaf: Any) -> NamedSharding:
@@ -117,7 +125,12 @@ def divided(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
 
 
 def put_state(state: Any, shardings: Any) -> Any:
-    """A state of host arrays, the same in every process, on the devices; each buffer is its own copy."""
+    """Puts a state of host arrays, the same in every process, on the devices, as copies.
+
+    Args:
+      state: Tree of host arrays.
+      shardings: Tree of their shardings.
+    """
 
     def put(leaf: Any, sharding: NamedSharding) -> jax.Array:
         array = np.array(leaf)
@@ -163,7 +176,11 @@ def agreed(flag: bool) -> bool:
 
 
 def of_first_process(tree: Any) -> Any:
-    """Arrays of the first process in every process: iterables and initializations may differ between them."""
+    """Returns the arrays of the first process, in every process: initializations may differ.
+
+    Args:
+      tree: Tree of arrays.
+    """
     if jax.process_count() == 1:
         return tree
     from jax.experimental.multihost_utils import broadcast_one_to_all

@@ -1,4 +1,4 @@
-"""What a run makes besides its weights: logs, pictures, words. A failure there is told once and ends no training."""
+"""Side products of a run, such as logs and pictures: a failure is a warning and ends no run."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from collections.abc import Iterator
 
 
 class SideProducts:
-    """Where side products are made: an error becomes one warning for each kind of product."""
+    """Maker of side products: an error becomes one warning for each kind of product."""
 
     def __init__(self) -> None:
         self._told: set[str] = set()
 
     @contextlib.contextmanager
     def making(self, what: str) -> Iterator[None]:
-        """A block that makes something which training does not need.
+        """Makes a block whose errors become warnings.
 
         Args:
-          what: What it makes, for the warning.
+          what: Name of the product, for the warning.
         """
         try:
             yield
@@ -31,7 +31,11 @@ class SideProducts:
 
 
 def tell(text: str) -> None:
-    """A warning, as far as there is somebody to hear it: standard error may be closed."""
+    """Warns, unless standard error is closed.
+
+    Args:
+      text: The warning.
+    """
     try:
         warnings.warn(text, stacklevel=3)
     except Warning:  # somebody asked that warnings be errors

@@ -1,4 +1,4 @@
-"""Where a run's training batches come from."""
+"""Source of a run's training batches."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from likejax.experiment import Experiment
 
 
 class Source:
-    """Where training examples come from: a dataset, an array, or an iterable whose first items say what follows.
+    """Source of training examples: a dataset, an array or an iterable.
 
     Args:
       experiment: What is trained, and how batches are augmented.
@@ -49,11 +49,13 @@ class Source:
             return
         if experiment.binarizes:
             raise ValueError(
-                "expected a Dataset to binarize: an iterable gives zeros and ones itself, without augment"
+                "expected a Dataset to binarize: an iterable gives zeros and ones itself, without "
+                "augment"
             )
         if isinstance(train, str | bytes) or not isinstance(train, Iterable):
             raise TypeError(
-                f"expected a Dataset or an iterable of arrays to train on, got {type(train).__name__}; "
+                "expected a Dataset or an iterable of arrays to train on, got "
+                f"{type(train).__name__}; "
                 "lj.load(name) gives a dataset by its name"
             )
         items = iter(train)
@@ -71,7 +73,7 @@ class Source:
         return self._train if isinstance(self._train, Dataset) else None
 
     def _first_items(self, items: Iterator[Any]) -> list[tuple[Any, Dataset]]:
-        """Items with as many rows as initialization asks for, or all there are; a ready density needs but one."""
+        """Items with as many rows as initialization needs; a ready density needs one row."""
         model = self._experiment.model
         wanted = 1 if isinstance(model, Density) else self._experiment.initialize_with or 256
         shape = getattr(model, "event_shape", None)
@@ -93,17 +95,19 @@ class Source:
             name = spec.partition(":")[0]
             if name in ("flip", "shift") and len(examples.event_shape) != 3:
                 raise ValueError(
-                    f"expected images (height, width, channels) to augment by {name}, got examples of shape "
+                    f"expected images (height, width, channels) to augment by {name}, got "
+                    "examples of shape "
                     f"{examples.event_shape}: leave {name} out of Experiment.augment"
                 )
             if name == "binarize" and examples.levels == 2:
                 raise ValueError(
-                    f"expected gray images to binarize, {examples.name!r} has 2 levels already: leave binarize out of "
+                    f"expected gray images to binarize, {examples.name!r} has 2 levels already: "
+                    "leave binarize out of "
                     "Experiment.augment"
                 )
 
     def fingerprints(self) -> list[str | None]:
-        """Hashes of a dataset, that of this version first, then those of older versions; an iterable has none."""
+        """Returns hashes of the data: that of this version, then those of older ones."""
         if not isinstance(self._train, Dataset):
             return [None]
         return fingerprints(self._train)
@@ -144,5 +148,9 @@ def fingerprints(dataset: Dataset) -> list[str | None]:
 
 
 def levels_of(model: Any) -> int | None:
-    """Integer values of an entry that a config or a density is over; ``None`` for continuous data."""
+    """Returns the number of integer values of an entry; ``None`` for continuous data.
+
+    Args:
+      model: A config or a density.
+    """
     return getattr(model, "levels", None) or None

@@ -1,4 +1,4 @@
-"""What is checked before a run builds or compiles anything: options that its model or data cannot use are refused."""
+"""Checks before a run builds or compiles anything."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
     """Refuses what is no experiment, and settings that have no meaning in this call.
 
     Args:
-      experiment: What ``fit`` was given.
+      experiment: Argument of ``fit``.
       validates: Whether there is a validation set.
       writes: Whether there is a directory to write to.
 
@@ -41,7 +41,8 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
     model = experiment.model
     if isinstance(model, type) or not (isinstance(model, Density) or hasattr(model, "build")):
         raise TypeError(
-            f"expected Experiment.model to be a config such as lj.models.GlowConfig() or a Density, got {model!r:.100}"
+            "expected Experiment.model to be a config such as lj.models.GlowConfig() or a "
+            f"Density, got {model!r:.100}"
         )
     for name in ("objective", "optimizer"):
         value = getattr(experiment, name)
@@ -52,7 +53,8 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
         schedule()
     if experiment.early_stopping and not validates:
         raise ValueError(
-            f"expected a validation set for early_stopping={experiment.early_stopping}: pass validation=, or set "
+            f"expected a validation set for early_stopping={experiment.early_stopping}: pass "
+            "validation=, or set "
             "early_stopping to 0"
         )
     for name in ("samples_every", "tensorboard"):
@@ -65,14 +67,15 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
 
 
 def check_model(experiment: Experiment, examples: Dataset) -> None:
-    """Refuses a model that these examples do not fit, or that cannot be trained as the experiment says.
+    """Refuses a model that these examples do not fit, or that cannot be trained.
 
     Args:
       experiment: What will be trained; its model is looked at as a structure without arrays.
       examples: Data that it will see.
 
     Raises:
-      TypeError: If the density does not declare what every density does, or the objective needs another family.
+      TypeError: If the density does not declare what every density does, or the objective needs
+        another family.
       ValueError: If model and data do not fit, nothing can be trained, or a setting cannot be used.
     """
     model = experiment.model
@@ -83,20 +86,24 @@ def check_model(experiment: Experiment, examples: Dataset) -> None:
     )
     if experiment.levels and experiment.levels != density.levels:
         raise ValueError(
-            f"expected a model of Experiment.levels={experiment.levels} levels, got one of levels={density.levels}: "
-            "set the two alike, and reduce the data with dataset.reduce_levels (the command line does)"
+            f"expected a model of Experiment.levels={experiment.levels} levels, got one of "
+            f"levels={density.levels}: "
+            "set the two alike, and reduce the data with dataset.reduce_levels (the command line "
+            "does)"
         )
     check_fit(density, examples)
     if not split(density)[1]:
         raise ValueError(
-            f"expected a density with trainable parameters, {type(density).__name__} has none: training changes arrays "
+            f"expected a density with trainable parameters, {type(density).__name__} has none: "
+            "training changes arrays "
             "in nnx.Param, all others stay as they are"
         )
     if isinstance(experiment.objective, NLL | ELBO):
         experiment.objective.check(density)
     if experiment.samples_every and (len(density.event_shape) != 3 or density.levels is None):
         raise ValueError(
-            f"expected images for sheets of samples, integers of shape (height, width, channels), got a density over "
+            "expected images for sheets of samples, integers of shape (height, width, channels), "
+            "got a density over "
             f"{density.event_shape} with levels={density.levels}: set samples_every to 0"
         )
 
@@ -115,7 +122,8 @@ def validation_examples(experiment: Experiment, validation: Any, train: Dataset 
     """
     if not isinstance(validation, Dataset) and not is_array(validation):
         raise TypeError(
-            f"expected validation to be a Dataset or an array, got {type(validation).__name__}: an iterable cannot "
+            f"expected validation to be a Dataset or an array, got {type(validation).__name__}: "
+            "an iterable cannot "
             "be looked at more than once in the same way"
         )
     examples = array_dataset(experiment, validation)
@@ -127,12 +135,13 @@ def validation_examples(experiment: Experiment, validation: Any, train: Dataset 
 
 
 def _check_overlap(train: Dataset, validation: Dataset, *, tolerance: float) -> None:
-    """Refuses a validation set that shares more rows with the training data than is allowed, and says what is."""
+    """Refuses a validation set that shares too many rows with the training data; warns of some."""
     try:
         allowed = check_disjoint(train, validation, tolerance=tolerance)
     except ValueError as error:
         raise ValueError(f"{error} (Experiment.overlap_tolerance)") from error
     for overlap in allowed:
         tell(
-            f"selection sees rows that are trained on: {overlap}, as overlap_tolerance={tolerance} allows"
+            f"selection sees rows that are trained on: {overlap}, as "
+            f"overlap_tolerance={tolerance} allows"
         )

@@ -16,7 +16,7 @@ from likejax.experiment import Experiment
 from likejax.keys import example_keys
 from likejax.nn.state import Arrays, Structure, merge
 from likejax.train import sharding
-from likejax.train.guard import judge
+from likejax.train.guard import update as guard_update
 from likejax.train.state import TrainState, ema_update
 
 StepFunction = Callable[[TrainState, Batch], tuple[TrainState, dict[str, jax.Array]]]
@@ -30,11 +30,13 @@ def compile_step(
     mesh: jax.sharding.Mesh,
     shardings: Any,
 ) -> StepFunction:
-    """The function from a state and a batch to the next state and what to log, with the old state's memory reused.
+    """Returns the compiled function from a state and a batch to the next state and metrics.
 
-    A step that the guard rejects leaves parameters, moving average and optimizer as they were; the metric ``taken``
-    says so, ``in_a_row`` how many before it were rejected too, and ``bad_array`` which parameter's gradient is the
-    first that is not finite (-1 if all are).
+    The memory of the old state is reused.
+
+    A step that the guard rejects leaves parameters, moving average and optimizer as they were; the
+    metric ``taken`` says so, ``in_a_row`` how many before it were rejected too, and ``bad_array``
+    which parameter's gradient is the first that is not finite (-1 if all are).
     """
     key_data, impl = (
         np.asarray(jax.random.key_data(key)),
@@ -73,7 +75,7 @@ def compile_step(
         finite = jnp.isfinite(norm) & jnp.all(
             jnp.stack([jnp.isfinite(value) for value in metrics.values()])
         )
-        taken, guard = judge(experiment.guard, state.guard, finite, norm)
+        taken, guard = guard_update(experiment.guard, state.guard, finite, norm)
 
         with jax.numpy_dtype_promotion("standard"):  # optax mixes floats with its counter
             updates, optimizer = transformation.update(gradient, state.optimizer, state.params)
@@ -117,18 +119,21 @@ def _checked(result: Any) -> tuple[Array, dict[str, Array]]:
     """
     if not isinstance(result, tuple) or len(result) != 2 or not isinstance(result[1], Mapping):
         raise TypeError(
-            f"expected the objective to return (loss, metrics), a scalar and a dictionary of scalars, got "
+            "expected the objective to return (loss, metrics), a scalar and a dictionary of "
+            "scalars, got "
             f"{type(result).__name__}: return loss, {{}} if there is nothing to log"
         )
     loss, metrics = jnp.asarray(result[0]), dict(result[1])
     for name, value in {"loss": loss, **metrics}.items():
         if name in RESERVED:
             raise ValueError(
-                f"expected another name than {name!r} for a metric of the objective: the log uses it"
+                f"expected another name than {name!r} for a metric of the objective: the log uses "
+                "it"
             )
         if jnp.shape(value) != ():
             raise ValueError(
-                f"expected the objective to return a scalar {name}, got shape {jnp.shape(value)}: take its mean"
+                f"expected the objective to return a scalar {name}, got shape {jnp.shape(value)}: "
+                "take its mean"
             )
     if not jnp.issubdtype(loss.dtype, jnp.floating):
         raise TypeError(f"expected the objective to return a floating-point loss, got {loss.dtype}")
@@ -140,8 +145,8 @@ def _accumulated(
 ) -> Any:
     """Means of metrics and gradient over ``parts`` parts of the batch, one after the other.
 
-    Every part takes rows from every device, so that each device works on all parts. On CPU a loop of XLA runs its
-    convolutions on one core: accumulation saves memory there, not time.
+    Every part takes rows from every device, so that each device works on all parts. On CPU a loop
+    of XLA runs its convolutions on one core: accumulation saves memory there, not time.
     """
 
     def cut(leaf: Array) -> Array:

@@ -22,7 +22,8 @@ def read_cifar_binary(path: Path, *, label_bytes: int = 1) -> tuple[Images, Labe
 
     Args:
       path: The file.
-      label_bytes: Bytes before each image: 1 for CIFAR-10; 2 for CIFAR-100, the last of which is the fine label.
+      label_bytes: Bytes before each image: 1 for CIFAR-10; 2 for CIFAR-100, the last of which is
+        the fine label.
 
     Returns:
       Images ``(n, 32, 32, 3)`` and labels ``(n,)``.
@@ -35,7 +36,8 @@ def read_cifar_binary(path: Path, *, label_bytes: int = 1) -> tuple[Images, Labe
     if not data or len(data) % record:
         raise FileError(
             path,
-            f"expected records of {record} bytes, found {len(data)} bytes; truncated or another format",
+            f"expected records of {record} bytes, found {len(data)} bytes; truncated or another "
+            "format",
         )
     rows = np.frombuffer(data, np.uint8).reshape(-1, record)
     planes = rows[:, label_bytes:].reshape(-1, 3, 32, 32)
@@ -106,10 +108,10 @@ def planes_to_images(rows: np.ndarray, sides: tuple[int, ...]) -> Images | None:
 
 
 class _DataUnpickler(pickle.Unpickler):
-    """Builds containers, numbers, strings and numeric arrays; every other name in the file is refused."""
+    """Builds containers, numbers, strings and numeric arrays, and refuses all other names."""
 
     def find_class(self, module: str, name: str) -> Any:
-        """The object that a name in the file stands for: a careful version of what numpy pickles by."""
+        """Returns the object of a name: a careful version of those that numpy pickles by."""
         array_module = re.fullmatch(r"numpy\.(_?core)\.(multiarray|_multiarray_umath)", module)
         if array_module and name == "_reconstruct":
             return _new_array

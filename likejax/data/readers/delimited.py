@@ -1,10 +1,10 @@
 """Tables of numbers as text, plain or gzip-compressed.
 
-The rule: lines that begin with ``#`` and empty lines are left out. The delimiter is the first of tab, semicolon and
-comma that the first line has, else white space. The first line is the header if none of its entries is a number, or if
-they are 0, 1, 2 and so on, the names that pandas gives to three columns and more. A column called ``label``,
-``labels``, ``class`` or ``y`` (in any letters) holds the classes, as numbers or names; all other columns are the
-examples, in float64.
+The rule: lines that begin with ``#`` and empty lines are left out. The delimiter is the first of
+tab, semicolon and comma that the first line has, else white space. The first line is the header if
+none of its entries is a number, or if they are 0, 1, 2 and so on, the names that pandas gives to
+three columns and more. A column called ``label``, ``labels``, ``class`` or ``y`` (in any letters)
+holds the classes, as numbers or names; all other columns are the examples, in float64.
 """
 
 from __future__ import annotations
@@ -99,13 +99,15 @@ def read_delimited(path: Path) -> Raw:
     if how is None:
         raise FileError(
             path,
-            "expected a table: numbers between commas, semicolons, tabs or spaces; its first line must be all numbers "
+            "expected a table: numbers between commas, semicolons, tabs or spaces; its first line "
+            "must be all numbers "
             "or all names, and a column of classes must be called 'label'",
         )
     if how.columns is not None and "" in how.columns:
         raise FileError(
             path,
-            f"column {how.columns.index('')} has no name; if it numbers the rows, leave it out (pandas: index=False)",
+            f"column {how.columns.index('')} has no name; if it numbers the rows, leave it out "
+            "(pandas: index=False)",
         )
     try:
         return _read(path, how)
@@ -172,7 +174,8 @@ def _what_is_wrong(path: Path, how: Layout, taken: list[int]) -> str:
                     continue
                 name = f" ({how.columns[i]!r})" if how.columns is not None else ""
                 return (
-                    f"expected finite numbers, got {entries[i]!r} in row {row}, column {i}{name}; fill or leave out "
+                    f"expected finite numbers, got {entries[i]!r} in row {row}, column {i}{name}; "
+                    "fill or leave out "
                     "missing values, turn words into numbers, and call a column of classes 'label'"
                 )
     return ""

@@ -1,4 +1,4 @@
-"""What all readers share: the error of a file, the header of an array, and the limit on sizes."""
+"""Parts that all readers share: the error of a file, the header of an array, the limit on sizes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class FileError(ValueError):
 
     Args:
       path: The file or folder, or its name.
-      problem: What is wrong with it, and how to fix it.
+      problem: Description of the problem, and how to fix it.
     """
 
     def __init__(self, path: Path | str, problem: str):

@@ -51,7 +51,9 @@ def parts_in_folder(folder: Path) -> dict[str, Raw]:
 
 
 def parts_in_zips(folder: Path, pattern: str) -> dict[str, Raw]:
-    """Reads the images in zip archives, each distinct picture of a class once: archives often overlap.
+    """Reads the images in zip archives, each distinct picture of a class once.
+
+    Archives of one dataset often overlap.
 
     Args:
       folder: The folder of a dataset.
@@ -97,7 +99,7 @@ def _pictures_in_zip(archive: Path) -> list[Picture]:
 
 
 def _without_wrapper(pictures: list[Picture]) -> list[Picture]:
-    """Paths without the one folder that holds everything, as archives have it, unless it names a part."""
+    """Paths without the one folder that holds everything in an archive, unless it is a part."""
     while pictures and all(len(picture.path) > 1 for picture in pictures):
         tops = {picture.path[0] for picture in pictures}
         if len(tops) > 1 or split_name(next(iter(tops)))[0] is not None:
@@ -113,7 +115,8 @@ def _parts(place: Path, pictures: list[Picture], *, each_once: bool) -> dict[str
         named = ", ".join(sorted(classes - {""})[:5])
         raise FileError(
             place,
-            f"holds images beside folders of images ({named}): move them into folders of their own, or the folders "
+            f"holds images beside folders of images ({named}): move them into folders of their "
+            "own, or the folders "
             "away, so that it is clear whether the folders are classes",
         )
     labeled = len(classes) > 1
@@ -135,7 +138,8 @@ def _by_part(
         others = ", ".join(top or "images" for top in tops if top not in exact)
         raise FileError(
             place,
-            f"holds a folder {exact[0]!r} beside {others}: if {exact[0]!r} is a part, leave only parts beside it; if "
+            f"holds a folder {exact[0]!r} beside {others}: if {exact[0]!r} is a part, leave only "
+            "parts beside it; if "
             "it is a class, put the classes into a folder train",
         )
     else:
@@ -157,7 +161,7 @@ def _by_part(
 
 
 def _all_name_parts(titles: dict[str, tuple[str | None, str]]) -> bool:
-    """Whether all folders are called alike but for the part: ``train_32x32`` and ``valid_32x32``."""
+    """Whether names differ in the part alone, as ``train_32x32`` and ``valid_32x32`` do."""
     all_have_parts = all(part is not None for part, _ in titles.values())
     rests = {rest for _, rest in titles.values()}
     return all_have_parts and len(rests) == 1
@@ -169,7 +173,8 @@ def _check_no_parts_below(place: Path, pictures: list[Picture]) -> None:
         if below:
             raise FileError(
                 place,
-                f"holds a part below another folder ({'/'.join(picture.path[:-1])}), whose parts would be mixed: load "
+                f"holds a part below another folder ({'/'.join(picture.path[:-1])}), whose parts "
+                "would be mixed: load "
                 f"{picture.path[0]!r} by its own name, or put train/ and test/ on top",
             )
 

@@ -19,7 +19,8 @@ from likejax.data.readers.files import MAX_BYTES, FileError, Header, named
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".pgm", ".ppm", ".tif", ".tiff", ".webp")
 """Endings of the names of image files."""
 IMAGE_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP")
-"""Formats that a file may have, whatever its name: some of Pillow's other readers start programs."""
+"""Formats that a file may have, whatever its name: some of Pillow's other readers start
+programs."""
 _ORIENTATION = 0x0112
 """Number of the EXIF tag that says how a picture was turned."""
 _MODES = {"1": "L", "L": "L", "LA": "L", "P": "RGB", "RGB": "RGB", "RGBA": "RGB", "PA": "RGB"}
@@ -41,11 +42,13 @@ class Images(NamedTuple):
 def read_images(files: Iterable[tuple[str, Any]]) -> Images:
     """Reads image files of one size, turned as their EXIF orientation says.
 
-    Images in black and white become 0 and 255, palettes become RGB. Images with transparent pixels, with 16 bits or with
-    the colors of print are refused, because they have no values between 0 and 255 that everybody agrees on.
+    Images in black and white become 0 and 255, palettes become RGB. Images with transparent pixels,
+    with 16 bits or with the colors of print are refused, because they have no values between 0 and
+    255 that everybody agrees on.
 
     Args:
-      files: Pairs of a name for messages and something Pillow can open, or a function that returns it.
+      files: Pairs of a name for messages and something Pillow can open, or a function that returns
+        it.
 
     Raises:
       FileError: If a file is damaged or refused, or the sizes differ.
@@ -58,7 +61,8 @@ def read_images(files: Iterable[tuple[str, Any]]) -> Images:
         if images and array.shape != images[0].shape:
             raise FileError(
                 name,
-                f"expected the shape {images[0].shape} of {first}, got {array.shape}; bring all to one size",
+                f"expected the shape {images[0].shape} of {first}, got {array.shape}; bring all to "
+                "one size",
             )
         first = first or name
         images.append(array)
@@ -91,7 +95,7 @@ def _read_image(name: str, source: Any) -> tuple[UInt8[np.ndarray, "height width
     from PIL import Image, ImageOps
 
     try:
-        opened = source() if callable(source) else source
+        opened: Any = source() if callable(source) else source
         with warnings.catch_warnings(), Image.open(opened, formats=IMAGE_FORMATS) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             if image.mode not in _MODES:
@@ -101,7 +105,8 @@ def _read_image(name: str, source: Any) -> tuple[UInt8[np.ndarray, "height width
             if _is_transparent(image):
                 raise FileError(
                     name,
-                    "has transparent pixels; put it on a background first, such as white, and save it as RGB",
+                    "has transparent pixels; put it on a background first, such as white, and save "
+                    "it as RGB",
                 )
             turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
             upright = ImageOps.exif_transpose(image) if turned else image

@@ -1,12 +1,13 @@
 """MATLAB 5 files: their numeric arrays, and nothing else of them.
 
-``scipy.io.loadmat`` reads far more of the format. On some damaged files (a few in a thousand) it ends the interpreter with
-a segmentation fault, which no caller can catch, so it is not used here; the tests compare the two on
-whole files.
+``scipy.io.loadmat`` reads far more of the format. On some damaged files (a few in a thousand) it
+ends the interpreter with a segmentation fault, which no caller can catch, so it is not used here;
+the tests compare the two on whole files.
 
-A file is a header of 128 bytes and a row of elements. An element has a tag, its type and its size in bytes, and content
-that is padded to a multiple of eight bytes; an element of at most four bytes keeps size, type and content in one tag.
-A matrix is an element of elements: flags, dimensions, name and values.
+A file is a header of 128 bytes and a row of elements. An element has a tag, its type and its size
+in bytes, and content that is padded to a multiple of eight bytes; an element of at most four bytes
+keeps size, type and content in one tag. A matrix is an element of elements: flags, dimensions, name
+and values.
 
 References:
   The MathWorks, MAT-File Format, level 5.
@@ -128,7 +129,7 @@ def numeric_arrays(data: bytes, *, limit: int) -> dict[str, Shaped[np.ndarray, "
 
 
 def array_headers(file: Any) -> dict[str, Header]:
-    """Finds shape and stored type of the numeric arrays of an open file, without reading their values.
+    """Finds shape and stored type of the numeric arrays of an open file, without their values.
 
     Args:
       file: The file, at its beginning.
@@ -171,7 +172,7 @@ def _byte_order(header: bytes) -> str:
 
 
 def _matrix_header(content: bytes, order: str) -> tuple[str, Header] | None:
-    """Name, shape and stored type of a matrix element that is cut off, or ``None`` if it is of another class."""
+    """Name and header of a matrix element that is cut off; ``None`` for another class."""
     parts = []
     place = 0
     for _ in range(3):  # flags, dimensions, name

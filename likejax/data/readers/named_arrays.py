@@ -1,4 +1,4 @@
-"""Arrays by name, as ``.npz``, MATLAB and ``.npy`` files have them: examples and labels of each part."""
+"""Arrays by name, as archives have them: examples and labels of each part."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ def parts_of_arrays(
 ) -> dict[str, Raw]:
     """Finds the parts of a source by the names of its arrays, in small letters or capitals.
 
-    ``x_train`` and ``y_train`` (Keras), ``train_images`` and ``train_labels`` (MedMNIST), ``train``, or ``X`` and
-    ``y`` for a source that names no parts; where nothing has such a name, the only array.
+    ``x_train`` and ``y_train`` (Keras), ``train_images`` and ``train_labels`` (MedMNIST),
+    ``train``, or ``X`` and ``y`` for a source that names no parts; where nothing has such a name,
+    the only array.
 
     Args:
       place: File or folder, for messages.
@@ -128,7 +129,8 @@ def examples_first(
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...]]:
     """Brings the examples of MATLAB's arrays to the first axis.
 
-    MATLAB programs keep images as (height, width, channels, n), as SVHN is published, or (height, width, n).
+    MATLAB programs keep images as (height, width, channels, n), as SVHN is published, or (height,
+    width, n).
 
     Args:
       place: File or folder, for messages.
@@ -167,7 +169,8 @@ def _axis_of_examples(place: Path, key: str, shape: tuple[int, ...], counts: set
     if first == last:
         raise FileError(
             place,
-            f"array {key} of shape {shape}: cannot tell which axis is the examples; save it as .npz, them first",
+            f"array {key} of shape {shape}: cannot tell which axis is the examples; save it as "
+            ".npz, them first",
         )
     return 0 if first else -1
 

@@ -1,7 +1,7 @@
 """numpy's files, ``.npy`` and ``.npz``, without pickled objects.
 
-``numpy.load`` takes the memory that a header claims before it looks whether the file has so much, so the header is
-read first and compared with the size of the file.
+``numpy.load`` takes the memory that a header claims before it looks whether the file has so much,
+so the header is read first and compared with the size of the file.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def _header(path: Path, file: Any, kinds: str) -> tuple[tuple[int, ...], bool, n
 
 
 def _array(path: Path, file: Any, size: int, *, kinds: str) -> np.ndarray:
-    """The array of an open ``.npy`` file of ``size`` bytes; its header is checked before memory is taken."""
+    """The array of an open ``.npy`` file of ``size`` bytes; memory is taken after the checks."""
     shape, is_fortran, dtype = _header(path, file, kinds)
     try:
         expected = int(np.prod(shape, dtype=object)) * dtype.itemsize

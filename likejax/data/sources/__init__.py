@@ -1,1 +1,1 @@
-"""Where datasets come from: built-in data, toys, published tables, folders and TFDS."""
+"""Sources of datasets: built-in data, toys, published tables, folders, files and TFDS."""

@@ -1,4 +1,4 @@
-"""Raw parts as datasets that agree: one shape, one type, one number of levels, one numbering of the classes."""
+"""Raw parts as datasets that agree in shape, type, levels and the numbering of classes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def assembled(place: Path, name: str, parts: Mapping[str, Raw]) -> dict[str, Dat
     Args:
       place: File or folder, for messages.
       name: Name of the dataset.
-      parts: What the files hold of each part.
+      parts: Raw examples and labels of each part.
 
     Returns:
       Datasets by part; what names no part has the key ``WHOLE``.
@@ -84,14 +84,15 @@ def _of_one_kind(place: Path, parts: Mapping[str, Raw]) -> Arrays:
         found = ", ".join(f"{part}: {dtype}" for part, dtype in dtypes.items())
         raise FileError(
             place,
-            f"expected parts of one type, got floats beside integers ({found}): is one part scaled?",
+            f"expected parts of one type, got floats beside integers ({found}): is one part "
+            "scaled?",
         )
     dtype = np.result_type(*dtypes.values())
     return {part: raw.examples.astype(dtype, copy=False) for part, raw in parts.items()}
 
 
 def _channels_last(examples: Arrays) -> tuple[Arrays, Notes]:
-    """Square integer images whose one or three channels come first, as PyTorch programs save them, turned."""
+    """Turns square images whose channels come first, as PyTorch programs save them."""
     arrays = list(examples.values())
     if arrays[0].ndim != 4 or any(array.dtype.kind not in "buif" for array in arrays):
         return examples, ()
@@ -106,7 +107,7 @@ def _channels_last(examples: Arrays) -> tuple[Arrays, Notes]:
 
 
 def _levels(examples: Arrays) -> tuple[int | None, Notes]:
-    """Levels that all parts have: images of zeros and ones are binary; ``None`` to decide by the type."""
+    """Levels of all parts: 2 for images of zeros and ones; ``None`` to decide by the type."""
     arrays = [array for array in examples.values() if array.size]
     if not arrays or arrays[0].dtype.kind not in "ui" or arrays[0].ndim < 3:
         return None, ()

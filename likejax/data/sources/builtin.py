@@ -31,7 +31,7 @@ def load_digits() -> dict[str, Dataset]:
 
 
 def load_photographs() -> dict[str, Dataset]:
-    """Natural RGB patches of 32x32 from two photographs; the parts come from bands that do not touch."""
+    """Natural RGB patches of 32x32 from two photographs, parts from bands that do not touch."""
     from sklearn import datasets
 
     photographs = datasets.load_sample_images().images
@@ -44,7 +44,8 @@ def load_photographs() -> dict[str, Dataset]:
             for top in range(0, photograph.shape[0] - PATCH + 1, stride)
             for x in range(left, right - PATCH + 1, stride)
         ]
-        source = f"scikit-learn's china.jpg and flower.jpg, columns {left}..{right - 1}, patches every {stride} pixels"
+        files = "scikit-learn's china.jpg and flower.jpg"
+        source = f"{files}, columns {left}..{right - 1}, patches every {stride} pixels"
         parts[split] = Dataset.from_array(
             np.stack(patches), name="photographs", split=split, provenance=[source]
         )

@@ -1,4 +1,4 @@
-"""Names of datasets and the places of their files: what ``datasets`` lists is what ``load`` finds."""
+"""Names of datasets and the places of their files, for ``datasets`` and ``load`` alike."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from likejax.data.parts import is_hidden, split_name
+from likejax.data.parts import is_hidden, split_name, visible_files
 from likejax.data.readers.delimited import SUFFIXES as TEXT
 from likejax.data.readers.delimited import layout
 from likejax.data.readers.images import IMAGE_SUFFIXES
@@ -20,7 +20,7 @@ _DEEPEST = 4
 
 
 def place_of(folder: Path, name: str) -> Path | None:
-    """The folder or file of a dataset: a folder ``name``, a file ``name``, or a file ``name`` with a known ending.
+    """Finds a folder ``name``, a file ``name``, or a file ``name`` with a known ending.
 
     Raises:
       ValueError: If files of several forms have that name.
@@ -51,7 +51,7 @@ def named_places(folder: Path) -> dict[str, Path]:
 
 
 def prepared(folder: Path) -> list[str]:
-    """Names of the TFDS datasets that were prepared in a folder, with the configuration where there are several."""
+    """Names of the TFDS datasets that were prepared in a folder, with their configuration."""
     found = [*folder.glob("*/*/features.json"), *folder.glob("*/*/*/features.json")]
     return sorted({path.parent.parent.relative_to(folder).as_posix() for path in found})
 
@@ -78,11 +78,8 @@ def _below(folder: Path, depth: int) -> Iterator[Path]:
             yield place
             continue
         loose, inner = _loose_files(place), list(_below(place, depth + 1))
-        if (
-            inner
-            and all(_is_pictures(each) for each in inner)
-            and all(each.name.endswith(TEXT) for each in loose)
-        ):
+        are_pictures = bool(inner) and all(_is_pictures(each) for each in inner)
+        if are_pictures and all(each.name.endswith(TEXT) for each in loose):
             yield place  # folders of images: parts or classes of one dataset, and words about them
         else:
             yield from (*loose, *inner)
@@ -92,15 +89,9 @@ def _folders(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.is_dir() and not is_hidden([path.name]))
 
 
-def _files(folder: Path) -> list[Path]:
-    return sorted(
-        path for path in folder.iterdir() if path.is_file() and not is_hidden([path.name])
-    )
-
-
 def _is_one(folder: Path) -> bool:
     """Whether the files directly in a folder are one dataset."""
-    names = [path.name for path in _files(folder)]
+    names = [path.name for path in visible_files(folder)]
     if any(is_idx(name) or is_imagenet_batch(name) or name.endswith(".mat") for name in names):
         return True
     if archives := [name for name in names if name.endswith(".npz")]:
@@ -113,11 +104,7 @@ def _is_one(folder: Path) -> bool:
         return True
     if any(name.lower().endswith((*IMAGE_SUFFIXES, ".zip")) for name in names):
         return True
-    tables = [
-        path
-        for path in _files(folder)
-        if path.name.lower().endswith(TEXT) and layout(path) is not None
-    ]
+    tables = [path for path in visible_files(folder, *TEXT) if layout(path) is not None]
     if _folders(folder) and any(_has_pictures(place) for place in _folders(folder)):
         return False  # words about images, not a table of its own
     return len(tables) == 1 or _are_parts([path.name for path in tables])
@@ -125,7 +112,7 @@ def _is_one(folder: Path) -> bool:
 
 def _is_table(folder: Path) -> bool:
     """Whether a folder holds the raw files of a benchmark table."""
-    names = {path.name for path in _files(folder)}
+    names = {path.name for path in visible_files(folder)}
     return folder.name in TABLES and any(set(files) <= names for files in TABLES[folder.name].files)
 
 
@@ -134,17 +121,16 @@ def _is_cifar100(names: list[str]) -> bool:
 
 
 def _are_parts(names: list[str]) -> bool:
-    spoken = [split_name(name.split(".")[0]) for name in names]
-    parts = [part for part, _ in spoken]
-    return bool(parts) and None not in parts and len({rest for _, rest in spoken}) == 1
+    titles = [split_name(name.split(".")[0]) for name in names]
+    parts = [part for part, _ in titles]
+    return bool(parts) and None not in parts and len({rest for _, rest in titles}) == 1
 
 
 def _loose_files(folder: Path) -> list[Path]:
     """Files of a folder that are datasets of their own."""
-    found = [path for path in _files(folder) if path.name.lower().endswith(FILES)]
-    return [
-        path for path in found if not path.name.lower().endswith(TEXT) or layout(path) is not None
-    ]
+    found = visible_files(folder, *FILES)
+    texts = visible_files(folder, *TEXT)
+    return [path for path in found if path not in texts or layout(path) is not None]
 
 
 def _is_pictures(place: Path) -> bool:

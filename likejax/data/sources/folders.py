@@ -24,8 +24,8 @@ FILES = (".npz", ".npy", ".mat", *TEXT)
 def load_folder(folder: Path, name: str) -> dict[str, Dataset]:
     """Reads the parts that the files of a folder make up, in the first known form that fits.
 
-    The forms are IDX pairs, MATLAB files by part, ``.npz`` with ``x_train`` and the like, ``.npy``, CIFAR batches
-    (binary or python), folders or zip archives of images, and tables as text.
+    The forms are IDX pairs, MATLAB files by part, ``.npz`` with ``x_train`` and the like, ``.npy``,
+    CIFAR batches (binary or python), folders or zip archives of images, and tables as text.
 
     Args:
       folder: The folder.
@@ -56,7 +56,8 @@ def load_folder(folder: Path, name: str) -> dict[str, Dataset]:
     found = ", ".join(sorted(path.name for path in folder.iterdir())[:8]) or "nothing"
     raise FileError(
         folder,
-        "no file of a known form: expected IDX (train-images-idx3-ubyte.gz ...), .npz with x_train/x_test, .npy, "
+        "no file of a known form: expected IDX (train-images-idx3-ubyte.gz ...), .npz with "
+        "x_train/x_test, .npy, "
         f"MATLAB 5, .csv, CIFAR batches, or images in train/ and test/; found {found}",
     )
 

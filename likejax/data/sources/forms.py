@@ -1,6 +1,7 @@
-"""Forms in which datasets are published: each function finds its files in a folder, and returns their parts.
+"""Forms in which datasets are published: each function reads the parts in a folder.
 
-A form that is not there gives no parts; one that is there and damaged, or not clear, gives a ``FileError``.
+A form that is not there gives no parts; one that is there and damaged, or not clear, gives a
+``FileError``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ def is_idx(name: str) -> bool:
 
 
 def idx(folder: Path) -> Parts:
-    """Pairs of IDX files, ``train-images-idx3-ubyte.gz`` and ``train-labels-idx1-ubyte.gz``, as MNIST's."""
+    """Pairs of IDX files: ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz`` ..."""
     parts: Parts = {}
     for path in visible_files(folder):
         match = _IDX.fullmatch(path.name)
@@ -197,7 +198,8 @@ def _one_file_each(folder: Path, paths: list[Path], read: Callable[[Path], Raw])
         names = ", ".join(path.name for path in paths[:5])
         raise FileError(
             folder,
-            f"holds {len(paths)} {paths[0].suffix} files; name one of them, or call them by parts: {names}, ...",
+            f"holds {len(paths)} {paths[0].suffix} files; name one of them, or call them by parts: "
+            f"{names}, ...",
         )
     return {str(part): read(path) for part, path in zip(parts, paths, strict=True)}
 
@@ -213,7 +215,7 @@ def cifar_python(folder: Path) -> Parts:
 
 
 def places_of_cifar(folder: Path) -> list[Path]:
-    """Folders in which the batches of CIFAR may be: the folder itself, and those that its archives unpack to."""
+    """Folders with batches of CIFAR: the folder itself, and those that archives unpack to."""
     inner = [path for path in folder.iterdir() if path.is_dir() and path.name.startswith("cifar")]
     return [folder, *inner]
 

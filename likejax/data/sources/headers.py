@@ -19,7 +19,7 @@ _MOST_NAMED = 6
 
 
 def outline_of(place: Path) -> str:
-    """Describes the arrays in a file or a folder in a line: names, shapes, types; or what is wrong with them.
+    """Describes the arrays in a file or a folder in a line, or what is wrong with them.
 
     Args:
       place: A file or a folder.

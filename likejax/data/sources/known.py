@@ -1,4 +1,4 @@
-"""What is known of published datasets by their names: archives, classes and shapes that their files do not say."""
+"""Facts about published datasets that their files lack: archives, classes and shapes."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Labels = Mapping[str, np.ndarray | None]
 
 @dataclasses.dataclass(frozen=True)
 class Known:
-    """What the files of a dataset of a certain name need."""
+    """Facts about the files of a dataset."""
 
     adjust: Callable[[Dataset], Dataset] = lambda dataset: dataset
     """Turns what the files hold into images."""
@@ -29,7 +29,7 @@ class Known:
 
 
 def known(name: str) -> Known:
-    """What is known of a dataset.
+    """Facts about a dataset, by its name.
 
     Args:
       name: Name of the dataset, or its path below the folder of all data.

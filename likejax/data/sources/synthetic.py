@@ -1,4 +1,4 @@
-"""Images that nobody drew, of the shape and levels of a dataset: the two extremes every OOD score must face."""
+"""Synthetic OOD images in the form of a dataset: uniform noise and constant images."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from likejax.data.dataset import Dataset
 
 
 def noise_like(dataset: Dataset, n: int, *, seed: int) -> Dataset:
-    """Independent uniform values in every entry.
+    """Draws independent uniform values in every entry.
 
     Args:
-      dataset: Gives shape, levels and representation.
+      dataset: Dataset with the shape, levels and representation to imitate.
       n: Number of examples.
-      seed: Of the values.
+      seed: Random seed of the values.
     """
     values = np.random.default_rng([seed, 4]).integers(
         0, _levels(dataset), (n, *dataset.event_shape)
@@ -24,12 +24,12 @@ def noise_like(dataset: Dataset, n: int, *, seed: int) -> Dataset:
 
 
 def constants_like(dataset: Dataset, n: int, *, seed: int) -> Dataset:
-    """One uniform value in all entries of a channel.
+    """Draws images of one uniform value in all entries of a channel.
 
     Args:
-      dataset: Gives shape, levels and representation.
+      dataset: Dataset with the shape, levels and representation to imitate.
       n: Number of examples.
-      seed: Of the values.
+      seed: Random seed of the values.
     """
     shape = dataset.event_shape
     one = (n, *(1,) * (len(shape) - 1), shape[-1] if len(shape) > 1 else 1)

@@ -1,10 +1,10 @@
-"""The five tables on which density estimators are compared, from their raw files, with their published preprocessing.
+"""Five tables on which density estimators are compared, with their published preprocessing.
 
 The preprocessing is part of these datasets: nats of them refer to the preprocessed rows.
 
 References:
-  Papamakarios, Pavlakou and Murray, 2017, Masked autoregressive flow for density estimation, arXiv:1705.07057,
-  appendix D, with its official code.
+  Papamakarios, Pavlakou and Murray, 2017, Masked autoregressive flow for density estimation,
+  arXiv:1705.07057, appendix D, with its official code.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def _power(paths: Mapping[str, Path]) -> dict[str, Rows]:
 
 
 def _gas(paths: Mapping[str, Path]) -> dict[str, Rows]:
-    """Columns: time, two concentrations, sixteen sensors; of sensors that say the same only one is kept."""
+    """Columns: time, two concentrations, sixteen sensors, of which similar ones are dropped."""
     path = paths["ethylene_CO.txt"]
     rows = _columns(path, _text(path, skiprows=1), 19)[:, 3:]
     while rows.shape[1] > 1:
@@ -87,7 +87,7 @@ def _hepmass(paths: Mapping[str, Path]) -> dict[str, Rows]:
 
 
 def _smallest_repeats(column: np.ndarray) -> int:
-    """How often the smallest value occurs: features that are cut off below have it thousands of times."""
+    """Number of times that the smallest value occurs: thousands where a feature is cut off."""
     return int((column == column.min()).sum())
 
 
@@ -129,17 +129,20 @@ TABLES: dict[str, _Table] = {
     "power": _Table(
         (("data.npy",),),
         _power,
-        "shuffled, reactive power and intensity dropped, uniform noise added, standardized by train and validation",
+        "shuffled, reactive power and intensity dropped, uniform noise added, standardized by "
+        "train and validation",
     ),
     "gas": _Table(
         (("ethylene_CO.txt",),),
         _gas,
-        "concentrations and time dropped, sensors correlated above 0.98 thinned out, standardized by all rows",
+        "concentrations and time dropped, sensors correlated above 0.98 thinned out, standardized "
+        "by all rows",
     ),
     "hepmass": _Table(
         (("1000_train.csv", "1000_test.csv"), ("1000_train.csv.gz", "1000_test.csv.gz")),
         _hepmass,
-        "signal of mass 1000 only, standardized by train, features whose smallest value repeats dropped",
+        "signal of mass 1000 only, standardized by train, features whose smallest value repeats "
+        "dropped",
     ),
     "miniboone": _Table((("data.npy",),), _miniboone, "standardized by train and validation"),
     "bsds300": _Table(
@@ -152,10 +155,10 @@ TABLES: dict[str, _Table] = {
 
 
 def load_table(folder: Path, name: str) -> dict[str, Dataset] | None:
-    """The parts of one of ``TABLES`` from the raw files in a folder, or ``None`` if they are not there.
+    """Reads the parts of one of ``TABLES`` from raw files; ``None`` if they are not there.
 
-    Files that somebody has preprocessed (``train.npy``, ``validation.npy``, ``test.npy``, or an ``.npz``) are read as
-    any other.
+    Files that somebody has preprocessed (``train.npy``, ``validation.npy``, ``test.npy``, or an
+    ``.npz``) are read as any other.
 
     Raises:
       FileError: If a file is damaged or not what it is called.

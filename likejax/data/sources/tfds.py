@@ -13,8 +13,10 @@ from likejax.data.dataset import Dataset
 from likejax.data.parts import PART_NAMES
 
 _NEEDS_TENSORFLOW = (
-    "prepare it once where TensorFlow is installed, then remove TensorFlow: pip install tensorflow-cpu && "
-    "python -c \"import tensorflow_datasets as tfds; tfds.builder({name!r}{folder}, file_format='array_record')"
+    "prepare it once where TensorFlow is installed, then remove TensorFlow: pip install "
+    "tensorflow-cpu && "
+    'python -c "import tensorflow_datasets as tfds; tfds.builder({name!r}{folder}, '
+    "file_format='array_record')"
     '.download_and_prepare()" && pip uninstall -y tensorflow-cpu'
 )
 
@@ -28,18 +30,20 @@ NAMES = {
     "celeba": "celeb_a",
     "emnist_letters": "emnist/letters",
 }
-"""What datasets are called here, and what TFDS calls them."""
+"""From the names of datasets here to those of TFDS."""
 
 
 def load_tfds(name: str, data_dir: Path | None) -> dict[str, Dataset]:
-    """The parts of a TFDS dataset of images; prepared if need be, which takes a network.
+    """Reads the parts of a TFDS dataset of images; prepares it if need be, which takes a network.
 
     Args:
-      name: Name of the builder, such as ``mnist`` or ``cifar10``, with its configuration where it has several.
-      data_dir: Where prepared datasets lie; TFDS's own default if ``None``.
+      name: Name of the builder, such as ``mnist`` or ``cifar10``, with its configuration where it
+        has several.
+      data_dir: Folder of prepared datasets; TFDS's own default if ``None``.
 
     Raises:
-      ValueError: If it can neither be read nor prepared here; the message says what was tried and what to do.
+      ValueError: If it can neither be read nor prepared here; the message says what was tried and
+        what to do.
     """
     import tensorflow_datasets as tfds
 
@@ -52,7 +56,8 @@ def load_tfds(name: str, data_dir: Path | None) -> dict[str, Dataset]:
             Exception
         ) as error:  # TFDS raises many kinds: not found, not prepared, wrong file format
             tried.append(
-                f"reading it from {folder.get('data_dir', 'the default folder of TFDS')}: {_first_line(error)}"
+                f"reading it from {folder.get('data_dir', 'the default folder of TFDS')}: "
+                f"{_first_line(error)}"
             )
     try:
         _check_online()

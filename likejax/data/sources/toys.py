@@ -1,7 +1,8 @@
 """Eight distributions in the plane, the test bed of FFJORD.
 
 References:
-  Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367, and its official code.
+  Grathwohl, Chen, Bettencourt, Sutskever and Duvenaud, 2019, FFJORD, arXiv:1810.01367, and its
+  official code.
 """
 
 from __future__ import annotations
@@ -87,12 +88,12 @@ TOYS: dict[str, Callable[[int, np.random.Generator], Points]] = {
 
 
 def toy(name: str, n: int, *, seed: int) -> Points:
-    """``n`` independent points of a toy distribution.
+    """Draws independent points of a toy distribution.
 
     Args:
       name: One of ``TOYS``.
       n: Number of points.
-      seed: Of numpy's generator.
+      seed: Random seed.
     """
     return TOYS[name](n, np.random.default_rng([zlib.crc32(name.encode()), seed])).astype(
         np.float32

@@ -90,7 +90,7 @@ class GatedBlock(nnx.Module):
       rngs: Source of the initial weights.
 
     References:
-      Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517, and its official code.
+      Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517, with official code.
     """
 
     def __init__(

@@ -98,8 +98,8 @@ def naive(density: Drawable, task: Task) -> Drawn:
 def fixed_point(density: Drawable, task: Task) -> Drawn:
     """Draws all pixels at once, again and again, until the image no longer changes.
 
-    After ``n`` rounds at least the first ``n`` pixels are final. A round that changes nothing is the
-    last.
+    After ``n`` rounds at least the first ``n`` pixels are final. The last round
+    is the one that changes nothing.
 
     References:
       Song, Meng, Liao and Ermon, 2021, Accelerating feedforward computation via parallel nonlinear

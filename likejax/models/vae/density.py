@@ -289,7 +289,7 @@ class VAE(Density):
             in one compiled call. With draws all ``k`` share one inference. With means they share
             the stages up to the first latent that is drawn: those above it see another latent for
             each ``k``, and are computed for each.
-          key: As for ``log_prob``.
+          key: Key or keys, as for ``log_prob``.
           draws: Number of draws, combined by the log of the mean.
           replacement: ``sample`` or ``mean``; with means the inference above sees posterior means
             as well.
@@ -322,7 +322,7 @@ class VAE(Density):
 
         Args:
           x: Examples ``(*batch, *event_shape)``.
-          key: As for ``log_prob``.
+          key: Key or keys, as for ``log_prob``.
 
         Returns:
           For each latent an array ``(*batch, *latent_shape)``.
@@ -381,7 +381,7 @@ class VAE(Density):
 
         Args:
           x: Examples ``(*batch, *event_shape)``.
-          key: As for ``log_prob``.
+          key: Key or keys, as for ``log_prob``.
           from_level: Number of lowest latents that come from their conditional priors: 0 for a
             reconstruction from all, L for a sample that knows nothing of ``x``.
           replacement: Whether those are draws or means.
@@ -411,7 +411,7 @@ class VAE(Density):
         Args:
           x: Examples ``(*batch, *event_shape)``; values that are not known do not matter.
           known: Mask of the known entries: ``(*batch, *event_shape)``, or one mask for all.
-          key: As for ``log_prob``.
+          key: Key or keys, as for ``log_prob``.
           sweeps: Length of the chain.
 
         Returns:

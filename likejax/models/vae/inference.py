@@ -56,7 +56,7 @@ class Pass(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """What the way up leaves for one latent.
+    """Results of the way up for one latent.
 
     Attributes:
       hidden: Hidden map of the inference stage.
