@@ -66,6 +66,22 @@ OPTIMIZER = optax.chain(
 )
 
 
+@dataclasses.dataclass(frozen=True)
+class Surprise(lj.ood.Score):
+    """A score with a setting."""
+
+    scale: Positive = 1.0
+
+    @property
+    def features(self):
+        """The log-probability alone."""
+        return (lj.ood.LogProb(),)
+
+    def statistic(self, compute, event_shape):
+        """Negative log-probability of each example, scaled."""
+        return -self.scale * compute(self.features[0])
+
+
 class Kept:
     """A logger that keeps its records."""
 

@@ -304,7 +304,7 @@ def filling(self, step, items, record):
 Store.save = filling
 try:
     lj.fit(SMALL, TRAIN, workdir={str(tmp_path / "run")!r}, key=0)
-except lj.CheckpointError as error:
+except lj.train.CheckpointError as error:
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
     print("MESSAGE", error)
 """

@@ -89,6 +89,33 @@ def test_a_process_that_did_not_is_told_what_to_import(run):
     assert "run `import tests.outside` first" in result.stderr
 
 
+def test_a_score_is_fitted_saved_restored_and_reported(run, tmp_path):
+    score = outside.Surprise(scale=2.0)
+    fitted = score.fit(run.density, POINTS[100:150]).calibrate(POINTS[150:200])
+    fitted.save(tmp_path / "score")
+    code = """
+import likejax as lj, numpy as np, tests.outside
+points = np.linspace(-2, 2, 20, dtype=np.float32).reshape(10, 2)
+print(lj.ood.restore(sys.argv[1])(points).sum())
+"""
+    result = in_a_fresh_process(code, str(tmp_path / "score"))
+    assert result.returncode == 0, result.stderr
+    points = np.linspace(-2, 2, 20, dtype=np.float32).reshape(10, 2)
+    assert float(result.stdout) == fitted(points).sum()
+    unknown = in_a_fresh_process(code.replace(", tests.outside", ""), str(tmp_path / "score"))
+    assert "tests.outside" in unknown.stderr
+    report = lj.ood.benchmark(
+        run.density,
+        inside=POINTS[200:],
+        outside=[lj.Dataset.from_array(POINTS[:40] + 9, name="far")],
+        scores=[score],
+        held_out=POINTS[:100],
+        key=jax.random.key(0),
+        resamples=50,
+    )
+    assert "Surprise" in report.to_markdown()
+
+
 def test_the_run_goes_on(run):
     longer = dataclasses.replace(EXPERIMENT, steps=10)
     again = lj.fit(longer, POINTS[:200], validation=POINTS[200:], workdir=run.workdir, key=0)

@@ -233,7 +233,7 @@ def test_a_setting_that_differs_is_named(tmp_path):
         fit(workdir=tmp_path, optimizer=lj.Optimizer(learning_rate=0.01))
     with pytest.raises(
         lj.train.CheckpointError,
-        match=r"settings: objective\.name: 'NLL' in the run, 'ELBO' now\. Re",
+        match=r"settings: objective\.class: 'likejax:NLL' in the run, 'likejax:ELBO' now\. Re",
     ):
         fit(workdir=tmp_path, objective=lj.ELBO())
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from likejax.storage.files import digest
 from likejax.storage.thread import Job, StorageTimeoutError, ask
 
 LAYOUT = 2
@@ -128,7 +129,7 @@ class Store:
 
         record = {"layout": LAYOUT, "likejax": importlib.metadata.version("likejax"), **record}
         record["arrays"] = manifest(items)
-        record = json.loads(json.dumps(record)) | {"digest": _digest(record)}
+        record = json.loads(json.dumps(record)) | {"digest": digest(record)}
         trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         with _checkpointer() as checkpointer:
             args = ocp.args.Composite(record=ocp.args.JsonSave(record), **trees)
@@ -245,7 +246,7 @@ class Store:
             raise _Damaged(f"its record cannot be read ({_reason(error)})") from error
         if layout == 1:
             return record
-        if not isinstance(layout, int) or record.get("digest") != _digest(record):
+        if not isinstance(layout, int) or record.get("digest") != digest(record):
             raise _Damaged("its record does not have the checksum that was written")
         if layout > LAYOUT:
             raise CheckpointError(
@@ -390,11 +391,6 @@ def manifest(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return dict(zip(arrays, pool.map(entry, arrays.values()), strict=True))
-
-
-def _digest(record: Mapping[str, Any]) -> str:
-    text = json.dumps({k: v for k, v in record.items() if k != "digest"}, sort_keys=True)
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _reason(error: BaseException) -> str:

@@ -1,8 +1,10 @@
 """Explicit Runge-Kutta methods for diffrax with their stages written out.
 
 diffrax's own solvers loop over the stages, and the gradient of that loop evaluates every stage
-once more. Written out, a step is one straight program, which compiles to less work on every
-backend.
+once more. Written out, a step is one straight program. ``benchmarks/ode_steps.py`` compares the
+two. The only numbers so far are of two busy cores, where the gradient of 4 steps of dopri5 took
+diffrax 1.08 times as long (quartiles 0.91 to 1.71) with 0.22 MB of temporary memory instead of
+1.53. They do not decide between them.
 """
 
 from __future__ import annotations
