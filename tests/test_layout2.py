@@ -40,9 +40,6 @@ def data_of(old, name):
     arrays = np.load(old / "examples.npz")
     if name in ("vector_glow", "ffjord"):
         return lj.Dataset.from_array(arrays["points"], name="small points")
-    if name == "vae_binarised":
-        binary = (arrays["images"] > 8).astype(np.uint8)
-        return lj.Dataset.from_array(binary, levels=2, name="small binary images")
     images, labels = arrays["images"], arrays["labels"]
     return lj.Dataset.from_array(images, levels=17, labels=labels, name="small images")
 
