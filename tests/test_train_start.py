@@ -13,7 +13,7 @@ from flax import nnx
 
 import likejax as lj
 from likejax.data.batches import Position
-from likejax.train.source import Source
+from likejax.train.source import open_source
 from tests.registry import Laplace
 
 RNG = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def nothing_is_built(monkeypatch):
     def built(*args: Any, **options: Any) -> Any:
         raise AssertionError("something was built before the refusal")
 
-    monkeypatch.setattr("likejax.train.loop.build", built)
+    monkeypatch.setattr("likejax.train.first_state.build", built)
     monkeypatch.setattr("likejax.train.loop.compile_step", built)
 
 
@@ -250,12 +250,14 @@ def test_initialization_sees_as_many_rows_as_it_asks_for():
     experiment = dataclasses.replace(PLAIN, model=POINT_MODEL, initialize_with=64)
     rows = [row[None] for row in POINTS]
     for train in (rows, iter(rows)):
-        source = Source(experiment, train)
+        source = open_source(experiment, train)
         np.testing.assert_array_equal(source.examples.examples, POINTS[:64])
-        batch = next(source.batches(Position(0, 0, 0), labeled=False, num_classes=None))
+        batch = next(source.batches(Position(0, 0, 0), Laplace()))
         np.testing.assert_array_equal(batch.x, POINTS[:24])
-    assert len(Source(PLAIN, rows).examples) == 1  # a ready density needs none of them
-    assert len(Source(dataclasses.replace(experiment, initialize_with=999), rows).examples) == 240
+    assert len(open_source(PLAIN, rows).examples) == 1  # a ready density needs none of them
+    assert (
+        len(open_source(dataclasses.replace(experiment, initialize_with=999), rows).examples) == 240
+    )
     few = lj.fit(dataclasses.replace(experiment, steps=2), rows, key=0)
     assert np.isfinite(few.history[0]["loss"])
 

@@ -278,4 +278,4 @@ def test_states_change_form_and_back():
     assert jax.tree.structure(back) == jax.tree.structure(state)
     for a, b in zip(jax.tree.leaves(back), jax.tree.leaves(state), strict=True):
         np.testing.assert_array_equal(a, b)
-    assert_same(merge(structure, back.params, back.fixed), density)
+    assert_same(merge(structure, back.params, back.buffers), density)

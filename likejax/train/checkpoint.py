@@ -238,7 +238,7 @@ def state_of(items: Mapping[str, Any], like: TrainState) -> TrainState:
         step=training["step"],
         params=training["params"],
         ema=density["params"],
-        fixed=density["fixed"],
+        buffers=density["fixed"],
         optimizer=optimizer,
         guard=GuardState(**training["guard"]),
     )
@@ -253,6 +253,9 @@ class RunCheckpoints:
       checkpoints: Checkpoints of the run's directory.
       structure: Structure of the density in memory.
       provenance: Experiment, key and data of the run.
+
+    Attributes:
+      provenance: Experiment, key and data of the run.
     """
 
     def __init__(
@@ -260,7 +263,24 @@ class RunCheckpoints:
     ):
         self._checkpoints = checkpoints
         self._structure = structure
-        self._provenance = provenance
+        self.provenance = provenance
+
+    @property
+    def workdir(self) -> Path | None:
+        """Directory of the run; ``None`` if nothing is written."""
+        return self._checkpoints.workdir
+
+    def has_last(self) -> bool:
+        """Returns whether there is something to resume from."""
+        return self._checkpoints.has_last()
+
+    def drop_best_after(self, step: int) -> None:
+        """Deletes the best checkpoints of steps that will be done again.
+
+        Args:
+          step: Number of steps done.
+        """
+        self._checkpoints.drop_best_after(step)
 
     def save(
         self,
@@ -277,11 +297,11 @@ class RunCheckpoints:
           best: Best validation so far.
           window: Metrics of the steps since the last record.
         """
-        if self._checkpoints.workdir is None:
+        if self.workdir is None:
             return
         stored = convert_blocks(stack, self._structure, sharding.to_host(state))
         record = {
-            **self._provenance,
+            **self.provenance,
             "position": list(position),
             "best_step": best.step,
             "best_loss": best.loss if math.isfinite(best.loss) else None,
@@ -289,24 +309,24 @@ class RunCheckpoints:
             "best_on": best.measured_on,
             "window": window,
         }
-        items = density_items(stored.ema, stored.fixed) | training_items(stored)
+        items = density_items(stored.ema, stored.buffers) | training_items(stored)
         self._checkpoints.save_last(int(stored.step), items, record)
 
-    def save_best(self, best: Best, fixed: Arrays) -> None:
+    def save_best(self, best: Best, buffers: Arrays) -> None:
         """Writes the density that is best so far.
 
         Args:
           best: Best validation, with its moving average.
-          fixed: Arrays that are not trained.
+          buffers: Arrays that are not trained.
         """
-        _, ema, fixed = split(stack(merge(self._structure, best.ema or {}, fixed)))
+        _, ema, buffers = split(stack(merge(self._structure, best.ema or {}, buffers)))
         record = {
-            "experiment": self._provenance["experiment"],
+            "experiment": self.provenance["experiment"],
             "best_step": best.step,
             "validation": best.loss,
             "best_on": best.measured_on,
         }
-        self._checkpoints.save_best(best.step, density_items(ema, fixed), record)
+        self._checkpoints.save_best(best.step, density_items(ema, buffers), record)
 
     def load(self, like: TrainState) -> tuple[TrainState, dict[str, Any]]:
         """Returns state and record of the newest intact checkpoint.
@@ -315,7 +335,7 @@ class RunCheckpoints:
           like: State of the run's structure.
         """
         stored = convert_blocks(stack, self._structure, sharding.to_host(like))
-        templates = density_items(stored.ema, stored.fixed) | training_items(stored)
+        templates = density_items(stored.ema, stored.buffers) | training_items(stored)
         items, record = self._checkpoints.read_last(templates)
         state = state_of(items, stored)
         return convert_blocks(for_backend, self._stacked(like), state), record
@@ -339,7 +359,7 @@ class RunCheckpoints:
         if not best.step:
             return best
         stored = convert_blocks(stack, self._structure, sharding.to_host(like))
-        items = self._checkpoints.read_best(best.step, density_items(stored.ema, stored.fixed))
+        items = self._checkpoints.read_best(best.step, density_items(stored.ema, stored.buffers))
         if items is None:
             return Best()
         arrays = items["density"]
@@ -348,4 +368,4 @@ class RunCheckpoints:
         return best
 
     def _stacked(self, like: TrainState) -> Structure:
-        return split(stack(merge(self._structure, like.params, like.fixed)))[0]
+        return split(stack(merge(self._structure, like.params, like.buffers)))[0]

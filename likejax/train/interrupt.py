@@ -6,11 +6,14 @@ import contextlib
 import os
 import signal
 import threading
+from pathlib import Path
 from typing import Any
 
 import jax
 
 from likejax.train import sharding
+from likejax.train.log import Log
+from likejax.train.side_products import tell
 
 
 class Interruption:
@@ -88,3 +91,28 @@ class Interruption:
             raise KeyboardInterrupt
         if self.received == signal.SIGTERM:
             raise SystemExit(128 + signal.SIGTERM)
+
+
+def announce(
+    interruption: Interruption, log: Log, step: int, *, workdir: Path | None, steps: int
+) -> None:
+    """Prints that a signal ended the run, if one did.
+
+    Args:
+      interruption: Block that noted the signal.
+      log: Log of the run.
+      step: Number of steps done.
+      workdir: Directory in which the run is saved; ``None`` if it is not.
+      steps: Number of steps of the experiment.
+    """
+    if interruption.received is None:
+        return
+    kept = "no workdir, not saved"
+    if workdir is not None:
+        kept = f"saved in {workdir}; the same call goes on from there"
+    log.say(f"stopped by {interruption.received.name} after step {step}: {kept}")
+    if workdir is None and interruption.is_keyboard:
+        tell(
+            f"training was interrupted after step {step} of {steps}: fit returns the run as it "
+            "stands (Run.interrupted)"
+        )

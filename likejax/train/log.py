@@ -234,12 +234,13 @@ class Log:
 
     Attributes:
       history: All records, those of earlier calls included.
+      unit: Unit of likelihoods on the screen.
       window: Metrics of the steps since the last record.
     """
 
     def __init__(self, window: Window, unit: Unit, *, start: int, steps: int):
         self.window = window
-        self._unit = unit
+        self.unit = unit
         self._loggers: list[Logger] = []
         self._side = SideProducts()
         self._is_first_process = jax.process_index() == 0
@@ -332,7 +333,7 @@ class Log:
         if record["loss"] is None:
             words = "no step taken"
         elif "log_prob" in record:
-            words = f"{self._unit.name} {self._unit.of(record['log_prob']):.3f}"
+            words = f"{self.unit.name} {self.unit.of(record['log_prob']):.3f}"
         else:
             words = f"loss {record['loss']:.3f}"
         if best is not None:
@@ -351,8 +352,7 @@ class Log:
         """
         self.write({"step": number, "validation": loss})
         self.say(
-            f"step {number}: validation {loss:.4f} {self._unit.name} of the moving average (n = "
-            f"{n})"
+            f"step {number}: validation {loss:.4f} {self.unit.name} of the moving average (n = {n})"
         )
 
     def write(self, record: dict[str, Any]) -> None:

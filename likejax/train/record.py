@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -177,12 +178,11 @@ def note_selection(workdir: Path, validation: Dataset | None) -> None:
     rows = np.zeros(0, np.uint64) if validation is None else row_hashes(validation)
     if before is not None:
         rows = np.union1d(before, rows)
-    draft = workdir / (SELECTION + ".tmp")
+    content = io.BytesIO()
+    np.save(content, rows)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
-        with draft.open("wb") as file:
-            np.save(file, rows)
-        draft.replace(path)
+        write_atomically(path, content.getvalue())
     except OSError as error:
         raise CheckpointError(f"cannot write {path}: {error.strerror or error}") from error
 

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from likejax.data.batches import Position
-from likejax.experiment import Optimizer
+from likejax.experiment import Experiment, Optimizer
 from likejax.storage.store import CheckpointError
 from likejax.train.checkpoint import RunCheckpoints
 from likejax.train.optimizer import rate_that_jumps
+from likejax.train.record import note_selection, write_record
+from likejax.train.selection import Validation, comparable_best
 from likejax.train.side_products import tell
 from likejax.train.state import Best, TrainState
 
@@ -33,39 +35,70 @@ class Stand:
     window: Sequence[Mapping[str, float]] = ()
 
 
-def resume(
+def take_up(
     checkpoints: RunCheckpoints,
     begun: Stand,
+    experiment: Experiment,
     *,
-    provenance: Mapping[str, Any],
-    known_as: Sequence[str | None],
-    workdir: Path | None,
-) -> tuple[Stand, int]:
-    """Returns where the newest intact checkpoint of a run stands, and the steps it was planned for.
+    rows: Validation | None,
+    data_hashes: Sequence[str | None],
+    unit: str,
+) -> Stand:
+    """Returns where a run goes on: at its beginning, or at its newest intact checkpoint.
+
+    The directory of the run gets its record. There are warnings if this call has other plans than
+    the calls before.
 
     Args:
       checkpoints: Checkpoints of the run.
       begun: Stand of a new run, which gives the structure.
-      provenance: Key and data of this call.
-      known_as: Hashes of the training data, in the form of this version and of older ones.
-      workdir: Directory of the run, for messages.
+      experiment: Experiment that is run.
+      rows: Rows that select; ``None`` if there are none.
+      data_hashes: Hashes of the training data, in the form of this version and of older ones.
+      unit: Unit of validation losses, for warnings.
 
     Raises:
-      CheckpointError: If the run was begun with another key, other data or other weights.
+      CheckpointError: If the run was begun with another key, other data or other weights, or its
+        record cannot be written.
     """
+    workdir = checkpoints.workdir
+    if workdir is not None:
+        # before the record of the experiment, by which the runs of older versions are known
+        note_selection(workdir, None if rows is None else rows.examples)
+    stand = begun
+    if checkpoints.has_last():
+        stand, planned = _loaded(checkpoints, begun, data_hashes)
+        done, steps = int(stand.state.step), experiment.steps
+        warn_of_other_plans(
+            experiment.optimizer, workdir=workdir, done=done, planned=planned, steps=steps
+        )
+        best = comparable_best(stand.best, rows, workdir=workdir, unit=unit, ended=done >= steps)
+        stand = dataclasses.replace(stand, best=best)
+    done = int(stand.state.step)
+    checkpoints.drop_best_after(done)
+    if workdir is not None and done <= experiment.steps:
+        write_record(workdir, experiment)
+    return stand
+
+
+def _loaded(
+    checkpoints: RunCheckpoints, begun: Stand, data_hashes: Sequence[str | None]
+) -> tuple[Stand, int]:
+    """The stand of the newest intact checkpoint, and the steps that the run was planned for."""
+    provenance = checkpoints.provenance
     state, record = checkpoints.load(begun.state)
-    data_hashes = known_as if _is_older(record) else known_as[:1]
+    known_data = data_hashes if _is_older(record) else data_hashes[:1]
     wanted = [
         ("key", "another key", [provenance["key"]]),
-        ("data", "other training data", data_hashes),
+        ("data", "other training data", known_data),
     ]
     if "initial" in record:  # versions before 0.7 had no initial weights
         wanted.append(("initial", "other initial weights", [provenance["initial"]]))
     for name, what, known in wanted:
         if record[name] not in known:
             raise CheckpointError(
-                f"{workdir} holds a run that was begun with {what} ({record[name]}, now "
-                f"{provenance[name]}): resume it with those, or choose another workdir"
+                f"{checkpoints.workdir} holds a run that was begun with {what} ({record[name]}, "
+                f"now {provenance[name]}): resume it with those, or choose another workdir"
             )
     best = checkpoints.load_best(record, begun.state)
     stand = Stand(state, Position(*record["position"]), best, record["window"])

@@ -26,7 +26,7 @@ from likejax.train.guard import begin
 from likejax.train.log import METRICS, read_metrics
 from likejax.train.optimizer import build_optimizer
 from likejax.train.selection import described
-from likejax.train.state import TrainState, convert_blocks
+from likejax.train.state import Best, TrainState, Weights, convert_blocks
 from likejax.train.summary import summarize
 
 
@@ -80,7 +80,7 @@ class Run:
         if self.state is None:
             raise ValueError("expected a Run with its state, as fit and restore_run return it")
         structure, _, _ = split(self.last)
-        arrays = merge(structure, self.state.params, self.state.fixed)
+        arrays = merge(structure, self.state.params, self.state.buffers)
         return jax.tree.map(jnp.asarray, arrays)
 
     def summary(self) -> str:
@@ -101,6 +101,45 @@ class Run:
 
     def _repr_html_(self) -> str:
         return f"<pre>{html.escape(self.summary())}</pre>"
+
+
+def run_of(
+    experiment: Experiment,
+    state: TrainState,
+    best: Best,
+    weights: Weights,
+    *,
+    history: list[dict[str, Any]],
+    workdir: Path | None,
+) -> Run:
+    """Returns the run that has trained to a state.
+
+    Args:
+      experiment: Experiment that was run.
+      state: State after the last step, as host arrays.
+      best: Best validation; without one the last weights are the density.
+      weights: Puts the densities together.
+      history: Records of the log.
+      workdir: Directory of the run, or ``None``.
+    """
+    density = last = weights.density(state.ema, state.buffers)
+    best_step, validation, validated_on = int(state.step), None, None
+    if best.ema is not None:
+        density = weights.density(best.ema, state.buffers)
+        best_step, validation = best.step, best.loss
+        validated_on = described(best.measured_on)
+    return Run(
+        density=density,
+        last=last,
+        experiment=experiment,
+        steps=int(state.step),
+        best_step=best_step,
+        validation=validation,
+        history=history,
+        workdir=workdir,
+        validated_on=validated_on,
+        state=state,
+    )
 
 
 def restore_run(directory: str | os.PathLike[str], *, experiment: Experiment | None = None) -> Run:
@@ -152,17 +191,17 @@ def restore_run(directory: str | os.PathLike[str], *, experiment: Experiment | N
 def _read_state(place: Path, experiment: Experiment) -> tuple[TrainState, dict[str, Any]]:
     """State and record of the newest intact checkpoint, blocks in the form that is fastest here."""
     stacked = stacked_model(experiment.model)
-    structure, params, fixed = split(stacked)
+    structure, params, buffers = split(stacked)
 
     def wanted(record: dict[str, Any]) -> Mapping[str, Any]:
-        return density_items(params, fixed) | optimizer_template(record, params)
+        return density_items(params, buffers) | optimizer_template(record, params)
 
     _, items, record = Store(place / "last").read(wanted)
     optimizer = None
     if not isinstance(experiment.optimizer, Recorded):
         transformation = build_optimizer(experiment.optimizer, experiment.steps)
         optimizer = jax.eval_shape(transformation.init, params)
-    like = TrainState(jnp.zeros((), jnp.int32), params, params, fixed, optimizer, begin())
+    like = TrainState(jnp.zeros((), jnp.int32), params, params, buffers, optimizer, begin())
     state = state_of(items, like)
     return convert_blocks(for_backend, structure, state), record
 

@@ -17,7 +17,7 @@ from likejax.evaluation import log_prob_in_chunks
 from likejax.train import sharding
 from likejax.train.checkpoint import RunCheckpoints
 from likejax.train.guard import NonFiniteError
-from likejax.train.log import Log, Unit
+from likejax.train.log import Log
 from likejax.train.side_products import tell
 from likejax.train.source import fingerprints
 from likejax.train.state import Best, TrainState, Weights
@@ -117,7 +117,6 @@ class Selection:
 
     Args:
       validation: Rows that select; ``None`` if there are none.
-      unit: Unit of the loss.
       weights: Puts the density together.
       log: Log of the run.
       checkpoints: Checkpoints of the run.
@@ -133,7 +132,6 @@ class Selection:
         validation: Validation | None,
         best: Best,
         *,
-        unit: Unit,
         weights: Weights,
         log: Log,
         checkpoints: RunCheckpoints,
@@ -142,7 +140,7 @@ class Selection:
     ):
         self.best = best
         self._validation = validation
-        self._unit = unit
+        self._unit = log.unit
         self._weights = weights
         self._log = log
         self._checkpoints = checkpoints
@@ -171,16 +169,16 @@ class Selection:
         """
         if self._validation is None:
             return
-        density = self._weights.density(state.ema, state.fixed)
+        density = self._weights.density(state.ema, state.buffers)
         log_prob = self._validation.log_prob(density, batch_size=self._batch_size, step=number)
         loss = self._unit.of(-self._validation.loss(log_prob))
         self._log.write_validation(number, loss, n=len(log_prob))
         if not loss < self.best.loss:
             self.best.since += 1
             return
-        ema, fixed = sharding.to_host((state.ema, state.fixed))
+        ema, buffers = sharding.to_host((state.ema, state.buffers))
         self.best = Best(number, loss, ema, measured_on=self._validation.identity)
-        self._checkpoints.save_best(self.best, fixed)
+        self._checkpoints.save_best(self.best, buffers)
 
 
 def comparable_best(

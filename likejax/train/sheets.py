@@ -48,7 +48,9 @@ class SampleSheets:
           number: Number of steps done.
           state: State after that step.
         """
-        density = self._weights.density(state.ema, state.fixed)  # gathers parameters: every process
+        density = self._weights.density(
+            state.ema, state.buffers
+        )  # gathers parameters: every process
         if self._workdir is None or jax.process_index() != 0:
             return
         with self._side.making("drawing a sheet of samples"):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+from jaxtyping import Array, Key
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint
@@ -16,7 +18,8 @@ from likejax.models import build
 from likejax.nn.state import split
 from likejax.objectives import ELBO, NLL
 from likejax.settings import Recorded
-from likejax.train.log import check_tensorboard
+from likejax.train.log import Logger, check_tensorboard
+from likejax.train.selection import Validation
 from likejax.train.side_products import tell
 from likejax.train.source import array_dataset, is_array
 
@@ -54,8 +57,7 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
     if experiment.early_stopping and not validates:
         raise ValueError(
             f"expected a validation set for early_stopping={experiment.early_stopping}: pass "
-            "validation=, or set "
-            "early_stopping to 0"
+            "validation=, or set early_stopping to 0"
         )
     for name in ("samples_every", "tensorboard"):
         if getattr(experiment, name) and not writes:
@@ -79,52 +81,76 @@ def check_model(experiment: Experiment, examples: Dataset) -> None:
       ValueError: If model and data do not fit, nothing can be trained, or a setting cannot be used.
     """
     model = experiment.model
-    density = (
-        model
-        if isinstance(model, Density)
-        else jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
-    )
+    if isinstance(model, Density):
+        density = model
+    else:
+        density = jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
     if experiment.levels and experiment.levels != density.levels:
         raise ValueError(
             f"expected a model of Experiment.levels={experiment.levels} levels, got one of "
-            f"levels={density.levels}: "
-            "set the two alike, and reduce the data with dataset.reduce_levels (the command line "
-            "does)"
+            f"levels={density.levels}: set the two alike, and reduce the data with "
+            "dataset.reduce_levels (the command line does)"
         )
     check_fit(density, examples)
     if not split(density)[1]:
         raise ValueError(
             f"expected a density with trainable parameters, {type(density).__name__} has none: "
-            "training changes arrays "
-            "in nnx.Param, all others stay as they are"
+            "training changes arrays in nnx.Param, all others stay as they are"
         )
     if isinstance(experiment.objective, NLL | ELBO):
         experiment.objective.check(density)
     if experiment.samples_every and (len(density.event_shape) != 3 or density.levels is None):
         raise ValueError(
             "expected images for sheets of samples, integers of shape (height, width, channels), "
-            "got a density over "
-            f"{density.event_shape} with levels={density.levels}: set samples_every to 0"
+            f"got a density over {density.event_shape} with levels={density.levels}: set "
+            "samples_every to 0"
         )
 
 
-def validation_examples(experiment: Experiment, validation: Any, train: Dataset | None) -> Dataset:
-    """The validation set as it is looked at.
+def check_loggers(loggers: Sequence[Logger]) -> None:
+    """Refuses what is no logger.
 
     Args:
-      experiment: Says whether images are binarized.
-      validation: A dataset or an array.
-      train: Training data, which must not share rows with it; ``None`` for an iterable.
+      loggers: Loggers that ``fit`` was given.
 
     Raises:
-      TypeError: If it is neither.
-      ValueError: If it shares rows with the training data.
+      TypeError: If one lacks ``log`` or ``close``.
     """
+    for logger in loggers:
+        if isinstance(logger, type) or not isinstance(logger, Logger):
+            raise TypeError(
+                f"expected loggers with the methods log(record) and close(), got {logger!r:.100}"
+            )
+
+
+def validation_rows(
+    experiment: Experiment, validation: Any, train: Dataset | None, key: Key[Array, ""]
+) -> Validation | None:
+    """Returns the rows that select the weights, checked against the model and the training data.
+
+    Args:
+      experiment: Experiment that is run.
+      validation: A dataset or an array; ``None`` if nothing selects.
+      train: Training data, which must not share rows with it; ``None`` for an iterable.
+      key: Key of the choice of rows and of the noise.
+
+    Raises:
+      TypeError: If it is neither a dataset nor an array.
+      ValueError: If it shares rows with the training data, or does not fit the model.
+    """
+    if validation is None:
+        return None
+    examples = _as_evaluated(experiment, validation, train)
+    check_model(experiment, examples)
+    return Validation(examples, experiment.validation_examples, key)
+
+
+def _as_evaluated(experiment: Experiment, validation: Any, train: Dataset | None) -> Dataset:
+    """The validation examples as the density sees them."""
     if not isinstance(validation, Dataset) and not is_array(validation):
         raise TypeError(
             f"expected validation to be a Dataset or an array, got {type(validation).__name__}: "
-            "an iterable cannot "
-            "be looked at more than once in the same way"
+            "an iterable cannot be looked at more than once in the same way"
         )
     examples = array_dataset(experiment, validation)
     if examples is not validation:

@@ -21,21 +21,29 @@ OptimizerState = Any
 
 
 class TrainState(NamedTuple):
-    """Everything that changes while training, and the fixed arrays that go with it.
+    """Everything that changes while training, and the buffers that go with it.
 
     Attributes:
       step: Number of steps done.
       params: Trainable arrays, as the optimizer left them.
       ema: Moving average of the trainable arrays.
-      fixed: Arrays that are not trained.
+      buffers: Arrays that are not trained.
       optimizer: State of the optax transformation.
       guard: Memory of the guard.
+
+    Example:
+      >>> import likejax as lj
+      >>> model = lj.models.VectorGlowConfig(depth=1, width=4)
+      >>> experiment = lj.Experiment(model=model, batch_size=24, steps=2)
+      >>> state = lj.fit(experiment, lj.load("moons"), key=0).state
+      >>> int(state.step), state.params.keys() == state.ema.keys()
+      (2, True)
     """
 
     step: Int[Array, ""]
     params: Arrays
     ema: Arrays
-    fixed: Arrays
+    buffers: Arrays
     optimizer: OptimizerState
     guard: GuardState
 
@@ -94,14 +102,14 @@ class Weights:
         self.structure = structure
         self._place = place
 
-    def density(self, params: Arrays, fixed: Arrays) -> Density:
+    def density(self, params: Arrays, buffers: Arrays) -> Density:
         """Returns the density of arrays that may be divided over devices or processes.
 
         Args:
           params: Trainable arrays, such as ``state.ema``.
-          fixed: All other arrays.
+          buffers: All other arrays.
         """
-        host = sharding.to_host((params, fixed))
+        host = sharding.to_host((params, buffers))
         return jax.device_put(merge(self.structure, *host), self._place)
 
 
@@ -119,21 +127,23 @@ def convert_blocks(
       state: State of host arrays.
     """
 
-    def convert(params: Arrays) -> Arrays:
-        return split(form(merge(structure, params, state.fixed)))[1]
+    def in_form(params: Arrays) -> tuple[Arrays, Arrays]:
+        density = merge(structure, params, state.buffers)
+        return split(form(density))[1:]
 
     def is_params(tree: Any) -> bool:
         if not isinstance(tree, dict) or tree.keys() != state.params.keys():
             return False
-        return all(
-            hasattr(leaf, "shape") for leaf in tree.values()
-        )  # a masked optimizer has none for some
+        # a masked optimizer has no array for some of the parameters
+        return all(hasattr(leaf, "shape") for leaf in tree.values())
 
+    def convert(tree: Any) -> Any:
+        return in_form(tree)[0] if is_params(tree) else tree
+
+    params, buffers = in_form(state.params)
     return state._replace(
-        params=convert(state.params),
-        ema=convert(state.ema),
-        fixed=split(form(merge(structure, state.params, state.fixed)))[2],
-        optimizer=jax.tree.map(
-            lambda t: convert(t) if is_params(t) else t, state.optimizer, is_leaf=is_params
-        ),
+        params=params,
+        ema=in_form(state.ema)[0],
+        buffers=buffers,
+        optimizer=jax.tree.map(convert, state.optimizer, is_leaf=is_params),
     )
