@@ -17,14 +17,14 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable, Hashable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, ArrayLike, Key, PyTree
 
 from likejax.keys import keys_of_rows
 
@@ -80,7 +80,7 @@ def own_shapes() -> Iterator[None]:
 
 
 def over_batch(
-    query: Query, module: nnx.Module, rows: Rows, *shared: Any, **options: Hashable
+    query: Query, module: nnx.Module, rows: Rows, *shared: PyTree, **options: Hashable
 ) -> PyTree:
     """The query of every row.
 
@@ -134,7 +134,7 @@ class _Prepared(NamedTuple):
     size: int
     is_traced: bool
 
-    def compute(self, *shared: Any) -> PyTree:
+    def compute(self, *shared: PyTree) -> PyTree:
         return _compiled(self.query, self.options, self.module, self.arguments, shared)
 
     def give_back(self, values: PyTree) -> PyTree:
@@ -155,7 +155,7 @@ def _compiled(
     options: tuple[tuple[str, Hashable], ...],
     module: nnx.Module,
     arguments: tuple[PyTree, Array | None, Array | None],
-    shared: tuple[Any, ...],
+    shared: tuple[PyTree, ...],
 ) -> PyTree:
     def one(x: PyTree, key: Array | None, condition: Array | None) -> PyTree:
         return query(module, x, key, condition, *shared, **dict(options))
@@ -168,7 +168,7 @@ def _prepare(
 ) -> _Prepared:
     static = tuple(sorted(options.items()))
     leaves, structure = jax.tree.flatten(module)
-    data = (rows.x, rows.condition)
+    data: tuple[PyTree, PyTree] = (rows.x, rows.condition)
     of_rows = jax.tree.leaves(data)
     is_traced = any(isinstance(leaf, Tracer) for leaf in (*leaves, *of_rows, rows.key))
     size = rows.count
@@ -200,7 +200,7 @@ def _compiled_size(program: Hashable, count: int) -> int:
     return known[count]
 
 
-def _form(leaf: Any, skip: int = 0) -> tuple[tuple[int, ...], str]:
+def _form(leaf: ArrayLike, skip: int = 0) -> tuple[tuple[int, ...], str]:
     """Shape, without the first ``skip`` axes, and type of an array."""
     return np.shape(leaf)[skip:], str(getattr(leaf, "dtype", type(leaf).__name__))
 

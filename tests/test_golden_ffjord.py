@@ -15,7 +15,7 @@ from likejax.bijections.ode import Solver, Trace
 from likejax.density import bits_per_dim
 from likejax.nn.repeat import unstack
 from likejax.nn.state import split
-from likejax.reference.ffjord import ffjord, ffjord_arrays
+from likejax.reference.ffjord_weights import ffjord, ffjord_arrays
 from tests.golden import assert_same_arrays, golden_files, groups, read, weights
 
 VECTORS = golden_files("ffjord_t*.npz")

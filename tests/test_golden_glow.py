@@ -15,7 +15,7 @@ from likejax.density import bits_per_dim
 from likejax.models.glow import GlowConfig
 from likejax.nn.repeat import unstack
 from likejax.nn.state import merge, split
-from likejax.reference.glow import glow, glow_arrays, official_names
+from likejax.reference.glow_weights import glow, glow_arrays, official_names
 from tests.golden import assert_same_arrays, golden_files, read, weights
 
 FILES = golden_files("glow_*.npz")

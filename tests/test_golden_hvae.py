@@ -16,8 +16,8 @@ from likejax.distributions import LogisticMixture
 from likejax.models.vae.inference import Noise
 from likejax.models.vae.network import Moments
 from likejax.nn.state import merge, split
-from likejax.reference.hvae import hvae, hvae_arrays, hvae_config, official_names
-from likejax.reference.pixelcnn import parameter_order
+from likejax.reference.hvae_weights import hvae, hvae_arrays, hvae_config, official_names
+from likejax.reference.pixelcnn_weights import parameter_order
 from tests.golden import all_arrays, assert_same_arrays, golden_files, groups, weights
 from tests.official_hvae import OfficialHVAE
 

@@ -19,7 +19,7 @@ from likejax.distributions import (
 from likejax.models.pixelcnn import PixelCNNConfig
 from likejax.nn.repeat import unstack
 from likejax.nn.state import merge, split
-from likejax.reference.pixelcnn import (
+from likejax.reference.pixelcnn_weights import (
     label_names,
     official_names,
     parameter_order,

@@ -182,7 +182,7 @@ class Repeat(Bijection):
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Array:
         z = dry_run(self.blocks.at(0), x, key, condition, place="repeated map, ")
         shape = None if isinstance(z, tuple) else z.shape
-        if shape != x.shape:
+        if isinstance(z, tuple) or shape != x.shape:
             raise ValueError(f"expected a repeated map that keeps the shape, got {shape}")
         return z
 

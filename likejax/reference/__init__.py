@@ -5,13 +5,13 @@ code, whose names and order of layers it knows; its docstring says how the offic
 a file. likejax itself imports neither TensorFlow nor PyTorch.
 """
 
-from likejax.reference.ffjord import ffjord as ffjord
-from likejax.reference.ffjord import ffjord_arrays as ffjord_arrays
-from likejax.reference.glow import glow as glow
-from likejax.reference.glow import glow_arrays as glow_arrays
-from likejax.reference.hvae import hvae as hvae
-from likejax.reference.hvae import hvae_arrays as hvae_arrays
-from likejax.reference.hvae import hvae_config as hvae_config
-from likejax.reference.pixelcnn import pixelcnn as pixelcnn
-from likejax.reference.pixelcnn import pixelcnn_arrays as pixelcnn_arrays
-from likejax.reference.pixelcnn import pixelcnn_port_arrays as pixelcnn_port_arrays
+from likejax.reference.ffjord_weights import ffjord as ffjord
+from likejax.reference.ffjord_weights import ffjord_arrays as ffjord_arrays
+from likejax.reference.glow_weights import glow as glow
+from likejax.reference.glow_weights import glow_arrays as glow_arrays
+from likejax.reference.hvae_weights import hvae as hvae
+from likejax.reference.hvae_weights import hvae_arrays as hvae_arrays
+from likejax.reference.hvae_weights import hvae_config as hvae_config
+from likejax.reference.pixelcnn_weights import pixelcnn as pixelcnn
+from likejax.reference.pixelcnn_weights import pixelcnn_arrays as pixelcnn_arrays
+from likejax.reference.pixelcnn_weights import pixelcnn_port_arrays as pixelcnn_port_arrays

@@ -90,7 +90,7 @@ class TimeLayer(nnx.Module, abc.ABC):
             # the first channel is t everywhere: its part is t times the answer to ones
             ones = self.ones(h)
             of_time = self.linear(ones, kernel[:, :, :1])
-            constant = t * of_time + per_channel(constant, of_time)
+            constant = of_time * t + per_channel(constant, of_time)
             kernel = kernel[:, :, 1:]
         out = self.linear(h, kernel)
         if self.time == "concatsquash":

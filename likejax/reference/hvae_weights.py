@@ -18,7 +18,7 @@ from likejax.models.vae.stage import Activation
 from likejax.nn.state import merge, split, unread
 from likejax.nn.weight_norm import WeightNormConvolution
 from likejax.reference.checkpoints import refuse_left_over, state_dict_arrays
-from likejax.reference.pixelcnn import parameter_order
+from likejax.reference.pixelcnn_weights import parameter_order
 from likejax.reference.weights import check_names, fill, layer_names, layer_parts, part_at
 
 Known = TypeVar("Known")
