@@ -136,6 +136,13 @@ class Experiment(Settings, Generic[Model]):
     Attributes:
       model: A family's config, or a ready ``Density``, which is then trained as it is, without
         initialization.
+
+    Example:
+      >>> import likejax as lj
+      >>> model = lj.models.VectorGlowConfig(depth=2, width=8)
+      >>> experiment = lj.Experiment(model=model, steps=2, optimizer=lj.Optimizer(name="adamw"))
+      >>> lj.fit(experiment, lj.load("moons"), key=0)
+      Run(VectorGlowConfig, 2 of 2 steps)
     """
 
     model: Model
@@ -221,7 +228,11 @@ class Experiment(Settings, Generic[Model]):
         return override(self, values)
 
     def rows_to_initialize(self, event_shape: tuple[int, ...]) -> int:
-        """How many training examples of a shape data-dependent initialization looks at, at most."""
+        """Returns the largest number of examples that data-dependent initialization looks at.
+
+        Args:
+          event_shape: Shape of one example.
+        """
         if self.initialize_with is not None:
             return self.initialize_with
         return 100_000 if len(event_shape) == 1 else 256

@@ -1,4 +1,4 @@
-"""A folder of checkpoints: written whole or not at all, verified when read."""
+"""Folder of checkpoints, which are written whole or not at all and verified when they are read."""
 
 from __future__ import annotations
 
@@ -27,31 +27,45 @@ LAYOUT = 2
 
 
 _COMMITTED = "commit_success.txt"
-"""orbax's mark of a checkpoint that is on disk whole."""
+"""File by which orbax marks a checkpoint that is complete."""
 _WIDTHS = re.compile(r"(?<=t)(32|64)$")
 """The digits of a type that depend on ``jax_enable_x64``."""
 
 
 class CheckpointError(ValueError):
-    """A run directory that cannot be used as asked."""
+    """Error of a directory that cannot be used as asked: damaged, in use, or of another run.
+
+    Example:
+      >>> import tempfile, likejax as lj
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     try:
+      ...         lj.restore(directory)
+      ...     except lj.train.CheckpointError as error:
+      ...         print("no saved density" if "no saved density" in str(error) else error)
+      no saved density
+    """
 
 
 class _Damaged(Exception):
-    """One checkpoint that is not what was written."""
+    """Error of one checkpoint that differs from what was written."""
 
 
 class Store:
-    """The checkpoints of one folder, by step, on orbax.
+    """Checkpoints of one folder, by step, on orbax.
 
-    Every checkpoint carries a JSON record and the SHA-256 of every array, since orbax does not
-    notice flipped bits. What a crash leaves half-written has no commit file and is not seen. All
-    work on files is done by the storage thread of this process (``storage_thread``), so any number
-    of threads may save and restore at once. Of several processes the first writes: all have the
-    same host arrays.
+    Every checkpoint carries a JSON record and the SHA-256 of every array, because orbax does not
+    notice flipped bits. A checkpoint that a crash left incomplete has no commit file and is not
+    seen. The storage thread of this process does all work on files (``likejax.storage.thread``), so
+    any number of threads may save and restore at once. If there are several processes, all have the
+    same host arrays, and the first one writes.
 
     Args:
-      directory: The folder.
-      writes: Whether to write: creates the folder, and removes what a crash left in it.
+      directory: Folder of the checkpoints.
+      writes: Whether to write; if so, the folder is created, and what a crash left in it is
+        removed.
+
+    Attributes:
+      directory: Folder of the checkpoints.
 
     Raises:
       CheckpointError: If the folder cannot be made.
@@ -75,7 +89,7 @@ class Store:
                 shutil.rmtree(place, ignore_errors=True)
 
     def steps(self) -> list[int]:
-        """Steps of the complete checkpoints, ascending."""
+        """Returns the steps of the complete checkpoints, ascending."""
         if not self.directory.is_dir():
             return []
         places = [place for place in self.directory.iterdir() if place.name.isdecimal()]
@@ -88,9 +102,9 @@ class Store:
         """Writes trees of host arrays and a record in the background, after the save before.
 
         Args:
-          step: Steps done; a checkpoint of that step is replaced.
-          items: Trees of dictionaries of numpy arrays, by name; nobody may change them afterwards.
-          record: What else to remember, as JSON.
+          step: Number of steps done; a checkpoint of that step is replaced.
+          items: Trees of dictionaries of numpy arrays, by name, which must not change afterwards.
+          record: All other values of the checkpoint, for JSON.
 
         Raises:
           CheckpointError: If the save before could not be written.
@@ -99,13 +113,15 @@ class Store:
         if jax.process_index() != 0:
             return
         what = f"the checkpoint of step {step} in {self.directory} to be written"
-        as_it_is_now = json.loads(
-            json.dumps(record)
-        )  # the training goes on, and changes what the record holds
-        self._writing = step, ask(what, lambda: self._write(step, items, as_it_is_now))
+        copy = json.loads(json.dumps(record))  # training goes on and changes the lists in it
+        self._writing = step, ask(what, lambda: self._write(step, items, copy))
 
     def replace(self, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Writes a checkpoint, waits for it, and then deletes all others.
+
+        Args:
+          items: Trees of dictionaries of numpy arrays, by name.
+          record: All other values of the checkpoint, for JSON.
 
         Raises:
           CheckpointError: If it could not be written.
@@ -124,7 +140,7 @@ class Store:
         self.wait()
 
     def _write(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """What the storage thread does for a save."""
+        """Writes a checkpoint, in the storage thread."""
         import orbax.checkpoint as ocp
 
         record = {"layout": LAYOUT, "likejax": importlib.metadata.version("likejax"), **record}
@@ -157,9 +173,8 @@ class Store:
         whole = ", ".join(map(str, (s for s in self.steps() if s != step))) or "none"
         return CheckpointError(
             f"could not write the checkpoint of step {step} in {self.directory}: "
-            f"{_reason(error)}. The complete "
-            f"checkpoints there are intact (steps: {whole}); make room and run the same again, it "
-            "goes on from the last"
+            f"{_reason(error)}. The complete checkpoints there are intact (steps: {whole}); make "
+            "room and run the same again, it goes on from the last"
         )
 
     def keep(self, steps: Iterable[int]) -> None:
@@ -171,13 +186,15 @@ class Store:
         if jax.process_index() != 0:
             return
         for step in set(self.steps()) - set(steps):
-            (self._place(step) / _COMMITTED).unlink(
-                missing_ok=True
-            )  # first: a half-deleted checkpoint is not seen
+            # the mark first, so that a half-deleted checkpoint is not seen
+            (self._place(step) / _COMMITTED).unlink(missing_ok=True)
             shutil.rmtree(self._place(step), ignore_errors=True)
 
     def record(self, step: int) -> dict[str, Any]:
-        """The verified record of a checkpoint.
+        """Returns the verified record of a checkpoint.
+
+        Args:
+          step: Step of the checkpoint.
 
         Raises:
           CheckpointError: If it is damaged.
@@ -195,9 +212,9 @@ class Store:
         """Returns step, trees and record of the newest intact checkpoint; warns of damaged ones.
 
         Args:
-          templates: From a record to the trees to read, with arrays or ``jax.ShapeDtypeStruct`` in
-            them.
-          newest: Look at checkpoints up to this step only.
+          templates: Function from a record to the trees to read, whose leaves are arrays or
+            ``jax.ShapeDtypeStruct``.
+          newest: Largest step to look at; ``None`` for all.
 
         Raises:
           CheckpointError: If there is none, or it holds other arrays than the templates.
@@ -224,7 +241,7 @@ class Store:
         raise CheckpointError(f"no complete checkpoint in {self.directory}{what}")
 
     def _restore(self, step: int, args: Callable[[Any], Any]) -> Any:
-        """What orbax reads; ``args`` makes its arguments from its module of them."""
+        """Reads with orbax; ``args`` makes the arguments from orbax's module of arguments."""
 
         def read() -> Any:
             import orbax.checkpoint as ocp
@@ -251,9 +268,8 @@ class Store:
         if layout > LAYOUT:
             raise CheckpointError(
                 f"the checkpoint of step {step} in {self.directory} has layout {layout}, written "
-                "by likejax "
-                f"{record.get('likejax')}; this version reads layouts up to {LAYOUT}: install "
-                "that one or a newer one"
+                f"by likejax {record.get('likejax')}; this version reads layouts up to {LAYOUT}: "
+                "install that one or a newer one"
             )
         return record
 
@@ -275,10 +291,9 @@ class Store:
             name = different[0]
             raise CheckpointError(
                 f"the checkpoint of step {step} in {self.directory} does not fit: it was written "
-                "with another model "
-                f"or optimizer. Of {len(different)} arrays that differ the first is {name}: "
-                "expected "
-                f"{asked.get(name, 'none')}, there is {there.get(name, 'none')}"
+                f"with another model or optimizer. Of {len(different)} arrays that differ the "
+                f"first is {name}: expected {asked.get(name, 'none')}, there is "
+                f"{there.get(name, 'none')}"
             )
 
     def _arrays(
@@ -308,8 +323,7 @@ class Store:
         if not written:
             warnings.warn(
                 f"{self.directory} was written by likejax {record.get('likejax')} in layout 1, "
-                "without checksums: its "
-                "arrays are read as they are",
+                "without checksums: its arrays are read as they are",
                 stacklevel=4,
             )
             return items
@@ -334,10 +348,9 @@ class Store:
         if shortened:
             warnings.warn(
                 f"the checkpoint of step {step} in {self.directory} was written in 64 bits "
-                "(jax_enable_x64) and is "
-                f"read in 32: {len(shortened)} arrays are rounded, the first is {shortened[0]}; "
-                "to read all their "
-                "digits, call jax.config.update('jax_enable_x64', True) first",
+                f"(jax_enable_x64) and is read in 32: {len(shortened)} arrays are rounded, the "
+                f"first is {shortened[0]}; to read all their digits, call "
+                "jax.config.update('jax_enable_x64', True) first",
                 stacklevel=4,
             )
         return converted
@@ -384,17 +397,16 @@ def manifest(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     arrays = {name: np.asarray(leaf) for name, leaf in _named(items).items()}
 
     def entry(array: np.ndarray) -> dict[str, Any]:
-        digest = hashlib.sha256(
-            np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
-        ).hexdigest()
-        return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": digest}
+        content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
+        sha256 = hashlib.sha256(content).hexdigest()
+        return {"shape": list(array.shape), "dtype": str(array.dtype), "sha256": sha256}
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         return dict(zip(arrays, pool.map(entry, arrays.values()), strict=True))
 
 
 def _reason(error: BaseException) -> str:
-    """One line of an error; of the pages that a failed write fills, what the system said."""
+    """The first line of an error, or the system's reason in the long text of a failed write."""
     text = str(error)
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO):
         if os.strerror(number) in text:

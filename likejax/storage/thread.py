@@ -1,10 +1,10 @@
 """One thread of this process in which all checkpoints are written and read, one after the other.
 
-orbax numbers its operations for the whole process and runs event loops of its own, so two of its
-operations at once disturb each other: files that exist already, or two saves that wait for one
-another for ever. Here they come one at a time, in the order in which they were asked for, in a
-thread that has no event loop. A job never waits for another job, so no order of calls can lock:
-jobs that a job asks for run at once, inside it.
+Orbax numbers its operations for the whole process and runs event loops of its own. Two operations
+at the same time disturb each other: they find files that exist already, or wait for each other for
+ever. Therefore one thread, which has no event loop, runs all of them in the order in which they
+were asked for. A job that asks for another job runs it at once, inside itself. So no job waits for
+another one, and no order of calls leads to a deadlock.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from typing import Any, Generic, TypeVar
 Result = TypeVar("Result")
 
 PATIENCE = 1800.0
-"""Seconds that anyone waits for one job, those before it included."""
+"""Longest time in seconds to wait for a job and for the jobs before it."""
 
 
 class StorageTimeoutError(TimeoutError):
@@ -28,10 +28,10 @@ class StorageTimeoutError(TimeoutError):
 
 
 class Job(Generic[Result]):
-    """Something that the storage thread will do, and what came of it.
+    """Function that the storage thread calls, and its result.
 
     Args:
-      what: What it does, for messages.
+      what: Work in words, for messages.
       work: The function to call.
     """
 
@@ -43,7 +43,7 @@ class Job(Generic[Result]):
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Does it, in the calling thread."""
+        """Calls the function, in the calling thread."""
         try:
             self._result = self._work()
         except BaseException as error:  # handed to the thread that waits for the result
@@ -52,21 +52,20 @@ class Job(Generic[Result]):
             self._done.set()
 
     def result(self, *, patience: float | None = None) -> Result:
-        """What the job returned; blocks until it is done.
+        """Returns what the function returned; blocks until it is done.
 
         Args:
-          patience: Seconds to wait.
+          patience: Longest time to wait, in seconds.
 
         Raises:
-          StorageTimeoutError: If it is not done in time; the message says what the thread does
-            instead.
+          StorageTimeoutError: If it is not done in time; the message names the line of code that
+            the thread is in.
         """
         patience = PATIENCE if patience is None else patience
         if not self._done.wait(patience):
             raise StorageTimeoutError(
                 f"waited {patience:.0f} seconds for {self.what}, and it is not done; the storage "
-                "thread stands at "
-                f"{_thread.stands_at()}"
+                f"thread stands at {_thread.current_line()}"
             )
         if self._error is not None:
             raise self._error
@@ -74,7 +73,7 @@ class Job(Generic[Result]):
 
 
 class _StorageThread:
-    """The thread with its queue; it begins with the first job, and anew in a forked process."""
+    """Thread with its queue; it starts with the first job, and once more in a forked process."""
 
     def __init__(self) -> None:
         self.begin_anew()
@@ -101,8 +100,8 @@ class _StorageThread:
         while True:
             self._jobs.get().run()
 
-    def stands_at(self) -> str:
-        """The line of code that the thread is in."""
+    def current_line(self) -> str:
+        """Returns the line of code that the thread is in."""
         frame = None if self._thread is None else sys._current_frames().get(self._thread.ident or 0)
         if frame is None:
             return "no line: it has ended"
@@ -112,17 +111,15 @@ class _StorageThread:
 
 _thread = _StorageThread()
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(
-        after_in_child=_thread.begin_anew
-    )  # a child has the queue and not the thread
+    # a child process has the queue, but not the thread
+    os.register_at_fork(after_in_child=_thread.begin_anew)
 
 
 def ask(what: str, work: Callable[[], Result]) -> Job[Result]:
     """Asks the storage thread to call a function; ``result`` of the job waits for it.
 
     Args:
-      what: What the function does, for messages ("the checkpoint of step 8 in runs/a to be
-        written").
+      what: Work in words, for messages ("the checkpoint of step 8 in runs/a to be written").
       work: The function to call.
     """
     job = Job(what, work)

@@ -18,9 +18,9 @@ class Feed:
     Use it as a context manager, so that the thread ends with the block.
 
     Args:
-      batches: Where batches come from.
-      mesh: Where they go.
-      ahead: How many to have ready.
+      batches: Stream of host batches.
+      mesh: Devices that the batches are put on.
+      ahead: Number of batches that are ready at most.
     """
 
     def __init__(self, batches: Batches, mesh: jax.sharding.Mesh, *, ahead: int = 2):
@@ -36,28 +36,36 @@ class Feed:
 
     def __exit__(self, *error: object) -> None:
         self._closed.set()
-        while not self._ready.empty():  # makes room, so that the thread sees that it is over
+        while not self._ready.empty():  # room for the thread, which then sees the event
             self._ready.get_nowait()
         self._thread.join(timeout=10)
 
     def _work(self) -> None:
         while not self._closed.is_set():
             try:
-                batch = next(self._batches)
-                item = sharding.put_batch(batch, self._mesh), self._batches.position, None
+                batch = sharding.put_batch(next(self._batches), self._mesh)
+                item = batch, self._batches.position, None
             except BaseException as error:  # handed to the thread that waits for the batch
                 item = None, None, error
-            while not self._closed.is_set():
-                try:
-                    self._ready.put(item, timeout=0.2)
-                    break
-                except queue.Full:
-                    continue
+            self._hand_over(item)
             if item[2] is not None:
                 return
 
+    def _hand_over(self, item: tuple[Any, Position | None, BaseException | None]) -> None:
+        """Waits for room in the queue, unless the feed is closed meanwhile."""
+        while not self._closed.is_set():
+            try:
+                self._ready.put(item, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+
     def take(self) -> tuple[Any, Position]:
-        """The next batch on the devices, and where the stream stands after it."""
+        """Returns the next batch on the devices, and the position of the stream after it.
+
+        Raises:
+          Exception: If the batch could not be made; the error of the thread.
+        """
         batch, position, error = self._ready.get()
         if error is not None:
             raise error

@@ -11,7 +11,21 @@ from likejax.experiment import Guard
 
 
 class NonFiniteError(FloatingPointError):
-    """Too many steps in a row could not be taken, or a validation loss is not finite."""
+    """Error of a run: too many steps in a row were skipped, or a validation is not finite.
+
+    Example:
+      >>> import likejax as lj
+      >>> def overflows(density, batch, key, step):
+      ...     loss, metrics = lj.NLL()(density, batch, key, step)
+      ...     return loss * float("inf"), metrics
+      >>> model = lj.models.VectorGlowConfig(depth=1, width=4)
+      >>> experiment = lj.Experiment(model=model, objective=overflows, batch_size=24)
+      >>> try:
+      ...     lj.fit(experiment, lj.load("moons"), key=0)
+      ... except lj.train.NonFiniteError as error:
+      ...     print(str(error).partition(":")[0])
+      step 10
+    """
 
 
 class GuardState(NamedTuple):

@@ -96,7 +96,7 @@ def _same_optimizer(run: Run, experiment: Experiment) -> OptimizerState:
     return jax.tree.map(begun, run.state.optimizer, is_leaf=_is_schedule)
 
 
-def _is_schedule(node: Any) -> bool:
+def _is_schedule(node: object) -> bool:
     return isinstance(node, optax.ScaleByScheduleState)
 
 

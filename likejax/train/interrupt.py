@@ -64,7 +64,7 @@ class Interruption:
             number, handler = self._before.popitem()
             signal.signal(number, handler)
 
-    def _note(self, number: int, frame: Any) -> None:
+    def _note(self, number: int, frame: object) -> None:
         if self.received is None:
             self.received = signal.Signals(number)
             self._tell(

@@ -1,19 +1,4 @@
-"""The log of a run: its records, the loggers that receive them, and the line or bar on the screen.
-
-A logger is any object with the methods ``log(record)`` and ``close()``. Weights & Biases, say::
-
-    class WandB:
-        def __init__(self, **options):
-            self._run = wandb.init(**options)
-
-        def log(self, record):
-            self._run.log(dict(record), step=record["step"])
-
-        def close(self):
-            self._run.finish()
-
-    lj.fit(experiment, train, key=key, loggers=[WandB(project="flows")])
-"""
+"""The log of a run: its records, the loggers that receive them, and the line on the screen."""
 
 from __future__ import annotations
 
@@ -42,6 +27,23 @@ Record = Mapping[str, Any]
 @runtime_checkable
 class Logger(Protocol):
     """Receiver of the records of a run. If it fails, there is a warning and training goes on.
+
+    A logger is any object with the methods ``log(record)`` and ``close()``. This one sends the
+    records to Weights & Biases::
+
+        import wandb
+
+        class WandB:
+            def __init__(self, **options):
+                self._run = wandb.init(**options)
+
+            def log(self, record):
+                self._run.log(dict(record), step=record["step"])
+
+            def close(self):
+                self._run.finish()
+
+        lj.fit(experiment, train, key=key, loggers=[WandB(project="flows")])
 
     Example:
       >>> import likejax as lj
@@ -135,6 +137,17 @@ class TensorBoard:
     Args:
       directory: Directory of the events.
       start: Number of steps done; events of later steps are hidden.
+
+    Example:
+      >>> import tempfile
+      >>> from pathlib import Path
+      >>> import likejax as lj
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     events = lj.train.TensorBoard(Path(directory))
+      ...     events.log({"step": 1, "loss": 0.5})
+      ...     events.close()
+      ...     [path.name.startswith("events") for path in Path(directory).iterdir()]
+      [True]
     """
 
     def __init__(self, directory: Path, *, start: int = 0):

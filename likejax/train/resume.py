@@ -112,7 +112,7 @@ def _is_older(record: Mapping[str, Any]) -> bool:
 
 
 def warn_of_other_plans(
-    optimizer: Any, *, workdir: Path | None, done: int, planned: int, steps: int
+    optimizer: object, *, workdir: Path | None, done: int, planned: int, steps: int
 ) -> None:
     """Warns if fewer steps are asked for than are done, or if the learning rate jumps.
 

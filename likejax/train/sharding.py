@@ -1,9 +1,9 @@
 """Placement of arrays: one mesh for one device, many devices and many processes.
 
-There is no ``pmap`` here, JAX keeps it in maintenance only. One ``jax.jit`` runs the step on a mesh
-of all devices of all processes: a batch is cut over them and parameters are copied to each (data
-parallel), or divided over ``parameter_shards`` of them. Gradients are averaged by the compiler;
-nobody calls ``pmean``.
+One ``jax.jit`` runs the step on a mesh of all devices of all processes. A batch is cut over the
+devices, and parameters are copied to each of them (data parallel) or divided over
+``parameter_shards`` of them. The compiler averages the gradients. ``pmap`` is not used, because JAX
+only keeps it in maintenance.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from jax.sharding import (
     PartitionSpec,
     SingleDeviceSharding,
 )
+from jaxtyping import PyTree
 
 AXES = ("data", "shard")
+"""Axes of the mesh."""
 _DIVIDED_FROM = 1024
 """Entries below which an array is copied to every device, since dividing it would cost more."""
 
@@ -47,8 +49,7 @@ def device_mesh(parameter_shards: int = 1, devices: Devices | None = None) -> Me
     if len(devices) % parameter_shards:
         raise ValueError(
             f"expected parameter_shards to divide the {len(devices)} devices, got "
-            f"{parameter_shards}; 1 keeps a copy "
-            "of the parameters on each"
+            f"{parameter_shards}; 1 keeps a copy of the parameters on each"
         )
     shape = len(devices) // parameter_shards, parameter_shards
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
@@ -80,8 +81,7 @@ def check_batch_size(batch_size: int, *, mesh: Mesh, accumulate: int) -> None:
     if batch_size % (mesh.size * accumulate):
         raise ValueError(
             f"expected a batch_size divisible by {mesh.size} devices times "
-            f"accumulate={accumulate}, "
-            f"got {batch_size}"
+            f"accumulate={accumulate}, got {batch_size}"
         )
 
 
@@ -96,16 +96,24 @@ def on_one_device(mesh: Mesh) -> SingleDeviceSharding:
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """The same array on every device."""
+    """Returns the sharding of arrays of which every device has a copy.
+
+    Args:
+      mesh: Devices.
+    """
     return NamedSharding(mesh, PartitionSpec())
 
 
 def cut(mesh: Mesh) -> NamedSharding:
-    """The leading axis of a batch divided over all devices."""
+    """Returns the sharding of a batch, whose leading axis is divided over all devices.
+
+    Args:
+      mesh: Devices.
+    """
     return NamedSharding(mesh, PartitionSpec(AXES))
 
 
-def divided(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
+def divided(mesh: Mesh | AbstractMesh, tree: PyTree) -> PyTree:
     """Returns the sharding of every array: its longest axis that divides, or a copy on each device.
 
     Args:
@@ -114,7 +122,7 @@ def divided(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     """
     shards = mesh.shape["shard"]
 
-    def one(leaf: Any) -> NamedSharding:
+    def one(leaf: PyTree) -> NamedSharding:
         axes = [axis for axis, size in enumerate(leaf.shape) if size % shards == 0]
         if shards == 1 or not axes or np.prod(leaf.shape) < _DIVIDED_FROM:
             return replicated(mesh)
@@ -124,7 +132,7 @@ def divided(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
     return jax.tree.map(one, tree)
 
 
-def put_state(state: Any, shardings: Any) -> Any:
+def put_state(state: PyTree, shardings: PyTree) -> Any:
     """Puts a state of host arrays, the same in every process, on the devices, as copies.
 
     Args:
@@ -141,16 +149,27 @@ def put_state(state: Any, shardings: Any) -> Any:
     return jax.tree.map(put, state, shardings)
 
 
-def put_batch(batch: Any, mesh: Mesh) -> Any:
-    """Each process's part of a batch as one array over all devices."""
+def put_batch(batch: PyTree, mesh: Mesh) -> Any:
+    """Puts a batch on the devices, the parts of all processes as one array.
+
+    Args:
+      batch: Tree of host arrays: this process's part of the batch.
+      mesh: Devices.
+    """
     sharding = cut(mesh)
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return jax.tree.map(lambda part: jax.make_array_from_process_local_data(sharding, part), batch)
 
 
-def to_host(tree: Any) -> Any:
-    """Whole arrays in the memory of every process, wherever their parts live."""
+def to_host(tree: PyTree) -> Any:
+    """Returns whole arrays in the memory of every process, wherever their parts are.
+
+    With several processes every process must call it.
+
+    Args:
+      tree: Tree of arrays.
+    """
 
     def one(leaf: Any) -> np.ndarray:
         if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
@@ -167,7 +186,11 @@ def to_host(tree: Any) -> Any:
 
 
 def agreed(flag: bool) -> bool:
-    """Whether any process says so; every process must ask."""
+    """Returns whether the flag is set in any process; every process must call it.
+
+    Args:
+      flag: Flag of this process.
+    """
     if jax.process_count() == 1:
         return flag
     from jax.experimental.multihost_utils import process_allgather
@@ -175,7 +198,7 @@ def agreed(flag: bool) -> bool:
     return bool(np.any(process_allgather(np.asarray(flag))))
 
 
-def of_first_process(tree: Any) -> Any:
+def of_first_process(tree: PyTree) -> Any:
     """Returns the arrays of the first process, in every process: initializations may differ.
 
     Args:

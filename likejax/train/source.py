@@ -223,7 +223,7 @@ def array_dataset(experiment: Experiment, data: Any) -> Dataset:
     return as_dataset(data, levels=levels_of(experiment.model), event_shape=shape)
 
 
-def is_array(data: Any) -> bool:
+def is_array(data: object) -> bool:
     """Returns whether the rows of ``data`` are examples, rather than items of many.
 
     Args:
@@ -241,7 +241,7 @@ def fingerprints(dataset: Dataset) -> list[str | None]:
     return list(dict.fromkeys([dataset.fingerprint(), dataset.examples_fingerprint()]))
 
 
-def levels_of(model: Any) -> int | None:
+def levels_of(model: object) -> int | None:
     """Returns the number of integer values of an entry; ``None`` for continuous data.
 
     Args:

@@ -131,7 +131,7 @@ def convert_blocks(
         density = merge(structure, params, state.buffers)
         return split(form(density))[1:]
 
-    def is_params(tree: Any) -> bool:
+    def is_params(tree: object) -> bool:
         if not isinstance(tree, dict) or tree.keys() != state.params.keys():
             return False
         # a masked optimizer has no array for some of the parameters
