@@ -292,8 +292,8 @@ def to_record(value: object) -> Any:
     Example:
       >>> import likejax as lj
       >>> from likejax.settings import to_record
-      >>> to_record(lj.train.Guard(patience=3))["class"]
-      'likejax.train:Guard'
+      >>> to_record(lj.Optimizer(name="adamw"))["class"]
+      'likejax:Optimizer'
     """
     if isinstance(value, Recorded):
         return {"name": value.path, "settings": json.loads(value.settings)}

@@ -34,7 +34,7 @@ def due_after(number: int, experiment: Experiment) -> Due:
       >>> import likejax as lj
       >>> from likejax.train.due import due_after
       >>> due_after(100, lj.preset("glow/digits").override({"steps": 200, "log_every": 50}))
-      Due(log=True, validation=False, checkpoint=False, sheet=False)
+      Due(log=True, validation=True, checkpoint=False, sheet=False)
     """
     is_last = number == experiment.steps
     every = experiment.samples_every
