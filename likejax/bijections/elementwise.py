@@ -44,11 +44,13 @@ class Affine(Bijection):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         location = jnp.broadcast_to(self.location[...], x.shape)
         scale = jnp.broadcast_to(self.scale[...], x.shape)
         return (x - location) / scale, -jnp.sum(jnp.log(jnp.abs(scale)))
 
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         location = jnp.broadcast_to(self.location[...], z.shape)
         scale = jnp.broadcast_to(self.scale[...], z.shape)
         return z * scale + location
@@ -88,10 +90,12 @@ class Logit(Bijection):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         span = 1 - 2 * self.alpha
         log_s = jnp.log(self.alpha + span * x)
         log_1_minus_s = jnp.log(self.alpha + span * (1 - x))
         return log_s - log_1_minus_s, jnp.sum(jnp.log(span) - log_s - log_1_minus_s)
 
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         return (jax.nn.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)
