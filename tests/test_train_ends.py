@@ -183,13 +183,14 @@ def test_without_tensorboard_it_is_said_before_training(monkeypatch, tmp_path):
         fit(tensorboard=True, workdir=tmp_path)
 
 
-class Gone(io.StringIO):
+class Gone:
     """A pipe whose reader went away."""
 
     def write(self, text):
         raise BrokenPipeError(32, "Broken pipe")
 
 
+@pytest.mark.untyped
 def test_progress_on_a_closed_stream_ends_no_training(monkeypatch):
     """A notebook that was closed, a pipe whose reader went away, a program without a console."""
     closed = io.StringIO()
