@@ -315,7 +315,7 @@ def _not_a_record(error: Exception) -> ValueError:
     return ValueError(f"not the record of an experiment of this version of likejax: {error!r}")
 
 
-def _experiment(record: Mapping[str, Any], model: Any) -> Experiment:
+def _experiment(record: Mapping[str, Any], model: object) -> Experiment:
     """The experiment of a record without its model, and of a model."""
     record = {**record, "class": class_path(Experiment)}
     for name in ("objective", "optimizer"):
@@ -328,7 +328,7 @@ def _experiment(record: Mapping[str, Any], model: Any) -> Experiment:
         raise _not_a_record(error) from error
 
 
-def _named_if_unknown(record: Any) -> Any:
+def _named_if_unknown(record: object) -> Any:
     """A record whose class is not imported here as one that only names it."""
     if not isinstance(record, Mapping) or "class" not in record:
         return record

@@ -98,7 +98,7 @@ class Bar:
             )
         )
 
-    def _open(self, **options: Any) -> None:
+    def _open(self, **options: object) -> None:
         self._bar = _bar_class()(dynamic_ncols=True, leave=False, **options)
 
     def _try(self, show: Callable[[], object]) -> None:

@@ -95,7 +95,7 @@ class Settings:
       ValueError: expected Layer.width to be an integer of at least 1, got 0
     """
 
-    def __new__(cls, *args: Any, **values: Any):
+    def __new__(cls, *args: object, **values: object):
         known = inspect.signature(cls).parameters
         for name in values:
             if name not in known:
@@ -118,7 +118,7 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
-def checked(name: str, value: Any, hint: Any) -> Any:
+def checked(name: str, value: object, hint: object) -> Any:
     """A value that fits its annotation, as the plain Python value that it stands for.
 
     Args:
@@ -164,7 +164,7 @@ def checked(name: str, value: Any, hint: Any) -> Any:
     return value
 
 
-def _choice(name: str, value: Any, allowed: tuple[Any, ...]) -> Any:
+def _choice(name: str, value: object, allowed: tuple[Any, ...]) -> Any:
     if isinstance(value, str) and value in allowed:
         return value
     words = " or ".join(map(repr, allowed))
@@ -180,7 +180,7 @@ def _near(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
 
 
-def _number_in(name: str, value: Any, base: Any, ranges: list[Range]) -> Any:
+def _number_in(name: str, value: object, base: object, ranges: list[Range]) -> Any:
     kind = "an integer" if base is int else "a number"
     wanted = " ".join(
         [kind, *(f"of {each}" if each.at_least is not None else str(each) for each in ranges)]
@@ -195,7 +195,7 @@ def _number_in(name: str, value: Any, base: Any, ranges: list[Range]) -> Any:
     return number
 
 
-def _number(value: Any, base: Any) -> Any:
+def _number(value: object, base: object) -> Any:
     """The Python number of type ``base`` that a value is, or ``None`` if it is none."""
     is_array_of_one = hasattr(value, "dtype") and getattr(value, "shape", None) == ()
     scalar = np.asarray(value)[()] if is_array_of_one else value
@@ -219,7 +219,7 @@ def _tuple(name: str, value: Any, hints: tuple[Any, ...]) -> tuple[Any, ...]:
     return tuple(checked(f"{name}[{i}]", item, hint) for i, (item, hint) in enumerate(pairs))
 
 
-def _union(name: str, value: Any, hints: tuple[Any, ...]) -> Any:
+def _union(name: str, value: object, hints: tuple[Any, ...]) -> Any:
     if value is None and type(None) in hints:
         return None
     rest = [hint for hint in hints if hint is not type(None)]
@@ -239,14 +239,14 @@ def _union(name: str, value: Any, hints: tuple[Any, ...]) -> Any:
     raise TypeError(f"expected {name} to be {words}, got {_shown(value)}")
 
 
-def _word(hint: Any) -> str:
+def _word(hint: object) -> str:
     if typing.get_origin(hint) is tuple:
         return "a tuple"
     base = typing.get_args(hint)[0] if typing.get_origin(hint) is Annotated else hint
     return getattr(base, "__name__", str(base))
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value)
     shown = text if len(text) <= 60 else text[:57] + "..."
     return f"{shown} of type {type(value).__name__}"
@@ -280,7 +280,7 @@ class Recorded:
         )
 
 
-def to_record(value: Any) -> Any:
+def to_record(value: object) -> Any:
     """Returns a value as JSON keeps it.
 
     A dataclass becomes an object with the import path of its class and its fields. Functions and
@@ -313,7 +313,7 @@ def to_record(value: Any) -> Any:
     return _named(value)
 
 
-def _named(value: Any) -> dict[str, Any]:
+def _named(value: object) -> dict[str, Any]:
     """The name of a function or an object, and the arguments that a partial function holds."""
     settings: dict[str, Any] = {}
     value = getattr(value, "update", value)  # an optax transformation is known by its update
@@ -325,7 +325,7 @@ def _named(value: Any) -> dict[str, Any]:
     return {"name": f"{named.__module__}.{named.__qualname__}", "settings": settings}
 
 
-def _as_text(value: Any) -> Any:
+def _as_text(value: object) -> Any:
     """A plain value as it is, any other as text without its place in memory."""
     if value is None or isinstance(value, bool | int | float | str):
         return value
@@ -334,7 +334,7 @@ def _as_text(value: Any) -> Any:
     return re.sub(" at 0x[0-9a-f]+", "", repr(value))
 
 
-def from_record(record: Any, *, expected: Any = None) -> Any:
+def from_record(record: object, *, expected: object = None) -> Any:
     """Returns the value of a record that ``to_record`` made.
 
     Args:
@@ -371,7 +371,7 @@ def from_record(record: Any, *, expected: Any = None) -> Any:
     return kind(**values)
 
 
-def _dataclass_of(hint: Any) -> Any:
+def _dataclass_of(hint: object) -> Any:
     """The dataclass that an annotation allows, the first one of a union; ``None`` without one."""
     allowed = [hint]
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
