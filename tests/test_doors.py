@@ -175,12 +175,18 @@ def test_initial_weights_are_checked(first, tmp_path):
         ValueError, match=r"initial weights of the experiment's model; of .* arrays"
     ):
         lj.fit(wider, POINTS, key=0, initial=first)
-    with pytest.raises(TypeError, match="initial to be a Run, a Density or the directory"):
-        lj.fit(PLAIN, POINTS, key=0, initial=3)
     one = PLAIN.override({"steps": 1})
     lj.fit(one, POINTS, key=0, initial=first, workdir=tmp_path)
     with pytest.raises(lj.train.CheckpointError, match="other initial weights"):
         lj.fit(PLAIN, POINTS, key=0, workdir=tmp_path)
+
+
+@pytest.mark.untyped
+def test_arguments_of_other_types_are_refused():
+    with pytest.raises(TypeError, match="initial to be a Run, a Density or the directory"):
+        lj.fit(PLAIN, POINTS, key=0, initial=3)
+    with pytest.raises(TypeError, match=r"loggers with the methods log\(record\) and close"):
+        lj.fit(PLAIN, POINTS, key=0, loggers=[print])
 
 
 # --- devices, loggers, overrides
@@ -204,8 +210,6 @@ def test_a_logger_that_fails_ends_no_training():
     with pytest.warns(UserWarning, match="the logger Broken failed, training goes on.*no network"):
         run = lj.fit(PLAIN, POINTS, key=0, loggers=[Broken()])
     assert run.steps == 3
-    with pytest.raises(TypeError, match=r"loggers with the methods log\(record\) and close"):
-        lj.fit(PLAIN, POINTS, key=0, loggers=[print])
 
 
 def test_overrides_name_nested_settings():

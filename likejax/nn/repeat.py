@@ -161,7 +161,7 @@ def stack(module: Any) -> Any:
     return jax.tree.map(together, module, is_leaf=lambda node: isinstance(node, Unstacked))
 
 
-def _slice_leaf(leaf: Array | np.ndarray, index: int) -> Array:
+def _slice_leaf(leaf: Array | np.ndarray, index: int) -> Array | np.ndarray | np.generic:
     """One block's part of a stacked array; cut on the host on CPU, where nothing is to compile."""
     if (
         isinstance(leaf, jax.Array)
