@@ -96,6 +96,7 @@ class Settings:
     """
 
     def __new__(cls, *args: object, **values: object):
+        """Refuses unknown settings, with the near match."""
         known = inspect.signature(cls).parameters
         for name in values:
             if name not in known:

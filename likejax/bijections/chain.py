@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
+from typing_extensions import override
 
 from likejax.bijections.bijection import (
     Bijection,
@@ -72,20 +73,24 @@ class Chain(Bijection):
         self.factored = sum(b.factored for b in self.bijections)
 
     @property
+    @override
     def estimates(self) -> bool:  # type: ignore[override]
         return any(b.estimates for b in self.bijections)
 
+    @override
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Latent, Float[Array, ""]]:
         z, log_det, _ = self._apply(_forward, x, key, condition)
         return z, log_det
 
+    @override
     def terms(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Latent, Float[Array, ""], Parts]:
         return self._apply(_terms, x, key, condition)
 
+    @override
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Latent:
         factored: tuple[Array, ...] = ()
         for i, bijection in enumerate(self.bijections):
@@ -110,6 +115,7 @@ class Chain(Bijection):
         z = (x, *factored) if factored else x
         return z, total, parts
 
+    @override
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
         x, *factored = z if isinstance(z, tuple) else (z,)
         if len(factored) != self.factored:
@@ -135,6 +141,7 @@ class Chain(Bijection):
         return replace(self, bijections=nnx.List(maps)), batch
 
     @property
+    @override
     def fits_data(self) -> bool:
         return any(each.fits_data for each in self.bijections)
 
@@ -165,20 +172,24 @@ class Repeat(Bijection):
         self.blocks = blocks
 
     @property
+    @override
     def estimates(self) -> bool:  # type: ignore[override]
         return self.blocks.first().estimates
 
+    @override
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, LogDet]:
         z, log_det, _ = self._apply(_forward, x, key, condition)
         return z, log_det
 
+    @override
     def terms(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, LogDet, Parts]:
         return self._apply(_terms, x, key, condition)
 
+    @override
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Array:
         z = dry_run(self.blocks.at(0), x, key, condition, place="repeated map, ")
         shape = None if isinstance(z, tuple) else z.shape
@@ -198,6 +209,7 @@ class Repeat(Bijection):
         (z, total), parts = self.blocks.fold(apply_block, (x, no_volume(x)), keys)
         return z, total, self.blocks.sum(parts)
 
+    @override
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
         def invert(z, block):
             return block.inverse(z, condition), None
@@ -222,6 +234,7 @@ class Repeat(Bijection):
         return Repeat(self.blocks.with_blocks(blocks)), batch
 
     @property
+    @override
     def fits_data(self) -> bool:
         return self.blocks.first().fits_data
 
@@ -284,9 +297,11 @@ class Inverse(Bijection):
         self.bijection = bijection
 
     @property
+    @override
     def estimates(self) -> bool:  # type: ignore[override]
         return self.bijection.estimates
 
+    @override
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, LogDet]:
@@ -294,6 +309,7 @@ class Inverse(Bijection):
         _, log_det = self.bijection.forward(z, key, condition)
         return z, -log_det
 
+    @override
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
         x, _ = self.bijection.forward(z, None, condition)
         return x

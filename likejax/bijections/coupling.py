@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.nn.coupling_network import CouplingNetwork
@@ -59,6 +60,7 @@ class Coupling(Bijection):
         kept, moved = jnp.split(x, [self.kept], axis=-1)
         return kept, moved
 
+    @override
     def initialize(self, batch: Float[Array, "batch *shape channels"], key: Array):
         return replace(self, network=self.network.initialize(batch[..., : self.kept]))
 
@@ -88,12 +90,14 @@ class AdditiveCoupling(Coupling):
 
     outputs = 1
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
         kept, moved = self.split(x)
         return jnp.concatenate([kept, moved + self.network(kept)], axis=-1), no_volume(x)
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         kept, moved = self.split(z)
         return jnp.concatenate([kept, moved - self.network(kept)], axis=-1)
@@ -127,6 +131,7 @@ class AffineCoupling(Coupling):
 
     outputs = 2
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
@@ -135,6 +140,7 @@ class AffineCoupling(Coupling):
         z = jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=-1)
         return z, jnp.sum(log_scale)
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         kept, moved = self.split(z)
         shift, log_scale = self._shift_and_log_scale(kept)

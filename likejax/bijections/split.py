@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.bijections.coupling import halves
@@ -44,6 +45,7 @@ class Split(Bijection):
         self.kept, out = halves(channels)
         self.prior = ZeroConvolution(self.kept, 2 * out, kernel_size=kernel_size)
 
+    @override
     def forward(
         self, x: Whole, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Halves, LogDet]:
@@ -51,6 +53,7 @@ class Split(Bijection):
         mean, log_std = self._mean_and_log_std(kept)
         return (kept, (out - mean) * jnp.exp(-log_std)), -jnp.sum(log_std)
 
+    @override
     def inverse(self, z: Halves, condition: Array | None = None) -> Whole:
         kept, white = z
         mean, log_std = self._mean_and_log_std(kept)
@@ -83,12 +86,14 @@ class FactorOut(Bijection):
     def __init__(self, channels: int):
         self.kept, _ = halves(channels)
 
+    @override
     def forward(
         self, x: Whole, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Halves, LogDet]:
         kept, out = jnp.split(x, [self.kept], axis=-1)
         return (kept, out), no_volume(x)
 
+    @override
     def inverse(self, z: Halves, condition: Array | None = None) -> Whole:
         return jnp.concatenate(z, axis=-1)
 
@@ -107,6 +112,7 @@ class ClassEmbedding(nnx.Module):
         self.linear = ZeroConvolution(num_classes, features, kernel_size=1)
         self.num_classes = num_classes
 
+    @override
     def __call__(self, label: Int[Array, ""]) -> Float[Array, " features"]:
         one_hots = jnp.eye(self.num_classes, dtype=self.linear.bias[...].dtype)
         return self.linear(row_of_label(one_hots, label))
@@ -149,12 +155,14 @@ class TopPrior(Bijection):
         self.prior = nnx.data(prior)
         self.embedding = nnx.data(embedding)
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
         mean, log_std = self._mean_and_log_std(x.shape, condition)
         return (x - mean) * jnp.exp(-log_std), -jnp.sum(log_std)
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         mean, log_std = self._mean_and_log_std(z.shape, condition)
         return z * jnp.exp(log_std) + mean

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, LogDet, check_last_axis
 from likejax.nn.modules import Buffer, replace
@@ -37,15 +38,18 @@ class Standardize(Bijection):
         self.mean = Buffer(jnp.zeros(dimensions))
         self.std = Buffer(jnp.ones(dimensions))
 
+    @override
     def forward(
         self, x: Vector, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Vector, LogDet]:
         check_last_axis(x, len(self.mean[...]), "Standardize")
         return (x - self.mean[...]) / self.std[...], -self.sum_log_std()
 
+    @override
     def inverse(self, z: Vector, condition: Array | None = None) -> Vector:
         return z * self.std[...] + self.mean[...]
 
+    @override
     def initialize(self, batch: Float[Array, "batch d"], key: Array) -> Standardize:
         statistics = channel_statistics(batch)
         std = jnp.where(statistics.varies, statistics.std, 1.0)
@@ -92,6 +96,7 @@ class BatchNorm(Bijection):
         self.shift = nnx.Param(shift)
         self.epsilon = epsilon
 
+    @override
     def forward(
         self, x: Vector, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Vector, LogDet]:
@@ -99,6 +104,7 @@ class BatchNorm(Bijection):
         z = (x - self.mean[...]) * jnp.exp(log_factor) + self.shift[...]
         return z, jnp.sum(log_factor)
 
+    @override
     def inverse(self, z: Vector, condition: Array | None = None) -> Vector:
         return (z - self.shift[...]) * jnp.exp(-self._log_factor()) + self.mean[...]
 

@@ -15,6 +15,9 @@ from typing import Any, ClassVar, NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+Time = Array | float | int
 
 
 class Tableau(NamedTuple):
@@ -85,16 +88,25 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
         reused = int(self.tableau.reuses_last)
         return reused, len(self.tableau.times) - reused
 
-    def order(self, terms: Any) -> int:
+    def order(self, terms: diffrax.AbstractTerm) -> int:
         """Returns the order of the global error."""
         return self.tableau.order
 
-    def init(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any) -> Any:
+    def init(
+        self, terms: diffrax.AbstractTerm, t0: Time, t1: Time, y0: PyTree, args: PyTree
+    ) -> Any:
         """Evaluates what the first step reuses."""
         return terms.vf(t0, y0, args) if self.tableau.reuses_last else None
 
     def step(
-        self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: Any, made_jump: Any
+        self,
+        terms: diffrax.AbstractTerm,
+        t0: Time,
+        t1: Time,
+        y0: PyTree,
+        args: PyTree,
+        solver_state: PyTree,
+        made_jump: object,
     ) -> Any:
         """Makes one step from ``t0`` to ``t1``, with its error estimate."""
         tableau = self.tableau
@@ -115,7 +127,7 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
         state = slopes[-1] if tableau.reuses_last else None
         return y1, error, {"y0": y0, "y1": y1}, state, diffrax.RESULTS.successful
 
-    def func(self, terms: Any, t0: Any, y0: Any, args: Any) -> Any:
+    def func(self, terms: diffrax.AbstractTerm, t0: Time, y0: PyTree, args: PyTree) -> Any:
         """Evaluates the field."""
         return terms.vf(t0, y0, args)
 
@@ -128,7 +140,11 @@ def _combine(slopes: Sequence[Any], weights: Sequence[float]) -> Any:
 
 
 def _advance(
-    terms: Any, y0: Any, slopes: Sequence[Any], weights: Sequence[float], control: Any
+    terms: diffrax.AbstractTerm,
+    y0: PyTree,
+    slopes: Sequence[Any],
+    weights: Sequence[float],
+    control: PyTree,
 ) -> Any:
     if not any(weights):
         return y0

@@ -1,7 +1,7 @@
 """Vector fields that depend on time: the networks of continuous flows.
 
-Their layers are their own, not ``nnx.Linear`` and ``nnx.Conv``: one input channel of a kernel is that
-of the time, and it is applied once for all examples.
+Their layers are their own, not ``nnx.Linear`` and ``nnx.Conv``: one input channel of a kernel is
+that of the time, and it is applied once for all examples.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
+from typing_extensions import override
 
 from likejax.nn.channels import per_channel
 from likejax.nn.convolution import convolve, convolve_transposed
@@ -131,9 +132,11 @@ class TimeDense(TimeLayer):
         fan_in = channels + _time_channels(time)
         super().__init__(1, channels, features, fan_in=fan_in, time=time, scale=scale, rngs=rngs)
 
+    @override
     def linear(self, h: Array, kernel: Array) -> Array:
         return convolve(h, kernel)
 
+    @override
     def ones(self, h: Array) -> Array:
         return jnp.ones((1,), h.dtype)
 
@@ -176,6 +179,7 @@ class TimeConvolution(TimeLayer):
         )
         self.stride = stride
 
+    @override
     def linear(self, h: Array, kernel: Array) -> Array:
         if self.stride == -2:
             return convolve_transposed(h, kernel, crop=1, crop_rows=1)
@@ -183,6 +187,7 @@ class TimeConvolution(TimeLayer):
             return convolve(h, kernel, padding=((1, 1), (1, 1)), stride=2)
         return convolve(h, kernel)
 
+    @override
     def ones(self, h: Array) -> Array:
         return jnp.ones((*h.shape[-3:-1], 1), h.dtype)
 

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, PyTree
+from typing_extensions import override
 
 from likejax.models.pixelcnn.causal import SHIFTS, BlockOptions, GatedBlock
 from likejax.nn.modules import replace
@@ -231,17 +232,21 @@ class Apply(Mode):
     def __init__(self, label: Array | None):
         self.label = label
 
+    @override
     def block(
         self, block: GatedBlock, state: PyTree, x: Array, side: Array | None
     ) -> tuple[Array, Any]:
         return block(x, side, self.label, state), None
 
+    @override
     def shrink(self, layer: AnyConvolution, state: PyTree, x: Array) -> tuple[Array, Any]:
         return layer(x), None
 
+    @override
     def grow(self, layer: AnyConvolution, state: PyTree, x: Array, level: int) -> tuple[Array, Any]:
         return layer(x), None
 
+    @override
     def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
         return go()
 
@@ -252,19 +257,23 @@ class Initialize(Mode):
     The new states are the initialized pieces.
     """
 
+    @override
     def block(
         self, block: GatedBlock, state: PyTree, x: Array, side: Array | None
     ) -> tuple[Array, Any]:
         block, out = block.initialize(x, side, None, state)
         return out, block
 
+    @override
     def shrink(self, layer: Any, state: PyTree, x: Array) -> tuple[Array, Any]:
         layer, out = layer.initialize(x)
         return out, layer
 
+    @override
     def grow(self, layer: AnyConvolution, state: PyTree, x: Array, level: int) -> tuple[Array, Any]:
         return self.shrink(layer, state, x)
 
+    @override
     def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
         return go()
 
