@@ -104,8 +104,7 @@ def test_actnorm_standardizes_after_initialize():
 
 
 def test_initialization_is_sequential():
-    """Statistics of a later block come from the already initialized earlier ones, stacked or
-    apart."""
+    """Statistics of a later block come from the initialized earlier ones, stacked or apart."""
 
     def step(rngs):
         coupling = bj.AffineCoupling(4, width=6, rngs=rngs)

@@ -148,8 +148,7 @@ def test_the_prior_sees_the_border():
 
 
 def test_accelerators_get_stacked_blocks(monkeypatch):
-    """On a GPU or TPU repeated blocks stay stacked and run as a scan, with the values of the
-    loop."""
+    """On a GPU or TPU repeated blocks stay stacked; their scan has the values of the loop."""
     config = lj.models.GlowConfig(event_shape=(4, 4, 1), scales=1, depth=5, width=3)
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     stacked = lj.build(config, key=0)

@@ -103,8 +103,7 @@ def flat_latents(z) -> np.ndarray:
 
 @pytest.mark.parametrize("golden", groups(VECTORS))
 def test_golden_ffjord_vectors(golden):
-    """Latents, exact log-density, Hutchinson's with the recorded noise, and what latents decode
-    to."""
+    """Latents, exact log-density, Hutchinson's with the recorded noise, and decoded latents."""
     density = vectors(golden)
     x = jnp.asarray(golden["x"])
     assert ("bn0.shift" in weights(golden)) == any(
@@ -168,8 +167,7 @@ def density_config(golden) -> lj.models.FFJORDConfig:
 
 @pytest.mark.parametrize("path", IMAGES, ids=lambda p: p.stem)
 def test_golden_ffjord_images(path):
-    """Latents, log-density and bits per dimension with the recorded noise; what latents decode
-    to."""
+    """Latents, log-density and bits per dimension with the recorded noise; decoded latents."""
     golden = read(path)
     density = images(golden)
     y = jnp.asarray(last_channels((golden["pixels"] + golden["dequant_u"]) / 256))
@@ -274,8 +272,7 @@ def round_trip(path, state: dict[str, np.ndarray], arrays: dict[str, np.ndarray]
 
 @pytest.mark.parametrize("golden", groups(VECTORS))
 def test_golden_ffjord_vector_checkpoint(tmp_path, golden):
-    """A small file with the official names, normalizations between the flows where there are
-    any."""
+    """A small file with the official names, and normalizations between the flows if any."""
     arrays, config = weights(golden), density_config(golden)
     flows = int(golden["cfg_num_blocks"])
     places = {f"cnf{i}": f"chain.{i}" for i in range(flows)}

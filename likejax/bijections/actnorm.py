@@ -43,6 +43,7 @@ class ActNorm(Bijection):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         bias, scale = self.affine.bias[...], self.affine.scale()
         check_last_axis(x, len(bias), "ActNorm")
         positions = math.prod(x.shape[:-1])
@@ -51,9 +52,11 @@ class ActNorm(Bijection):
 
     @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         bias, scale = self.affine.bias[...], self.affine.scale()
         return z / per_channel(scale, z) - per_channel(bias, z)
 
     @override
     def initialize(self, batch: Float[Array, "batch *shape channels"], key: Array) -> ActNorm:
+        """Returns a new map that is fitted to ``batch``."""
         return replace(self, affine=self.affine.initialize(batch))

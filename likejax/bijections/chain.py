@@ -75,12 +75,14 @@ class Chain(Bijection):
     @property
     @override
     def estimates(self) -> bool:  # type: ignore[override]
+        """Whether the log-determinant is an estimate that needs a key."""
         return any(b.estimates for b in self.bijections)
 
     @override
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Latent, Float[Array, ""]]:
+        """Maps one example through all maps, and adds their log-determinants."""
         z, log_det, _ = self._apply(_forward, x, key, condition)
         return z, log_det
 
@@ -88,10 +90,12 @@ class Chain(Bijection):
     def terms(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Latent, Float[Array, ""], Parts]:
+        """Maps one example for training; parts of one name are added."""
         return self._apply(_terms, x, key, condition)
 
     @override
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Latent:
+        """Checks map after map that each takes what the one before puts out."""
         factored: tuple[Array, ...] = ()
         for i, bijection in enumerate(self.bijections):
             z = dry_run(bijection, x, key, condition, place=f"map {i}, ")
@@ -117,6 +121,7 @@ class Chain(Bijection):
 
     @override
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
+        """Maps a latent back through all maps, last to first."""
         x, *factored = z if isinstance(z, tuple) else (z,)
         if len(factored) != self.factored:
             raise ValueError(
@@ -143,6 +148,7 @@ class Chain(Bijection):
     @property
     @override
     def fits_data(self) -> bool:
+        """Whether ``initialize`` fits anything to data."""
         return any(each.fits_data for each in self.bijections)
 
 
@@ -174,12 +180,14 @@ class Repeat(Bijection):
     @property
     @override
     def estimates(self) -> bool:  # type: ignore[override]
+        """Whether the log-determinant is an estimate that needs a key."""
         return self.blocks.first().estimates
 
     @override
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, LogDet]:
+        """Maps one example through all blocks, and adds their log-determinants."""
         z, log_det, _ = self._apply(_forward, x, key, condition)
         return z, log_det
 
@@ -187,10 +195,12 @@ class Repeat(Bijection):
     def terms(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, LogDet, Parts]:
+        """Maps one example for training; the parts of the blocks are added."""
         return self._apply(_terms, x, key, condition)
 
     @override
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Array:
+        """Checks that a block keeps the shape of its input."""
         z = dry_run(self.blocks.at(0), x, key, condition, place="repeated map, ")
         shape = None if isinstance(z, tuple) else z.shape
         if isinstance(z, tuple) or shape != x.shape:
@@ -211,6 +221,8 @@ class Repeat(Bijection):
 
     @override
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
+        """Maps a latent back through all blocks, last to first."""
+
         def invert(z, block):
             return block.inverse(z, condition), None
 
@@ -236,6 +248,7 @@ class Repeat(Bijection):
     @property
     @override
     def fits_data(self) -> bool:
+        """Whether ``initialize`` fits anything to data."""
         return self.blocks.first().fits_data
 
 
@@ -299,17 +312,20 @@ class Inverse(Bijection):
     @property
     @override
     def estimates(self) -> bool:  # type: ignore[override]
+        """Whether the log-determinant is an estimate that needs a key."""
         return self.bijection.estimates
 
     @override
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, LogDet]:
+        """Maps one example by the inverse of the inner map."""
         z = self.bijection.inverse(x, condition)
         _, log_det = self.bijection.forward(z, key, condition)
         return z, -log_det
 
     @override
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
+        """Maps a latent by the inner map itself."""
         x, _ = self.bijection.forward(z, None, condition)
         return x

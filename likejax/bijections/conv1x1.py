@@ -54,12 +54,14 @@ class Conv1x1(Bijection):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         weight = self.weight[...]
         positions = math.prod(x.shape[:-1])
         return _mix(x, weight), positions * jnp.linalg.slogdet(weight).logabsdet
 
     @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         return _mix(z, jnp.linalg.inv(self.weight[...]))
 
 
@@ -96,6 +98,7 @@ class Conv1x1LU(Bijection):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         lower, upper = self._factors()
         weight = jnp.linalg.multi_dot([self.permutation[...], lower, upper], precision=_EXACT)
         positions = math.prod(x.shape[:-1])
@@ -103,6 +106,7 @@ class Conv1x1LU(Bijection):
 
     @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         solve = jax.scipy.linalg.solve_triangular
         lower, upper = self._factors()
         # W^-1 = U^-1 L^-1 P^T
@@ -148,8 +152,10 @@ class Permutation(Bijection):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         return jnp.take(x, self.order[...], axis=-1), no_volume(x)
 
     @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         return jnp.take(z, jnp.argsort(self.order[...]), axis=-1)

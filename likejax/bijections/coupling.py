@@ -62,6 +62,7 @@ class Coupling(Bijection):
 
     @override
     def initialize(self, batch: Float[Array, "batch *shape channels"], key: Array):
+        """Returns a new map that is fitted to ``batch``."""
         return replace(self, network=self.network.initialize(batch[..., : self.kept]))
 
 
@@ -94,11 +95,13 @@ class AdditiveCoupling(Coupling):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         kept, moved = self.split(x)
         return jnp.concatenate([kept, moved + self.network(kept)], axis=-1), no_volume(x)
 
     @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         kept, moved = self.split(z)
         return jnp.concatenate([kept, moved - self.network(kept)], axis=-1)
 
@@ -135,6 +138,7 @@ class AffineCoupling(Coupling):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         kept, moved = self.split(x)
         shift, log_scale = self._shift_and_log_scale(kept)
         z = jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=-1)
@@ -142,6 +146,7 @@ class AffineCoupling(Coupling):
 
     @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         kept, moved = self.split(z)
         shift, log_scale = self._shift_and_log_scale(kept)
         return jnp.concatenate([kept, moved * jnp.exp(-log_scale) - shift], axis=-1)

@@ -46,12 +46,14 @@ class Affine(Bijection):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         location = jnp.broadcast_to(self.location[...], x.shape)
         scale = jnp.broadcast_to(self.scale[...], x.shape)
         return (x - location) / scale, -jnp.sum(jnp.log(jnp.abs(scale)))
 
     @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         location = jnp.broadcast_to(self.location[...], z.shape)
         scale = jnp.broadcast_to(self.scale[...], z.shape)
         return z * scale + location
@@ -92,6 +94,7 @@ class Logit(Bijection):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         span = 1 - 2 * self.alpha
         log_s = jnp.log(self.alpha + span * x)
         log_1_minus_s = jnp.log(self.alpha + span * (1 - x))
@@ -99,4 +102,5 @@ class Logit(Bijection):
 
     @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         return (jax.nn.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)

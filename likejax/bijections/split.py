@@ -49,12 +49,14 @@ class Split(Bijection):
     def forward(
         self, x: Whole, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Halves, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         kept, out = jnp.split(x, [self.kept], axis=-1)
         mean, log_std = self._mean_and_log_std(kept)
         return (kept, (out - mean) * jnp.exp(-log_std)), -jnp.sum(log_std)
 
     @override
     def inverse(self, z: Halves, condition: Array | None = None) -> Whole:
+        """Maps a latent back to its example."""
         kept, white = z
         mean, log_std = self._mean_and_log_std(kept)
         return jnp.concatenate([kept, white * jnp.exp(log_std) + mean], axis=-1)
@@ -90,11 +92,13 @@ class FactorOut(Bijection):
     def forward(
         self, x: Whole, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Halves, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         kept, out = jnp.split(x, [self.kept], axis=-1)
         return (kept, out), no_volume(x)
 
     @override
     def inverse(self, z: Halves, condition: Array | None = None) -> Whole:
+        """Maps a latent back to its example."""
         return jnp.concatenate(z, axis=-1)
 
 
@@ -114,6 +118,7 @@ class ClassEmbedding(nnx.Module):
 
     @override
     def __call__(self, label: Int[Array, ""]) -> Float[Array, " features"]:
+        """Returns the vector of a label."""
         one_hots = jnp.eye(self.num_classes, dtype=self.linear.bias[...].dtype)
         return self.linear(row_of_label(one_hots, label))
 
@@ -159,11 +164,13 @@ class TopPrior(Bijection):
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         mean, log_std = self._mean_and_log_std(x.shape, condition)
         return (x - mean) * jnp.exp(-log_std), -jnp.sum(log_std)
 
     @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
+        """Maps a latent back to its example."""
         mean, log_std = self._mean_and_log_std(z.shape, condition)
         return z * jnp.exp(log_std) + mean
 

@@ -28,6 +28,7 @@ class Squeeze(Bijection):
     def forward(
         self, x: Image, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Squeezed, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         if x.ndim != 3 or x.shape[0] % 2 or x.shape[1] % 2:
             raise ValueError(
                 f"expected an image of even height and width, got shape {x.shape}; "
@@ -41,6 +42,7 @@ class Squeeze(Bijection):
 
     @override
     def inverse(self, z: Squeezed, condition: Array | None = None) -> Image:
+        """Maps a latent back to its example."""
         height, width, squeezed = z.shape
         by_channel = z.reshape(height, width, squeezed // 4, 2, 2)
         squares = by_channel.transpose(0, 3, 1, 4, 2)

@@ -42,15 +42,18 @@ class Standardize(Bijection):
     def forward(
         self, x: Vector, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Vector, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         check_last_axis(x, len(self.mean[...]), "Standardize")
         return (x - self.mean[...]) / self.std[...], -self.sum_log_std()
 
     @override
     def inverse(self, z: Vector, condition: Array | None = None) -> Vector:
+        """Maps a latent back to its example."""
         return z * self.std[...] + self.mean[...]
 
     @override
     def initialize(self, batch: Float[Array, "batch d"], key: Array) -> Standardize:
+        """Returns a new map that is fitted to ``batch``."""
         statistics = channel_statistics(batch)
         std = jnp.where(statistics.varies, statistics.std, 1.0)
         return replace(self, mean=Buffer(statistics.mean), std=Buffer(std))
@@ -100,12 +103,14 @@ class BatchNorm(Bijection):
     def forward(
         self, x: Vector, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Vector, LogDet]:
+        """Maps one example to its latent, with the log-determinant."""
         log_factor = self._log_factor()
         z = (x - self.mean[...]) * jnp.exp(log_factor) + self.shift[...]
         return z, jnp.sum(log_factor)
 
     @override
     def inverse(self, z: Vector, condition: Array | None = None) -> Vector:
+        """Maps a latent back to its example."""
         return (z - self.shift[...]) * jnp.exp(-self._log_factor()) + self.mean[...]
 
     def _log_factor(self) -> Vector:

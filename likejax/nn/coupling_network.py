@@ -47,6 +47,7 @@ class CouplingNetwork(nnx.Module):
 
     @override
     def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*shape features"]:
+        """Computes the output of the three convolutions."""
         h = _affine_relu(self.first, self.first_affine, x)
         h = _affine_relu(self.second, self.second_affine, h)
         return self.last(h)

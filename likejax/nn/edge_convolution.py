@@ -1,8 +1,4 @@
-"""Glow's convolutions: a kernel with a learned response to the image border.
-
-They are layers of their own, not ``nnx.Conv``: the kernel has an input channel for the border, and
-the scale of the layer behind is folded into it, which costs no pass over the output.
-"""
+"""Glow's convolutions: a kernel with a learned response to the image border."""
 
 from __future__ import annotations
 
@@ -34,6 +30,9 @@ def edge_map(
 
 class EdgeConvolution(nnx.Module):
     """A convolution with a learned response to the image border, or a dense layer on the last axis.
+
+    It is no ``nnx.Conv``, because the kernel has an input channel for the border, and the scale of
+    the layer behind is folded into it, which costs no pass over the output.
 
     Args:
       channels: Channels of the input.
@@ -125,6 +124,7 @@ class ZeroConvolution(nnx.Module):
 
     @override
     def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*shape features"]:
+        """Computes the convolution, in float32 or better."""
         scale = jnp.exp(self.factor * self.log_scale[...])
         out = self.linear(x, bias=self.bias[...], scale=scale)
         return out.astype(jnp.promote_types(out.dtype, jnp.float32))

@@ -42,7 +42,9 @@ class Stacked(nnx.Module):
           reverse: Whether to begin with the last block; items and outs stay with their block.
 
         Returns:
-          The last carry and the outs, stacked.
+          The last carry, and the outs of all blocks; if a step puts out a tuple, a tuple of such.
+          Their form is that of the blocks, stacked or apart, and no one else's concern: they go
+          to another ``fold``, to ``sum`` or to ``with_blocks``.
         """
 
         def one(carry: Carry, items: Any) -> tuple[Carry, Any]:
@@ -87,15 +89,15 @@ class Unstacked(nnx.Module):
     def fold(
         self, step: Step, carry: Carry, *sequences: Any, reverse: bool = False
     ) -> tuple[Carry, Any]:
-        """Folds as ``Stacked.fold``; outs come back as a list, a tuple of outs as lists."""
-        outs: list[Any] = [None] * len(self.blocks)
-        for i in reversed(range(len(outs))) if reverse else range(len(outs)):
-            carry, outs[i] = step(
-                carry, self.blocks[i], *(_item(sequence, i) for sequence in sequences)
-            )
-        return carry, tuple(map(list, zip(*outs, strict=True))) if isinstance(
-            outs[0], tuple
-        ) else outs
+        """Folds as ``Stacked.fold``."""
+        outs: list[Any] = [None] * self.length
+        order = range(self.length)
+        for i in reversed(order) if reverse else order:
+            items = [_item(sequence, i) for sequence in sequences]
+            carry, outs[i] = step(carry, self.blocks[i], *items)
+        if isinstance(outs[0], tuple):
+            return carry, tuple(list(column) for column in zip(*outs, strict=True))
+        return carry, outs
 
     def at(self, index: int) -> Any:
         """Returns one block."""
@@ -111,11 +113,10 @@ class Unstacked(nnx.Module):
 
 
 def _item(sequence: Any, index: int) -> Any:
-    return (
-        sequence[index]
-        if isinstance(sequence, list)
-        else jax.tree.map(lambda leaf: leaf[index], sequence)
-    )
+    """A block's part of the outs of a ``fold`` or of arrays with a leading axis."""
+    if isinstance(sequence, list):
+        return sequence[index]
+    return jax.tree.map(lambda leaf: leaf[index], sequence)
 
 
 Blocks = Stacked | Unstacked
@@ -161,7 +162,7 @@ def stack(module: Any) -> Any:
     return jax.tree.map(together, module, is_leaf=lambda node: isinstance(node, Unstacked))
 
 
-def _slice_leaf(leaf: Array | np.ndarray, index: int) -> Array | np.ndarray | np.generic:
+def _slice_leaf(leaf: Array | np.ndarray, index: int) -> Array | np.ndarray:
     """One block's part of a stacked array; cut on the host on CPU, where nothing is to compile."""
     if (
         isinstance(leaf, jax.Array)
@@ -169,7 +170,7 @@ def _slice_leaf(leaf: Array | np.ndarray, index: int) -> Array | np.ndarray | np
         and jax.default_backend() == "cpu"
     ):
         return jnp.array(np.asarray(leaf)[index])
-    return leaf[index]
+    return leaf[index, ...]  # the dots make a number of the host an array too
 
 
 def _stack_leaves(leaves: tuple[Any, ...]) -> Any:

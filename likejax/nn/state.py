@@ -1,10 +1,12 @@
 """State of a module: its arrays as plain dictionaries, split off and merged back in one place.
 
-The module is taken apart as the JAX pytree that every NNX module is. ``nnx.split`` and
-``nnx.merge`` give the same names, order and values, but walk the module as a graph of objects. For
-a Glow of 392 arrays in 32 blocks, a split took 44 ms of processor time instead of 20 and a merge
-14 ms instead of 8 (on busy cores), and a merge is part of every trace. As a pytree, host arrays,
-``ShapeDtypeStruct`` and tracers pass alike.
+The module is taken apart as the JAX pytree that every NNX module is, so host arrays,
+``ShapeDtypeStruct`` and tracers pass alike. ``nnx.split`` and ``nnx.merge`` give the same names,
+order and values, but take longer, even with ``graph=False``, and a merge is part of every trace.
+Their shortest times of the processor, instead of those here, with the dictionaries made as here:
+
+* a hierarchical VAE of 148 arrays: split 7.3 ms instead of 3.1, merge 3.3 ms instead of 1.0;
+* a Glow of 587 arrays in 48 blocks: split 43 ms instead of 20, merge 15 ms instead of 8.
 """
 
 from __future__ import annotations

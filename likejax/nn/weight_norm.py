@@ -1,8 +1,5 @@
 """Convolutions with weight normalization, initialized from data.
 
-``nnx.WeightNorm`` writes the normalized kernel into its layer whenever it is called, which the
-frozen modules of this library do not allow, so here the kernel is a function of the parameters.
-
 ``initialize_by_running`` initializes all layers of a network in one pass, each on the output of
 layers that are initialized already. For that pass alone every layer of a copy of the network is
 replaced by a ``_Pending``, an object that changes when it is called. The network that comes back
@@ -91,6 +88,7 @@ class Convolution(nnx.Module):
     def __call__(
         self, x: Float[Array, "*shape channels"], *, padding: Padding | None = None
     ) -> Float[Array, "*out features"]:
+        """Convolves ``x`` with the kernel and adds the bias."""
         return add_bias(self.geometry(x, self.kernel[...], padding=padding), self.bias[...])
 
     def at(
@@ -105,7 +103,9 @@ class Convolution(nnx.Module):
 class WeightNormConvolution(nnx.Module):
     """``y = scale * convolve(x, direction / |direction|) + bias``.
 
-    The norm runs over all axes but that of the outputs.
+    The norm runs over all axes but that of the outputs. It is no ``nnx.Conv`` in an
+    ``nnx.WeightNorm``, because that writes the normalized kernel into its layer whenever it is
+    called, and modules here are frozen: the kernel is a function of the parameters.
 
     Args:
       channels: Channels of the input.
@@ -159,6 +159,7 @@ class WeightNormConvolution(nnx.Module):
 
     @override
     def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*out features"]:
+        """Convolves ``x`` with the normalized kernel and adds the bias."""
         return add_bias(self.geometry(x, self.kernel()), self.bias[...])
 
     def initialize(self, x: Float[Array, "*batch channels"]) -> tuple[WeightNormConvolution, Array]:

@@ -90,12 +90,14 @@ class ODE(Bijection):
     @property
     @override
     def estimates(self) -> bool:  # type: ignore[override]
+        """Whether the log-determinant is an estimate that needs a key."""
         return self.trace.probes > 0
 
     @override
     def forward(
         self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
+        """Solves the equation from one example to its latent, with ``solver``."""
         if not self.trace.probes:
             return self.forward_with_probes(x, None)
         if key is None:
@@ -116,6 +118,7 @@ class ODE(Bijection):
     def inverse(
         self, z: Float[Array, "*shape"], condition: Array | None = None
     ) -> Float[Array, "*shape"]:
+        """Solves the equation backward in time, with ``solver``."""
         return self._carry(z, start=1.0, end=0.0)
 
     def terms(
@@ -146,6 +149,7 @@ class ODE(Bijection):
 
     @override
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Array:
+        """Checks that the dynamics return the shape of the state."""
         velocity = self.velocity(0.0, x)
         if jnp.shape(velocity) != x.shape:
             raise ValueError(

@@ -1,8 +1,4 @@
-"""Vector fields that depend on time: the networks of continuous flows.
-
-Their layers are their own, not ``nnx.Linear`` and ``nnx.Conv``: one input channel of a kernel is
-that of the time, and it is applied once for all examples.
-"""
+"""Vector fields that depend on time: the networks of continuous flows."""
 
 from __future__ import annotations
 
@@ -35,8 +31,11 @@ class TimeLayer(nnx.Module, abc.ABC):
 
     * ``concat``: ``W [t, h] + b``, the time as one more input channel, the first.
     * ``concatsquash``: ``(W h + b) sigmoid(w t + c) + v t`` with ``w``, ``c``, ``v`` per output
-    channel.
+      channel.
     * ``ignore``: ``W h + b``.
+
+    It is no ``nnx.Linear`` or ``nnx.Conv``, because one input channel of the kernel is that of the
+    time and is applied once for all examples.
 
     Args:
       size: Rows and columns of the kernel.
@@ -134,10 +133,12 @@ class TimeDense(TimeLayer):
 
     @override
     def linear(self, h: Array, kernel: Array) -> Array:
+        """Multiplies the last axis by the kernel."""
         return convolve(h, kernel)
 
     @override
     def ones(self, h: Array) -> Array:
+        """Returns a vector of one entry, which is 1."""
         return jnp.ones((1,), h.dtype)
 
 
@@ -181,6 +182,7 @@ class TimeConvolution(TimeLayer):
 
     @override
     def linear(self, h: Array, kernel: Array) -> Array:
+        """Convolves images with the kernel, at the stride of the layer."""
         if self.stride == -2:
             return convolve_transposed(h, kernel, crop=1, crop_rows=1)
         if self.stride == 2:
@@ -189,6 +191,7 @@ class TimeConvolution(TimeLayer):
 
     @override
     def ones(self, h: Array) -> Array:
+        """Returns an image of one channel that is 1 everywhere."""
         return jnp.ones((*h.shape[-3:-1], 1), h.dtype)
 
 
