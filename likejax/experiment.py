@@ -136,6 +136,12 @@ class Experiment(Settings, Generic[Model]):
     Attributes:
       model: A family's config, or a ready ``Density``, which is then trained as it is, without
         initialization.
+
+    Example:
+      >>> import likejax as lj
+      >>> experiment = lj.Experiment(lj.models.VectorGlowConfig(), dataset="moons", steps=500)
+      >>> experiment.steps
+      500
     """
 
     model: Model

@@ -135,6 +135,13 @@ class TensorBoard:
     Args:
       directory: Directory of the events.
       start: Number of steps done; events of later steps are hidden.
+
+    Example:
+      >>> import pathlib, tempfile, likejax as lj
+      >>> with tempfile.TemporaryDirectory() as directory:
+      ...     logger = lj.train.TensorBoard(pathlib.Path(directory))
+      ...     logger.log({"step": 1, "nats": 2.5})
+      ...     logger.close()
     """
 
     def __init__(self, directory: Path, *, start: int = 0):

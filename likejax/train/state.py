@@ -30,6 +30,11 @@ class TrainState(NamedTuple):
       fixed: Arrays that are not trained.
       optimizer: State of the optax transformation.
       guard: Memory of the guard.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.train.TrainState._fields
+      ('step', 'params', 'ema', 'fixed', 'optimizer', 'guard')
     """
 
     step: Int[Array, ""]
