@@ -1,6 +1,6 @@
 """How the library is written, in numbers, and the targets of its house style.
 
-    python benchmarks/code_metrics.py [--files] [--long] [--foreign]
+    python benchmarks/code_metrics.py [--files] [--long] [--foreign] [--any]
 
 A token is one of Python's ``tokenize``, without comments, docstrings and line ends; a line of code
 has at least one.
@@ -196,6 +196,17 @@ def long_functions(files: list[Source]) -> list[str]:
     ]
 
 
+def untyped(files: list[Source]) -> list[str]:
+    """Place, function and name of every parameter that is typed ``Any``."""
+    return [
+        f"{source.name}:{parameter.lineno} {function.name}({parameter.arg})"
+        for source in files
+        for function in functions(source)
+        for parameter in parameters(function)
+        if is_any(parameter)
+    ]
+
+
 def main() -> None:
     """Prints the numbers."""
     parser = argparse.ArgumentParser(
@@ -204,6 +215,7 @@ def main() -> None:
     parser.add_argument("--files", action="store_true", help="also lines and tokens of each file")
     parser.add_argument("--long", action="store_true", help="also the long functions")
     parser.add_argument("--foreign", action="store_true", help="also the foreign private uses")
+    parser.add_argument("--any", action="store_true", help="also the parameters typed Any")
     arguments = parser.parse_args()
     files = sources()
     for name, value in measure(files).items():
@@ -216,6 +228,8 @@ def main() -> None:
             print(f"{source.name:44} {lines:5} lines {statistics.mean(tokens):6.1f} tokens a line")
     if arguments.long:
         print("\n".join(long_functions(files)))
+    if arguments.any:
+        print("\n".join(untyped(files)))
     if arguments.foreign:
         print("\n".join(use for source in files for use in foreign_uses(source)))
 

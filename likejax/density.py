@@ -6,7 +6,7 @@ import abc
 import enum
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jaxtyping import Array, ArrayLike, Bool, Float
+from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from likejax.batching import Query, Rows, over_batch, over_draws
 from likejax.inputs import as_array, check_finite, check_labels, checked_floats, checked_integers
@@ -107,7 +107,7 @@ def combine_draws(log_probs: Float[ArrayLike, "draws ..."], kind: Kind) -> Any:
     return total - math.log(len(values))
 
 
-def bits_per_dim(log_prob: Any, event_shape: int | Sequence[int]) -> Any:
+def bits_per_dim(log_prob: object, event_shape: int | Sequence[int]) -> Any:
     """Bits per dimension, ``-log_prob / (D ln 2)`` with ``D`` the number of (sub-)pixels.
 
     Args:
@@ -387,8 +387,8 @@ class Density(nnx.Module, abc.ABC):
         *,
         key: KeyLike | None = None,
         condition: ArrayLike | None = None,
-        shared: tuple[Any, ...] = (),
-        **options: Any,
+        shared: tuple[PyTree, ...] = (),
+        **options: Hashable,
     ) -> Any:
         """Returns what a query of one example gives for each of a batch, vectorized and compiled.
 
@@ -415,7 +415,7 @@ class Density(nnx.Module, abc.ABC):
         key: KeyLike | None,
         condition: ArrayLike | None = None,
         draws: int,
-        **options: Any,
+        **options: Hashable,
     ) -> Array | np.ndarray:
         """Returns ``(draws, *batch, ...)``: as ``_over_batch``, for every number of a draw."""
         rows = self._rows(x, key=key, condition=condition)
@@ -465,29 +465,37 @@ class Density(nnx.Module, abc.ABC):
                 f"expected {name}.event_shape to be a tuple of positive integers, got {sizes!r}"
             )
 
-    def _checked(self, x: Any) -> tuple[Array | np.ndarray, tuple[int, ...]]:
+    def _checked(self, x: object) -> tuple[Array | np.ndarray, tuple[int, ...]]:
         """Returns ``x`` flattened to ``(n, *event_shape)``, and its batch shape."""
         self._check_declared()
-        x = as_array("x", x)
+        array = as_array("x", x)
         rank = len(self.event_shape)
-        if x.ndim < rank or x.shape[x.ndim - rank :] != self.event_shape:
+        if array.ndim < rank or array.shape[array.ndim - rank :] != self.event_shape:
             wanted = ", ".join(map(str, self.event_shape))
-            raise ValueError(f"expected x of shape (*batch, {wanted}), got {tuple(x.shape)}")
-        x = checked_floats(x) if self.levels is None else checked_integers(x, self.levels)
-        batch = tuple(x.shape[: x.ndim - rank])
-        return x.reshape(math.prod(batch), *self.event_shape), batch
+            raise ValueError(f"expected x of shape (*batch, {wanted}), got {tuple(array.shape)}")
+        if self.levels is None:
+            array = checked_floats(array)
+        else:
+            array = checked_integers(array, self.levels)
+        batch = tuple(array.shape[: array.ndim - rank])
+        return array.reshape(math.prod(batch), *self.event_shape), batch
 
-    def _checked_batch(self, batch: Any) -> Array:
+    def _checked_batch(self, batch: object) -> Array:
         """Returns examples ``(n, *event_shape)`` to take statistics of, at least one."""
-        is_wide = isinstance(batch, np.ndarray) and batch.dtype == np.float64
-        if is_wide and batch.shape[1:] == self.event_shape and len(batch):
-            check_representable(batch, jnp.zeros(()).dtype)
+        if isinstance(batch, np.ndarray) and batch.dtype == np.float64:
+            self._check_precision(batch)
         flat, shape = self._checked(batch)
         if math.prod(shape) == 0:
             raise ValueError(
-                f"expected at least one example to initialize with, got shape {np.shape(batch)}"
+                "expected at least one example to initialize with, got shape "
+                f"{(*shape, *self.event_shape)}"
             )
         return jnp.asarray(flat)
+
+    def _check_precision(self, batch: np.ndarray) -> None:
+        """Raises a ValueError if JAX computes in a type that cannot hold these examples."""
+        if batch.shape[1:] == self.event_shape and len(batch):
+            check_representable(batch, jnp.zeros(()).dtype)
 
     def _checked_condition(
         self, condition: ArrayLike | None, batch: tuple[int, ...]
@@ -611,7 +619,7 @@ def _sample_of_key(
     return drawn, finite
 
 
-def check_density(density: Any) -> None:
+def check_density(density: object) -> None:
     """Raises a TypeError unless ``density`` is a density that declares its shape and kind."""
     if isinstance(density, Density):
         density._check_declared()

@@ -167,7 +167,7 @@ def _json_number(value: float | int | None) -> float | int | None:
 
 def evaluate(
     density: Density,
-    dataset: Any,
+    dataset: object,
     *,
     key: KeyLike | None = None,
     draws: int = 1,
@@ -266,7 +266,7 @@ def _monte_carlo_variance(
 
 def log_prob_draws_in_chunks(
     density: Density,
-    x: Any,
+    x: object,
     *,
     key: KeyLike | None = None,
     condition: np.ndarray | None = None,
@@ -327,7 +327,7 @@ def log_prob_draws_in_chunks(
 
 def log_prob_in_chunks(
     density: Density,
-    x: Any,
+    x: object,
     *,
     key: KeyLike | None = None,
     condition: np.ndarray | None = None,
@@ -387,7 +387,7 @@ def check_fit(density: Density, dataset: Dataset) -> None:
         raise ValueError(
             f"expected a labeled dataset for a conditional density, {dataset.name!r} has no labels"
         )
-    if density.num_classes is not None:
+    if density.num_classes is not None and dataset.labels is not None:
         try:
             check_labels(dataset.labels, density.num_classes)
         except ValueError as error:

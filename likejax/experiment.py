@@ -139,10 +139,9 @@ class Experiment(Settings, Generic[Model]):
 
     Example:
       >>> import likejax as lj
-      >>> model = lj.models.VectorGlowConfig(depth=2, width=8)
-      >>> experiment = lj.Experiment(model=model, steps=2, optimizer=lj.Optimizer(name="adamw"))
-      >>> lj.fit(experiment, lj.load("moons"), key=0)
-      Run(VectorGlowConfig, 2 of 2 steps)
+      >>> experiment = lj.Experiment(lj.models.VectorGlowConfig(), dataset="moons", steps=500)
+      >>> experiment.steps
+      500
     """
 
     model: Model
@@ -326,7 +325,7 @@ def _not_a_record(error: Exception) -> ValueError:
     return ValueError(f"not the record of an experiment of this version of likejax: {error!r}")
 
 
-def _experiment(record: Mapping[str, Any], model: Any) -> Experiment:
+def _experiment(record: Mapping[str, Any], model: object) -> Experiment:
     """The experiment of a record without its model, and of a model."""
     record = {**record, "class": class_path(Experiment)}
     for name in ("objective", "optimizer"):
@@ -339,7 +338,7 @@ def _experiment(record: Mapping[str, Any], model: Any) -> Experiment:
         raise _not_a_record(error) from error
 
 
-def _named_if_unknown(record: Any) -> Any:
+def _named_if_unknown(record: object) -> Any:
     """A record whose class is not imported here as one that only names it."""
     if not isinstance(record, Mapping) or "class" not in record:
         return record

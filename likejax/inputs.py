@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jaxtyping import Array
 
 
-def refuse_masked(name: str, value: Any) -> None:
+def refuse_masked(name: str, value: object) -> None:
     """Refuses arrays with masked entries: numpy would drop the mask.
 
     Args:
@@ -30,7 +31,7 @@ def refuse_masked(name: str, value: Any) -> None:
         )
 
 
-def as_array(name: str, value: Any) -> Any:
+def as_array(name: str, value: object) -> Array | np.ndarray:
     """A numpy or JAX array of numbers from anything array-like.
 
     Args:
@@ -60,7 +61,7 @@ def as_array(name: str, value: Any) -> Any:
     return array
 
 
-def checked_floats(x: Any, name: str = "x") -> Any:
+def checked_floats(x: Array | np.ndarray, name: str = "x") -> Array | np.ndarray:
     """Floating-point values in the type that is computed in, float32 or better."""
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
@@ -85,7 +86,7 @@ def checked_floats(x: Any, name: str = "x") -> Any:
     return cast
 
 
-def check_finite(condition: Any) -> None:
+def check_finite(condition: Array | np.ndarray) -> None:
     """Checks that conditions are finite; traced values cannot be examined.
 
     Args:
@@ -98,7 +99,7 @@ def check_finite(condition: Any) -> None:
         raise ValueError("expected finite conditions, got NaN or infinite entries")
 
 
-def checked_integers(x: Any, levels: int) -> Any:
+def checked_integers(x: Array | np.ndarray, levels: int) -> Array | np.ndarray:
     """Integers of ``0..levels-1``; booleans are the integers 0 and 1 of two levels."""
     if x.dtype == bool and levels == 2:
         return x.astype(np.uint8)
@@ -119,7 +120,7 @@ def checked_integers(x: Any, levels: int) -> Any:
     return x.astype(x.dtype.newbyteorder("=")) if isinstance(x, np.ndarray) else x
 
 
-def inside_levels(x: Any, levels: int) -> Any:
+def inside_levels(x: Array | np.ndarray, levels: int) -> Any:
     """Finds the integers in ``0..levels-1``, elementwise: traced values cannot be refused.
 
     Args:
@@ -135,7 +136,7 @@ def inside_levels(x: Any, levels: int) -> Any:
     return (x >= 0) & (x < levels)
 
 
-def check_labels(labels: Any, num_classes: int) -> None:
+def check_labels(labels: Array | np.ndarray, num_classes: int) -> None:
     """Checks that all labels are integers of ``0..num_classes-1``; traced ones cannot be examined.
 
     Raises:
@@ -157,6 +158,6 @@ def check_labels(labels: Any, num_classes: int) -> None:
         raise ValueError(f"{wanted}, got {low}..{high}{advice}")
 
 
-def _low_and_high(values: Any) -> tuple[int, int]:
+def _low_and_high(values: Array | np.ndarray) -> tuple[int, int]:
     with jax.ensure_compile_time_eval():  # known values inside somebody's jit are checked too
         return int(values.min()), int(values.max())

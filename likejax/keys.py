@@ -128,7 +128,7 @@ def _folded(key: Key[Array, ""], indices: Integer[Array, " n"]) -> Key[Array, " 
     return jax.vmap(jax.random.fold_in, in_axes=(None, 0))(key, indices)
 
 
-def example_keys(key: KeyLike, indices: Any) -> Key[Array, "..."]:
+def example_keys(key: KeyLike, indices: object) -> Key[Array, "..."]:
     """One key per example, ``fold_in(key, index)``, the same in whatever batch the example arrives.
 
     Args:
@@ -156,16 +156,15 @@ def example_keys(key: KeyLike, indices: Any) -> Key[Array, "..."]:
     return _folded(key, checked.reshape(-1)).reshape(checked.shape)
 
 
-def _checked_indices(indices: Any) -> Array:
-    indices = indices if hasattr(indices, "dtype") else np.asarray(indices)
-    if indices.size and not jnp.issubdtype(indices.dtype, jnp.integer):
-        raise TypeError(f"expected integers as indices of examples, got {indices.dtype}")
-    is_known = not isinstance(indices, Tracer) and indices.size > 0
-    if is_known and not (int(indices.min()) >= 0 and int(indices.max()) < 2**32):
+def _checked_indices(indices: object) -> Array:
+    array = indices if isinstance(indices, jax.Array) else np.asarray(indices)
+    if array.size and not jnp.issubdtype(array.dtype, jnp.integer):
+        raise TypeError(f"expected integers as indices of examples, got {array.dtype}")
+    is_known = not isinstance(array, Tracer) and array.size > 0
+    if is_known and not (int(array.min()) >= 0 and int(array.max()) < 2**32):
         raise ValueError(
-            "expected indices of examples from 0 to 2^32 - 1, "
-            f"got {indices.min()} to {indices.max()}"
+            f"expected indices of examples from 0 to 2^32 - 1, got {array.min()} to {array.max()}"
         )
-    if isinstance(indices, Tracer):
-        return indices
-    return jnp.asarray(np.asarray(indices).astype(np.uint32))
+    if isinstance(array, Tracer):
+        return array
+    return jnp.asarray(np.asarray(array).astype(np.uint32))

@@ -29,7 +29,7 @@ _WEIGHTS = {
     "kinetic_weight": ("kinetic_energy", 1.0),
     "jacobian_weight": ("jacobian_norm", 1.0),
 }
-"""Former settings of ``NLL``: the part of the terms that each weighted, and the sign of its weight."""
+"""Former settings of ``NLL``: the part of the terms that each weighted, and the weight's sign."""
 
 
 def modern(name: str) -> str:

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, DTypeLike, Float
 
 LARGEST_LOSS = 1e-3
 """Rounding error of a column, root mean square, as a share of its standard deviation, up to which a
@@ -15,7 +14,7 @@ type holds it."""
 
 
 def check_representable(
-    examples: Float[np.ndarray, "n ..."], dtype: Any, *, columns: Sequence[str] | None = None
+    examples: Float[np.ndarray, "n ..."], dtype: DTypeLike, *, columns: Sequence[str] | None = None
 ) -> None:
     """Checks that ``dtype`` can hold every column: its largest values, and its variation.
 
@@ -77,7 +76,7 @@ def _mend(column: np.ndarray) -> str:
     )
 
 
-def _rounding_error(rows: np.ndarray, dtype: Any) -> np.ndarray:
+def _rounding_error(rows: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     error = rows - rows.astype(jnp.dtype(dtype)).astype(np.float64)
     return np.sqrt(np.mean(np.square(error), axis=0))
 

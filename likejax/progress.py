@@ -22,8 +22,9 @@ _SECONDS_BETWEEN_LINES = 30.0
 def track(iterable: Iterable[Item], *, what: str, total: int | None = None) -> Iterator[Item]:
     """Yields the items of an iterable and shows a bar on standard error meanwhile.
 
-    The bar appears after two seconds. There is none if the environment variable ``LIKEJAX_PROGRESS`` is ``0``, in
-    processes other than the first, or if standard error is closed.
+    The bar appears after two seconds. There is none if the environment variable
+    ``LIKEJAX_PROGRESS`` is ``0``, in processes other than the first, or if standard error is
+    closed.
 
     Args:
       iterable: Items, each of which takes a while.
@@ -98,7 +99,7 @@ class Bar:
             )
         )
 
-    def _open(self, **options: Any) -> None:
+    def _open(self, **options: object) -> None:
         self._bar = _bar_class()(dynamic_ncols=True, leave=False, **options)
 
     def _try(self, show: Callable[[], object]) -> None:
@@ -148,7 +149,7 @@ def is_shown() -> bool:
 
 
 def redraws(stream: TextIO) -> bool:
-    """Returns whether a stream shows a bar in place, as terminals and notebooks do, or appends lines.
+    """Returns whether a stream shows a bar in place, as terminals do, or appends lines.
 
     Args:
       stream: A text stream, such as ``sys.stderr``.

@@ -95,7 +95,8 @@ class Settings:
       ValueError: expected Layer.width to be an integer of at least 1, got 0
     """
 
-    def __new__(cls, *args: Any, **values: Any):
+    def __new__(cls, *args: object, **values: object):
+        """Refuses unknown settings, with the near match."""
         known = inspect.signature(cls).parameters
         for name in values:
             if name not in known:
@@ -118,7 +119,7 @@ def _hints(kind: type) -> dict[str, Any]:
     return typing.get_type_hints(kind, include_extras=True)
 
 
-def checked(name: str, value: object, hint: Any) -> Any:
+def checked(name: str, value: object, hint: object) -> Any:
     """A value that fits its annotation, as the plain Python value that it stands for.
 
     Args:
@@ -180,7 +181,7 @@ def _near(word: str, known: Iterable[str]) -> str:
     return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
 
 
-def _number_in(name: str, value: object, base: Any, ranges: list[Range]) -> Any:
+def _number_in(name: str, value: object, base: object, ranges: list[Range]) -> Any:
     kind = "an integer" if base is int else "a number"
     wanted = " ".join(
         [kind, *(f"of {each}" if each.at_least is not None else str(each) for each in ranges)]
@@ -195,7 +196,7 @@ def _number_in(name: str, value: object, base: Any, ranges: list[Range]) -> Any:
     return number
 
 
-def _number(value: object, base: Any) -> Any:
+def _number(value: object, base: object) -> Any:
     """The Python number of type ``base`` that a value is, or ``None`` if it is none."""
     is_array_of_one = hasattr(value, "dtype") and getattr(value, "shape", None) == ()
     scalar = np.asarray(value)[()] if is_array_of_one else value
@@ -334,7 +335,7 @@ def _as_text(value: object) -> Any:
     return re.sub(" at 0x[0-9a-f]+", "", repr(value))
 
 
-def from_record(record: object, *, expected: Any = None) -> Any:
+def from_record(record: object, *, expected: object = None) -> Any:
     """Returns the value of a record that ``to_record`` made.
 
     Args:

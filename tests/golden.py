@@ -48,7 +48,8 @@ def all_arrays(density: Any) -> dict[str, Any]:
 
 
 def assert_same_arrays(density: Any, other: Any, *, but: Iterable[str] = ()) -> None:
-    """Two densities with bitwise the same arrays are one and the same, and so are their log-probabilities."""
+    """Two densities with bitwise the same arrays are one and the same, and so are their
+    log-probabilities."""
     ours, theirs = all_arrays(density), all_arrays(other)
     assert ours.keys() == theirs.keys()
     for name in ours.keys() - set(but):

@@ -1,6 +1,8 @@
-"""The official hierarchical VAE (hvae-oodd) in plain numpy, from the text beside the golden files, for one example.
+"""The official hierarchical VAE (hvae-oodd) in plain numpy, from the text beside the golden files,
+for one example.
 
-It knows nothing of likejax: it decides by itself which layers there are, and draws weights for those that it is not
+It knows nothing of likejax: it decides by itself which layers there are, and draws weights for
+those that it is not
 given. So models of other forms than those in the golden files can be compared too.
 """
 
@@ -25,7 +27,8 @@ ACTIVATIONS = {
 
 @dataclasses.dataclass
 class OfficialHVAE:
-    """A model of given rows (channels, kernel, stride, gated) for every stage, from the data upwards."""
+    """A model of given rows (channels, kernel, stride, gated) for every stage, from the data
+    upwards."""
 
     rows: list[np.ndarray]
     latent_blocks: list[str]
@@ -37,7 +40,8 @@ class OfficialHVAE:
     rng: np.random.Generator | None = None
 
     def run(self, x: np.ndarray, eps: list[np.ndarray]) -> dict[str, np.ndarray]:
-        """Posteriors, priors and latents by name, and ``outputs`` of the likelihood, of one image (C, H, W)."""
+        """Posteriors, priors and latents by name, and ``outputs`` of the likelihood, of one image
+        (C, H, W)."""
         found: dict[str, np.ndarray] = {}
         act = ACTIVATIONS[self.activation]
         top = len(self.rows) - 1
@@ -167,7 +171,8 @@ def same(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def cropped(x: np.ndarray, front: int, back: int, axis: int) -> np.ndarray:
-    """Without so many entries at both ends of an axis; with zeros more where the number is negative."""
+    """Without so many entries at both ends of an axis; with zeros more where the number is
+    negative."""
     edges = [(0, 0)] * x.ndim
     edges[axis] = (max(0, -front), max(0, -back))
     x = np.pad(x, edges)

@@ -17,7 +17,8 @@ from likejax.nn.repeat import repeat
 
 
 def perturbed(module, seed: int = 7, scale: float = 0.3):
-    """The module with noise on every parameter, so that nothing is zero or the identity by initialization."""
+    """The module with noise on every parameter, so that nothing is zero or the identity by
+    initialization."""
     leaves, treedef = jax.tree.flatten(module)
     variables = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, nnx.Variable))
     rng = np.random.default_rng(seed)

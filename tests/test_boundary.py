@@ -1,4 +1,5 @@
-"""What a user sees at the boundary of a density, without a type checker: a right number or an error that helps."""
+"""What a user sees at the boundary of a density, without a type checker: a right number or an error
+that helps."""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ class TestLabels:
             density.log_prob(examples_of(density, 2), key=KEY, condition=condition)
 
     def test_that_are_traced_give_nan(self, density):
-        """A compiled function cannot look at a label, so one that no class has gives NaN and not another class."""
+        """A compiled function cannot look at a label, so one that no class has gives NaN and not
+        another class."""
         x = examples_of(density, 4)
         values = jax.jit(lambda y: density.log_prob(x, key=KEY, condition=y))(
             jnp.array([0, 3, -1, 2])
@@ -381,7 +383,8 @@ np.testing.assert_array_equal(density.log_prob(x, key=5), density.log_prob(x, ke
 
 @pytest.mark.parametrize("impl", ["rbg", "unsafe_rbg"])
 def test_the_hardware_generator_keeps_examples_apart(impl):
-    """Draws of rbg under vmap depend on batch-mates, so its keys become threefry keys (design law 1)."""
+    """Draws of rbg under vmap depend on batch-mates, so its keys become threefry keys (design law
+    1)."""
     result = subprocess.run(
         [sys.executable, "-c", _RBG.format(impl=impl)], capture_output=True, text=True
     )
@@ -429,7 +432,8 @@ def test_parts_of_flows(call, error, message):
 
 @pytest.mark.parametrize("name", ["vae", "glow", "pixelcnn", "pixel histogram"])
 def test_integers_outside_the_levels_have_no_mass_where_they_cannot_be_refused(name):
-    """A compiled function cannot look at its values, so an impossible image is impossible and no other image."""
+    """A compiled function cannot look at its values, so an impossible image is impossible and no
+    other image."""
     density = DENSITIES[name].make()
     x = examples_of(density, 2)
     bad = x.copy()

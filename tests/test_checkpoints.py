@@ -92,7 +92,8 @@ def test_the_last_two_and_the_best_are_kept(finished):
 
 
 def test_a_flipped_bit_that_orbax_reads_without_an_error_is_noticed(tmp_path):
-    """The data of a large array lie in a file of their own; only the manifest knows that they changed."""
+    """The data of a large array lie in a file of their own; only the manifest knows that they
+    changed."""
     arrays = {"x": {"a": np.random.default_rng(0).normal(size=3000).astype(np.float32)}}
     store = Store(tmp_path, writes=True)
     for step in (1, 2):
@@ -289,7 +290,8 @@ def test_a_damaged_experiment_file(run, finished):
 
 
 def test_a_full_disk_stops_the_run_and_leaves_the_old_checkpoints(tmp_path):
-    """Writing fails as on a full disk once files may not grow: a sentence, and the run goes on later."""
+    """Writing fails as on a full disk once files may not grow: a sentence, and the run goes on
+    later."""
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import resource, signal
@@ -359,7 +361,8 @@ def test_a_run_from_a_built_density_restores_by_itself(tmp_path):
 
 
 def test_export_runs_without_likejax(tmp_path):
-    """The program gives the nats of ``log_prob`` for the same key, in a process that does not import likejax."""
+    """The program gives the nats of ``log_prob`` for the same key, in a process that does not
+    import likejax."""
     config = lj.models.GlowConfig(
         event_shape=(4, 4, 1), levels=4, scales=1, depth=1, width=4, num_classes=3
     )
@@ -376,7 +379,8 @@ import sys, jax, numpy as np
 data = np.load(sys.argv[1] + "/data.npz")
 program = jax.export.deserialize(bytearray(open(sys.argv[1] + "/program", "rb").read()))
 key = np.asarray(jax.random.key_data(jax.random.key(7)))
-np.testing.assert_allclose(program.call(data["x"], data["labels"], key), data["expected"], rtol=5e-6)
+values = program.call(data["x"], data["labels"], key)
+np.testing.assert_allclose(values, data["expected"], rtol=5e-6)
 assert program.call(data["x"][:2], data["labels"][:2], key).shape == (2,)
 assert not any(name.split(".")[0] in ("likejax", "flax") for name in sys.modules)
 """

@@ -61,7 +61,8 @@ class Frame:
     ],
 )
 def test_types(values, dtype, levels):
-    """Values keep their precision, whatever the byte order; integers without levels are what they must be."""
+    """Values keep their precision, whatever the byte order; integers without levels are what they
+    must be."""
     dataset = lj.Dataset.from_array(values)
     assert (dataset.examples.dtype, dataset.levels) == (np.dtype(dtype), levels)
     assert dataset.examples.dtype.isnative

@@ -46,7 +46,8 @@ def test_a_constant_column_keeps_its_scale(make, value):
     "make", [lambda: Standardize(3), lambda: ActNorm(3)], ids=["Standardize", "ActNorm"]
 )
 def test_rounding_is_no_variation(make):
-    """A column of 0.1 computed in several ways differs in its last bits; nothing is divided by those."""
+    """A column of 0.1 computed in several ways differs in its last bits; nothing is divided by
+    those."""
     x = with_constant(0.1)
     x[::2, 1] = np.nextafter(np.float32(0.1), np.float32(1))
     x[::3, 1] = np.nextafter(np.float32(0.1), np.float32(0))

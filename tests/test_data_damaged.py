@@ -1,4 +1,5 @@
-"""Datasets whose files are damaged: every place that reads them answers, or says what is wrong, and nothing else."""
+"""Datasets whose files are damaged: every place that reads them answers, or says what is wrong, and
+nothing else."""
 
 from __future__ import annotations
 

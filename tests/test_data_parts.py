@@ -1,4 +1,5 @@
-"""Parts that share no examples: how a source is cut, and how overlap is measured, refused and allowed."""
+"""Parts that share no examples: how a source is cut, and how overlap is measured, refused and
+allowed."""
 
 from __future__ import annotations
 
@@ -47,7 +48,8 @@ def test_carved_rows_are_those_of_the_permutation():
 
 @pytest.mark.parametrize("copies", [2, 5])
 def test_copies_lie_in_one_part(copies):
-    """Single rows stay where they are, copies go where the first of them is, and the provenance counts them."""
+    """Single rows stay where they are, copies go where the first of them is, and the provenance
+    counts them."""
     rows = numbers(1000)
     twice = RNG.choice(1000, 100, replace=False)
     rows[twice[: 100 // copies * copies]] = 2000 + np.arange(100 // copies).repeat(copies)[:, None]

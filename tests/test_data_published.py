@@ -132,7 +132,8 @@ def test_archives(tmp_path, examples, labels, parts):
 
 
 def test_archives_with_more_in_them(tmp_path):
-    """What is not used is said; labels of another kind than a class number are not taken for one."""
+    """What is not used is said; labels of another kind than a class number are not taken for
+    one."""
     x = images(20)
     np.savez(
         tmp_path / "a.npz",
@@ -173,7 +174,8 @@ def test_archives_that_say_two_things(tmp_path, arrays, message):
 
 
 def test_labels_of_files(tmp_path):
-    """Whole floats are classes, others are refused; numbers from 1 and others are mapped once for all parts."""
+    """Whole floats are classes, others are refused; numbers from 1 and others are mapped once for
+    all parts."""
     x = images(6)
 
     def labels(name, train, test):
@@ -232,7 +234,8 @@ def test_boolean_images(tmp_path, form):
 
 
 def test_zeros_and_ones_are_binary(tmp_path):
-    """All parts together decide, and binary images that are called gray are not binarized to nothing."""
+    """All parts together decide, and binary images that are called gray are not binarized to
+    nothing."""
     x = (RNG.random((30, 8, 8)) < 0.4).astype(np.uint8)
     np.savez(tmp_path / "ink.npz", x_train=x, x_test=0 * x[:3])
     assert {part.levels for part in load_parts("ink", data_dir=tmp_path).values()} == {2}
@@ -269,7 +272,8 @@ def test_integer_images_of_other_types(tmp_path, dtype):
 
 
 def test_small_imagenet(tmp_path):
-    """The held-out part that is published as valid is the test part, and validation comes from train."""
+    """The held-out part that is published as valid is the test part, and validation comes from
+    train."""
     train, valid = images(20), images(5)
     save_pictures(tmp_path / "imagenet32" / "train_32x32", train)
     save_pictures(tmp_path / "imagenet32" / "valid_32x32", valid)
@@ -289,7 +293,8 @@ def test_small_imagenet(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["", ".npz"])
 def test_downsampled_imagenet_in_batches(tmp_path, suffix):
-    """Ten batches in the order of their numbers, planes to images, labels 1 to 1000 to classes 0 to 999."""
+    """Ten batches in the order of their numbers, planes to images, labels 1 to 1000 to classes 0 to
+    999."""
     folder = tmp_path / "imagenet8"
     folder.mkdir()
     x, y = images(30, 8, 8), np.concatenate([[1, 1000], RNG.integers(1, 1001, 28)])
@@ -345,7 +350,8 @@ def test_one_folder_of_images_gives_all_parts(tmp_path, classes):
 
 
 def test_classes_are_the_same_in_all_parts(tmp_path):
-    """A part that lacks classes, or has one left, keeps their numbers; folders called by numbers keep those."""
+    """A part that lacks classes, or has one left, keeps their numbers; folders called by numbers
+    keep those."""
     shade = {"cat": 10, "dog": 100, "fish": 200}
     for part, names in (("train", shade), ("test", ["fish"])):
         for name in names:
@@ -505,7 +511,8 @@ def test_texts_that_are_no_tables(tmp_path, text, message):
 
 
 def test_integer_tables_as_continuous_values(tmp_path):
-    """Bytes have 256 levels, from a file as from memory; a step behind the name takes them as continuous."""
+    """Bytes have 256 levels, from a file as from memory; a step behind the name takes them as
+    continuous."""
     x = RNG.integers(0, 11, (50, 4)).astype(np.uint8)
     np.savez(tmp_path / "counts.npz", X=x)
     assert lj.load("counts", data_dir=tmp_path).levels == lj.Dataset.from_array(x).levels == 256
@@ -576,7 +583,8 @@ def test_what_is_listed_is_what_is_found(tmp_path):
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no folder of real data: set LIKEJAX_DATA")
 def test_real_names_are_outlined_and_found():
-    """Listing and outlines take no reading; what cannot be loaded of the real folder is not listed."""
+    """Listing and outlines take no reading; what cannot be loaded of the real folder is not
+    listed."""
     for name, source in lj.datasets(DATA).items():
         if source == "files":
             assert any(

@@ -31,7 +31,8 @@ def density_and_labels(request):
 
 
 def test_contract(density_and_labels):
-    """Shapes, dtype, keys by position or given, draws as prefixes, pieces as the whole, jit as eager."""
+    """Shapes, dtype, keys by position or given, draws as prefixes, pieces as the whole, jit as
+    eager."""
     density, labels = density_and_labels
     x, y = examples_of(density, 8), labels(8)
     whole = density.log_prob(x, key=KEY, condition=y)
@@ -75,7 +76,8 @@ def test_contract(density_and_labels):
 
 
 def test_no_influence_of_batch_mates(density_and_labels):
-    """At one compiled shape a value depends on neither batch-mates, position nor padding: not by one bit."""
+    """At one compiled shape a value depends on neither batch-mates, position nor padding: not by
+    one bit."""
     density, labels = density_and_labels
     x, other, y = examples_of(density, 8), examples_of(density, 8, seed=1), labels(8)
     keys = lj.example_keys(KEY, range(8))
@@ -90,7 +92,8 @@ def test_no_influence_of_batch_mates(density_and_labels):
 
 
 def test_chunks(density_and_labels):
-    """Scoring in chunks does not depend on their size: bitwise at one shape, 5e-6 relative across shapes."""
+    """Scoring in chunks does not depend on their size: bitwise at one shape, 5e-6 relative across
+    shapes."""
     density, labels = density_and_labels
     x, y = examples_of(density, 11), labels(11)
     by_four = log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=4)
@@ -107,7 +110,8 @@ def test_chunks(density_and_labels):
 
 
 def test_odd_batches_share_a_program(caplog):
-    """An odd batch size runs at a size that is compiled already, if that is at most twice as large."""
+    """An odd batch size runs at a size that is compiled already, if that is at most twice as
+    large."""
     density = lj.models.Dequantized(NoisyStandardNormal(), 8)
     x = examples_of(density, 12)
     whole = np.asarray(density.log_prob(x, key=KEY))
@@ -147,7 +151,8 @@ def test_names_that_moved():
 
 
 def test_terms_and_gradients(density_and_labels):
-    """Training terms hold the one-draw log_prob, and every parameter receives a finite gradient, not all zero."""
+    """Training terms hold the one-draw log_prob, and every parameter receives a finite gradient,
+    not all zero."""
     density, labels = density_and_labels
     x, y = examples_of(density, 4), labels(4)
     terms = density.terms(x, key=KEY, condition=y)
@@ -253,7 +258,8 @@ def test_uniform_scores_the_number_of_bits():
 
 
 def test_masses_sum_to_one():
-    """E_u[exp log_prob] over all integers of a tiny alphabet is 1: of a Glow, and exactly of a histogram."""
+    """E_u[exp log_prob] over all integers of a tiny alphabet is 1: of a Glow, and exactly of a
+    histogram."""
     histogram = DENSITIES["pixel histogram"].make()
     grid = np.indices((4,) * 4).reshape(4, -1).T.astype(np.uint8)
     few = lj.models.PixelHistogram(histogram.log_probs[...][:2, :2])
@@ -264,7 +270,8 @@ def test_masses_sum_to_one():
     )
     x = np.indices((2,) * 4).reshape(4, -1).T.astype(np.uint8).reshape(-1, 2, 2, 1)
     glow = perturbed(glow.initialize(np.repeat(x, 8, 0), 1), scale=0.05)
-    # mass outside the cube is no integer's, so the 16 masses sum to the flow's probability of the cube
+    # mass outside the cube is no integer's, so the 16 masses sum to the flow's probability of the
+    # cube
     inside = np.asarray(glow.density.sample(jax.random.key(5), 20_000))
     share = ((inside >= 0) & (inside < 1)).all((1, 2, 3)).mean()
     draws = np.asarray(glow.log_prob(np.broadcast_to(x, (1500, *x.shape)), key=KEY), np.float64)

@@ -23,14 +23,16 @@ import dataclasses, json, os
 import jax, numpy as np
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if "PROCESS" in os.environ:
-    jax.distributed.initialize(os.environ["ADDRESS"], num_processes=2, process_id=int(os.environ["PROCESS"]))
+    process = int(os.environ["PROCESS"])
+    jax.distributed.initialize(os.environ["ADDRESS"], num_processes=2, process_id=process)
 import likejax as lj
 model = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=24)
 train, valid = lj.load("digits"), lj.load("digits", split="validation")
 experiment = lj.Experiment(
-    model=model, batch_size=16, log_every=1, steps=4, validate_every=2, checkpoint_every=2, initialize_with=64,
-    augment=("mutate:0.1",),
-    optimizer=lj.Optimizer(eps=1e-3),  # Adam's own eps would blow rounding up to whole steps where gradients are zero
+    model=model, batch_size=16, log_every=1, steps=4, validate_every=2, checkpoint_every=2,
+    augment=("mutate:0.1",), initialize_with=64,
+    # Adam's own eps would blow rounding up to whole steps where gradients are zero
+    optimizer=lj.Optimizer(eps=1e-3),
 )
 def show(run):
     arrays = [np.asarray(leaf, np.float64).tolist() for leaf in jax.tree.leaves(run.last)]
@@ -89,21 +91,25 @@ def test_eight_devices_give_the_losses_of_one(settings, one_device):
 
 OWN_ITERABLES = """
 mine = lj.load("moons").examples[100 * jax.process_index() :][:100]
-points = lj.Experiment(model=lj.models.VectorGlowConfig(dimensions=2, depth=1, width=4), batch_size=16, steps=2)
+model = lj.models.VectorGlowConfig(dimensions=2, depth=1, width=4)
+points = lj.Experiment(model=model, batch_size=16, steps=2)
 apart = lj.fit(points, [mine], key=2)
-print("RESULT", json.dumps([np.asarray(leaf, np.float64).tolist() for leaf in jax.tree.leaves(apart.last)]))
+arrays = [np.asarray(leaf, np.float64).tolist() for leaf in jax.tree.leaves(apart.last)]
+print("RESULT", json.dumps(arrays))
 """
 
 
 def test_two_processes_give_the_result_of_one(one_device, tmp_path):
-    """Two processes of two devices each, joined by jax.distributed on loopback, with checkpoints that one resumes.
+    """Two processes of two devices each, joined by jax.distributed on loopback, with checkpoints
+    that one resumes.
 
     Before that they train on an iterable of their own each, from the same parameters all the same.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    code = f"show(lj.fit(experiment, train, validation=valid, workdir={str(tmp_path / 'run')!r}, key=1))"
+    workdir = str(tmp_path / "run")
+    code = f"show(lj.fit(experiment, train, validation=valid, workdir={workdir!r}, key=1))"
     both = [
         launch(OWN_ITERABLES + code, 2, ADDRESS=address, PROCESS=str(index)) for index in (0, 1)
     ]

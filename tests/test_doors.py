@@ -1,4 +1,5 @@
-"""What ``tests/outside.py`` defines goes through fit, save, restore, evaluate and ood, in other processes too."""
+"""What ``tests/outside.py`` defines goes through fit, save, restore, evaluate and ood, in other
+processes too."""
 
 from __future__ import annotations
 

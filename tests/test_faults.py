@@ -27,8 +27,9 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 workdir, steps = sys.argv[1], int(sys.argv[2])
 train, valid = lj.load("moons"), lj.load("moons", split="validation")
 experiment = lj.Experiment(
-    model=lj.models.VectorGlowConfig(depth=1, width=4), batch_size=100, steps=steps, log_every=30, validate_every=40,
-    checkpoint_every=25, validation_examples=100, optimizer=lj.Optimizer(learning_rate=5e-3, decay="cosine"),
+    model=lj.models.VectorGlowConfig(depth=1, width=4), batch_size=100, steps=steps,
+    log_every=30, validate_every=40, checkpoint_every=25, validation_examples=100,
+    optimizer=lj.Optimizer(learning_rate=5e-3, decay="cosine"),
 )
 print("ready", flush=True)
 lj.fit(experiment, train, validation=valid, workdir=workdir, key=0)
@@ -83,7 +84,8 @@ def wait_for_steps(workdir: Path, process: subprocess.Popen) -> None:
 
 
 def test_sigterm_saves_and_ends(tmp_path):
-    """The state of the very step is saved, the exit code is the signal's, and the run ends as an undisturbed one."""
+    """The state of the very step is saved, the exit code is the signal's, and the run ends as an
+    undisturbed one."""
     steps = 1200
     process = launch(tmp_path / "run", steps)
     wait_for_steps(tmp_path / "run", process)
@@ -122,7 +124,8 @@ def test_ctrl_c_saves_and_a_second_one_acts_at_once(tmp_path):
 
 @pytest.mark.slow
 def test_twenty_faults_change_no_bit(tmp_path):
-    """kill -9 and SIGTERM at twenty random moments; final weights and log equal those of an undisturbed run."""
+    """kill -9 and SIGTERM at twenty random moments; final weights and log equal those of an
+    undisturbed run."""
     steps, rng = 4000, random.Random(1)
     finish(tmp_path / "straight", steps)
     reached = []

@@ -106,7 +106,10 @@ READERS: dict[str, Callable[[Path], object]] = {
     "x.png": lambda path: readers.read_images([(path.name, path)]),
     "x.zip": lambda path: readers.read_images(readers.images_in_zip(path)),
 }
-POSTSCRIPT = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n({MARK}) (w) file closefile\nshowpage\n%%EOF\n"
+POSTSCRIPT = (
+    "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n"
+    f"({MARK}) (w) file closefile\nshowpage\n%%EOF\n"
+)
 CRAFTED: dict[str, list[bytes]] = {
     "x-images-idx3-ubyte": [
         struct.pack(">BBBB3I", 0, 0, 8, 3, 100_000, 400, 400),
@@ -226,7 +229,8 @@ def fuzz_readers(count: int, seed: int) -> dict:
 
 
 def fuzz_restore(count: int, seed: int, run: str) -> dict:
-    """Restores ``count`` damaged runs; what comes back is a density that was saved, or a CheckpointError."""
+    """Restores ``count`` damaged runs; what comes back is a density that was saved, or a
+    CheckpointError."""
     warnings.simplefilter("ignore")
     import jax
 
@@ -272,10 +276,12 @@ def fuzz_restore(count: int, seed: int, run: str) -> dict:
 def in_a_process(call: str, folder: Path) -> dict:
     """A crash of the interpreter is a failure with its signal, not the end of the tests."""
     code = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import json, resource; from tests import test_fuzz\n"
+        f"import sys; sys.path.insert(0, {str(ROOT)!r}); import json, resource\n"
+        f"from tests import test_fuzz\n"
         f"before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         f"found = test_fuzz.{call}\n"
-        f"found['megabytes'] = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024\n"
+        f"after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        f"found['megabytes'] = (after - before) / 1024\n"
         f"print(json.dumps(found))"
     )
     result = subprocess.run(

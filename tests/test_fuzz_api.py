@@ -1,4 +1,5 @@
-"""Random calls of the public API: each gives the right number, by an independent path, or an error of ours."""
+"""Random calls of the public API: each gives the right number, by an independent path, or an error
+of ours."""
 
 from __future__ import annotations
 
@@ -159,7 +160,8 @@ SMALL: dict[type, dict[str, list[Any]]] = {
     },
     lj.train.Guard: {"spike_factor": [0.0, 0.5, 20.0], "patience": [1, 10]},
 }
-"""Values for some fields of each config, each allowed by itself; together they may contradict each other."""
+"""Values for some fields of each config, each allowed by itself; together they may contradict each
+other."""
 
 
 def random_settings(kind: type, rng: np.random.Generator) -> dict[str, Any]:
@@ -177,7 +179,8 @@ def random_settings(kind: type, rng: np.random.Generator) -> dict[str, Any]:
 
 
 def test_settings():
-    """Invalid settings are refused; a config that is made is built, and its density computes what it says."""
+    """Invalid settings are refused; a config that is made is built, and its density computes what
+    it says."""
     rng = np.random.default_rng(0)
     buildable = 0
     with tallied(1200) as tally:
@@ -201,7 +204,8 @@ def test_settings():
 
 
 def check_abstractly(config: Any) -> bool:
-    """Builds a config without memory, and looks at the types of one log-probability and one sample."""
+    """Builds a config without memory, and looks at the types of one log-probability and one
+    sample."""
     tally: collections.Counter = collections.Counter()
     density = outcome(lambda: jax.eval_shape(lambda: lj.build(config, key=0)), tally)
     if density is REFUSED:
@@ -243,7 +247,8 @@ def typed(key: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """A density with two functions of a single example, written down again here: the independent path."""
+    """A density with two functions of a single example, written down again here: the independent
+    path."""
 
     density: lj.Density
     classes: int
@@ -261,7 +266,8 @@ class Subject:
     def expected(
         self, x: Any, keys: Any, labels: Any, draws: int, *, batch: tuple[int, ...]
     ) -> np.ndarray:
-        """Log-probabilities one by one, draws combined on the host in float64, of shape ``batch``."""
+        """Log-probabilities one by one, draws combined on the host in float64, of shape
+        ``batch``."""
         density = self.density
         dtype = np.uint8 if density.levels is not None else np.float32
         flat = np.asarray(x).astype(dtype).reshape(-1, *density.event_shape)
@@ -410,7 +416,7 @@ def test_sample(subject):
                 one = np.asarray(subject.sample(key, label, given["temperature"]))
                 if density.levels is None:
                     np.testing.assert_allclose(x, one, rtol=2e-4, atol=2e-4)
-                else:  # rounding at a tie may differ between compiled shapes, and a later pixel follows it
+                else:  # rounding at a tie may differ between shapes, and a later pixel follows it
                     assert x.dtype == np.uint8
                     assert x.max() < density.levels
                     assert np.abs(x.astype(int) - one).mean() < 0.5 or subject.classes
@@ -420,7 +426,8 @@ NEEDS_KEY = DENSITIES["noisy normal"].make()
 
 
 def test_evaluate_and_scores(subject):
-    """Random datasets and arguments: a mean is the mean of single log-probabilities, a score their negative."""
+    """Random datasets and arguments: a mean is the mean of single log-probabilities, a score their
+    negative."""
     density, rng = subject.density, np.random.default_rng(3)
     score = lj.ood.NegativeLogProb()
     with tallied(60) as tally:
@@ -542,7 +549,8 @@ def pairs_won(inside: np.ndarray, outside: np.ndarray) -> float:
 
 
 def test_metrics():
-    """Random scores, ties and all: AUROC is the share of pairs in order; what is no score is refused."""
+    """Random scores, ties and all: AUROC is the share of pairs in order; what is no score is
+    refused."""
     rng = np.random.default_rng(5)
     with tallied(300) as tally:
         for _ in range(300):

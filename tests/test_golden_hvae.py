@@ -1,4 +1,5 @@
-"""Parity with the official hierarchical VAE (hvae-oodd): its weights and noise in, its numbers out, in float64."""
+"""Parity with the official hierarchical VAE (hvae-oodd): its weights and noise in, its numbers out,
+in float64."""
 
 from __future__ import annotations
 
@@ -54,7 +55,8 @@ def _double_precision():
 
 
 def config_of(golden) -> lj.models.VAEConfig:
-    """Every size and form from the file: a row for each block, names of latents, activation and likelihood."""
+    """Every size and form from the file: a row for each block, names of latents, activation and
+    likelihood."""
     latents = zip(golden["cfg_latent_blocks"], golden["cfg_latent_features"], strict=True)
     stages = []
     for i, (kind, features) in enumerate(latents):
@@ -178,7 +180,8 @@ def check_parameters(golden, density, outputs, prefix: str) -> None:
 
 @pytest.mark.parametrize("golden", groups(FILES))
 def test_bounds(golden):
-    """Log weights of every draw, importance-weighted bounds, L^{>k} and ratios by samples and by means."""
+    """Log weights of every draw, importance-weighted bounds, L^{>k} and ratios by samples and by
+    means."""
     density = density_of(golden)
     x, noise = examples(golden, density), noise_of(golden, density)
     for replacement, name in (("sample", "sample"), ("mean", "mode")):
@@ -210,7 +213,8 @@ def their_bound(log_weights):
 
 @pytest.mark.parametrize("golden", groups(FILES))
 def test_gradient(golden):
-    """Of the mean negative ELBO; the official gradients go through the importer, whose reordering is linear."""
+    """Of the mean negative ELBO; the official gradients go through the importer, whose reordering
+    is linear."""
     density = density_of(golden)
     x, noise = (
         examples(golden, density),
@@ -238,7 +242,8 @@ def test_gradient(golden):
 
 @pytest.mark.parametrize("golden", groups(FILES))
 def test_training_loss(golden):
-    """With the official free nats: a floor on every element of the sampled divergence, shared by the channels only."""
+    """With the official free nats: a floor on every element of the sampled divergence, shared by
+    the channels only."""
     density = density_of(golden)
     x, noise = (
         examples(golden, density),
@@ -270,7 +275,8 @@ def test_ancestral_samples(golden):
 # --- other forms, against the same text in plain numpy
 
 FORMS = {
-    # kernels of other sizes in one stage, even ones too; a gate in some blocks; a skip that shrinks by four
+    # kernels of other sizes in one stage, even ones too; a gate in some blocks; a skip that shrinks
+    # by four
     "shrinking": {
         "x": (1, 8, 8),
         "rows": [
@@ -281,7 +287,8 @@ FORMS = {
         "latents": [("GaussianConv2d", 2), ("GaussianDense", 3), ("GaussianDense", 2)],
         "activation": "LeakyReLU",
     },
-    # a skip that grows by four with a kernel below that, and a kernel below the stride; a map as the top latent
+    # a skip that grows by four with a kernel below that, and a kernel below the stride; a map as
+    # the top latent
     "growing": {
         "x": (2, 16, 16),
         "rows": [
@@ -311,7 +318,8 @@ def official_of(golden) -> OfficialHVAE:
 
 
 def of_form(form) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """A file's arrays for a form, with random weights, and what the plain model makes of two images."""
+    """A file's arrays for a form, with random weights, and what the plain model makes of two
+    images."""
     rng = np.random.default_rng(0)
     rows, latents = [np.array(each) for each in form["rows"]], form["latents"]
     model = OfficialHVAE(
@@ -348,7 +356,8 @@ def of_form(form) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
 
 @pytest.mark.parametrize("golden", groups(FILES))
 def test_the_plain_model_is_the_official_one(golden):
-    """Moments and parameters of the files, by the plain model: what is compared with it below is the official code."""
+    """Moments and parameters of the files, by the plain model: what is compared with it below is
+    the official code."""
     model = official_of(golden)
     eps = [golden[f"eps_q.z{i + 1}"][0] for i in range(len(model.rows))]
     for i, x in enumerate(golden["x"]):
@@ -367,7 +376,8 @@ def test_the_plain_model_is_the_official_one(golden):
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_other_forms(form):
-    """Kernels, strides and gates of each block's own: which layers there are, and what comes out."""
+    """Kernels, strides and gates of each block's own: which layers there are, and what comes
+    out."""
     golden, expected = of_form(form)
     density = density_of(golden)
     passed, _ = first_pass(density, examples(golden, density), noise_of(golden, density))
@@ -399,7 +409,8 @@ def test_stages_that_the_released_code_cannot_run():
 
 
 def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same arrays under the names of a ``state_dict`` of the official code, with what else is in one."""
+    """The same arrays under the names of a ``state_dict`` of the official code, with what else is
+    in one."""
     parts = {"V": "weight_v", "g": "weight_g", "b": "bias"}
     whole = {"latent_q": "stochastic.in_transform_q", "latent_p": "stochastic.in_transform_p"}
     whole |= {"proj_q": "q_projection.transform", "proj_p": "p_projection.transform"}
@@ -419,14 +430,16 @@ def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
             layer = f"stages.{stage}.{whole[words[1]]}"
         else:
             convolution = {"aux": "aux_op"}.get(words[3], words[3])
-            layer = f"stages.{stage}.{words[1]}_deterministic.layers.{words[2].removeprefix('block')}.{convolution}"
+            block = words[2].removeprefix("block")
+            layer = f"stages.{stage}.{words[1]}_deterministic.layers.{block}.{convolution}"
         state[f"{layer}.{kind}.{parts[part]}"] = value
         state[f"{layer}.initialized"] = np.array(True)
     return state
 
 
 def test_checkpoint(tmp_path):
-    """A small file with the official names gives the arrays, the unread projection too; unknown names are refused."""
+    """A small file with the official names gives the arrays, the unread projection too; unknown
+    names are refused."""
     models = (param.values[0] for param in groups(FILES))
     golden = next(
         (each for each in models if each["cfg_latent_blocks"][-1] == "GaussianDense"), None

@@ -1,4 +1,5 @@
-"""Parity with the official PixelCNN++ code and its PyTorch port: weights and noise in, their numbers out."""
+"""Parity with the official PixelCNN++ code and its PyTorch port: weights and noise in, their
+numbers out."""
 
 from __future__ import annotations
 
@@ -67,7 +68,8 @@ def nll_gradient(x, params, form: str):
 @pytest.mark.parametrize("path", MIXTURES, ids=lambda p: p.stem)
 @pytest.mark.parametrize("kind", ["rgb", "gray", "px"])
 def test_golden_pixelcnn_likelihood(path, kind):
-    """The reference form gives the official values and gradients; the exact form gives the true ones."""
+    """The reference form gives the official values and gradients; the exact form gives the true
+    ones."""
     golden = read(path)
     x, params, nll = (golden[f"{kind}_{name}"] for name in ("x", "params", "nll"))
 
@@ -92,7 +94,8 @@ def test_golden_pixelcnn_likelihood(path, kind):
 @pytest.mark.parametrize("path", MIXTURES, ids=lambda p: p.stem)
 @pytest.mark.parametrize("kind", ["rgb", "px"])
 def test_golden_pixelcnn_likelihood_in_float32(path, kind):
-    """In single precision the exact form stays within 2e-5 of the true values, the reference form near the official."""
+    """In single precision the exact form stays within 2e-5 of the true values, the reference form
+    near the official."""
     golden = read(path)
     x, params = (golden[f"{kind}_{name}"].astype(np.float32) for name in ("x", "params"))
     with jax.enable_x64(False):
@@ -114,7 +117,8 @@ def test_golden_pixelcnn_likelihood_in_float32(path, kind):
 @pytest.mark.parametrize("path", MIXTURES, ids=lambda p: p.stem)
 @pytest.mark.parametrize("kind", ["", "gray_"])
 def test_golden_pixelcnn_sampling(path, kind):
-    """The recorded noise gives the recorded values, without rounding to levels as the official code."""
+    """The recorded noise gives the recorded values, without rounding to levels as the official
+    code."""
     golden = read(path)
     u_mix, u_log, x = (golden[f"{kind}samp_{name}"] for name in ("u_mix", "u_log", "x"))
     mixture = mixture_of(jnp.asarray(golden[f"{kind}samp_params"]), x.shape[-1])
@@ -127,7 +131,8 @@ def test_golden_pixelcnn_sampling(path, kind):
 
 
 def groups() -> list:
-    """Every network of every file; those of the PyTorch port have the prefixes ``rgb`` and ``gray``."""
+    """Every network of every file; those of the PyTorch port have the prefixes ``rgb`` and
+    ``gray``."""
     return [
         pytest.param((path, prefix), id=f"{path.stem}-{prefix or 'all'}".removesuffix("."))
         for path in NETWORKS
@@ -221,7 +226,8 @@ def test_golden_pixelcnn_weights_that_do_not_fit():
 
 
 def with_labels(arrays, config, classes: int):
-    """The official weights of a conditional model: those of a file and random ones for the labels."""
+    """The official weights of a conditional model: those of a file and random ones for the
+    labels."""
     rng = np.random.default_rng(0)
     conditional = dataclasses.replace(config, num_classes=classes)
     rows = {
@@ -253,7 +259,7 @@ def test_golden_pixelcnn_conditional():
         pixelcnn(labeled | {"up0.u0.hw": np.zeros((4, 2))}, conditional)
 
 
-# One block on a level, in the order in which the official graph is made: up the levels, and down again
+# One block on a level, in the order of the official graph: up the levels, and down again
 IN_ORDER = {
     "conv2d": """
         u_init ul_init_a ul_init_b
@@ -261,12 +267,15 @@ IN_ORDER = {
         up1.u0.conv1 up1.u0.conv2 up1.ul0.conv1 up1.ul0.conv2 down_u1 down_ul1
         up2.u0.conv1 up2.u0.conv2 up2.ul0.conv1 up2.ul0.conv2
         dn0.u0.conv1 dn0.u0.conv2 dn0.ul0.conv1 dn0.ul0.conv2
-        dn1.u0.conv1 dn1.u0.conv2 dn1.ul0.conv1 dn1.ul0.conv2 dn1.u1.conv1 dn1.u1.conv2 dn1.ul1.conv1 dn1.ul1.conv2
-        dn2.u0.conv1 dn2.u0.conv2 dn2.ul0.conv1 dn2.ul0.conv2 dn2.u1.conv1 dn2.u1.conv2 dn2.ul1.conv1 dn2.ul1.conv2
+        dn1.u0.conv1 dn1.u0.conv2 dn1.ul0.conv1 dn1.ul0.conv2
+        dn1.u1.conv1 dn1.u1.conv2 dn1.ul1.conv1 dn1.ul1.conv2
+        dn2.u0.conv1 dn2.u0.conv2 dn2.ul0.conv1 dn2.ul0.conv2
+        dn2.u1.conv1 dn2.u1.conv2 dn2.ul1.conv1 dn2.ul1.conv2
     """,
     "dense": """
         up0.ul0.skip up1.ul0.skip up2.ul0.skip dn0.u0.skip dn0.ul0.skip
-        dn1.u0.skip dn1.ul0.skip dn1.u1.skip dn1.ul1.skip dn2.u0.skip dn2.ul0.skip dn2.u1.skip dn2.ul1.skip out
+        dn1.u0.skip dn1.ul0.skip dn1.u1.skip dn1.ul1.skip
+        dn2.u0.skip dn2.ul0.skip dn2.u1.skip dn2.ul1.skip out
     """,
     "deconv2d": "up_u0 up_ul0 up_u1 up_ul1",
     "conditional_weights": """
@@ -277,7 +286,8 @@ IN_ORDER = {
 
 
 def as_checkpoint(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The same arrays as variables of a TensorFlow checkpoint: averages, and other weights of the last step."""
+    """The same arrays as variables of a TensorFlow checkpoint: averages, and other weights of the
+    last step."""
     checkpoint = {"Variable": np.ones(()), "Variable_1": np.zeros((2, 3, 4, 8))}
     for kind, officials in IN_ORDER.items():
         for number, official in enumerate(officials.split()):

@@ -103,7 +103,8 @@ def test_a_spike_is_skipped():
 
 
 def test_a_new_regime_is_accepted_after_a_few_steps():
-    """Gradients 10,000 times larger for good: log2(10000 / 20) = 9 steps are skipped, then training goes on."""
+    """Gradients 10,000 times larger for good: log2(10000 / 20) = 9 steps are skipped, then training
+    goes on."""
     run = fit(
         Broken(steps=tuple(range(20, 60)), factor=1e4),
         steps=60,

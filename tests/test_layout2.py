@@ -1,7 +1,10 @@
-"""Runs, densities and scores that version 0.6 wrote (layout 2) are read, give the same numbers, and can go on.
+"""Runs, densities and scores that version 0.6 wrote (layout 2) are read, give the same numbers, and
+can go on.
 
-``tests/data/layout2.tar.gz`` holds small runs of each family, made by version 0.6.0 on CPU: models of a few hundred
-weights on random images and points, trained for four steps, and the log-probabilities of their validation rows.
+``tests/data/layout2.tar.gz`` holds small runs of each family, made by version 0.6.0 on CPU: models
+of a few hundred
+weights on random images and points, trained for four steps, and the log-probabilities of their
+validation rows.
 """
 
 from __future__ import annotations

@@ -77,7 +77,8 @@ def test_table_of_single_logistics(value, mean, log_scale, reference, exact):
 
 @pytest.mark.parametrize("levels", [2, 17, 256, 65536])
 def test_masses_sum_to_one_in_float32(levels):
-    """To 1e-6 at scales far beyond and below a level, means outside the range, on edges of levels, at both ends."""
+    """To 1e-6 at scales far beyond and below a level, means outside the range, on edges of levels,
+    at both ends."""
     log_scales = np.array([-9.0, -7, -6, -4, -1.5, 0, 3, 12, 60, 150], np.float32)
     means = np.array([-3.0, -1, -0.999, -1 / 3, 0, 1 / 255, 2 / 255, 0.7, 1, 2.5, 40], np.float32)
     mean, log_scale = (a.reshape(-1, 1) for a in np.meshgrid(means, log_scales))
@@ -93,7 +94,8 @@ def test_masses_sum_to_one_in_float32(levels):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("form", ["exact", "reference"])
 def test_gradients_of_the_mixture_are_finite(channels, form):
-    """For outputs of a network that has gone astray, in float32, at both ends of the range and between."""
+    """For outputs of a network that has gone astray, in float32, at both ends of the range and
+    between."""
     size = LogisticMixture.size(channels, 3)
     rng = np.random.default_rng(0)
     outputs = jnp.asarray(
@@ -165,7 +167,8 @@ def test_samples_have_the_stated_probabilities():
 
 
 def test_log_prob_map():
-    """It sums to log_prob; the rest given a prefix is its tail, by the chain rule, and needs no later pixels."""
+    """It sums to log_prob; the rest given a prefix is its tail, by the chain rule, and needs no
+    later pixels."""
     density = small(event_shape=(5, 6, 3), levels=256)
     x = images(density, 3)
     each = density.log_prob_map(x)
@@ -203,7 +206,8 @@ def test_sizes_that_make_no_sense(options):
 
 
 def depends_on(function, image: jax.Array) -> np.ndarray:
-    """``[p, q]``: whether any output at pixel ``p`` has a gradient at pixel ``q`` that is not exactly zero."""
+    """``[p, q]``: whether any output at pixel ``p`` has a gradient at pixel ``q`` that is not
+    exactly zero."""
     rng = np.random.default_rng(0)
     height, width, _ = image.shape
     pixels = height * width
@@ -241,7 +245,8 @@ def sees(found: np.ndarray, width: int, down: int, right: int) -> bool:
     ids=["one channel", "padded", "two blocks"],
 )
 def test_causality(options):
-    """No gradient at all from the pixel itself or a later one, through biases and the U-nets; some from earlier."""
+    """No gradient at all from the pixel itself or a later one, through biases and the U-nets; some
+    from earlier."""
     density = small(**options)
     height, width, channels = density.event_shape
     image = jnp.asarray(
@@ -256,7 +261,8 @@ def test_causality(options):
 
 
 def test_causality_of_both_streams():
-    """The stream above sees the rows above only; the left stream alone, without it, none of the pixel's right."""
+    """The stream above sees the rows above only; the left stream alone, without it, none of the
+    pixel's right."""
     density = small()
     network = density.network
     image = jnp.asarray(np.random.default_rng(1).uniform(-1, 1, (8, 8, 1)), jnp.float32)
@@ -308,7 +314,8 @@ def test_dropout():
 
 @pytest.mark.parametrize("grows", [False, True])
 def test_weight_norm(grows):
-    """The kernel has norm ``scale`` per output; initialization standardizes the output; folded weights agree."""
+    """The kernel has norm ``scale`` per output; initialization standardizes the output; folded
+    weights agree."""
     options = {"crop": (0, 1)} if grows else {"padding": ((1, 0), (1, 1))}
     layer = WeightNormConvolution(
         3, 5, kernel_size=(2, 3), initial_scale=0.1, rngs=rngs(), **options
@@ -325,7 +332,8 @@ def test_weight_norm(grows):
 
 
 def test_initialization():
-    """Sequential, without a trace in the original; outputs of the last layer are standardized on the batch."""
+    """Sequential, without a trace in the original; outputs of the last layer are standardized on
+    the batch."""
     density = lj.build(
         lj.models.PixelCNNConfig(**SMALL | {"blocks": 2, "output_scale": 0.1}), key=0
     )
@@ -342,7 +350,8 @@ def test_initialization():
 
 
 def test_bits_of_a_head_that_says_nothing():
-    """With all outputs zero natural patches need 8.788 bits/dim and uniform noise 9.053 (specs.md 3.8)."""
+    """With all outputs zero natural patches need 8.788 bits/dim and uniform noise 9.053 (specs.md
+    3.8)."""
     density = lj.build(lj.models.PixelCNNConfig(filters=2, blocks=1), key=0)
     density.network.out.scale[...] = jnp.zeros_like(density.network.out.scale[...])
     noise = np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3)).astype(np.uint8)
@@ -352,7 +361,8 @@ def test_bits_of_a_head_that_says_nothing():
 
 @pytest.mark.parametrize(("scale", "excess"), [(1.0, 0.40), (0.1, 0.00)])
 def test_bits_after_initialization(scale, excess):
-    """Initialized and scored on the same patches with dropout: what the reference needs more than a silent head."""
+    """Initialized and scored on the same patches with dropout: what the reference needs more than a
+    silent head."""
     density = lj.build(lj.models.PixelCNNConfig(filters=16, blocks=1, output_scale=scale), key=0)
     x = lj.load("photographs").examples[::23][:48]
     zeros = LogisticMixture.of(jnp.zeros((*x.shape[:3], 100)), 3, 10)
@@ -364,7 +374,8 @@ def test_bits_after_initialization(scale, excess):
 
 
 def test_dropout_is_for_training_only():
-    """``log_prob`` has none; ``terms`` has it with a key, another for every example and step, and none without."""
+    """``log_prob`` has none; ``terms`` has it with a key, another for every example and step, and
+    none without."""
     density = flat(dropout=0.5)
     x = np.repeat(images(density, 1), 4, axis=0)
     plain = density.log_prob(x)
@@ -428,7 +439,8 @@ def test_three_samplers_draw_the_same_images(options):
 
 @pytest.mark.parametrize("options", [{}, {"event_shape": (7, 6, 3), "levels": 256, "blocks": 2}])
 def test_cached_outputs_in_float32(options):
-    """Teacher-forced, the cached computation gives the network's outputs to 1e-5; so does the stacked form."""
+    """Teacher-forced, the cached computation gives the network's outputs to 1e-5; so does the
+    stacked form."""
     density = small(**options)
     x = images(density, 3)
     expected = jax.jit(density.network)(on_unit_scale(x, density.levels))
@@ -440,7 +452,8 @@ def test_cached_outputs_in_float32(options):
 def first_difference_is_a_tie(
     density: lj.models.PixelCNN, first: np.ndarray, second: np.ndarray, key
 ) -> bool:
-    """Whether two images agree up to a draw within 1e-5 of a boundary between levels or components, or altogether."""
+    """Whether two images agree up to a draw within 1e-5 of a boundary between levels or components,
+    or altogether."""
     different = np.flatnonzero((first != second).reshape(-1))
     if not len(different):
         return True
@@ -479,7 +492,8 @@ def test_cached_and_naive_images_in_float32(seed):
 
 
 def test_temperature():
-    """At zero the image is the chain of the likeliest components' means; noise of any key changes nothing."""
+    """At zero the image is the chain of the likeliest components' means; noise of any key changes
+    nothing."""
     density = flat()
     cold = density.sample(0, 32, temperature=0.0)
     np.testing.assert_array_equal(cold, density.sample(9, 32, temperature=0.0))
@@ -496,7 +510,8 @@ def test_temperature():
 
 @pytest.mark.parametrize("sampler", ["cached", "fixed_point", "naive"])
 def test_inpaint(sampler):
-    """The known prefix stays, the rest is drawn given it, and is that of any image with the same prefix."""
+    """The known prefix stays, the rest is drawn given it, and is that of any image with the same
+    prefix."""
     density = small().with_sampler(sampler)
     x, key = images(density, 3), jax.random.key(2)
     whole = density.inpaint(x, 0, key=key)
@@ -543,7 +558,8 @@ def test_unknown_sampler():
 
 
 def test_training_lowers_the_loss(tmp_path):
-    """A few steps of a tiny model on digits, through ``fit`` with its initialization, then back from disk."""
+    """A few steps of a tiny model on digits, through ``fit`` with its initialization, then back
+    from disk."""
     model = lj.models.PixelCNNConfig(**FLAT | {"filters": 8, "dropout": 0.2, "output_scale": 0.1})
     experiment = lj.Experiment(
         model=model,
@@ -563,7 +579,8 @@ def test_training_lowers_the_loss(tmp_path):
 
 
 def test_export():
-    """The program of ``log_prob`` needs no key, for any number of examples, here and on accelerators."""
+    """The program of ``log_prob`` needs no key, for any number of examples, here and on
+    accelerators."""
     density = flat()
     x = images(density, 3)
     program = jax.export.deserialize(

@@ -48,7 +48,8 @@ OFFICIAL = {
 
 
 def glow_parameters(config) -> int:
-    """ActNorm, mixing of channels and coupling of every step, then the priors; 3x3 kernels see an edge channel."""
+    """ActNorm, mixing of channels and coupling of every step, then the priors; 3x3 kernels see an
+    edge channel."""
     width, channels, total = config.width, config.event_shape[-1], 0
     for scale in range(config.scales):
         channels *= 4
@@ -207,12 +208,14 @@ COUNTS = {
     "pixelcnn": pixelcnn_parameters,
     "vae": vae_parameters,
 }
-"""From a config to its number of parameters, counted from the papers' text and not from a density."""
+"""From a config to its number of parameters, counted from the papers' text and not from a
+density."""
 
 
 @pytest.mark.parametrize("name", lj.PRESETS)
 def test_parameter_counts(name):
-    """Of every preset, without allocating one, by the count of its family; the official numbers where there are any."""
+    """Of every preset, without allocating one, by the count of its family; the official numbers
+    where there are any."""
     density = nnx.eval_shape(lambda: lj.build(lj.preset(name).model, key=jax.random.key(0)))
     structure, params, _ = split(density)
     assert all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in params.values())
@@ -247,7 +250,8 @@ def test_records(name):
 
 
 def test_pixelcnn_trains_as_the_reference():
-    """Adam with epsilon inside the root, of the size that belongs to a mean loss in bits, and slow decay."""
+    """Adam with epsilon inside the root, of the size that belongs to a mean loss in bits, and slow
+    decay."""
     experiment = lj.preset("pixelcnn/cifar10")
     optimizer = experiment.optimizer
     assert (optimizer.b1, optimizer.b2, optimizer.eps) == (0.95, 0.9995, 0.0)

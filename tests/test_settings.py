@@ -1,4 +1,5 @@
-"""Every setting of the library says what it allows, and refuses what it does not, when it is given."""
+"""Every setting of the library says what it allows, and refuses what it does not, when it is
+given."""
 
 from __future__ import annotations
 
@@ -130,7 +131,8 @@ def _evaluated(annotation: typing.Any, function: typing.Any) -> typing.Any:
 
 
 def functions_that_take_words() -> set[tuple[str, str]]:
-    """Public functions and methods with an argument of a fixed set of words, and the name of that argument."""
+    """Public functions and methods with an argument of a fixed set of words, and the name of that
+    argument."""
     rooms = (lj, lj.models, lj.train, lj.ood, lj.bijections, lj.data, likejax.reference)
     things = [
         (name, value) for room in rooms for name, value in vars(room).items() if name[0] != "_"

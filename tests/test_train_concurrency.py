@@ -1,4 +1,5 @@
-"""Saves, restores and trainings at the same time: in threads, under a running event loop, in a forked process."""
+"""Saves, restores and trainings at the same time: in threads, under a running event loop, in a
+forked process."""
 
 from __future__ import annotations
 
@@ -176,7 +177,8 @@ def test_a_forked_process_has_a_thread_of_its_own():
 
 
 def test_a_record_is_written_as_it_was_when_it_was_given(tmp_path):
-    """The training goes on while the storage thread is busy, and what it appends belongs to the next checkpoint."""
+    """The training goes on while the storage thread is busy, and what it appends belongs to the
+    next checkpoint."""
     answers = threading.Event()
     store = Store(tmp_path, writes=True)
     try:

@@ -1,4 +1,5 @@
-"""An objective and an optimizer of a user's own go through fit, save, restore, resume and evaluate."""
+"""An objective and an optimizer of a user's own go through fit, save, restore, resume and
+evaluate."""
 
 from __future__ import annotations
 
@@ -50,7 +51,8 @@ def scale(run: lj.Run) -> np.ndarray:
 
 
 def test_a_function_is_an_objective():
-    """With no clipping it is the mean negative log-likelihood in nats, so the weights are those of one rule."""
+    """With no clipping it is the mean negative log-likelihood in nats, so the weights are those of
+    one rule."""
     run = fit(objective=robust, optimizer=optax.sgd(0.1))
     assert set(run.history[0]) >= {"loss", "largest", "rows", "gradient_norm"}
     assert run.history[0]["rows"] == 24
@@ -100,7 +102,8 @@ def test_own_parts_are_saved_resumed_restored_and_evaluated(tmp_path):
         lj.train.CheckpointError, match=r"objective\.settings\.clip: 50\.0 in the run, 10\.0 now"
     ):
         fit(tmp_path, **(settings | {"objective": functools.partial(robust, clip=10.0)}))
-    text = r"objective\.name: 'tests\.test_train_doors\.robust' in the run, 'tests\.test_train_doors\.another' now"
+    there, now = (rf"'tests\.test_train_doors\.{name}'" for name in ("robust", "another"))
+    text = rf"objective\.name: {there} in the run, {now} now"
     with pytest.raises(lj.train.CheckpointError, match=text):
         fit(tmp_path, **(settings | {"objective": another}))
     with pytest.raises(
@@ -110,7 +113,8 @@ def test_own_parts_are_saved_resumed_restored_and_evaluated(tmp_path):
 
 
 def test_a_record_names_code_and_imports_none(tmp_path):
-    """Where the user's module cannot be imported, the run is read all the same; only training asks for it."""
+    """Where the user's module cannot be imported, the run is read all the same; only training asks
+    for it."""
     experiment = dataclasses.replace(
         PLAIN, model=MODEL, objective=robust, optimizer=optax.sgd(0.1), steps=1
     )
@@ -192,7 +196,8 @@ def test_what_an_objective_returns_is_checked(returns, kind, text):
 
 
 def test_a_masked_optimizer_trains_what_it_is_given(tmp_path):
-    """Part of the parameters has no state in it: stacked models are stored and resumed all the same."""
+    """Part of the parameters has no state in it: stacked models are stored and resumed all the
+    same."""
     model = dataclasses.replace(MODEL, depth=2)
 
     def kernels(params):

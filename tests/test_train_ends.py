@@ -1,4 +1,5 @@
-"""How a run ends: side products never end it, Ctrl-C loses nothing, records that cannot be written are said."""
+"""How a run ends: side products never end it, Ctrl-C loses nothing, records that cannot be written
+are said."""
 
 from __future__ import annotations
 
@@ -70,7 +71,8 @@ def scale(run: lj.Run) -> np.ndarray:
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 5])
 def test_sheets_of_any_number_of_channels(channels):
-    """One and three channels are pictures; of others every channel is a gray plane beside those of its image."""
+    """One and three channels are pictures; of others every channel is a gray plane beside those of
+    its image."""
     images = np.zeros((3, 4, 6, channels), np.uint8)
     images[1] = 1 + np.arange(channels)
     drawn = plot.sheet(images, levels=8, columns=8).axes[0].images[0].get_array()
@@ -114,7 +116,8 @@ def test_a_picture_that_cannot_be_drawn_ends_no_training(tmp_path, monkeypatch):
 
 
 class FullDisk:
-    """Writing fails between two moments, half a line at first, as on a disk that fills and is cleared."""
+    """Writing fails between two moments, half a line at first, as on a disk that fills and is
+    cleared."""
 
     def __init__(self, monkeypatch):
         self.full = False

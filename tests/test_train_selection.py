@@ -1,4 +1,5 @@
-"""Which rows select the weights, and what happens to the selection when a run goes on with something changed."""
+"""Which rows select the weights, and what happens to the selection when a run goes on with
+something changed."""
 
 from __future__ import annotations
 
@@ -52,7 +53,8 @@ def losses(run: lj.Run) -> dict[int, float]:
 
 
 def test_rows_are_drawn_from_data_sorted_by_class():
-    """Ten classes in order, 100 rows each: a hundred drawn rows have all of them, by the key and in order."""
+    """Ten classes in order, 100 rows each: a hundred drawn rows have all of them, by the key and in
+    order."""
     labels = np.repeat(np.arange(10), 100)
     data = lj.Dataset.from_array(
         RNG.normal(size=(1000, 2)).astype(np.float32), labels=labels, split="validation"
@@ -103,7 +105,10 @@ def test_a_validation_row_without_a_finite_log_prob_is_named(value):
     rows = HARD.examples.copy()
     rows[[17, 41]] = 100.0
     bad = lj.Dataset.from_array(rows, split="validation", name="bad")
-    text = rf"step 5: log_prob is {value} for 2 of the 60 validation examples, the first is row 17 of bad validation"
+    text = (
+        rf"step 5: log_prob is {value} for 2 of the 60 validation examples, "
+        "the first is row 17 of bad validation"
+    )
     with pytest.raises(lj.train.NonFiniteError, match=text):
         fit(bad, model=Gap(), early_stopping=1)
 
@@ -112,7 +117,8 @@ def test_a_validation_row_without_a_finite_log_prob_is_named(value):
 
 
 def test_a_best_on_other_rows_does_not_count(tmp_path):
-    """The old best was measured on easier rows and would stay for ever: selection and patience begin anew."""
+    """The old best was measured on easier rows and would stay for ever: selection and patience
+    begin anew."""
     first = fit(EASY, workdir=tmp_path, early_stopping=3)
     assert first.best_step == 5
     assert first.validation is not None
@@ -165,7 +171,8 @@ def test_a_finished_run_keeps_its_best_and_says_so(tmp_path):
 
 
 def test_a_run_of_a_version_that_kept_no_rows_is_resumed(tmp_path, monkeypatch):
-    """Whole sets compare, as before; of parts only the first rows were looked at, so they do not."""
+    """Whole sets compare, as before; of parts only the first rows were looked at, so they do
+    not."""
     from likejax.train.checkpoint import Checkpoints
 
     def without_rows(self, step, items, record, save=Checkpoints.save_last):
@@ -205,11 +212,15 @@ def test_a_refused_call_leaves_the_record_as_it_is(tmp_path):
 
 
 def test_a_rate_that_jumps_back_up_is_said(tmp_path):
-    """A cosine that has reached 0 after 10 steps stands at half its peak when the run is to have 20."""
+    """A cosine that has reached 0 after 10 steps stands at half its peak when the run is to have
+    20."""
     cosine = lj.Optimizer(learning_rate=0.05, decay="cosine")
     fit(workdir=tmp_path, optimizer=cosine)
     rate = float(schedule(cosine, 20)(10))
-    text = rf"planned for 10 steps and goes on to 20: the cosine decay .* stood at 0 after step 10, goes on at {rate:.3g}"
+    text = (
+        "planned for 10 steps and goes on to 20: the cosine decay .* stood at 0 after step 10, "
+        rf"goes on at {rate:.3g}"
+    )
     with pytest.warns(UserWarning, match=text):
         fit(workdir=tmp_path, optimizer=cosine, steps=20)
     assert rate_that_jumps(cosine, planned=1000, steps=1001, done=3) is None
@@ -239,7 +250,8 @@ def test_a_setting_that_differs_is_named(tmp_path):
 
 
 def test_a_run_begun_with_a_hash_of_the_examples_alone_is_resumed(tmp_path, monkeypatch):
-    """Versions before 0.6 did not hash labels and weights: their hash is accepted too, and no other."""
+    """Versions before 0.6 did not hash labels and weights: their hash is accepted too, and no
+    other."""
     weighted, unweighted, otherwise = (
         lj.Dataset.from_array(TRAIN.examples, weights=weights)
         for weights in (np.ones(240), None, np.arange(240) + 1.0)

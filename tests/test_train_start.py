@@ -1,4 +1,5 @@
-"""What ``fit`` refuses before it builds or compiles anything, and the forms of data that it takes."""
+"""What ``fit`` refuses before it builds or compiles anything, and the forms of data that it
+takes."""
 
 from __future__ import annotations
 
@@ -246,7 +247,8 @@ def test_items_of_any_size_give_batches_of_one_size():
 
 
 def test_initialization_sees_as_many_rows_as_it_asks_for():
-    """Items of one row: a mean and a deviation of one row would be no start; iterators get their rows back."""
+    """Items of one row: a mean and a deviation of one row would be no start; iterators get their
+    rows back."""
     experiment = dataclasses.replace(PLAIN, model=POINT_MODEL, initialize_with=64)
     rows = [row[None] for row in POINTS]
     for train in (rows, iter(rows)):
@@ -323,7 +325,8 @@ def test_a_gaussian_vae_trains_from_an_iterable():
 
 
 def test_strict_modes_of_jax():
-    """No implicit promotion of types and no key that is used twice, in the step, the guard and the averages."""
+    """No implicit promotion of types and no key that is used twice, in the step, the guard and the
+    averages."""
     before = jax.config.jax_numpy_dtype_promotion, jax.config.jax_debug_key_reuse
     try:
         jax.config.update("jax_numpy_dtype_promotion", "strict")
@@ -337,7 +340,8 @@ def test_strict_modes_of_jax():
 
 
 def test_weights_or_labels_that_are_added_are_other_data(tmp_path):
-    """A run of this version knows the labels and weights that it was begun with, also that there were none."""
+    """A run of this version knows the labels and weights that it was begun with, also that there
+    were none."""
     experiment = dataclasses.replace(PLAIN, model=POINT_MODEL, steps=2, checkpoint_every=2)
     rows = POINTS
     lj.fit(experiment, lj.Dataset.from_array(rows), key=0, workdir=tmp_path)

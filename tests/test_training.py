@@ -92,7 +92,8 @@ def test_checkpoints_are_stacked(finished):
 
 
 def test_resume_is_bitwise(finished, tmp_path):
-    """Stopped after 8 of 12 steps and begun again: parameters, moving average and metrics as if never stopped."""
+    """Stopped after 8 of 12 steps and begun again: parameters, moving average and metrics as if
+    never stopped."""
     script = f"""
 import sys; sys.path.insert(0, {str(Path(__file__).parents[1])!r})
 import jax
@@ -163,7 +164,8 @@ def _points() -> lj.Dataset:
 
 
 def test_a_users_density_and_array():
-    """A ready density of two methods, any array: the scale of a Laplace is found; nats, not bits."""
+    """A ready density of two methods, any array: the scale of a Laplace is found; nats, not
+    bits."""
     optimizer = lj.Optimizer(learning_rate=0.05)
     experiment = lj.Experiment(
         model=Laplace(), optimizer=optimizer, steps=200, batch_size=50, ema_decay=0.9

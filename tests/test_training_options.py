@@ -1,4 +1,5 @@
-"""What an experiment can ask of training: accumulation, clipping, schedules, weights, iterables, pictures, logs."""
+"""What an experiment can ask of training: accumulation, clipping, schedules, weights, iterables,
+pictures, logs."""
 
 from __future__ import annotations
 
@@ -90,7 +91,8 @@ def test_norm_clipping_bounds_the_update():
 
 
 def test_adaptive_clipping_treats_blocks_of_a_stack_one_by_one():
-    """Stacked or apart, the same clipped gradient, and not the raw one: the axis of depth is no axis of a weight."""
+    """Stacked or apart, the same clipped gradient, and not the raw one: the axis of depth is no
+    axis of a weight."""
     density = lj.build(
         lj.models.GlowConfig(event_shape=(4, 4, 1), levels=4, scales=1, depth=3, width=4), key=0
     )
@@ -160,7 +162,8 @@ def test_integer_weights_equal_repetition():
 
 
 def test_any_iterable_of_arrays():
-    """A list of uneven arrays, a generator and a data loader give the examples in order, epoch after epoch."""
+    """A list of uneven arrays, a generator and a data loader give the examples in order, epoch
+    after epoch."""
     pieces = [POINTS[:50], POINTS[50:51], POINTS[51:]]
     from_list = fit(pieces, steps=15)  # 1.5 epochs
 
@@ -235,7 +238,8 @@ def test_the_feed_runs_ahead_and_knows_where_the_taken_batch_ends():
 
 
 def test_early_stopping_ends_after_so_many_validations(tmp_path):
-    """Validation on points at the origin gets worse as the scale grows to 3: the first is the best."""
+    """Validation on points at the origin gets worse as the scale grows to 3: the first is the
+    best."""
     origin = dataset(np.zeros((5, 2), np.float32))
     settings = {"steps": 100, "validate_every": 5, "early_stopping": 3, "validation": origin}
     run = fit(workdir=tmp_path / "run", **settings)

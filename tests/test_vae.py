@@ -1,4 +1,5 @@
-"""Hierarchical VAEs: closed forms, bounds, latents, objectives; what all densities share is in test_densities."""
+"""Hierarchical VAEs: closed forms, bounds, latents, objectives; what all densities share is in
+test_densities."""
 
 from __future__ import annotations
 
@@ -141,7 +142,8 @@ def test_every_draw_is_exact_with_exact_posteriors():
 
 
 def test_bounds_rise_to_the_truth():
-    """With a wrong posterior: ELBO < importance-weighted bounds < log p, rising; the gap of one draw is the KL."""
+    """With a wrong posterior: ELBO < importance-weighted bounds < log p, rising; the gap of one
+    draw is the KL."""
     x = jnp.full((4_000, 1), 1.0)
     density = linear(shift=0.7)
     draws = np.asarray(density.log_prob_draws(x, key=1, draws=64))
@@ -195,7 +197,8 @@ def test_bounds_above(inference):
 
 @pytest.mark.parametrize(("replacement", "passes"), [("sample", 3), ("mean", 6)])
 def test_bounds_above_share_what_they_can(monkeypatch, replacement, passes):
-    """By draws all k share one way up; by means the stages up to the first drawn latent: 3 + 2 + 1 instead of 9."""
+    """By draws all k share one way up; by means the stages up to the first drawn latent: 3 + 2 + 1
+    instead of 9."""
     stages = tuple(
         lj.models.StageConfig(channels=(3,), strides=(1,), latent=2, dense=False) for _ in range(3)
     )
@@ -268,7 +271,8 @@ def test_stage_configs():
 
 
 def test_stages_of_different_blocks():
-    """One kernel or one for each block; a record of either comes back, also one from before there were gates."""
+    """One kernel or one for each block; a record of either comes back, also one from before there
+    were gates."""
     stage = lj.models.StageConfig(
         channels=(4, 4), strides=(2, 1), kernel=(5, 1), latent=2, gated=(True, False)
     )
@@ -297,7 +301,8 @@ def test_stages_of_different_blocks():
 
 
 def test_released_projection(monkeypatch, tmp_path):
-    """The parameters that nothing reads are kept; a density that was saved without them is restored as it was."""
+    """The parameters that nothing reads are kept; a density that was saved without them is restored
+    as it was."""
     density = tiny(skips="as_released")
     lj.save(density, tmp_path / "now")
     names = {name for name in split(density)[1] if ".unread." in name}
@@ -322,7 +327,8 @@ def test_released_projection(monkeypatch, tmp_path):
 
 
 def test_latents_and_reconstructions():
-    """Decoding the encoding is the reconstruction from all latents; from none it knows nothing of the image."""
+    """Decoding the encoding is the reconstruction from all latents; from none it knows nothing of
+    the image."""
     density = tiny()
     x = np.random.default_rng(0).integers(0, 2, (3, 2, 2, 2, 1)).astype(np.uint8)
     latents = density.encode(x, key=5)
@@ -351,7 +357,8 @@ def test_imputation():
 
 
 def test_initialize():
-    """Every layer standardizes its output on the batch: that of the likelihood too, whatever was drawn before it."""
+    """Every layer standardizes its output on the batch: that of the likelihood too, whatever was
+    drawn before it."""
     config = dataclasses.replace(tiny().config, event_shape=(4, 4, 1), gated=True)
     density = lj.build(config, key=0)
     x = np.random.default_rng(0).integers(0, 2, (256, 4, 4, 1)).astype(np.uint8)
@@ -364,7 +371,8 @@ def test_initialize():
 
 
 def test_skips_that_work():
-    """As released, skips between maps of one shape are left out; otherwise they carry what the hidden maps know."""
+    """As released, skips between maps of one shape are left out; otherwise they carry what the
+    hidden maps know."""
     stages = tuple(
         lj.models.StageConfig(channels=(4, 4), strides=(1, 1), latent=2, dense=False)
         for _ in range(2)
@@ -395,7 +403,8 @@ def test_samples_and_means(likelihood):
 
 
 def test_temperature_of_likelihoods():
-    """It scales normals and logistics, divides logits, and at 0 leaves the mode; at 1 the draws are the plain ones."""
+    """It scales normals and logistics, divides logits, and at 0 leaves the mode; at 1 the draws are
+    the plain ones."""
     key = jax.random.key(0)
     outputs = jnp.asarray(np.random.default_rng(0).normal(size=(50, 50, 2)), jnp.float32)
     gaussian = tiny(likelihood="gaussian", levels=0).likelihood
@@ -459,7 +468,8 @@ def test_samples_say_whether_they_are_finite():
 
 
 def test_mixture_mean():
-    """A mixture of very narrow logistics has its mean at the components' means, and samples on the levels there."""
+    """A mixture of very narrow logistics has its mean at the components' means, and samples on the
+    levels there."""
     density = tiny(likelihood="logistic_mixture", levels=5, mixtures=2, event_shape=(2, 2, 3))
     outputs = np.zeros((2, 2, 20), np.float32)
     outputs[..., 2:8] = 0.5  # means of three channels, two components: level 3
@@ -471,7 +481,8 @@ def test_mixture_mean():
 
 @pytest.mark.parametrize("form", ["exact", "reference"])
 def test_logistic_bins(form):
-    """The masses of the single logistic sum to 1; with the released code's 1e-7 on each to that much more."""
+    """The masses of the single logistic sum to 1; with the released code's 1e-7 on each to that
+    much more."""
     density = tiny(likelihood="logistic", levels=256, likelihood_form=form)
     outputs = jnp.asarray(np.random.default_rng(0).normal(size=(256, 2, 2, 2)), jnp.float32)
     x = jnp.broadcast_to(jnp.arange(256.0)[:, None, None, None], (256, 2, 2, 1))
@@ -489,7 +500,8 @@ def batch_of(density, n: int = 8) -> Batch:
 
 
 def test_elbo_is_the_bound():
-    """With sampled divergences and full weight the loss is minus the mean log weight; analytic ones agree."""
+    """With sampled divergences and full weight the loss is minus the mean log weight; analytic ones
+    agree."""
     density = tiny()
     batch = batch_of(density, 2_000)
     sampled, metrics = lj.ELBO(kl="sampled")(density, batch, jax.random.key(0), jnp.asarray(5))
@@ -500,7 +512,8 @@ def test_elbo_is_the_bound():
 
 
 def test_warm_up_and_free_nats():
-    """The weight rises linearly; a floor hides divergences below it, and sinks; at step 0 only data count."""
+    """The weight rises linearly; a floor hides divergences below it, and sinks; at step 0 only data
+    count."""
     density = tiny()
     batch, key = batch_of(density), jax.random.key(0)
 
@@ -538,7 +551,8 @@ def test_objectives_that_do_not_fit():
 
 
 def test_training_on_binarized_batches():
-    """Gray images are binarized anew in every batch, the validation part once; the record says it all."""
+    """Gray images are binarized anew in every batch, the validation part once; the record says it
+    all."""
     stages = (lj.models.StageConfig(channels=(8,), strides=(1,), kernel=1, latent=4),)
     experiment = lj.Experiment(
         model=lj.models.VAEConfig(event_shape=(8, 8, 1), stages=stages, flatten=True),

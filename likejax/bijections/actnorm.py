@@ -6,6 +6,7 @@ import math
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, Event, LogDet, check_last_axis
 from likejax.nn.channels import per_channel
@@ -38,6 +39,7 @@ class ActNorm(Bijection):
     def __init__(self, channels: int):
         self.affine = ChannelAffine(checked("channels", channels, Count))
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
@@ -48,11 +50,13 @@ class ActNorm(Bijection):
         z = (x + per_channel(bias, x)) * per_channel(scale, x)
         return z, positions * self.affine.factor * jnp.sum(self.affine.log_scale[...])
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         bias, scale = self.affine.bias[...], self.affine.scale()
         return z / per_channel(scale, z) - per_channel(bias, z)
 
+    @override
     def initialize(self, batch: Float[Array, "batch *shape channels"], key: Array) -> ActNorm:
         """Returns a new map that is fitted to ``batch``."""
         return replace(self, affine=self.affine.initialize(batch))

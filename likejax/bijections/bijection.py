@@ -162,7 +162,7 @@ def check_last_axis(x: Array, channels: int, name: str) -> None:
         )
 
 
-def check_bijection(bijection: Any) -> None:
+def check_bijection(bijection: object) -> None:
     """Raises a TypeError unless ``bijection`` is one."""
     if isinstance(bijection, Bijection):
         return

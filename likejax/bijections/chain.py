@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
+from typing_extensions import override
 
 from likejax.bijections.bijection import (
     Bijection,
@@ -72,10 +73,12 @@ class Chain(Bijection):
         self.factored = sum(b.factored for b in self.bijections)
 
     @property
+    @override
     def estimates(self) -> bool:  # type: ignore[override]
         """Whether the log-determinant is an estimate that needs a key."""
         return any(b.estimates for b in self.bijections)
 
+    @override
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Latent, Float[Array, ""]]:
@@ -83,12 +86,14 @@ class Chain(Bijection):
         z, log_det, _ = self._apply(_forward, x, key, condition)
         return z, log_det
 
+    @override
     def terms(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Latent, Float[Array, ""], Parts]:
         """Maps one example for training; parts of one name are added."""
         return self._apply(_terms, x, key, condition)
 
+    @override
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Latent:
         """Checks map after map that each takes what the one before puts out."""
         factored: tuple[Array, ...] = ()
@@ -114,6 +119,7 @@ class Chain(Bijection):
         z = (x, *factored) if factored else x
         return z, total, parts
 
+    @override
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
         """Maps a latent back through all maps, last to first."""
         x, *factored = z if isinstance(z, tuple) else (z,)
@@ -140,6 +146,7 @@ class Chain(Bijection):
         return replace(self, bijections=nnx.List(maps)), batch
 
     @property
+    @override
     def fits_data(self) -> bool:
         """Whether ``initialize`` fits anything to data."""
         return any(each.fits_data for each in self.bijections)
@@ -171,10 +178,12 @@ class Repeat(Bijection):
         self.blocks = blocks
 
     @property
+    @override
     def estimates(self) -> bool:  # type: ignore[override]
         """Whether the log-determinant is an estimate that needs a key."""
         return self.blocks.first().estimates
 
+    @override
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, LogDet]:
@@ -182,12 +191,14 @@ class Repeat(Bijection):
         z, log_det, _ = self._apply(_forward, x, key, condition)
         return z, log_det
 
+    @override
     def terms(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, LogDet, Parts]:
         """Maps one example for training; the parts of the blocks are added."""
         return self._apply(_terms, x, key, condition)
 
+    @override
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Array:
         """Checks that a block keeps the shape of its input."""
         z = dry_run(self.blocks.at(0), x, key, condition, place="repeated map, ")
@@ -208,6 +219,7 @@ class Repeat(Bijection):
         (z, total), parts = self.blocks.fold(apply_block, (x, no_volume(x)), keys)
         return z, total, self.blocks.sum(parts)
 
+    @override
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
         """Maps a latent back through all blocks, last to first."""
 
@@ -234,6 +246,7 @@ class Repeat(Bijection):
         return Repeat(self.blocks.with_blocks(blocks)), batch
 
     @property
+    @override
     def fits_data(self) -> bool:
         """Whether ``initialize`` fits anything to data."""
         return self.blocks.first().fits_data
@@ -297,10 +310,12 @@ class Inverse(Bijection):
         self.bijection = bijection
 
     @property
+    @override
     def estimates(self) -> bool:  # type: ignore[override]
         """Whether the log-determinant is an estimate that needs a key."""
         return self.bijection.estimates
 
+    @override
     def forward(
         self, x: Array, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Array, LogDet]:
@@ -309,6 +324,7 @@ class Inverse(Bijection):
         _, log_det = self.bijection.forward(z, key, condition)
         return z, -log_det
 
+    @override
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
         """Maps a latent by the inner map itself."""
         x, _ = self.bijection.forward(z, None, condition)

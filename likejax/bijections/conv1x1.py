@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, Float, Int
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.nn.initial import normal_weights
@@ -49,6 +50,7 @@ class Conv1x1(Bijection):
     def __init__(self, channels: int, *, rngs: nnx.Rngs):
         self.weight = nnx.Param(_rotation(channels, rngs))
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
@@ -57,6 +59,7 @@ class Conv1x1(Bijection):
         positions = math.prod(x.shape[:-1])
         return _mix(x, weight), positions * jnp.linalg.slogdet(weight).logabsdet
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         return _mix(z, jnp.linalg.inv(self.weight[...]))
@@ -91,6 +94,7 @@ class Conv1x1LU(Bijection):
         self.upper = nnx.Param(jnp.triu(upper, 1))
         self.log_scale = nnx.Param(jnp.log(jnp.abs(diagonal)))
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
@@ -100,6 +104,7 @@ class Conv1x1LU(Bijection):
         positions = math.prod(x.shape[:-1])
         return _mix(x, weight), positions * jnp.sum(self.log_scale[...])
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         solve = jax.scipy.linalg.solve_triangular
@@ -143,12 +148,14 @@ class Permutation(Bijection):
                 )
         self.order = Buffer(order)
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
         """Maps one example to its latent, with the log-determinant."""
         return jnp.take(x, self.order[...], axis=-1), no_volume(x)
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         return jnp.take(z, jnp.argsort(self.order[...]), axis=-1)

@@ -7,6 +7,7 @@ from typing import ClassVar
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.nn.coupling_network import CouplingNetwork
@@ -59,6 +60,7 @@ class Coupling(Bijection):
         kept, moved = jnp.split(x, [self.kept], axis=-1)
         return kept, moved
 
+    @override
     def initialize(self, batch: Float[Array, "batch *shape channels"], key: Array):
         """Returns a new map that is fitted to ``batch``."""
         return replace(self, network=self.network.initialize(batch[..., : self.kept]))
@@ -89,6 +91,7 @@ class AdditiveCoupling(Coupling):
 
     outputs = 1
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
@@ -96,6 +99,7 @@ class AdditiveCoupling(Coupling):
         kept, moved = self.split(x)
         return jnp.concatenate([kept, moved + self.network(kept)], axis=-1), no_volume(x)
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         kept, moved = self.split(z)
@@ -130,6 +134,7 @@ class AffineCoupling(Coupling):
 
     outputs = 2
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
@@ -139,6 +144,7 @@ class AffineCoupling(Coupling):
         z = jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=-1)
         return z, jnp.sum(log_scale)
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         kept, moved = self.split(z)

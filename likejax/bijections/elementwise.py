@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, Event, LogDet
 from likejax.inputs import as_array
@@ -41,6 +42,7 @@ class Affine(Bijection):
         if not np.all(np.asarray(scale)):
             raise ValueError("expected a scale without zeros: a map by 0 cannot be inverted")
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
@@ -49,6 +51,7 @@ class Affine(Bijection):
         scale = jnp.broadcast_to(self.scale[...], x.shape)
         return (x - location) / scale, -jnp.sum(jnp.log(jnp.abs(scale)))
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         location = jnp.broadcast_to(self.location[...], z.shape)
@@ -87,6 +90,7 @@ class Logit(Bijection):
     def __init__(self, alpha: float = 0.05):
         self.alpha = checked("alpha", alpha, Annotated[float, Range(at_least=0, below=0.5)])
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
@@ -96,6 +100,7 @@ class Logit(Bijection):
         log_1_minus_s = jnp.log(self.alpha + span * (1 - x))
         return log_s - log_1_minus_s, jnp.sum(jnp.log(span) - log_s - log_1_minus_s)
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         return (jax.nn.sigmoid(z) - self.alpha) / (1 - 2 * self.alpha)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.bijections.coupling import halves
@@ -44,6 +45,7 @@ class Split(Bijection):
         self.kept, out = halves(channels)
         self.prior = ZeroConvolution(self.kept, 2 * out, kernel_size=kernel_size)
 
+    @override
     def forward(
         self, x: Whole, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Halves, LogDet]:
@@ -52,6 +54,7 @@ class Split(Bijection):
         mean, log_std = self._mean_and_log_std(kept)
         return (kept, (out - mean) * jnp.exp(-log_std)), -jnp.sum(log_std)
 
+    @override
     def inverse(self, z: Halves, condition: Array | None = None) -> Whole:
         """Maps a latent back to its example."""
         kept, white = z
@@ -85,6 +88,7 @@ class FactorOut(Bijection):
     def __init__(self, channels: int):
         self.kept, _ = halves(channels)
 
+    @override
     def forward(
         self, x: Whole, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Halves, LogDet]:
@@ -92,6 +96,7 @@ class FactorOut(Bijection):
         kept, out = jnp.split(x, [self.kept], axis=-1)
         return (kept, out), no_volume(x)
 
+    @override
     def inverse(self, z: Halves, condition: Array | None = None) -> Whole:
         """Maps a latent back to its example."""
         return jnp.concatenate(z, axis=-1)
@@ -111,6 +116,7 @@ class ClassEmbedding(nnx.Module):
         self.linear = ZeroConvolution(num_classes, features, kernel_size=1)
         self.num_classes = num_classes
 
+    @override
     def __call__(self, label: Int[Array, ""]) -> Float[Array, " features"]:
         """Returns the vector of a label."""
         one_hots = jnp.eye(self.num_classes, dtype=self.linear.bias[...].dtype)
@@ -154,6 +160,7 @@ class TopPrior(Bijection):
         self.prior = nnx.data(prior)
         self.embedding = nnx.data(embedding)
 
+    @override
     def forward(
         self, x: Event, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Event, LogDet]:
@@ -161,6 +168,7 @@ class TopPrior(Bijection):
         mean, log_std = self._mean_and_log_std(x.shape, condition)
         return (x - mean) * jnp.exp(-log_std), -jnp.sum(log_std)
 
+    @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         mean, log_std = self._mean_and_log_std(z.shape, condition)

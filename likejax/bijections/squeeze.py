@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from jaxtyping import Array, Float
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, LogDet, no_volume
 
@@ -23,6 +24,7 @@ class Squeeze(Bijection):
       (2, 2, 12)
     """
 
+    @override
     def forward(
         self, x: Image, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Squeezed, LogDet]:
@@ -38,6 +40,7 @@ class Squeeze(Bijection):
         by_channel = squares.transpose(0, 2, 4, 1, 3)
         return by_channel.reshape(height // 2, width // 2, 4 * channels), no_volume(x)
 
+    @override
     def inverse(self, z: Squeezed, condition: Array | None = None) -> Image:
         """Maps a latent back to its example."""
         height, width, squeezed = z.shape

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, LogDet, check_last_axis
 from likejax.nn.modules import Buffer, replace
@@ -37,6 +38,7 @@ class Standardize(Bijection):
         self.mean = Buffer(jnp.zeros(dimensions))
         self.std = Buffer(jnp.ones(dimensions))
 
+    @override
     def forward(
         self, x: Vector, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Vector, LogDet]:
@@ -44,10 +46,12 @@ class Standardize(Bijection):
         check_last_axis(x, len(self.mean[...]), "Standardize")
         return (x - self.mean[...]) / self.std[...], -self.sum_log_std()
 
+    @override
     def inverse(self, z: Vector, condition: Array | None = None) -> Vector:
         """Maps a latent back to its example."""
         return z * self.std[...] + self.mean[...]
 
+    @override
     def initialize(self, batch: Float[Array, "batch d"], key: Array) -> Standardize:
         """Returns a new map that is fitted to ``batch``."""
         statistics = channel_statistics(batch)
@@ -95,6 +99,7 @@ class BatchNorm(Bijection):
         self.shift = nnx.Param(shift)
         self.epsilon = epsilon
 
+    @override
     def forward(
         self, x: Vector, key: Array | None = None, condition: Array | None = None
     ) -> tuple[Vector, LogDet]:
@@ -103,6 +108,7 @@ class BatchNorm(Bijection):
         z = (x - self.mean[...]) * jnp.exp(log_factor) + self.shift[...]
         return z, jnp.sum(log_factor)
 
+    @override
     def inverse(self, z: Vector, condition: Array | None = None) -> Vector:
         """Maps a latent back to its example."""
         return (z - self.shift[...]) * jnp.exp(-self._log_factor()) + self.mean[...]

@@ -12,6 +12,7 @@ import tyro
 
 from likejax.cli.options import DataOption, SeedOption, UsageError
 from likejax.cli.places import has_pictures, load_as_evaluated, save_samples
+from likejax.keys import KeyLike
 from likejax.settings import Count, Fraction
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Train(DataOption, SeedOption):
             for split, reader in readers.items()
         }
 
-    def _fit(self, parts: dict[str, Dataset], workdir: Path, *, key: Any) -> Run:
+    def _fit(self, parts: dict[str, Dataset], workdir: Path, *, key: KeyLike) -> Run:
         import likejax as lj
 
         selecting = parts["validation"]
@@ -91,7 +92,7 @@ class Train(DataOption, SeedOption):
             )
         return lj.fit(self.experiment, parts["train"], **places)
 
-    def _report(self, run: Run, test: Dataset, workdir: Path, *, key: Any) -> None:
+    def _report(self, run: Run, test: Dataset, workdir: Path, *, key: KeyLike) -> None:
         import likejax as lj
         from likejax.train.side_products import SideProducts
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Hashable, Iterable, Sequence
+from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 from jaxtyping import Integer, Num
@@ -24,7 +24,21 @@ class Numbers(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
-def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | None]:
+@runtime_checkable
+class _Frame(Protocol):
+    """A data frame of any library: it lists its columns and gives each by its name."""
+
+    @property
+    def columns(self) -> Iterable[Hashable]: ...
+
+    def __getitem__(self, name: Hashable, /) -> object: ...
+
+
+def _is_frame(values: object) -> TypeGuard[_Frame]:
+    return hasattr(values, "columns") and hasattr(values, "__getitem__")
+
+
+def as_numbers(examples: object, *, levels: int | None) -> tuple[Numbers, int | None]:
     """Converts examples to the type in which a dataset keeps them.
 
     Args:
@@ -65,7 +79,9 @@ def as_numbers(examples: Any, *, levels: int | None) -> tuple[Numbers, int | Non
     return Numbers(array, columns, notes), levels
 
 
-def as_labels(labels: Any, count: int, *, classes: int | None = None) -> Integer[np.ndarray, " n"]:
+def as_labels(
+    labels: object, count: int, *, classes: int | None = None
+) -> Integer[np.ndarray, " n"]:
     """Checks class numbers.
 
     Args:
@@ -127,9 +143,9 @@ def whole_numbers(labels: np.ndarray) -> Integer[np.ndarray, "..."]:
     return labels.astype(np.int64)
 
 
-def _array(values: Any, what: str = "examples") -> tuple[np.ndarray, tuple[str, ...] | None]:
+def _array(values: object, what: str = "examples") -> tuple[np.ndarray, tuple[str, ...] | None]:
     """An array of whatever came, and the names of columns that it has."""
-    if hasattr(values, "columns") and hasattr(values, "__getitem__"):
+    if _is_frame(values):
         return _frame(values)
     refuse_masked(what, values)
     if hasattr(values, "toarray"):
@@ -147,7 +163,7 @@ def _array(values: Any, what: str = "examples") -> tuple[np.ndarray, tuple[str, 
     return array, None
 
 
-def _frame(frame: Any) -> tuple[np.ndarray, tuple[str, ...]]:
+def _frame(frame: _Frame) -> tuple[np.ndarray, tuple[str, ...]]:
     """The columns of a data frame side by side."""
     names = tuple(str(name) for name in frame.columns)
     arrays = []

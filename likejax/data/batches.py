@@ -190,7 +190,7 @@ class IterableBatches(Iterator[Batch]):
         self.position = Position(seed, epoch + 1, 0)
         return self._checked(first)
 
-    def _checked(self, item: Any) -> Dataset:
+    def _checked(self, item: object) -> Dataset:
         """The examples of an item, like those of the first."""
         examples = as_examples(item, levels=self._like.levels, event_shape=self._like.event_shape)
         if (examples.weights is None) != (self._like.weights is None):
@@ -233,7 +233,7 @@ class IterableBatches(Iterator[Batch]):
 
 
 def as_examples(
-    item: Any, *, levels: int | None, event_shape: tuple[int, ...] | None = None
+    item: object, *, levels: int | None, event_shape: tuple[int, ...] | None = None
 ) -> Dataset:
     """Makes a dataset of one item of an iterable; ``IterableBatches`` lists its forms.
 
@@ -269,7 +269,7 @@ def as_examples(
 _FIELDS = ("x", "labels", "weights")
 
 
-def _fields(item: Any) -> tuple[Any, Any, Any]:
+def _fields(item: object) -> tuple[Any, Any, Any]:
     """Examples, labels and weights of an item, ``None`` where it has none.
 
     A list of three rows is not a triple.

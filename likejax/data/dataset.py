@@ -10,7 +10,7 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, Integer, Num
+from jaxtyping import DTypeLike, Float, Integer, Num
 
 from likejax.data import transforms
 from likejax.data.arrays import as_labels, as_numbers
@@ -84,11 +84,11 @@ class Dataset:
     @classmethod
     def from_array(
         cls,
-        examples: Any,
+        examples: object,
         *,
         levels: int | None = None,
-        labels: Any = None,
-        weights: Any = None,
+        labels: object = None,
+        weights: object = None,
         name: str = "array",
         split: str = "train",
         provenance: Sequence[str] = ("from an array in memory",),
@@ -155,9 +155,9 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, rows: Any) -> Dataset:
+    def __getitem__(self, rows: object) -> Dataset:
         """The dataset of the examples at ``rows``: a slice, an array of row numbers, or a mask."""
-        if np.ndim(rows) == 0 and not isinstance(rows, slice):
+        if not isinstance(rows, slice) and np.asarray(rows).ndim == 0:
             raise TypeError(
                 f"expected a slice, an array of row numbers or a mask, got {rows!r}: "
                 "dataset.examples[i] is an example, "
@@ -234,7 +234,7 @@ class Dataset:
         digest.update(np.ascontiguousarray(self.examples).data)
         return digest
 
-    def check_precision(self, dtype: Any = None) -> None:
+    def check_precision(self, dtype: DTypeLike | None = None) -> None:
         """Checks that a density can hold every column of continuous data in ``dtype``.
 
         Values beyond the range of the type are refused, and columns whose variation is lost in
@@ -278,7 +278,7 @@ class Dataset:
             "color_order": self.color_order if is_color else "",
         }
 
-    def take(self, rows: Any, *, step: str | None = None) -> Dataset:
+    def take(self, rows: object, *, step: str | None = None) -> Dataset:
         """Selects examples.
 
         Args:
@@ -297,9 +297,7 @@ class Dataset:
           >>> len(digits.take(digits.labels == 3))
           141
         """
-        index = rows
-        if not isinstance(rows, slice):
-            index = np.asarray(rows)
+        index = rows if isinstance(rows, slice) else np.asarray(rows)
         try:
             examples = self.examples[index]
         except (IndexError, TypeError) as error:
@@ -350,7 +348,7 @@ _MOST_NAMES = 20
 
 
 def as_dataset(
-    data: Any,
+    data: object,
     *,
     levels: int | None = None,
     name: str = "array",
@@ -445,7 +443,7 @@ def _check_order_of_axes(
         )
 
 
-def _weights(weights: Any, count: int) -> Float[np.ndarray, " n"]:
+def _weights(weights: object, count: int) -> Float[np.ndarray, " n"]:
     refuse_masked("weights", weights)
     weights = np.asarray(weights, np.float64)
     if weights.shape != (count,):

@@ -9,7 +9,7 @@ steps behind a dataset's name (see ``likejax.data.steps``), so these are the sam
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from jaxtyping import Num
@@ -361,7 +361,7 @@ def continuous(dataset: Data) -> Data:
     return dataset.with_examples(values, step=step, levels=None)
 
 
-def subtract(dataset: Data, offset: Any) -> Data:
+def subtract(dataset: Data, offset: object) -> Data:
     """Subtracts an offset from continuous examples, in float64; log-likelihoods stay as they are.
 
     A column far from zero, such as Unix times, loses its variation where a density computes in

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +41,7 @@ class PixelHistogram(Density):
         self.levels = log_probs.shape[-1]
 
     @classmethod
-    def fit(cls, dataset: Any) -> PixelHistogram:
+    def fit(cls, dataset: object) -> PixelHistogram:
         """Counts the values of every pixel.
 
         Args:
@@ -119,7 +118,7 @@ class FullGaussian(Density):
         self.event_shape = tuple(event_shape)
 
     @classmethod
-    def fit(cls, dataset: Any, *, ridge: float = 1e-6) -> Density:
+    def fit(cls, dataset: object, *, ridge: float = 1e-6) -> Density:
         """Fits a Gaussian; for integers, its dequantized form.
 
         For integers the moments are those of ``(x + u) / levels`` with ``u`` uniform, whose

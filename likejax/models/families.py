@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import Protocol, runtime_checkable
 
 import jax
 from flax import nnx
@@ -23,6 +23,13 @@ FAMILIES = {
     "pixelcnn": ("likejax.models.pixelcnn.density", "PixelCNNConfig"),
 }
 """Family name to the module and the name of its config."""
+
+
+@runtime_checkable
+class _Config(Protocol):
+    """Anything that builds a density: the config of a family, of the library or of a user."""
+
+    def build(self, rngs: nnx.Rngs, /) -> Density: ...
 
 
 def config_class(family: str) -> type:
@@ -45,7 +52,7 @@ def config_class(family: str) -> type:
     return getattr(importlib.import_module(module), name)
 
 
-def build(config: Any, *, key: KeyLike) -> Density:
+def build(config: object, *, key: KeyLike) -> Density:
     """Builds the untrained density of a model config.
 
     Under ``jax.eval_shape`` or ``nnx.eval_shape`` nothing is allocated and repeated blocks stay
@@ -64,7 +71,7 @@ def build(config: Any, *, key: KeyLike) -> Density:
       >>> lj.build(lj.preset("glow/digits").model, key=jax.random.key(0)).kind
       <Kind.BOUND: 'bound'>
     """
-    if not hasattr(config, "build") or isinstance(config, type):
+    if not isinstance(config, _Config) or isinstance(config, type):
         advice = " (lj.preset(name).model is a config)" if isinstance(config, str) else ""
         raise TypeError(
             "expected the config of a model, such as lj.models.GlowConfig(), got "

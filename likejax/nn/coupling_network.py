@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
+from typing_extensions import override
 
 from likejax.nn.edge_convolution import EdgeConvolution, ZeroConvolution, relu
 from likejax.nn.modules import replace
@@ -44,6 +45,7 @@ class CouplingNetwork(nnx.Module):
         self.second_affine = ChannelAffine(width)
         self.last = ZeroConvolution(width, features, kernel_size=last, dtype=dtype)
 
+    @override
     def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*shape features"]:
         """Computes the output of the three convolutions."""
         h = _affine_relu(self.first, self.first_affine, x)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
+from typing_extensions import override
 
 from likejax.nn.channels import per_channel
 from likejax.nn.convolution import convolve
@@ -121,6 +122,7 @@ class ZeroConvolution(nnx.Module):
         self.log_scale = nnx.Param(jnp.zeros(features))
         self.factor = factor
 
+    @override
     def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*shape features"]:
         """Computes the convolution, in float32 or better."""
         scale = jnp.exp(self.factor * self.log_scale[...])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from flax import nnx
 
@@ -18,7 +18,7 @@ class Unread(nnx.Param):
     """A parameter that an official model has and nothing reads: it counts, and gets no gradient."""
 
 
-def replace(module: Module, **attributes: Any) -> Module:
+def replace(module: Module, **attributes: object) -> Module:
     """Returns a copy of ``module`` with some attributes replaced; the original keeps its own."""
     clone = copy.copy(module)
     for name, value in attributes.items():

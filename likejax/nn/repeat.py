@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jaxtyping import Array
+from jaxtyping import Array, PyTree
 
 Carry = TypeVar("Carry")
 Step = Callable[..., tuple[Carry, Any]]
@@ -30,7 +30,7 @@ class Stacked(nnx.Module):
         self.length = length
 
     def fold(
-        self, step: Step, carry: Carry, *sequences: Any, reverse: bool = False
+        self, step: Step, carry: Carry, *sequences: PyTree, reverse: bool = False
     ) -> tuple[Carry, Any]:
         """``carry, out = step(carry, block, *items)`` over the blocks in order.
 
@@ -47,14 +47,14 @@ class Stacked(nnx.Module):
           to another ``fold``, to ``sum`` or to ``with_blocks``.
         """
 
-        def one(carry: Carry, items: Any) -> tuple[Carry, Any]:
+        def one(carry: Carry, items: PyTree) -> tuple[Carry, Any]:
             return step(carry, *items)
 
         return jax.lax.scan(
             one, carry, (self.block, *sequences), length=self.length, reverse=reverse
         )
 
-    def sum(self, outs: Any) -> Any:
+    def sum(self, outs: PyTree) -> Any:
         """Returns the sum over the blocks of every array in the outs of a ``fold``."""
         return jax.tree.map(lambda leaf: leaf.sum(0), outs)
 
@@ -66,7 +66,7 @@ class Stacked(nnx.Module):
         """Returns one block."""
         return jax.tree.map(lambda leaf: leaf[index], self.block)
 
-    def with_blocks(self, outs: Any) -> Stacked:
+    def with_blocks(self, outs: PyTree) -> Stacked:
         """The same repetition with the blocks that a ``fold`` put out."""
         return Stacked(outs, self.length)
 
@@ -87,7 +87,7 @@ class Unstacked(nnx.Module):
         return self.blocks[0]
 
     def fold(
-        self, step: Step, carry: Carry, *sequences: Any, reverse: bool = False
+        self, step: Step, carry: Carry, *sequences: PyTree, reverse: bool = False
     ) -> tuple[Carry, Any]:
         """Folds as ``Stacked.fold``."""
         outs: list[Any] = [None] * self.length
@@ -103,16 +103,16 @@ class Unstacked(nnx.Module):
         """Returns one block."""
         return self.blocks[index]
 
-    def sum(self, outs: Any) -> Any:
+    def sum(self, outs: PyTree) -> Any:
         """Returns the sum over the blocks of every array in the outs of a ``fold``."""
         return jax.tree.map(lambda *leaves: functools.reduce(jnp.add, leaves), *outs)
 
-    def with_blocks(self, outs: Any) -> Unstacked:
+    def with_blocks(self, outs: PyTree) -> Unstacked:
         """The same repetition with the blocks that a ``fold`` put out."""
         return Unstacked(outs)
 
 
-def _item(sequence: Any, index: int) -> Any:
+def _item(sequence: PyTree, index: int) -> Any:
     """A block's part of the outs of a ``fold`` or of arrays with a leading axis."""
     if isinstance(sequence, list):
         return sequence[index]
@@ -133,10 +133,10 @@ def repeat(make: Callable[[nnx.Rngs], nnx.Module], length: int, *, rngs: nnx.Rng
     return Stacked(jax.vmap(lambda key: make(nnx.Rngs(key)))(keys), length)
 
 
-def unstack(module: Any) -> Any:
+def unstack(module: PyTree) -> Any:
     """Returns ``module`` with every ``Stacked`` in it taken apart into an ``Unstacked``."""
 
-    def apart(node: Any) -> Any:
+    def apart(node: object) -> Any:
         if not isinstance(node, Stacked):
             return node
         return Unstacked(
@@ -149,10 +149,10 @@ def unstack(module: Any) -> Any:
     return jax.tree.map(apart, module, is_leaf=lambda node: isinstance(node, Stacked))
 
 
-def stack(module: Any) -> Any:
+def stack(module: PyTree) -> Any:
     """Returns ``module`` with every ``Unstacked`` in it put together into a ``Stacked``."""
 
-    def together(node: Any) -> Any:
+    def together(node: object) -> Any:
         if not isinstance(node, Unstacked):
             return node
         return Stacked(
@@ -178,6 +178,6 @@ def _stack_leaves(leaves: tuple[Any, ...]) -> Any:
     return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves)
 
 
-def for_backend(module: Any) -> Any:
+def for_backend(module: PyTree) -> Any:
     """Returns ``module`` in the fastest form: blocks apart on CPU, stacked on GPU and TPU."""
     return unstack(module) if jax.default_backend() == "cpu" else stack(module)

@@ -64,11 +64,11 @@ def unread(module: nnx.Module) -> set[str]:
     return {_name(path) for path, leaf in leaves if _is_unread(leaf)}
 
 
-def _is_variable(node: Any) -> bool:
+def _is_variable(node: object) -> bool:
     return isinstance(node, nnx.Variable)
 
 
-def _is_unread(node: Any) -> bool:
+def _is_unread(node: object) -> bool:
     return isinstance(node, Unread)
 
 
@@ -80,7 +80,7 @@ def _name(path: tuple[Any, ...]) -> str:
     return ".".join(words)
 
 
-def _word(entry: Any) -> str:
+def _word(entry: object) -> str:
     for attribute in ("name", "key", "idx"):
         if hasattr(entry, attribute):
             return str(getattr(entry, attribute))

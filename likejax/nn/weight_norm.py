@@ -15,7 +15,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, DTypeLike, Float
+from jaxtyping import Array, DTypeLike, Float, PyTree
+from typing_extensions import override
 
 from likejax.nn.channels import per_channel
 from likejax.nn.convolution import Convolve, Padding, convolve, convolve_transposed
@@ -83,6 +84,7 @@ class Convolution(nnx.Module):
         self.bias = Buffer(bias)
         self.geometry = geometry
 
+    @override
     def __call__(
         self, x: Float[Array, "*shape channels"], *, padding: Padding | None = None
     ) -> Float[Array, "*out features"]:
@@ -155,6 +157,7 @@ class WeightNormConvolution(nnx.Module):
         norm = jnp.sqrt(jnp.sum(jnp.square(direction), axis=(-4, -3, -2), keepdims=True))
         return direction * (self.scale[...][..., None, None, None, :] / norm)
 
+    @override
     def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*out features"]:
         """Convolves ``x`` with the normalized kernel and adds the bias."""
         return add_bias(self.geometry(x, self.kernel()), self.bias[...])
@@ -186,18 +189,18 @@ def add_bias(
     return y + per_channel(bias, y).astype(y.dtype)
 
 
-def fold_weights(module: Any) -> Any:
+def fold_weights(module: PyTree) -> Any:
     """Returns ``module`` with the kernel of every weight-normalized convolution computed once."""
 
-    def fold(node: Any) -> Any:
-        if not _is_layer(node):
+    def fold(node: object) -> object:
+        if not isinstance(node, WeightNormConvolution):
             return node
         return Convolution(node.kernel(), node.bias[...], node.geometry)
 
     return jax.tree.map(fold, module, is_leaf=_is_layer)
 
 
-def initialize_by_running(module: Any, run: Callable[[Any], Any]) -> Any:
+def initialize_by_running(module: PyTree, run: Callable[[Any], Any]) -> Any:
     """Returns ``module`` with its weight-normalized convolutions initialized in one pass.
 
     Each layer is initialized on the input that ``run`` first gives it, the output of layers that
@@ -209,22 +212,22 @@ def initialize_by_running(module: Any, run: Callable[[Any], Any]) -> Any:
       run: Function that calls the module that it is given.
     """
 
-    def suspend(node: Any) -> Any:
-        return _Pending(node) if _is_layer(node) else node
+    def suspend(node: object) -> object:
+        return _Pending(node) if isinstance(node, WeightNormConvolution) else node
 
-    def resume(node: Any) -> Any:
-        return node.layer if _is_pending(node) else node
+    def resume(node: object) -> object:
+        return node.layer if isinstance(node, _Pending) else node
 
     pending = jax.tree.map(suspend, module, is_leaf=_is_layer)
     run(pending)
     return jax.tree.map(resume, pending, is_leaf=_is_pending)
 
 
-def _is_layer(node: Any) -> bool:
+def _is_layer(node: object) -> bool:
     return isinstance(node, WeightNormConvolution)
 
 
-def _is_pending(node: Any) -> bool:
+def _is_pending(node: object) -> bool:
     return isinstance(node, _Pending)
 
 

@@ -179,7 +179,7 @@ def _names(
                 yield name, f"{flow}.layer{number}.{_LAYER[part]}"
 
 
-def _in_our_layout(array: Any, official: str) -> np.ndarray:
+def _in_our_layout(array: object, official: str) -> np.ndarray:
     """Returns a kernel as (rows, columns, in, out), other arrays as they are."""
     value = np.asarray(array)
     if not official.endswith(".W"):

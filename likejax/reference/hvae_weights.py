@@ -252,7 +252,7 @@ def hvae(arrays: Mapping[str, Any], config: VAEConfig) -> VAE:
     return fill(_with_zeros(density, unset), values, names, kept=unset)
 
 
-def _channels_behind(logits: Any) -> np.ndarray:
+def _channels_behind(logits: object) -> np.ndarray:
     logits = np.asarray(logits)
     return np.moveaxis(logits, 0, -1) if logits.ndim == 3 else logits
 

@@ -28,7 +28,7 @@ _SAVED = "density"
 Which = Literal["last", "best"]
 
 
-def model_record(model: Any) -> dict[str, Any]:
+def model_record(model: object) -> dict[str, Any]:
     """Returns what JSON keeps of a config or of a ready density.
 
     Args:

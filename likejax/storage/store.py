@@ -18,10 +18,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.tree_util import KeyPath, keystr
 
 from likejax.storage.files import digest
 from likejax.storage.thread import Job, StorageTimeoutError, ask
 
+Leaf = jax.Array | np.ndarray | jax.ShapeDtypeStruct
+"""An array, or the shape and type of one."""
 LAYOUT = 2
 """Version of the layout on disk: 2 has a manifest of checksums, and what an exact resume needs."""
 
@@ -301,7 +304,7 @@ class Store:
     ) -> dict[str, Any]:
         written = record.get("arrays", {})
 
-        def as_written(name: str, leaf: Any) -> np.ndarray:
+        def as_written(name: str, leaf: Leaf) -> np.ndarray:
             dtype = jnp.dtype(written[name]["dtype"]) if name in written else leaf.dtype
             return np.empty(leaf.shape, dtype)
 
@@ -339,7 +342,7 @@ class Store:
         """The arrays in the types that this process computes in (``jax_enable_x64``)."""
         shortened = []
 
-        def convert(path: Any, array: np.ndarray, like: Any) -> np.ndarray:
+        def convert(path: KeyPath, array: np.ndarray, like: Leaf) -> np.ndarray:
             if array.dtype.itemsize > np.dtype(like.dtype).itemsize:
                 shortened.append(_name(path))
             return array.astype(like.dtype, copy=False)
@@ -384,8 +387,8 @@ def _named(items: Mapping[str, Any]) -> dict[str, Any]:
     return {_name(path): leaf for path, leaf in leaves}
 
 
-def _name(path: Any) -> str:
-    return "/".join(str(entry.key) for entry in path)
+def _name(path: KeyPath) -> str:
+    return keystr(path, simple=True, separator="/")
 
 
 def manifest(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:

@@ -33,11 +33,8 @@ class TrainState(NamedTuple):
 
     Example:
       >>> import likejax as lj
-      >>> model = lj.models.VectorGlowConfig(depth=1, width=4)
-      >>> experiment = lj.Experiment(model=model, batch_size=24, steps=2)
-      >>> state = lj.fit(experiment, lj.load("moons"), key=0).state
-      >>> int(state.step), state.params.keys() == state.ema.keys()
-      (2, True)
+      >>> lj.train.TrainState._fields
+      ('step', 'params', 'ema', 'fixed', 'optimizer', 'guard')
     """
 
     step: Int[Array, ""]

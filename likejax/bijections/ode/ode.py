@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, ArrayLike, DTypeLike, Float
+from jaxtyping import Array, ArrayLike, DTypeLike, Float, PyTree
+from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, Parts
 from likejax.bijections.ode.field import AugmentedState, augmented_field, error_norm
@@ -87,10 +88,12 @@ class ODE(Bijection):
         self.training_solver = training_solver or self.solver
 
     @property
+    @override
     def estimates(self) -> bool:  # type: ignore[override]
         """Whether the log-determinant is an estimate that needs a key."""
         return self.trace.probes > 0
 
+    @override
     def forward(
         self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
@@ -111,6 +114,7 @@ class ODE(Bijection):
         assert final.log_det is not None
         return final.z, final.log_det
 
+    @override
     def inverse(
         self, z: Float[Array, "*shape"], condition: Array | None = None
     ) -> Float[Array, "*shape"]:
@@ -143,6 +147,7 @@ class ODE(Bijection):
         """Maps one example for training with given probes; without any, with the exact trace."""
         return _training_map(self, x, probes)
 
+    @override
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Array:
         """Checks that the dynamics return the shape of the state."""
         velocity = self.velocity(0.0, x)
@@ -262,7 +267,9 @@ def solve(
     settings = trace or Trace()
     fixed_probes = None if probes is None else jax.lax.stop_gradient(probes)
 
-    def field(time: Any, state: AugmentedState, args: tuple[ODE, Array | None]) -> AugmentedState:
+    def field(
+        time: ArrayLike, state: AugmentedState, args: tuple[ODE, Array | None]
+    ) -> AugmentedState:
         ode, probes = args
         return augmented_field(
             lambda z: ode.velocity(time, z),
@@ -330,7 +337,7 @@ def _chosen_steps(solver: Solver, start: float, end: float) -> _Stepping:
     return _Stepping(controller, adjoint, first, solver.max_steps)
 
 
-def _adjoint(solver: Solver, *, backward: Any, checkpoints: int | None) -> Any:
+def _adjoint(solver: Solver, *, backward: object, checkpoints: int | None) -> Any:
     import diffrax
 
     if solver.adjoint == "continuous":
@@ -338,7 +345,7 @@ def _adjoint(solver: Solver, *, backward: Any, checkpoints: int | None) -> Any:
     return diffrax.RecursiveCheckpointAdjoint(checkpoints=checkpoints)
 
 
-def _norm(error: Any) -> Array:
+def _norm(error: PyTree) -> Array:
     return error_norm(error)
 
 

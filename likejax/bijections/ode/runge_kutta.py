@@ -2,9 +2,10 @@
 
 diffrax's own solvers loop over the stages, and the gradient of that loop evaluates every stage
 once more. Written out, a step is one straight program. ``benchmarks/ode_steps.py`` compares the
-two. The only numbers so far are of two busy cores, where the gradient of 4 steps of dopri5 took
-diffrax 1.08 times as long (quartiles 0.91 to 1.71) with 0.22 MB of temporary memory instead of
-1.53. They do not decide between them.
+two. The only numbers so far are of two busy cores. There the gradient took diffrax 1.08 times as
+long for 4 steps of dopri5 (quartiles 0.91 to 1.71) and 0.99 times for 10 (0.66 to 1.38), with 0.2
+MB of temporary memory instead of 1.5. So the form is no faster as far as can be seen, and takes
+more memory; a quiet machine has to decide whether diffrax's own solvers replace it.
 """
 
 from __future__ import annotations
@@ -15,6 +16,9 @@ from typing import Any, ClassVar, NamedTuple
 import diffrax
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, PyTree
+
+Time = Array | float | int
 
 
 class Tableau(NamedTuple):
@@ -85,16 +89,25 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
         reused = int(self.tableau.reuses_last)
         return reused, len(self.tableau.times) - reused
 
-    def order(self, terms: Any) -> int:
+    def order(self, terms: diffrax.AbstractTerm) -> int:
         """Returns the order of the global error."""
         return self.tableau.order
 
-    def init(self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any) -> Any:
+    def init(
+        self, terms: diffrax.AbstractTerm, t0: Time, t1: Time, y0: PyTree, args: PyTree
+    ) -> Any:
         """Evaluates what the first step reuses."""
         return terms.vf(t0, y0, args) if self.tableau.reuses_last else None
 
     def step(
-        self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: Any, made_jump: Any
+        self,
+        terms: diffrax.AbstractTerm,
+        t0: Time,
+        t1: Time,
+        y0: PyTree,
+        args: PyTree,
+        solver_state: PyTree,
+        made_jump: object,
     ) -> Any:
         """Makes one step from ``t0`` to ``t1``, with its error estimate."""
         tableau = self.tableau
@@ -115,7 +128,7 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
         state = slopes[-1] if tableau.reuses_last else None
         return y1, error, {"y0": y0, "y1": y1}, state, diffrax.RESULTS.successful
 
-    def func(self, terms: Any, t0: Any, y0: Any, args: Any) -> Any:
+    def func(self, terms: diffrax.AbstractTerm, t0: Time, y0: PyTree, args: PyTree) -> Any:
         """Evaluates the field."""
         return terms.vf(t0, y0, args)
 
@@ -128,7 +141,11 @@ def _combine(slopes: Sequence[Any], weights: Sequence[float]) -> Any:
 
 
 def _advance(
-    terms: Any, y0: Any, slopes: Sequence[Any], weights: Sequence[float], control: Any
+    terms: diffrax.AbstractTerm,
+    y0: PyTree,
+    slopes: Sequence[Any],
+    weights: Sequence[float],
+    control: PyTree,
 ) -> Any:
     if not any(weights):
         return y0

@@ -78,11 +78,11 @@ def read_cifar_pickle(path: Path, *, sides: tuple[int, ...] = (32,)) -> tuple[Im
     return images, np.array(labels, np.int64)
 
 
-def _text(name: Any) -> Any:
+def _text(name: object) -> object:
     return name.decode("latin1") if isinstance(name, bytes) else name
 
 
-def _are_labels(labels: Any, count: int) -> bool:
+def _are_labels(labels: object, count: int) -> bool:
     if not isinstance(labels, list) or len(labels) != count:
         return False
     return all(type(label) is int for label in labels)
@@ -132,7 +132,7 @@ def _new_array(kind: type, shape: tuple[int, ...], code: bytes) -> np.ndarray:
     return np.ndarray.__new__(np.ndarray, shape, "b")
 
 
-def _numeric_dtype(spec: Any, *rest: Any) -> np.dtype:
+def _numeric_dtype(spec: str | bytes, *rest: object) -> np.dtype:
     dtype = np.dtype(spec.decode() if isinstance(spec, bytes) else spec)
     if dtype.kind not in "buif":
         raise pickle.UnpicklingError(f"refused an array of dtype {dtype}")

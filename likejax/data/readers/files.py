@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -12,6 +12,23 @@ MAX_BYTES = 16 * 2**30
 _LONGEST = 600
 """Most characters of a message: damaged files put anything into it."""
 _PIECE = 1 << 24
+
+
+@runtime_checkable
+class BinaryFile(Protocol):
+    """An open file of bytes, on disk or in an archive."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """Reads at most so many bytes; all that are left if negative."""
+        ...
+
+    def seek(self, offset: int, /) -> int:
+        """Moves to a position, counted from the beginning."""
+        ...
+
+    def tell(self) -> int:
+        """Returns the position."""
+        ...
 
 
 class FileError(ValueError):
@@ -40,7 +57,7 @@ class Header(NamedTuple):
         return f"{self.shape} {kind}"
 
 
-def read_at_most(file: Any, count: int) -> bytes:
+def read_at_most(file: BinaryFile, count: int) -> bytes:
     """Reads in pieces, so that a header that claims more than there is costs no memory.
 
     Args:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Num
 
-from likejax.data.readers.files import MAX_BYTES, FileError, Header, read_at_most
+from likejax.data.readers.files import MAX_BYTES, BinaryFile, FileError, Header, read_at_most
 
 _TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _DAMAGED = (gzip.BadGzipFile, zlib.error, EOFError)
@@ -63,7 +63,7 @@ def _open(path: Path) -> Any:
     return gzip.open(path) if path.suffix == ".gz" else path.open("rb")
 
 
-def _header(path: Path, file: Any) -> Header:
+def _header(path: Path, file: BinaryFile) -> Header:
     magic = file.read(4)
     if len(magic) < 4 or magic[:2] != b"\0\0" or magic[2] not in _TYPES:
         found = magic.hex() or "nothing"

@@ -70,7 +70,7 @@ def read_images(files: Iterable[tuple[str, Any]]) -> Images:
     return Images(np.stack(images), notes)
 
 
-def image_header(name: str, source: Any) -> Header:
+def image_header(name: str, source: Path | io.BytesIO) -> Header:
     """Reads the shape of an image file, before it is turned.
 
     Args:

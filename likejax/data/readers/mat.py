@@ -20,12 +20,11 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
-from likejax.data.readers.files import MAX_BYTES, FileError, Header
+from likejax.data.readers.files import MAX_BYTES, BinaryFile, FileError, Header
 
 _MATRIX, _COMPRESSED = 14, 15
 _STORED = {
@@ -128,7 +127,7 @@ def numeric_arrays(data: bytes, *, limit: int) -> dict[str, Shaped[np.ndarray, "
     return arrays
 
 
-def array_headers(file: Any) -> dict[str, Header]:
+def array_headers(file: BinaryFile) -> dict[str, Header]:
     """Finds shape and stored type of the numeric arrays of an open file, without their values.
 
     Args:

@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from likejax.data.parts import is_hidden
-from likejax.data.readers.files import MAX_BYTES, FileError, Header, named, read_at_most
+from likejax.data.readers.files import MAX_BYTES, BinaryFile, FileError, Header, named, read_at_most
 
 _NUMBERS = "buif"
 _NUMBERS_AND_TEXT = "buifU"
@@ -67,7 +67,7 @@ def read_npz(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
       FileError: If it is damaged, too large, or holds something else.
     """
 
-    def array(file: Any, size: int) -> np.ndarray:
+    def array(file: BinaryFile, size: int) -> np.ndarray:
         return _array(path, file, size, kinds=_NUMBERS_AND_TEXT)
 
     return _each_in_npz(path, array)
@@ -86,14 +86,14 @@ def npz_headers(path: Path) -> dict[str, Header]:
       FileError: If it is damaged, too large, or holds something else.
     """
 
-    def header(file: Any, size: int) -> Header:
+    def header(file: BinaryFile, size: int) -> Header:
         shape, _, dtype = _header(path, file, _NUMBERS_AND_TEXT)
         return Header(shape, dtype)
 
     return _each_in_npz(path, header)
 
 
-def _each_in_npz(path: Path, read: Callable[[Any, int], Result]) -> dict[str, Result]:
+def _each_in_npz(path: Path, read: Callable[[BinaryFile, int], Result]) -> dict[str, Result]:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = [
@@ -113,7 +113,7 @@ def _each_in_npz(path: Path, read: Callable[[Any, int], Result]) -> dict[str, Re
         raise FileError(path, f"not a readable .npz file: {named(error)}") from error
 
 
-def _header(path: Path, file: Any, kinds: str) -> tuple[tuple[int, ...], bool, np.dtype]:
+def _header(path: Path, file: BinaryFile, kinds: str) -> tuple[tuple[int, ...], bool, np.dtype]:
     """Shape, whether in Fortran's order, and type of an open ``.npy`` file."""
     try:
         version = np.lib.format.read_magic(file)
@@ -133,7 +133,7 @@ def _header(path: Path, file: Any, kinds: str) -> tuple[tuple[int, ...], bool, n
         raise FileError(path, f"not a readable .npy file: {named(error)}") from error
 
 
-def _array(path: Path, file: Any, size: int, *, kinds: str) -> np.ndarray:
+def _array(path: Path, file: BinaryFile, size: int, *, kinds: str) -> np.ndarray:
     """The array of an open ``.npy`` file of ``size`` bytes; memory is taken after the checks."""
     shape, is_fortran, dtype = _header(path, file, kinds)
     try:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -65,7 +65,7 @@ def _power(paths: Mapping[str, Path]) -> dict[str, Rows]:
 def _gas(paths: Mapping[str, Path]) -> dict[str, Rows]:
     """Columns: time, two concentrations, sixteen sensors, of which similar ones are dropped."""
     path = paths["ethylene_CO.txt"]
-    rows = _columns(path, _text(path, skiprows=1), 19)[:, 3:]
+    rows = _columns(path, _text(path, skip=1), 19)[:, 3:]
     while rows.shape[1] > 1:
         alike = (np.corrcoef(rows, rowvar=False) > 0.98).sum(0)
         if alike.max() <= 1:
@@ -76,8 +76,8 @@ def _gas(paths: Mapping[str, Path]) -> dict[str, Rows]:
 
 def _hepmass(paths: Mapping[str, Path]) -> dict[str, Rows]:
     """Columns: class, 27 features, the mass, which the test file has twice."""
-    train = _text(_either(paths, "1000_train.csv"), delimiter=",", skiprows=1)
-    test = _text(_either(paths, "1000_test.csv"), delimiter=",", skiprows=1)[:, : train.shape[1]]
+    train = _text(_either(paths, "1000_train.csv"), skip=1, delimiter=",")
+    test = _text(_either(paths, "1000_test.csv"), skip=1, delimiter=",")[:, : train.shape[1]]
     signal = {name: rows[rows[:, 0] == 1, 1:] for name, rows in (("train", train), ("test", test))}
     signal = _standardized(signal, "train", ddof=1)
     kept = [i for i, column in enumerate(signal["train"].T) if _smallest_repeats(column) <= 5]
@@ -114,9 +114,9 @@ def _bsds300(paths: Mapping[str, Path]) -> dict[str, Rows]:
         ) from error
 
 
-def _text(path: Path, **options: Any) -> np.ndarray:
+def _text(path: Path, *, skip: int, delimiter: str | None = None) -> np.ndarray:
     try:
-        return np.loadtxt(path, ndmin=2, **options)
+        return np.loadtxt(path, ndmin=2, skiprows=skip, delimiter=delimiter)
     except (ValueError, OSError, EOFError) as error:
         raise FileError(path, f"not a readable table of numbers: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -86,7 +87,7 @@ def _first_line(error: Exception) -> str:
     return f"{type(error).__name__}: {lines[0] if lines else ''}"[:200]
 
 
-def _read(tfds: Any, name: str, options: dict[str, Any]) -> dict[str, Dataset]:
+def _read(tfds: ModuleType, name: str, options: dict[str, Any]) -> dict[str, Dataset]:
     if not any(
         Path(options.get("data_dir", tfds.core.constants.DATA_DIR))
         .expanduser()
@@ -127,7 +128,7 @@ def _read(tfds: Any, name: str, options: dict[str, Any]) -> dict[str, Dataset]:
 
 
 def _classes(
-    tfds: Any, name: str, options: dict[str, Any], labels: dict[str, np.ndarray | None]
+    tfds: ModuleType, name: str, options: dict[str, Any], labels: dict[str, np.ndarray | None]
 ) -> Classes:
     """The labels with the names that TFDS has for them, or numbered by what they are."""
     features = tfds.builder(name, **options).info.features

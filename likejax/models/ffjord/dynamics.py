@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
+from typing_extensions import override
 
 from likejax.nn.channels import per_channel
 from likejax.nn.convolution import convolve, convolve_transposed
@@ -130,10 +131,12 @@ class TimeDense(TimeLayer):
         fan_in = channels + _time_channels(time)
         super().__init__(1, channels, features, fan_in=fan_in, time=time, scale=scale, rngs=rngs)
 
+    @override
     def linear(self, h: Array, kernel: Array) -> Array:
         """Multiplies the last axis by the kernel."""
         return convolve(h, kernel)
 
+    @override
     def ones(self, h: Array) -> Array:
         """Returns a vector of one entry, which is 1."""
         return jnp.ones((1,), h.dtype)
@@ -177,6 +180,7 @@ class TimeConvolution(TimeLayer):
         )
         self.stride = stride
 
+    @override
     def linear(self, h: Array, kernel: Array) -> Array:
         """Convolves images with the kernel, at the stride of the layer."""
         if self.stride == -2:
@@ -185,6 +189,7 @@ class TimeConvolution(TimeLayer):
             return convolve(h, kernel, padding=((1, 1), (1, 1)), stride=2)
         return convolve(h, kernel)
 
+    @override
     def ones(self, h: Array) -> Array:
         """Returns an image of one channel that is 1 everywhere."""
         return jnp.ones((*h.shape[-3:-1], 1), h.dtype)

@@ -69,7 +69,7 @@ def _changed_config(config: Any, changes: dict[str, Solver | Trace]) -> Any:
     return dataclasses.replace(config, **changes) if fields >= set(changes) else None
 
 
-def check_continuous(module: Any) -> None:
+def check_continuous(module: object) -> None:
     """Raises a TypeError unless there is an ``ODE`` in a bijection or a density."""
     nodes = jax.tree.leaves(module, is_leaf=_is_ode)
     if not any(map(_is_ode, nodes)):
@@ -131,7 +131,7 @@ def function_evaluations(
 class _Counted(nnx.Module):
     """A field that notes each of its evaluations."""
 
-    def __init__(self, dynamics: Any, calls: list[None]):
+    def __init__(self, dynamics: Callable[[ArrayLike, Array], Array], calls: list[None]):
         self.dynamics = dynamics
         self.note = lambda: calls.append(None)
 
@@ -140,12 +140,12 @@ class _Counted(nnx.Module):
         return self.dynamics(t, z)
 
 
-def _is_ode(node: Any) -> bool:
+def _is_ode(node: object) -> bool:
     return isinstance(node, ODE)
 
 
 def _change_odes(module: Module, change: Callable[[ODE], ODE]) -> Module:
-    def visit(node: Any) -> Any:
-        return change(node) if _is_ode(node) else node
+    def visit(node: object) -> object:
+        return change(node) if isinstance(node, ODE) else node
 
     return jax.tree.map(visit, module, is_leaf=_is_ode)

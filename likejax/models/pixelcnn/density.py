@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -301,12 +301,13 @@ class PixelCNN(Density):
         config = None if self.config is None else dataclasses.replace(self.config, sampler=sampler)
         return replace(self, sampler=sampler, config=config)
 
-    def _checked_known(self, known: Any) -> int:
+    def _checked_known(self, known: object) -> int:
         pixels = self.event_shape[0] * self.event_shape[1]
-        if np.ndim(known) > 0:
+        shape = np.asarray(known).shape
+        if shape:
             raise TypeError(
                 f"expected known to be a number of pixels in raster order, 0 to {pixels}, got an "
-                f"array of shape {np.shape(known)}: a PixelCNN++ completes the pixels after a "
+                f"array of shape {shape}: a PixelCNN++ completes the pixels after a "
                 "prefix, not any mask"
             )
         return checked("known", known, Annotated[int, Range(at_least=0, at_most=pixels)])

@@ -27,7 +27,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
+from typing_extensions import override
 
 from likejax.models.pixelcnn.causal import SHIFTS, BlockOptions, GatedBlock
 from likejax.nn.modules import replace
@@ -62,16 +63,16 @@ class Mode(abc.ABC):
 
     @abc.abstractmethod
     def block(
-        self, block: GatedBlock, state: Any, x: Array, side: Array | None
+        self, block: GatedBlock, state: PyTree, x: Array, side: Array | None
     ) -> tuple[Array, Any]:
         """Runs a gated block."""
 
     @abc.abstractmethod
-    def shrink(self, layer: AnyConvolution, state: Any, x: Array) -> tuple[Array, Any]:
+    def shrink(self, layer: AnyConvolution, state: PyTree, x: Array) -> tuple[Array, Any]:
         """Runs a convolution of stride 2."""
 
     @abc.abstractmethod
-    def grow(self, layer: AnyConvolution, state: Any, x: Array, level: int) -> tuple[Array, Any]:
+    def grow(self, layer: AnyConvolution, state: PyTree, x: Array, level: int) -> tuple[Array, Any]:
         """Runs a transposed convolution of stride 2, back to ``level``."""
 
     @abc.abstractmethod
@@ -168,12 +169,12 @@ class Stream(nnx.Module):
         outs: list[Level] = []
         new: list[Level] = []
 
-        def up(h: Array, block: GatedBlock, side: Any, state: Any) -> tuple[Array, Any]:
+        def up(h: Array, block: GatedBlock, side: Array | None, state: PyTree) -> tuple[Array, Any]:
             out, state = mode.block(block, state, h, side)
             return out, (h, out, state)
 
         def down(
-            h: Array, block: GatedBlock, skip: Array, side: Any, state: Any
+            h: Array, block: GatedBlock, skip: Array, side: Array | None, state: PyTree
         ) -> tuple[Array, Any]:
             out, state = mode.block(block, state, h, _join(side, skip))
             return out, (out, state)
@@ -231,17 +232,21 @@ class Apply(Mode):
     def __init__(self, label: Array | None):
         self.label = label
 
+    @override
     def block(
-        self, block: GatedBlock, state: Any, x: Array, side: Array | None
+        self, block: GatedBlock, state: PyTree, x: Array, side: Array | None
     ) -> tuple[Array, Any]:
         return block(x, side, self.label, state), None
 
-    def shrink(self, layer: AnyConvolution, state: Any, x: Array) -> tuple[Array, Any]:
+    @override
+    def shrink(self, layer: AnyConvolution, state: PyTree, x: Array) -> tuple[Array, Any]:
         return layer(x), None
 
-    def grow(self, layer: AnyConvolution, state: Any, x: Array, level: int) -> tuple[Array, Any]:
+    @override
+    def grow(self, layer: AnyConvolution, state: PyTree, x: Array, level: int) -> tuple[Array, Any]:
         return layer(x), None
 
+    @override
     def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
         return go()
 
@@ -252,19 +257,23 @@ class Initialize(Mode):
     The new states are the initialized pieces.
     """
 
+    @override
     def block(
-        self, block: GatedBlock, state: Any, x: Array, side: Array | None
+        self, block: GatedBlock, state: PyTree, x: Array, side: Array | None
     ) -> tuple[Array, Any]:
         block, out = block.initialize(x, side, None, state)
         return out, block
 
-    def shrink(self, layer: Any, state: Any, x: Array) -> tuple[Array, Any]:
+    @override
+    def shrink(self, layer: Any, state: PyTree, x: Array) -> tuple[Array, Any]:
         layer, out = layer.initialize(x)
         return out, layer
 
-    def grow(self, layer: Any, state: Any, x: Array, level: int) -> tuple[Array, Any]:
+    @override
+    def grow(self, layer: AnyConvolution, state: PyTree, x: Array, level: int) -> tuple[Array, Any]:
         return self.shrink(layer, state, x)
 
+    @override
     def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
         return go()
 

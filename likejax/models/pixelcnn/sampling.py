@@ -11,11 +11,11 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Integer
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, PyTree
 
 from likejax.distributions import LogisticMixture, logistic_mixture_sample, to_level, to_unit_scale
 from likejax.models.pixelcnn.causal import GatedBlock
-from likejax.models.pixelcnn.network import AnyConvolution, Level, Mode, PixelCNNNetwork
+from likejax.models.pixelcnn.network import AnyConvolution, Level, Mode, PixelCNNNetwork, Stream
 from likejax.nn.weight_norm import Convolution, fold_weights
 
 
@@ -244,7 +244,7 @@ def _row_of_pixels(
     items = jnp.arange(columns), first, corner, pairs, beside, draw.given, draw.noise
     zeros = jax.tree.map(lambda leaf: jnp.zeros_like(leaf[..., 0, :]), kept.left)
 
-    def pixel(carry: tuple[Array, list[Level]], items: Any) -> tuple[Any, Any]:
+    def pixel(carry: tuple[Array, list[Level]], items: PyTree) -> tuple[Any, Any]:
         (left_image, left), (j, first, corner, pairs, beside, given, noise) = carry, items
         from_left = network.left_first.at(jnp.stack([corner, left_image])[:, None])
         mode = _PixelMode(i, j, label)
@@ -307,7 +307,7 @@ def _no_sides(states: list[Level]) -> list[Level]:
     return [Level() for _ in states]
 
 
-def _empty(stream: Any, columns: int, network: Any) -> list[Level]:
+def _empty(stream: Stream, columns: int, network: Any) -> list[Level]:
     """Returns zeros for the input of every convolution at a row, by level."""
     dtype = jnp.result_type(
         network.above_first(jnp.zeros((2, 1, network.above_first.kernel[...].shape[2])))
@@ -327,12 +327,14 @@ def _empty(stream: Any, columns: int, network: Any) -> list[Level]:
     for k, scale in enumerate(stream.scales):
         width = columns // 2**k
         step = of_block(width)
-        last = scale.merge is None
+        merge, last = None, scale.merge is None
+        if scale.merge is not None:
+            _, merge = step(None, scale.merge)
         levels.append(
             Level(
                 up=scale.up.fold(step, None)[1],
                 down=scale.down.fold(step, None)[1],
-                merge=None if last else step(None, scale.merge)[1],
+                merge=merge,
                 shrink=None if last else row(width, filters),
                 grow=None,
                 out=row(width, filters),
@@ -351,11 +353,11 @@ class _Incremental(Mode):
         self.label = label
 
     @abc.abstractmethod
-    def convolve(self, layer: Convolution, state: Any, x: Array) -> Array:
+    def convolve(self, layer: Convolution, state: PyTree, x: Array) -> Array:
         """Runs a causal convolution where ``x`` is its input."""
 
     def block(
-        self, block: GatedBlock, state: Any, x: Array, side: Array | None
+        self, block: GatedBlock, state: PyTree, x: Array, side: Array | None
     ) -> tuple[Array, Any]:
         inputs: dict[str, Array] = {}
 
@@ -368,7 +370,7 @@ class _Incremental(Mode):
 
         return block.run(call, x, side, self.label, None), inputs
 
-    def shrink(self, layer: Any, state: Any, x: Array) -> tuple[Array, Any]:
+    def shrink(self, layer: Any, state: PyTree, x: Array) -> tuple[Array, Any]:
         return self.convolve(layer, state, x), x
 
 
@@ -382,7 +384,7 @@ class _RowMode(_Incremental):
     def convolve(self, layer: Convolution, state: Array, x: Array) -> Array:
         return layer(jnp.stack([state, x]), padding=((0, 0), layer.geometry.padding[1]))[0]
 
-    def grow(self, layer: AnyConvolution, state: Any, x: Array, level: int) -> tuple[Array, Any]:
+    def grow(self, layer: AnyConvolution, state: PyTree, x: Array, level: int) -> tuple[Array, Any]:
         return layer(x[None])[(self.i // 2**level) % 2], None
 
     def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
@@ -402,7 +404,7 @@ class _PixelMode(_Incremental):
     def convolve(self, layer: Convolution, state: _Beside, x: Array) -> Array:
         return layer.at(jnp.stack([state.above, jnp.stack([state.left, x])]))
 
-    def grow(self, layer: AnyConvolution, state: Any, x: Array, level: int) -> tuple[Array, Any]:
+    def grow(self, layer: AnyConvolution, state: PyTree, x: Array, level: int) -> tuple[Array, Any]:
         return layer(x[None, None])[(self.i // 2**level) % 2, (self.j // 2**level) % 2], None
 
     def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -353,7 +354,7 @@ class VAE(Density):
             flat.append(jnp.asarray(z, self._dtype).reshape(math.prod(batch), *shape))
         return over_batch(_expected_data, self, Rows(tuple(flat), None, None, batch))
 
-    def _batch_of_latents(self, parts: list[Array]) -> tuple[int, ...]:
+    def _batch_of_latents(self, parts: Sequence[Array | np.ndarray]) -> tuple[int, ...]:
         """The batch shape of latents, whose other axes are checked."""
         batches = set()
         for z, wanted in zip(parts, self.latent_shapes, strict=True):

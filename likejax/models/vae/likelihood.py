@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Float, Num
+from typing_extensions import override
 
 from likejax.distributions import (
     MIN_LOG_SCALE,
@@ -78,12 +79,15 @@ class Likelihood(nnx.Module, abc.ABC):
 class Bernoulli(Likelihood):
     """``p(x = 1) = sigmoid(outputs)``."""
 
+    @override
     def log_prob(self, outputs: Map, x: Num[Array, "..."]) -> Float[Array, "..."]:
         return bernoulli_log_prob(x, outputs)
 
+    @override
     def mean(self, outputs: Map) -> Map:
         return jax.nn.sigmoid(outputs)
 
+    @override
     def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
         warm = jnp.asarray(temperature) > 0
         tempered = jax.nn.sigmoid(outputs / jnp.where(warm, temperature, 1.0))
@@ -95,12 +99,15 @@ class Bernoulli(Likelihood):
 class Gaussian(Likelihood):
     """Independent normals of continuous data, mean and ``std`` by the network."""
 
+    @override
     def log_prob(self, outputs: Map, x: Num[Array, "..."]) -> Float[Array, "..."]:
         return normal_log_prob(x, *Moments.of(outputs))
 
+    @override
     def mean(self, outputs: Map) -> Map:
         return Moments.of(outputs).mean
 
+    @override
     def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
         moments = Moments.of(outputs)
         eps = jax.random.normal(key, moments.mean.shape, moments.mean.dtype)
@@ -140,6 +147,7 @@ class DiscretizedLogistic(Likelihood):
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
         return mean + 0.5, jnp.maximum(log_scale - 1.0, MIN_LOG_SCALE)
 
+    @override
     def log_prob(self, outputs: Map, x: Num[Array, "..."]) -> Float[Array, "..."]:
         mean, log_scale = self.parameters(outputs)
         # Bin k is [k, k + 1] / levels here, and centered on its level in the formula.
@@ -150,6 +158,7 @@ class DiscretizedLogistic(Likelihood):
         log_mass = discretized_logistic_log_prob(k, mean, log_scale, self.levels)
         return log_mass if self.form == "exact" else jnp.log(jnp.exp(log_mass) + 1e-7)
 
+    @override
     def mean(self, outputs: Map) -> Map:
         mean, log_scale = self.parameters(outputs)
         inverse_scale = jnp.exp(-log_scale)
@@ -159,6 +168,7 @@ class DiscretizedLogistic(Likelihood):
 
         return jax.lax.fori_loop(1, self.levels, add, jnp.zeros_like(mean))
 
+    @override
     def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
         mean, log_scale = self.parameters(outputs)
         noise = jax.random.logistic(key, mean.shape, mean.dtype)
@@ -194,10 +204,12 @@ class DiscretizedLogisticMixture(Likelihood):
         """Returns the mixture of every pixel."""
         return LogisticMixture.of(outputs, self.channels, self.mixtures)
 
+    @override
     def log_prob(self, outputs: Map, x: Num[Array, "..."]) -> Float[Array, "..."]:
         x = jnp.broadcast_to(x, (*outputs.shape[:-1], self.channels))
         return logistic_mixture_log_probs(x, self.mixture(outputs), self.levels, self.form)
 
+    @override
     def mean(self, outputs: Map) -> Map:
         mixture = self.mixture(outputs)
         weights = jax.nn.softmax(mixture.logits)
@@ -208,6 +220,7 @@ class DiscretizedLogisticMixture(Likelihood):
             values = jnp.concatenate([values, value[..., None]], axis=-1)
         return (values + 1.0) * ((self.levels - 1) / 2)
 
+    @override
     def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
         component_key, value_key = jax.random.split(key)
         shape = outputs.shape[:-1]

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
+from typing_extensions import override
 
 from likejax.models.vae.stage import Block, Options, StagePlan
 from likejax.nn.convolution import Padding, convolve_outside_loops
@@ -114,6 +115,7 @@ class Framed(nnx.Module):
         self.before = before
         self.after = after
 
+    @override
     def __call__(self, x: Map) -> Map:
         y = self.layer(x)
         rows, columns = y.shape[-3:-1]
@@ -180,6 +182,7 @@ class ResidualBlock(nnx.Module):
         else:
             self.out_shape = (-(-rows // stride), -(-columns // stride), channels)
 
+    @override
     def __call__(self, x: Map, a: Map | None) -> Map:
         act = ACTIVATIONS[self.activation]
         y = self.conv1(x if self.first else act(x))
@@ -264,6 +267,7 @@ class GaussianLayer(nnx.Module):
         self.dense = dense
         self.activation = options.activation
 
+    @override
     def __call__(self, h: Map) -> Moments:
         h = ACTIVATIONS[self.activation](h)
         return Moments.of(self.layer(flatten(h) if self.dense else h))
