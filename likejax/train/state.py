@@ -34,7 +34,7 @@ class TrainState(NamedTuple):
     Example:
       >>> import likejax as lj
       >>> lj.train.TrainState._fields
-      ('step', 'params', 'ema', 'fixed', 'optimizer', 'guard')
+      ('step', 'params', 'ema', 'buffers', 'optimizer', 'guard')
     """
 
     step: Int[Array, ""]
