@@ -87,20 +87,13 @@ class Bar:
         stream = stream or sys.stderr
         if stream is None or not is_shown():
             return
-        interval = 0.1 if redraws(stream) else _SECONDS_BETWEEN_LINES
-        self._try(
-            lambda: self._open(
-                desc=what,
-                total=total,
-                initial=done,
-                delay=delay,
-                file=stream,
-                mininterval=interval,
-            )
-        )
+        self._try(lambda: self._open(stream, desc=what, total=total, initial=done, delay=delay))
 
-    def _open(self, **options: object) -> None:
-        self._bar = _bar_class()(dynamic_ncols=True, leave=False, **options)
+    def _open(self, stream: TextIO, **options: object) -> None:
+        interval = 0.1 if redraws(stream) else _SECONDS_BETWEEN_LINES
+        self._bar = _bar_class()(
+            file=stream, mininterval=interval, dynamic_ncols=True, leave=False, **options
+        )
 
     def _try(self, show: Callable[[], object]) -> None:
         try:
@@ -154,8 +147,10 @@ def redraws(stream: TextIO) -> bool:
     Args:
       stream: A text stream, such as ``sys.stderr``.
     """
-    in_notebook = type(stream).__module__.startswith("ipykernel.")
-    return in_notebook or stream.isatty()
+    if type(stream).__module__.startswith("ipykernel."):
+        return True
+    # an object that a program put in the place of standard error may have no method but write
+    return hasattr(stream, "isatty") and stream.isatty()
 
 
 @functools.cache
