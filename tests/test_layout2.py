@@ -47,9 +47,16 @@ def data_of(old, name):
     return lj.Dataset.from_array(images, levels=17, labels=labels, name="small images")
 
 
+def parts_of(old, name):
+    """The rows that a run was trained on, and those that selected its weights."""
+    data = data_of(old, name)
+    train, valid = data.take(slice(0, 16)), data.take(slice(16, 24))
+    return train, valid.binarize(0) if name == "vae_binarised" else valid
+
+
 @pytest.mark.parametrize("name", RUNS)
 def test_densities_of_runs_give_the_same_numbers(old, expected, name):
-    valid = data_of(old, name).take(slice(16, 24))
+    _, valid = parts_of(old, name)
     for which in ("best", "last"):
         density = lj.restore(old / name, which=which)
         condition = valid.labels if density.condition_shape is not None else None
@@ -60,10 +67,7 @@ def test_densities_of_runs_give_the_same_numbers(old, expected, name):
 @pytest.mark.parametrize("name", RUNS)
 def test_runs_go_on(old, expected, name):
     """With the experiment of their record, two steps further; the best so far is known."""
-    data = data_of(old, name)
-    train, valid = data.take(slice(0, 16)), data.take(slice(16, 24))
-    if name == "vae_binarised":
-        valid = valid.binarize(0)
+    train, valid = parts_of(old, name)
     experiment = from_json((old / name / "experiment.json").read_text())
     experiment = dataclasses.replace(experiment, steps=6)
     run = lj.fit(experiment, train, validation=valid, workdir=old / name, key=1)
