@@ -112,7 +112,7 @@ def test_chunks(density_and_labels):
 def test_odd_batches_share_a_program(caplog):
     """An odd batch size runs at a size that is compiled already, if that is at most twice as
     large."""
-    density = lj.models.Dequantized(NoisyStandardNormal(), 8)
+    density = lj.models.Dequantized(NoisyStandardNormal(), 11)  # levels of no other test
     x = examples_of(density, 12)
     whole = np.asarray(density.log_prob(x, key=KEY))
     density.sample(KEY, 12)

@@ -60,7 +60,7 @@ def test_readme_commands_exist():
     used = set(re.findall(r"^likejax (\w+)", text, re.M))
     assert used
     assert used <= set(COMMANDS)
-    trained = set(re.findall(r"likejax train\s([\w/-]+)", text))
+    trained = set(re.findall(r"likejax train\s([\w/-]+)", text)) - {"PRESET"}  # a placeholder
     assert len(trained) > 5
     assert trained <= set(likejax.PRESETS)
 

@@ -98,7 +98,7 @@ def duration(seconds: float) -> str:
 
     Example:
       >>> from likejax.train.progress import duration
-      >>> duration(3723)
+      >>> duration(3723.0)
       '1:02:03'
     """
     if not math.isfinite(seconds):
