@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, TextIO, TypeVar
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import jax
 
@@ -17,6 +17,15 @@ _DELAY = 2.0
 """Seconds before a bar appears: short computations show none."""
 _SECONDS_BETWEEN_LINES = 30.0
 """Seconds between updates where every update becomes a line of its own, as in a log file."""
+
+
+@runtime_checkable
+class TextStream(Protocol):
+    """Anything that takes text, such as ``sys.stderr`` or what a program put in its place."""
+
+    def write(self, text: str, /) -> object:
+        """Writes text."""
+        ...
 
 
 def track(iterable: Iterable[Item], *, what: str, total: int | None = None) -> Iterator[Item]:
@@ -79,7 +88,7 @@ class Bar:
         total: int | None,
         done: int = 0,
         delay: float = 0.0,
-        stream: TextIO | None = None,
+        stream: TextStream | None = None,
         on_failure: Callable[[Exception], None] = _ignore,
     ):
         self._on_failure = on_failure
@@ -89,7 +98,7 @@ class Bar:
             return
         self._try(lambda: self._open(stream, desc=what, total=total, initial=done, delay=delay))
 
-    def _open(self, stream: TextIO, **options: object) -> None:
+    def _open(self, stream: TextStream, **options: object) -> None:
         interval = 0.1 if redraws(stream) else _SECONDS_BETWEEN_LINES
         self._bar = _bar_class()(
             file=stream, mininterval=interval, dynamic_ncols=True, leave=False, **options
@@ -141,7 +150,7 @@ def is_shown() -> bool:
     return os.environ.get("LIKEJAX_PROGRESS", "1") != "0" and jax.process_index() == 0
 
 
-def redraws(stream: TextIO) -> bool:
+def redraws(stream: object) -> bool:
     """Returns whether a stream shows a bar in place, as terminals do, or appends lines.
 
     Args:
@@ -150,7 +159,8 @@ def redraws(stream: TextIO) -> bool:
     if type(stream).__module__.startswith("ipykernel."):
         return True
     # an object that a program put in the place of standard error may have no method but write
-    return hasattr(stream, "isatty") and stream.isatty()
+    isatty = getattr(stream, "isatty", None)
+    return isatty is not None and isatty()
 
 
 @functools.cache

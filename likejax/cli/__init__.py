@@ -73,7 +73,7 @@ def _parsed(args: Sequence[str]) -> Command:
     """Returns the command of a command line.
 
     Raises:
-      UsageError: If there is no such command, or no such preset.
+      UsageError: If there is no such command, no such preset, or a setting is not allowed.
       SystemExit: From the parser, after ``--help`` with code 0 and for wrong arguments with 2.
     """
     commands: dict[str, type[Command]] = dict(COMMANDS)
@@ -87,13 +87,16 @@ def _parsed(args: Sequence[str]) -> Command:
             commands["train"] = train_command(args[1])
         elif args[1] not in ("-h", "--help"):
             raise UsageError(f"expected PRESET right after `likejax train`, got {args[1]}")
-    return tyro.extras.subcommand_cli_from_dict(
-        commands,
-        args=list(args),
-        prog="likejax",
-        description="Likelihood-based generative density models: train, evaluate in bits/dim, "
-        "sample, and detect out-of-distribution data.",
-    )
+    try:
+        return tyro.extras.subcommand_cli_from_dict(
+            commands,
+            args=list(args),
+            prog="likejax",
+            description="Likelihood-based generative density models: train, evaluate in bits/dim, "
+            "sample, and detect out-of-distribution data.",
+        )
+    except (ValueError, TypeError) as error:  # settings that check themselves together
+        raise UsageError(str(error)) from error
 
 
 def _modern_word(word: str) -> str:

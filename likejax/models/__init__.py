@@ -3,10 +3,8 @@
 from likejax.models.baselines import FullGaussian as FullGaussian
 from likejax.models.baselines import PixelHistogram as PixelHistogram
 from likejax.models.baselines import Uniform as Uniform
+from likejax.models.building import build as build
 from likejax.models.dequantize import Dequantized as Dequantized
-from likejax.models.families import FAMILIES as FAMILIES
-from likejax.models.families import build as build
-from likejax.models.families import config_class as config_class
 from likejax.models.ffjord import FFJORDConfig as FFJORDConfig
 from likejax.models.ffjord import ImageFFJORDConfig as ImageFFJORDConfig
 from likejax.models.ffjord import function_evaluations as function_evaluations

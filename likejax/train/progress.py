@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable
-from typing import TextIO
 
-from likejax.progress import Bar, is_shown, redraws
+from likejax.progress import Bar, TextStream, is_shown, redraws
 from likejax.train.side_products import tell
 
 
@@ -20,7 +19,7 @@ class TrainingProgress:
       stream: Text stream to write to; standard error if not given.
     """
 
-    def __init__(self, start: int, steps: int, *, stream: TextIO | None = None):
+    def __init__(self, start: int, steps: int, *, stream: TextStream | None = None):
         self._done, self._steps = start, steps
         self._bar: Bar | None = None
         self._stream = stream or sys.stderr  # None in a program without a console
@@ -82,7 +81,14 @@ class TrainingProgress:
         if self._bar is not None:
             self._bar.write(line)
         elif self._stream is not None:
-            self._try(lambda: print(line, file=self._stream, flush=True))
+            self._try(lambda: self._print(line))
+
+    def _print(self, line: str) -> None:
+        assert self._stream is not None
+        self._stream.write(f"{line}\n")
+        flush = getattr(self._stream, "flush", None)
+        if flush is not None:
+            flush()
 
     def close(self) -> None:
         """Takes the bar down."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -14,42 +13,12 @@ from likejax.keys import KeyLike, as_key
 from likejax.nn.modules import replace
 from likejax.nn.repeat import for_backend
 
-FAMILIES = {
-    "glow": ("likejax.models.glow", "GlowConfig"),
-    "vector_glow": ("likejax.models.vector_glow", "VectorGlowConfig"),
-    "ffjord": ("likejax.models.ffjord.config", "FFJORDConfig"),
-    "image_ffjord": ("likejax.models.ffjord.config", "ImageFFJORDConfig"),
-    "vae": ("likejax.models.vae.config", "VAEConfig"),
-    "pixelcnn": ("likejax.models.pixelcnn.density", "PixelCNNConfig"),
-}
-"""Family name to the module and the name of its config."""
-
 
 @runtime_checkable
 class _Config(Protocol):
     """Anything that builds a density: the config of a family, of the library or of a user."""
 
     def build(self, rngs: nnx.Rngs, /) -> Density: ...
-
-
-def config_class(family: str) -> type:
-    """Returns the config class of a family.
-
-    Args:
-      family: Name of the family, a key of ``FAMILIES``.
-
-    Raises:
-      ValueError: If there is no such family.
-
-    Example:
-      >>> import likejax as lj
-      >>> lj.models.config_class("glow").__name__
-      'GlowConfig'
-    """
-    if family not in FAMILIES:
-        raise ValueError(f"unknown family {family!r}; the families are {', '.join(FAMILIES)}")
-    module, name = FAMILIES[family]
-    return getattr(importlib.import_module(module), name)
 
 
 def build(config: object, *, key: KeyLike) -> Density:
