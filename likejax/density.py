@@ -291,6 +291,7 @@ class Density(nnx.Module, abc.ABC):
     ) -> Array | np.ndarray:
         """Returns ``(draws, *batch)`` in nats; a single draw if the density is exact."""
         draws = checked("draws", draws, Count)
+        self._check_declared()
         if self.kind is Kind.EXACT:
             key, draws = None, 1
         return self._over_draws(log_prob_of_draw, x, key=key, condition=condition, draws=draws)

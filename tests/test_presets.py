@@ -14,6 +14,7 @@ from flax import nnx
 
 import likejax as lj
 from likejax.experiment import from_json, to_json
+from likejax.models.vae.stage import Options
 from likejax.nn.state import split
 from likejax.train.optimizer import build_optimizer
 
@@ -169,7 +170,7 @@ def vae_parameters(config) -> int:
             "bidirectional": stage.latent - stage.latent // 2,
         }
         up = stage.latent if top else both[config.inference]
-        for row in stage.blocks(gated=config.gated):
+        for row in stage.blocks(Options(gated=config.gated)):
             count, shape = block(shape, row, aux)
             total += count
             shape = (-(-shape[0] // row.stride), -(-shape[1] // row.stride), shape[2])
@@ -187,7 +188,7 @@ def vae_parameters(config) -> int:
         total += moments(joined, stage.latent - up, stage.dense) if up < stage.latent else 0
         total += layer(1, stage.latent, math.prod(shape)) if stage.dense else 0
         shape = shape if stage.dense else (*shape[:2], stage.latent)
-        for row in stage.blocks(gated=config.gated)[::-1]:
+        for row in stage.blocks(Options(gated=config.gated))[::-1]:
             skip = queue.pop(0) if above else None
             count, shape = block(shape, row, skip)
             total += count
