@@ -231,7 +231,8 @@ def test_a_dead_latent_beside_a_live_one():
     )
     density = _vae(event_shape=(8, 8, 1), stages=stages)
     inside = DIGITS["validation"].take(slice(0, 40))
-    divergences = ood.LatentKL()({"density": density}, inside.examples, jax.random.key(0))
+    keys = lj.example_keys(jax.random.key(0), np.arange(40))
+    divergences = ood.LatentKL()({"density": density}, inside.examples, keys)
     assert divergences.shape == (40, 3)
     parts = density.terms(inside.examples, key=0).parts
     summed = np.asarray(parts["kl_2"]).reshape(40, -1).sum(1)

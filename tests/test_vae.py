@@ -21,9 +21,9 @@ from likejax.experiment import from_json, to_json
 from likejax.models.vae.inference import Noise
 from likejax.models.vae.likelihood import Likelihood
 from likejax.models.vae.network import GenerativeStage, InferenceStage, Moments
+from likejax.models.vae.stage import Options
 from likejax.nn.modules import Buffer
 from likejax.nn.state import merge, split
-from likejax.train import checkpoint
 from tests.registry import _vae, perturbed
 
 # --- the linear-Gaussian hierarchy: z2 ~ N(0, 1), z1 ~ N(0.9 z2, 0.5^2), x ~ N(1.2 z1, 0.3^2)
@@ -276,12 +276,14 @@ def test_stages_of_different_blocks():
     stage = lj.models.StageConfig(
         channels=(4, 4), strides=(2, 1), kernel=(5, 1), latent=2, gated=(True, False)
     )
-    assert [tuple(block) for block in stage.blocks(gated=False)] == [
+    assert [tuple(block) for block in stage.blocks(Options(gated=False))] == [
         (4, 5, 2, True),
         (4, 1, 1, False),
     ]
     assert lj.models.StageConfig(kernel=5).kernels == (5, 5, 5)
-    assert [block.gated for block in lj.models.StageConfig().blocks(gated=True)] == [True] * 3
+    assert [block.gated for block in lj.models.StageConfig().blocks(Options(gated=True))] == [
+        True
+    ] * 3
     experiment = lj.Experiment(
         model=lj.models.VAEConfig(event_shape=(4, 4, 1), stages=(stage,), activation="leaky_relu")
     )
@@ -314,7 +316,7 @@ def test_released_projection(monkeypatch, tmp_path):
         return structure, {name: leaf for name, leaf in params.items() if name not in names}, fixed
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "split", without)
+        patched.setattr("likejax.storage.density.split", without)
         lj.save(density, tmp_path / "before")
     restored = split(lj.restore(tmp_path / "before"))[1]
     for name, leaf in split(density)[1].items():
