@@ -460,7 +460,7 @@ def test_steps_behind_a_name():
     for name, message in (
         ("digits+rotate", "unknown step 'rotate' .* there are invert, gray"),
         ("digits+resize:8", r"step 'resize:8' \(expected resize:HEIGHTxWIDTH"),
-        ("digits+levels", r"step 'levels' \(expected levels:N\)"),
+        ("digits+levels", r"step 'levels' \(expected levels:LEVELS\)"),
         ("digits+invert:3", r"step 'invert:3'"),
     ):
         with pytest.raises(ValueError, match=message):
