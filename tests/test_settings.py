@@ -167,6 +167,9 @@ WRONG_WORDS = {
     ("VAE.run", "replacement"): lambda: VAE.run(
         IMAGES[0], VAE.draw_noise(jax.random.key(0)), replacement="mode"
     ),
+    ("VAE.weights_above", "replacement"): lambda: VAE.weights_above(
+        IMAGES[0], VAE.draw_noise(jax.random.key(0)), (0,), "mode"
+    ),
     ("VAE.log_prob_above", "replacement"): lambda: VAE.log_prob_above(
         IMAGES, key=0, replacement="mode"
     ),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from likejax.data.parts import WHOLE
 Labels = Mapping[str, np.ndarray | None]
 
 
-@dataclasses.dataclass(frozen=True)
-class Known:
+class Known(NamedTuple):
     """Facts about the files of a dataset."""
 
     adjust: Callable[[Dataset], Dataset] = lambda dataset: dataset

@@ -185,6 +185,7 @@ class VAE(Density):
           ks: Numbers of lowest latents that are not inferred.
           replacement: Whether those are draws or means.
         """
+        checked("replacement", replacement, Replacement)
         image = self._map(x)
         if replacement == "mean":
             ways = passes.ways_up(self.ladder, image, noise.posterior, ks)
