@@ -14,6 +14,7 @@ from likejax.data.augment import check_augmentation
 from likejax.data.dataset import Dataset
 from likejax.legacy import modern_record
 from likejax.objectives import ELBO, NLL
+from likejax.records import Recorded, class_at, class_path, from_record, to_record
 from likejax.settings import (
     Count,
     CountOrZero,
@@ -21,13 +22,8 @@ from likejax.settings import (
     NonNegative,
     Positive,
     Range,
-    Recorded,
     Settings,
-    class_at,
-    class_path,
-    from_record,
     override,
-    to_record,
 )
 from likejax.storage.density import config_of, model_record
 

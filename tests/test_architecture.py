@@ -21,6 +21,7 @@ PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
     {"compilation", "keys", "legacy", "progress"},
     {"settings", "inputs", "precision", "batching", "rounding"},
+    {"records"},
     {"density"},
     {"data", "nn", "distributions", "plot"},
     {"bijections"},

@@ -17,7 +17,7 @@ import pytest
 
 import likejax as lj
 from likejax.experiment import from_json, to_json
-from likejax.settings import Recorded
+from likejax.records import Recorded
 from tests import outside
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,8 +14,29 @@ from likejax.ood.score import Groups, Score, State, with_draws
 from likejax.settings import Count
 
 
+class _OfLogProb:
+    """Part of the scores whose statistic is ``-log p(x)``."""
+
+    draws: int
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The log-probability."""
+        return (LogProb(draws=self.draws),)
+
+    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
+        """Returns ``-log p(x)`` in nats.
+
+        Args:
+          compute: Function that computes a feature.
+          event_shape: Shape of one example.
+        """
+        del event_shape
+        return -compute(self.features[0])
+
+
 @dataclasses.dataclass(frozen=True)
-class NegativeLogProb(Score):
+class NegativeLogProb(_OfLogProb, Score):
     """Score ``s = -log p(x)`` in nats: low likelihood is suspicious.
 
     It fails where outside examples are simpler than inside ones, as with Fashion-MNIST inside and
@@ -45,24 +66,9 @@ class NegativeLogProb(Score):
         """Name in tables, with the number of draws unless it is one."""
         return with_draws(self.name, self.draws)
 
-    @property
-    def features(self) -> tuple[Feature, ...]:
-        """The log-probability."""
-        return (LogProb(draws=self.draws),)
-
-    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
-        """Returns ``-log p(x)`` in nats.
-
-        Args:
-          compute: Function that computes a feature.
-          event_shape: Shape of one example.
-        """
-        del event_shape
-        return -compute(self.features[0])
-
 
 @dataclasses.dataclass(frozen=True)
-class Typicality(Score):
+class Typicality(_OfLogProb, Score):
     """Score ``s = |mean_m(-log p(x_m)) - H|``, with ``H`` the mean of ``-log p`` in fitting.
 
     Too likely is as suspicious as too unlikely. A ``group`` of more than one example, all from one
@@ -93,21 +99,6 @@ class Typicality(Score):
         """Name in tables, with the size of groups and the number of draws unless they are one."""
         name = self.name if self.group == 1 else f"{self.name} of {self.group}"
         return with_draws(name, self.draws)
-
-    @property
-    def features(self) -> tuple[Feature, ...]:
-        """The log-probability."""
-        return (LogProb(draws=self.draws),)
-
-    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
-        """Returns ``-log p(x)`` in nats.
-
-        Args:
-          compute: Function that computes a feature.
-          event_shape: Shape of one example.
-        """
-        del event_shape
-        return -compute(self.features[0])
 
     def learn(self, statistics: Float[np.ndarray, " n"]) -> dict[str, float]:
         """Returns the entropy ``H``, estimated by the mean.

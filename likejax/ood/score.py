@@ -26,7 +26,8 @@ from likejax.ood import calibrate
 from likejax.ood.checks import Examples, checked_dataset, rows_named, title_of
 from likejax.ood.features import Compute, Densities, Feature, Values, features_of, keys_of
 from likejax.ood.saved import Saved, read_folder, write_folder
-from likejax.settings import Settings, class_at, class_path, from_record, to_record
+from likejax.records import class_at, class_path, from_record, to_record
+from likejax.settings import Settings
 from likejax.storage.store import CheckpointError
 
 State = Mapping[str, Any]

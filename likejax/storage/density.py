@@ -18,7 +18,7 @@ from likejax.legacy import modern_model
 from likejax.models import build
 from likejax.nn.repeat import for_backend, stack
 from likejax.nn.state import Arrays, Structure, merge, split, unread
-from likejax.settings import from_record, to_record
+from likejax.records import from_record, to_record
 from likejax.storage.files import directory_path
 from likejax.storage.store import CheckpointError, Store, manifest
 

@@ -15,7 +15,7 @@ from likejax.density import Density
 from likejax.experiment import Experiment
 from likejax.nn.repeat import for_backend, stack
 from likejax.nn.state import Arrays, merge, split
-from likejax.settings import to_record
+from likejax.records import to_record
 from likejax.storage.density import RECORD, checksum_of, restore
 from likejax.storage.files import directory_path
 from likejax.train.run import Run, restore_run, stacked_model

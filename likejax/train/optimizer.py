@@ -11,7 +11,7 @@ import optax
 
 from likejax.experiment import Optimizer
 from likejax.nn.repeat import stacked_axes
-from likejax.settings import Recorded
+from likejax.records import Recorded
 
 
 def schedule(optimizer: Optimizer, steps: int) -> optax.Schedule:

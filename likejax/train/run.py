@@ -17,7 +17,7 @@ from likejax.experiment import Experiment, from_json, record_of
 from likejax.models import build
 from likejax.nn.repeat import for_backend, stack
 from likejax.nn.state import merge, split
-from likejax.settings import Recorded
+from likejax.records import Recorded
 from likejax.storage.density import RECORD, density_items, restore
 from likejax.storage.files import directory_path
 from likejax.storage.store import CheckpointError, Store

@@ -22,9 +22,7 @@ class SideProducts:
         """
         try:
             yield
-        except (
-            Exception
-        ) as error:  # a side product may fail in any way, and none is worth a training
+        except Exception as error:  # it may fail in any way, and none is worth a training
             if what not in self._told:
                 self._told.add(what)
                 tell(f"{what} failed, training goes on without: {type(error).__name__}: {error}")

@@ -17,7 +17,7 @@ from likejax.experiment import Experiment
 from likejax.models import build
 from likejax.nn.state import split
 from likejax.objectives import ELBO, NLL
-from likejax.settings import Recorded
+from likejax.records import Recorded
 from likejax.train.log import Logger, check_tensorboard
 from likejax.train.selection import Validation
 from likejax.train.side_products import tell
