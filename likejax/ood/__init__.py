@@ -15,9 +15,7 @@ from likejax.ood.calibrate import false_alarm_rates as false_alarm_rates
 from likejax.ood.calibrate import p_values as p_values
 from likejax.ood.calibrate import rank_of_threshold as rank_of_threshold
 from likejax.ood.calibrate import threshold as threshold
-from likejax.ood.comparison import NOT_SAID as NOT_SAID
 from likejax.ood.comparison import benchmark as benchmark
-from likejax.ood.comparison import standard as standard
 from likejax.ood.complexity import CodeLength as CodeLength
 from likejax.ood.complexity import ComplexityOnly as ComplexityOnly
 from likejax.ood.complexity import InputComplexity as InputComplexity
@@ -28,6 +26,7 @@ from likejax.ood.hierarchy import HierarchyRatio as HierarchyRatio
 from likejax.ood.hierarchy import LatentKL as LatentKL
 from likejax.ood.hierarchy import LogProbAbove as LogProbAbove
 from likejax.ood.hierarchy import choose_k as choose_k
+from likejax.ood.inputs import NOT_SAID as NOT_SAID
 from likejax.ood.intervals import Interval as Interval
 from likejax.ood.intervals import auroc_difference as auroc_difference
 from likejax.ood.intervals import auroc_interval as auroc_interval
@@ -46,3 +45,4 @@ from likejax.ood.report import Report as Report
 from likejax.ood.score import FittedScore as FittedScore
 from likejax.ood.score import Score as Score
 from likejax.ood.score import restore as restore
+from likejax.ood.standard_scores import standard as standard
