@@ -8,6 +8,8 @@ NEXT_VENV = .venv-next
 SLOW ?=
 WORKERS ?= 2
 # Neighbors in a file share compiled programs: each worker takes a stretch of the suite, and steals at the end.
+# Python's type checkers take an int where a float is expected (PEP 484); so does the tests' checker.
+CHECKER = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 PYTEST = -m pytest -n $(WORKERS) --dist worksteal --durations=30
 
 .PHONY: demo test lint next clean
@@ -17,7 +19,7 @@ demo: $(INSTALLED)
 
 # Everything not marked slow; SLOW=1 adds the slow tests, lint and types, and the newest JAX where there is a Python for it.
 test: $(INSTALLED)
-	$(BIN)/python $(PYTEST) --jaxtyping-packages=likejax,beartype.beartype -m "not untyped" $(if $(SLOW),--slow)
+	$(BIN)/python $(PYTEST) "--jaxtyping-packages=likejax,$(CHECKER)" -m "not untyped" $(if $(SLOW),--slow)
 	$(BIN)/python $(PYTEST) -m untyped $(if $(SLOW),--slow)
 	$(if $(SLOW),$(MAKE) lint next)
 
