@@ -1,22 +1,30 @@
-"""Strict JAX for every test: no silent rank promotion, a compilation cache shared by all runs."""
+"""Strict JAX for every test: no silent rank promotion, a compilation cache shared by all runs.
+
+Most of the suite's time is XLA compiling, so programs are compiled without its costly
+optimizations, but for tests marked ``optimized``, whose programs run for long.
+"""
 
 from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
 
-jax.config.update("jax_numpy_rank_promotion", "raise")
-_CACHE = {
-    "jax_compilation_cache_dir": os.environ.get("JAX_COMPILATION_CACHE_DIR")
-    or str(Path(__file__).resolve().parents[1] / ".cache" / "xla"),
-    "jax_persistent_cache_min_compile_time_secs": "0",
+HERE = Path(__file__).resolve().parent
+_CACHE_DIRECTORY = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(HERE.parent / ".cache/xla")
+_SETTINGS: dict[str, Any] = {
+    "jax_compilation_cache_dir": _CACHE_DIRECTORY,
+    "jax_persistent_cache_min_compile_time_secs": 0.0,
+    "jax_disable_most_optimizations": True,
 }
-for _name, _value in _CACHE.items():  # for this process, and for those that tests start
-    os.environ[_name.upper()] = _value
-    jax.config.update(_name, _value if "dir" in _name else float(_value))
+
+jax.config.update("jax_numpy_rank_promotion", "raise")
+for _name, _value in _SETTINGS.items():  # for this process, and for those that tests start
+    os.environ[_name.upper()] = str(_value)
+    jax.config.update(_name, _value)
 
 
 def pytest_addoption(parser):
@@ -34,13 +42,36 @@ def _skip_untyped(config, items):
             )
 
 
-def pytest_collection_modifyitems(config, items):
-    _skip_untyped(config, items)
+def slow_tests() -> set[str]:
+    """Returns the names of the tests that only ``make test SLOW=1`` runs."""
+    lines = (HERE / "slow.txt").read_text().splitlines()
+    return {line for line in lines if not line.startswith("#")}
+
+
+def _skip_slow(config, items):
     if config.getoption("--slow") or os.environ.get("SLOW") == "1":
         return
+    slow = slow_tests()
     for item in items:
-        if "slow" in item.keywords:
+        if item.nodeid in slow:
             item.add_marker(pytest.mark.skip(reason="slow: run with SLOW=1"))
+
+
+def pytest_collection_modifyitems(config, items):
+    _skip_untyped(config, items)
+    _skip_slow(config, items)
+
+
+@pytest.fixture(autouse=True)
+def _optimized_programs(request, monkeypatch):
+    """Lets XLA optimize the programs of a test that is marked so, here and in its processes."""
+    if not request.node.get_closest_marker("optimized"):
+        yield
+        return
+    monkeypatch.setenv("JAX_DISABLE_MOST_OPTIMIZATIONS", "False")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -16,7 +16,9 @@ import pytest
 import likejax
 import likejax.plot
 from benchmarks import code_metrics
+from tests.conftest import slow_tests
 
+ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
     {"compilation", "keys", "legacy", "progress"},
@@ -222,7 +224,6 @@ def test_import_is_light():
     assert loaded.strip() == "[]"
 
 
-@pytest.mark.slow
 def test_import_time():
     """`import likejax` adds under 1.5 s to `import jax`, median of five warm starts."""
     code = (
@@ -246,3 +247,10 @@ def test_the_code_meets_its_targets():
         name: values[name] for name, limit in code_metrics.TARGETS.items() if values[name] >= limit
     }
     assert missed == {}
+
+
+def test_the_list_of_slow_tests_names_tests():
+    """A renamed test would leave the list, and slow everybody down, without a word."""
+    for name in slow_tests():
+        file, function = name.split("[")[0].split("::")
+        assert f"\ndef {function}(" in (ROOT / file).read_text(), name

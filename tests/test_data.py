@@ -435,7 +435,6 @@ def test_tfds_offline_says_what_to_do(tmp_path, monkeypatch):
 
 
 @needs_data
-@pytest.mark.slow
 def test_tfds_reads_what_is_prepared():
     by_tfds, by_files = (
         lj.load("tfds/mnist", split="test", data_dir=DATA),

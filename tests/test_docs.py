@@ -38,7 +38,7 @@ def test_public_functions_have_examples():
     assert set(missing) <= few
 
 
-@pytest.mark.slow
+@pytest.mark.optimized
 def test_readme_python(tmp_path):
     """The README's Python, run as one program."""
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)
@@ -91,7 +91,7 @@ def test_the_readme_leans_on_nothing_that_is_gone():
         assert hasattr(model, option.removeprefix("model.").replace("-", "_")), option
 
 
-@pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_notebooks_run(path):
     result = subprocess.run(

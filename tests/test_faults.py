@@ -122,7 +122,6 @@ def test_ctrl_c_saves_and_a_second_one_acts_at_once(tmp_path):
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.slow
 def test_twenty_faults_change_no_bit(tmp_path):
     """kill -9 and SIGTERM at twenty random moments; final weights and log equal those of an
     undisturbed run."""

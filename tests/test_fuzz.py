@@ -19,7 +19,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pytest
 import scipy.io
 from PIL import Image
 
@@ -311,7 +310,6 @@ def test_two_thousand_malformed_files(tmp_path):
     assert found["refused"] > 1000
 
 
-@pytest.mark.slow
 def test_malformed_runs(tmp_path):
     from tests.test_checkpoints import fit
 

@@ -69,7 +69,6 @@ def test_temperature_scales_the_latents(color):
             np.testing.assert_allclose(temperature * a, b, atol=2e-3)
 
 
-@pytest.mark.slow
 def test_bits_per_dim_after_initialization():
     """K=32, L=3, width 512 on natural RGB patches, initialized and scored on the same batch: 5.87
     +- 0.15.

@@ -135,7 +135,6 @@ def test_golden_ffjord_effort(golden):
         np.testing.assert_allclose(terms.log_prob, golden[f"logp_1e-5_exact_{name}"], atol=2e-3)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("adjoint", ["checkpointed", "continuous"])
 @pytest.mark.parametrize("golden", groups(VECTORS))
 def test_golden_ffjord_gradients(golden, adjoint):
@@ -194,7 +193,6 @@ def test_golden_ffjord_images(path):
     np.testing.assert_allclose(back, last_channels(golden["x_from_z_base"]), atol=1e-6)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("path", IMAGES, ids=lambda p: p.stem)
 def test_golden_ffjord_images_exactly(path):
     """With the exact trace; and the effort of the joint solve at the paper's tolerance, near the

@@ -553,7 +553,7 @@ def test_a_path_ends_where_forward_does():
     np.testing.assert_allclose(path[-1], density.encode(x), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.slow
+@pytest.mark.optimized
 @pytest.mark.parametrize("name", FLOORS)
 def test_trained_toys_are_densities(name):
     """After a little training of the paper's network: mass 1 on a grid, and no better than the

@@ -92,15 +92,16 @@ def test_shape_type_and_batches(name, fitted):
     np.testing.assert_allclose(score(x, key=3), whole, rtol=1e-12)
     square = score(x.reshape(2, 3, *x.shape[1:]), key=keys.reshape(2, 3, *keys.shape[1:]))
     np.testing.assert_array_equal(square.reshape(-1), whole)
-    np.testing.assert_allclose(
-        [score(x[i : i + 1], key=keys[i : i + 1])[0] for i in range(6)], whole, rtol=1e-4
-    )
+    # typicality is a small difference of log-probabilities, which law 1 holds to 5e-6 of their size
+    other_shapes = {"rtol": 1e-4, "atol": 2e-5}
+    pieces = [score(x[i : i + 1], key=keys[i : i + 1])[0] for i in range(6)]
+    np.testing.assert_allclose(pieces, whole, **other_shapes)
     order = np.array([3, 1, 5, 0, 2, 4])
     np.testing.assert_array_equal(score(x[order], key=keys[order]), whole[order])
     neighbors = x.copy()
     neighbors[1:] = 16 - neighbors[1:]
     assert score(neighbors, key=keys)[0] == whole[0]
-    np.testing.assert_allclose(score(x, key=keys, batch_size=4), whole, rtol=1e-4)
+    np.testing.assert_allclose(score(x, key=keys, batch_size=4), whole, **other_shapes)
     assert score(x[:0], key=keys[:0]).shape == (0,)
 
 

@@ -240,7 +240,7 @@ def sees(found: np.ndarray, width: int, down: int, right: int) -> bool:
     [
         {"resolutions": 3},
         {"event_shape": (7, 6, 3), "levels": 256},
-        pytest.param({"event_shape": (6, 9, 2), "blocks": 2}, marks=pytest.mark.slow),
+        {"event_shape": (6, 9, 2), "blocks": 2},
     ],
     ids=["one channel", "padded", "two blocks"],
 )
@@ -413,8 +413,8 @@ def test_labels_matter():
     [
         {},
         {"event_shape": (7, 6, 3), "levels": 256, "blocks": 2},
-        pytest.param({"event_shape": (5, 4, 2), "resolutions": 1}, marks=pytest.mark.slow),
-        pytest.param({"event_shape": (6, 10, 1), "resolutions": 4}, marks=pytest.mark.slow),
+        {"event_shape": (5, 4, 2), "resolutions": 1},
+        {"event_shape": (6, 10, 1), "resolutions": 4},
     ],
     ids=["one channel", "padded color", "one resolution", "four resolutions"],
 )
