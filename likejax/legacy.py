@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _WORDS = {
@@ -46,6 +46,42 @@ def modern(name: str) -> str:
       'optimizer.learning_rate'
     """
     return re.sub(r"[a-z_]+", lambda word: _WORDS.get(word[0], word[0]), name)
+
+
+def modern_weights(words: Sequence[str], weights: Mapping[str, float]) -> list[str]:
+    """Returns a command line with ``--objective.weights`` in place of the former option of each.
+
+    Args:
+      words: Words of the command line, for example ``--objective.kinetic-weight 0.1``.
+      weights: Weights of the preset; those that no former option sets stay.
+
+    Example:
+      >>> from likejax.legacy import modern_weights
+      >>> modern_weights(["--objective.class-weight=0.01"], {})
+      ['--objective.weights', 'class_log_prob', '-0.01']
+    """
+    kept: list[str] = []
+    changed = dict(weights)
+    rest = iter(words)
+    for word in rest:
+        option, _, value = word.partition("=")
+        former = option.removeprefix("--objective.").replace("-", "_")
+        if not option.startswith("--objective.") or former not in _WEIGHTS:
+            kept.append(word)
+            continue
+        part, sign = _WEIGHTS[former]
+        changed[part] = sign * _number(option, value or next(rest, ""))
+    if changed == dict(weights):
+        return kept
+    pairs = [str(each) for pair in changed.items() for each in pair]
+    return [*kept, "--objective.weights", *pairs]
+
+
+def _number(option: str, value: str) -> float:
+    try:
+        return float(value)
+    except ValueError:
+        raise ValueError(f"expected a number after {option}, got {value!r}") from None
 
 
 def modern_record(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 import likejax as lj
-from likejax.cli import COMMANDS, main
+from likejax.cli import COMMANDS, _parsed, main
+from likejax.cli.train import Train
 from likejax.data.splits import row_hashes
 from likejax.train.record import selection_of
 from tests.paths import DATA
@@ -215,6 +216,31 @@ def test_older_spelling_of_an_option(tmp_path, capsys):
     """An override by a name that had British spelling reaches the setting."""
     assert main(["train", "glow/digits", "--optimiser.learning_rate", "-1"]) == 2
     assert "learning_rate to be a number above 0" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(
+    ("preset", "options", "weights"),
+    [
+        ("glow/cifar10", ["--objective.class-weight", "0.02"], {"class_log_prob": -0.02}),
+        (
+            "ffjord/digits",
+            ["--objective.jacobian_weight=0.5", "--steps", "7"],
+            {"kinetic_energy": 0.01, "jacobian_norm": 0.5},
+        ),
+        ("ffjord/digits", ["--objective.weights", "kinetic_energy", "1"], {"kinetic_energy": 1.0}),
+    ],
+)
+def test_weights_of_the_objective(preset, options, weights):
+    """By the names that parts have, and by the three options of likejax 0.6."""
+    command = _parsed(["train", preset, *options])
+    assert isinstance(command, Train)
+    assert dict(command.experiment.objective.weights) == weights
+    assert command.experiment.steps in (7, lj.preset(preset).steps)
+
+
+def test_a_weight_that_is_no_number(capsys):
+    assert main(["train", "glow/cifar10", "--objective.class-weight", "much"]) == 2
+    assert "a number after --objective.class-weight, got 'much'" in capsys.readouterr().err
 
 
 def test_as_a_program():

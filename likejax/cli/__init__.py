@@ -20,7 +20,7 @@ from likejax.cli.lists import Datasets, Demo, Presets, Summary
 from likejax.cli.ood import Ood
 from likejax.cli.options import Command, UsageError
 from likejax.cli.sample import Sample
-from likejax.cli.train import Train, train_command
+from likejax.cli.train import Train, train_command, with_present_weights
 from likejax.legacy import modern
 
 COMMANDS: dict[str, type[Command]] = {
@@ -85,6 +85,7 @@ def _parsed(args: Sequence[str]) -> Command:
     if word == "train" and len(args) > 1:
         if not args[1].startswith("-"):
             commands["train"] = train_command(args[1])
+            args = with_present_weights(args)
         elif args[1] not in ("-h", "--help"):
             raise UsageError(f"expected PRESET right after `likejax train`, got {args[1]}")
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -13,6 +14,7 @@ import tyro
 from likejax.cli.options import DataOption, SeedOption, UsageError
 from likejax.cli.places import has_pictures, load_as_evaluated, save_samples
 from likejax.keys import KeyLike
+from likejax.legacy import modern_weights
 from likejax.settings import Count, Fraction
 
 if TYPE_CHECKING:
@@ -138,6 +140,25 @@ def train_command(name: str) -> type[Train]:
         kw_only=True,
         namespace={"__doc__": found.card},
     )
+
+
+def with_present_weights(args: Sequence[str]) -> list[str]:
+    """Returns a command line of ``train`` without the former options for weights of the objective.
+
+    Args:
+      args: Words of the command line: ``train``, the name of a preset, and options.
+
+    Raises:
+      UsageError: If a weight is no number.
+    """
+    from likejax import NLL, presets
+
+    objective = presets.find(args[1]).experiment.objective
+    weights = objective.weights if isinstance(objective, NLL) else ()
+    try:
+        return modern_weights(args, dict(weights))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def _join_processes() -> None:
