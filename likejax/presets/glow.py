@@ -137,7 +137,7 @@ PRESETS = [
         experiment=Experiment(
             model=GlowConfig(event_shape=(8, 8, 1), levels=17, scales=2, depth=8, width=64),
             dataset="digits",
-            optimizer=SMALL,
+            optimizer=replace(SMALL, warmup_steps=30),
             batch_size=64,
             steps=300,
             ema_decay=0.99,

@@ -106,8 +106,8 @@ def fit(
 
     keys = _Keys(*jax.random.split(as_key(key), 5))
     source = open_source(experiment, train)
-    check_model(experiment, source.examples)
-    rows = validation_rows(experiment, validation, source.dataset, keys.validation)
+    density = check_model(experiment, source.examples)
+    rows = validation_rows(experiment, validation, density, source.dataset, keys.validation)
     start = None if initial is None else initial_weights(initial, experiment)
     begun = begin(experiment, source.examples, key=keys.build, initial=start)
     provenance = {

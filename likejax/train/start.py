@@ -68,12 +68,15 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
         check_tensorboard()
 
 
-def check_model(experiment: Experiment, examples: Dataset) -> None:
+def check_model(experiment: Experiment, examples: Dataset) -> Density:
     """Refuses a model that these examples do not fit, or that cannot be trained.
 
     Args:
       experiment: What will be trained; its model is looked at as a structure without arrays.
-      examples: Data that it will see.
+      examples: Training data.
+
+    Returns:
+      The density, or its structure without arrays if it is yet to be built.
 
     Raises:
       TypeError: If the density does not declare what every density does, or the objective needs
@@ -105,6 +108,7 @@ def check_model(experiment: Experiment, examples: Dataset) -> None:
             f"got a density over {density.event_shape} with levels={density.levels}: set "
             "samples_every to 0"
         )
+    return density
 
 
 def check_loggers(loggers: Sequence[Logger]) -> None:
@@ -124,13 +128,18 @@ def check_loggers(loggers: Sequence[Logger]) -> None:
 
 
 def validation_rows(
-    experiment: Experiment, validation: Any, train: Dataset | None, key: Key[Array, ""]
+    experiment: Experiment,
+    validation: Any,
+    density: Density,
+    train: Dataset | None,
+    key: Key[Array, ""],
 ) -> Validation | None:
     """Returns the rows that select the weights, checked against the model and the training data.
 
     Args:
       experiment: Experiment that is run.
       validation: A dataset or an array; ``None`` if nothing selects.
+      density: Density that is trained, or its structure without arrays.
       train: Training data, which must not share rows with it; ``None`` for an iterable.
       key: Key of the choice of rows and of the noise.
 
@@ -141,7 +150,7 @@ def validation_rows(
     if validation is None:
         return None
     examples = _as_evaluated(experiment, validation, train)
-    check_model(experiment, examples)
+    check_fit(density, examples)
     return Validation(examples, experiment.validation_examples, key)
 
 

@@ -262,7 +262,7 @@ def solve(
     """
     import diffrax
 
-    from likejax.bijections.ode.runge_kutta import RungeKutta
+    from likejax.bijections.ode.runge_kutta import METHODS, evaluations
 
     settings = trace or Trace()
     fixed_probes = None if probes is None else jax.lax.stop_gradient(probes)
@@ -279,7 +279,7 @@ def solve(
             end_time=ode.end_time(),
         )
 
-    method = RungeKutta(solver.method)
+    method = METHODS[solver.method]()
     stepping = _stepping(solver, start, end)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
@@ -297,7 +297,7 @@ def solve(
     assert solution.ys is not None
     arrived = solution.result == diffrax.RESULTS.successful
     final = jax.tree.map(lambda leaf: jnp.where(arrived, leaf[0], jnp.nan), solution.ys)
-    at_start, per_step = method.evaluations
+    at_start, per_step = evaluations(method)
     return final, at_start + per_step * solution.stats["num_steps"]
 
 
