@@ -347,8 +347,8 @@ _IMAGES = [
             checkpoint_every=150,
             log_every=25,
         ),
-        trained="test bits/dim ~ 2.194 ± 0.011 (estimate, 16 draws, n = 359), with the 500 steps "
-        "of likejax 0.5, on two CPU cores, seed 0.",
+        trained="test bits/dim ~ 2.294 ± 0.011 (estimate, 16 draws, n = 359), by "
+        "`make demo` on two CPU cores, seed 0.",
     ),
 ]
 

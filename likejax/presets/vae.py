@@ -191,8 +191,8 @@ _HVAES = [
             checkpoint_every=300,
             log_every=50,
         ),
-        trained="test bits/dim <= 1.922 ± 0.014 (bound, 16 draws, n = 359), with the 1,000 steps "
-        "of likejax 0.5, on one core with other work beside it, seed 0.",
+        trained="test bits/dim <= 2.011 ± 0.013 (bound, 16 draws, n = 359), by "
+        "`make demo` on two CPU cores, seed 0.",
     ),
 ]
 
