@@ -1,7 +1,7 @@
 """Explicit Runge-Kutta methods by name: those of diffrax, and the classical one.
 
 The methods loop over their stages, so a compiled solve holds the field once and not once for every
-stage.
+stage. The price is that the gradient of the loop evaluates every stage once more.
 """
 
 from __future__ import annotations
