@@ -262,7 +262,7 @@ def solve(
     """
     import diffrax
 
-    from likejax.bijections.ode.runge_kutta import METHODS, evaluations
+    from likejax.bijections.ode.runge_kutta import RungeKutta
 
     settings = trace or Trace()
     fixed_probes = None if probes is None else jax.lax.stop_gradient(probes)
@@ -279,7 +279,7 @@ def solve(
             end_time=ode.end_time(),
         )
 
-    method = METHODS[solver.method]()
+    method = RungeKutta(solver.method)
     stepping = _stepping(solver, start, end)
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(field),
@@ -297,7 +297,7 @@ def solve(
     assert solution.ys is not None
     arrived = solution.result == diffrax.RESULTS.successful
     final = jax.tree.map(lambda leaf: jnp.where(arrived, leaf[0], jnp.nan), solution.ys)
-    at_start, per_step = evaluations(method)
+    at_start, per_step = method.evaluations
     return final, at_start + per_step * solution.stats["num_steps"]
 
 

@@ -88,8 +88,8 @@ def function_evaluations(
 ) -> Evaluations:
     """Counts the evaluations of the vector fields in ``terms`` and in the gradient of its mean.
 
-    With the checkpointed adjoint ``backward`` repeats the steps that were taken, and evaluates
-    every stage twice; with the continuous one it is a solve of its own.
+    With the checkpointed adjoint ``backward`` repeats the steps that were taken; with the
+    continuous one it is a solve of its own.
 
     Args:
       density: A continuous flow, dequantized or not.
