@@ -525,6 +525,14 @@ class Density(nnx.Module, abc.ABC):
         rows = (math.prod(batch), *self.condition_shape)
         return numpy.broadcast_to(values, wanted).reshape(rows)
 
+    @property
+    def condition_form(self) -> jax.ShapeDtypeStruct | None:
+        """Shape and type of one condition: a label is an integer, an array holds floats."""
+        if self.condition_shape is None:
+            return None
+        dtype = jnp.dtype(jnp.int32) if self.condition_shape == () else jnp.zeros(()).dtype
+        return jax.ShapeDtypeStruct(self.condition_shape, dtype)
+
     # --- how a density is shown
 
     def __repr__(self) -> str:

@@ -249,9 +249,9 @@ def part_names(density: Density) -> set[str]:
     """
     dtype = jnp.zeros(()).dtype if density.levels is None else integer_dtype(density.levels)
     x = jax.ShapeDtypeStruct((1, *density.event_shape), dtype)
-    condition = None
-    if density.condition_shape is not None:
-        condition = jax.ShapeDtypeStruct((1, *density.condition_shape), jnp.int32)
+    condition = density.condition_form
+    if condition is not None:
+        condition = jax.ShapeDtypeStruct((1, *condition.shape), condition.dtype)
 
     def parts(density: Density, x: Array, condition: Array | None) -> Mapping[str, Array]:
         return density.terms(x, key=jax.random.key(0), condition=condition).parts

@@ -19,8 +19,9 @@ from likejax.distributions import (
     to_unit_scale,
 )
 from likejax.models.pixelcnn import sampling
-from likejax.models.pixelcnn.causal import concat_elu, dropout
+from likejax.models.pixelcnn.causal import concat_elu
 from likejax.models.pixelcnn.network import Apply, Level, shift_down, shift_right
+from likejax.nn.dropout import dropout
 from likejax.nn.repeat import stack
 from likejax.nn.weight_norm import WeightNormConvolution, fold_weights
 from tests.registry import perturbed, rngs

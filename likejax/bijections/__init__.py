@@ -1,6 +1,7 @@
 """Invertible maps: data to latent with a log-determinant, and back."""
 
 from likejax.bijections.actnorm import ActNorm as ActNorm
+from likejax.bijections.autoregressive import Autoregressive as Autoregressive
 from likejax.bijections.bijection import Bijection as Bijection
 from likejax.bijections.chain import Chain as Chain
 from likejax.bijections.chain import Inverse as Inverse
@@ -12,9 +13,15 @@ from likejax.bijections.coupling import AdditiveCoupling as AdditiveCoupling
 from likejax.bijections.coupling import AffineCoupling as AffineCoupling
 from likejax.bijections.elementwise import Affine as Affine
 from likejax.bijections.elementwise import Logit as Logit
+from likejax.bijections.feature_coupling import Elementwise as Elementwise
+from likejax.bijections.feature_coupling import FeatureCoupling as FeatureCoupling
+from likejax.bijections.linear import LULinear as LULinear
 from likejax.bijections.ode import ODE as ODE
 from likejax.bijections.ode import Solver as Solver
 from likejax.bijections.ode import Trace as Trace
+from likejax.bijections.scalar import AffineScalar as AffineScalar
+from likejax.bijections.scalar import ScalarMap as ScalarMap
+from likejax.bijections.spline import RationalQuadratic as RationalQuadratic
 from likejax.bijections.split import FactorOut as FactorOut
 from likejax.bijections.split import Split as Split
 from likejax.bijections.split import TopPrior as TopPrior

@@ -10,8 +10,8 @@ from typing_extensions import override
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.bijections.coupling import halves
 from likejax.nn.channels import per_channel
+from likejax.nn.condition import row_of_label
 from likejax.nn.edge_convolution import ZeroConvolution
-from likejax.nn.labels import row_of_label
 from likejax.settings import Count, CountOrZero, checked
 
 Whole = Float[Array, "*shape channels"]

@@ -16,4 +16,6 @@ from likejax.models.pixelcnn import PixelCNNConfig as PixelCNNConfig
 from likejax.models.vae import VAE as VAE
 from likejax.models.vae import StageConfig as StageConfig
 from likejax.models.vae import VAEConfig as VAEConfig
+from likejax.models.vector_flows import MAFConfig as MAFConfig
+from likejax.models.vector_flows import NSFConfig as NSFConfig
 from likejax.models.vector_glow import VectorGlowConfig as VectorGlowConfig

@@ -31,6 +31,7 @@ class Flow(Density):
       bijection: Map from data to latent; the latent is an array or a tuple of arrays.
       event_shape: Shape of one example.
       condition_shape: Shape of one condition, if the bijection uses it.
+      num_classes: Number of class labels, if the condition is one.
 
     Raises:
       TypeError: If ``bijection`` is not one.
@@ -52,11 +53,13 @@ class Flow(Density):
         event_shape: tuple[int, ...],
         *,
         condition_shape: tuple[int, ...] | None = None,
+        num_classes: int | None = None,
     ):
         check_bijection(bijection)
         self.bijection = bijection
         self.event_shape = checked("event_shape", event_shape, tuple[Count, ...])
         self.condition_shape = condition_shape
+        self.num_classes = num_classes
         self.latent_shapes()  # raises if the shapes of the maps do not fit
 
     @property
@@ -97,9 +100,7 @@ class Flow(Density):
     def latent_shapes(self) -> Latent:
         """Shape and dtype of the latents of one example, as ``jax.ShapeDtypeStruct``."""
         x = jax.ShapeDtypeStruct(self.event_shape, jnp.zeros(()).dtype)
-        condition = None
-        if self.condition_shape is not None:
-            condition = jax.ShapeDtypeStruct(self.condition_shape, jnp.int32)
+        condition = self.condition_form
         key = jax.eval_shape(lambda: jax.random.key(0))
         return jax.eval_shape(functools.partial(dry_run, self.bijection), x, key, condition)
 

@@ -21,9 +21,9 @@ from likejax.bijections.squeeze import Squeeze
 from likejax.density import Terms
 from likejax.models.dequantize import Dequantized
 from likejax.models.flow import Flow
+from likejax.nn.condition import row_of_label
 from likejax.nn.dtypes import compute_dtype
 from likejax.nn.edge_convolution import ZeroConvolution
-from likejax.nn.labels import row_of_label
 from likejax.nn.repeat import repeat
 from likejax.settings import Count, CountOrZero, Levels, Settings
 
@@ -146,8 +146,7 @@ class ClassConditionalGlow(Flow):
         channels: int,
         num_classes: int,
     ):
-        super().__init__(bijection, event_shape, condition_shape=())
-        self.num_classes = num_classes
+        super().__init__(bijection, event_shape, condition_shape=(), num_classes=num_classes)
         self.classifier = ZeroConvolution(channels, num_classes, kernel_size=1)
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:

@@ -12,6 +12,7 @@ from likejax.reference.glow_weights import glow_arrays as glow_arrays
 from likejax.reference.hvae_weights import hvae as hvae
 from likejax.reference.hvae_weights import hvae_arrays as hvae_arrays
 from likejax.reference.hvae_weights import hvae_config as hvae_config
+from likejax.reference.nsf_weights import nsf as nsf
 from likejax.reference.pixelcnn_weights import pixelcnn as pixelcnn
 from likejax.reference.pixelcnn_weights import pixelcnn_arrays as pixelcnn_arrays
 from likejax.reference.pixelcnn_weights import pixelcnn_port_arrays as pixelcnn_port_arrays

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from likejax.nn.labels import row_of_label
+from likejax.nn.condition import row_of_label
+from likejax.nn.dropout import dropout
 from likejax.nn.modules import replace
 from likejax.nn.weight_norm import WeightNormConvolution
 
@@ -35,21 +36,6 @@ def _concat_elu_jvp(primals, tangents):
     slope = jnp.where(y > 0, jnp.ones((), y.dtype), y + 1)
     plus, minus = jnp.split(slope, 2, axis=-1)
     return y, jnp.concatenate([tangents[0] * plus, -tangents[0] * minus], axis=-1)
-
-
-def dropout(x: Float[Array, "*shape"], rate: float, key: Array | None) -> Float[Array, "*shape"]:
-    """Zeroes each entry with probability ``rate`` (to 1/256), and scales the others up.
-
-    Args:
-      x: Any array.
-      rate: Probability of an entry to become zero.
-      key: Key of the mask; ``None`` for no dropout.
-    """
-    if key is None or rate == 0:
-        return x
-    kept = max(1, round(256 * (1 - rate)))
-    mask = jax.random.bits(key, (x.size,), jnp.uint8).reshape(x.shape) < kept
-    return jnp.where(mask, x * (256 / kept), jnp.zeros((), x.dtype))
 
 
 class Shift(NamedTuple):
