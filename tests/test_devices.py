@@ -45,7 +45,8 @@ FIT = "show(lj.fit(dataclasses.replace(experiment, **{}), train, validation=vali
 def launch(code: str, devices: int, **environment: str) -> subprocess.Popen:
     environment = {
         **os.environ,
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
+        f"--xla_force_host_platform_device_count={devices}",
         "JAX_PLATFORMS": "cpu",
         **environment,
     }

@@ -38,7 +38,6 @@ def test_public_functions_have_examples():
     assert set(missing) <= few
 
 
-@pytest.mark.optimized
 def test_readme_python(tmp_path):
     """The README's Python, run as one program."""
     blocks = re.findall(r"```python\n(.*?)```", README, re.S)

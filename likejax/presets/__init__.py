@@ -11,12 +11,18 @@ import difflib
 from typing import Any
 
 from likejax.experiment import Experiment
-from likejax.presets import ffjord, glow, pixelcnn, vae
+from likejax.presets import ffjord, glow, pixelcnn, vae, vector_flows
 from likejax.presets.card import Preset as Preset
 from likejax.presets.card import named
 
 PRESETS: dict[str, Preset] = named(
-    [*glow.PRESETS, *ffjord.PRESETS, *pixelcnn.PRESETS, *vae.PRESETS]
+    [
+        *glow.PRESETS,
+        *ffjord.PRESETS,
+        *pixelcnn.PRESETS,
+        *vae.PRESETS,
+        *vector_flows.PRESETS,
+    ]
 )
 """All presets by name; ``PRESETS[name].card`` is a description of one."""
 

@@ -1,0 +1,256 @@
+"""Scalar maps, masked networks, and flows of vectors made of them."""
+
+from __future__ import annotations
+
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+from scipy import integrate, stats
+
+import likejax as lj
+from likejax import bijections as bj
+from likejax.models import MAFConfig, NSFConfig
+from likejax.nn.repeat import stack
+from likejax.settings import override
+from tests.registry import perturbed
+
+RNG = np.random.default_rng(0)
+
+ANCHOR_LOGITS = [0.3, -0.7, 1.1, 0.2, -0.4, 0.9, 0.1, -1.2, 0.5, -1, 2]
+"""Widths, heights and slopes of a spline of four bins (reference/families.md, section 1.3)."""
+ANCHORS = [
+    (-3.5, -3.5, 0),
+    (-3, -3, 0),
+    (-2.2, -2.4804227069, -0.6020832296),
+    (-0.1, 1.3767638098, -1.4942767176),
+    (0.7, 1.6094338833, -0.9310806809),
+    (1.9, 2.7300084767, -0.3392969238),
+    (2.999, 2.9990066165, -0.0132756743),
+    (3, 3, 0),
+]
+AS_OFFICIAL = bj.RationalQuadratic(bins=4, identity_init=False)
+
+
+def spline_of(logits):
+    """The official spline of those parameters, as a function of numbers of one axis."""
+    logits = jnp.asarray(logits)
+
+    def map_numbers(x, inverse=False):
+        parameters = jnp.broadcast_to(logits, (*jnp.shape(x), len(logits)))
+        return (AS_OFFICIAL.inverse if inverse else AS_OFFICIAL.forward)(x, parameters)
+
+    return map_numbers
+
+
+# --- splines
+
+
+def test_anchors():
+    with jax.enable_x64(True):
+        x, z, log_derivative = jnp.asarray(ANCHORS).T
+        found, slope = spline_of(ANCHOR_LOGITS)(x)
+        np.testing.assert_allclose(found, z, atol=1e-9)
+        np.testing.assert_allclose(slope, log_derivative, atol=1e-9)
+
+
+def test_anchors_of_zero_logits():
+    """The official start: inner slopes of 0.694 between ends of slope 1."""
+    spline = bj.RationalQuadratic(bins=8, identity_init=False)
+    with jax.enable_x64(True):
+        z, log_derivative = spline.forward(jnp.array([0, 0.4, 2.9]), jnp.zeros((3, 23)))
+        np.testing.assert_allclose(z, [0, 0.4044897125, 2.8963362115], atol=1e-9)
+        expected = [-0.3650712652, 0.1635608930, 0.0665131270]
+        np.testing.assert_allclose(log_derivative, expected, atol=1e-9)
+
+
+def test_zero_parameters_are_the_identity():
+    x = jnp.linspace(-4, 4, 101)
+    z, log_derivative = bj.RationalQuadratic().forward(x, jnp.zeros((101, 23)))
+    np.testing.assert_allclose(z, x, atol=2e-6)
+    np.testing.assert_allclose(log_derivative, 0, atol=2e-6)
+
+
+def test_mass_pushed_through_a_spline():
+    """A standard normal latent gives a density of mass 1."""
+    spline = spline_of(ANCHOR_LOGITS)
+
+    def density(x):
+        z, log_derivative = spline(x)
+        return stats.norm.pdf(np.asarray(z)) * np.exp(np.asarray(log_derivative))
+
+    with jax.enable_x64(True):
+        grid = np.linspace(-9, 9, 180_001)
+        assert integrate.simpson(density(jnp.asarray(grid)), x=grid) == pytest.approx(1, abs=1e-6)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_monotone_and_inverted(seed):
+    logits = np.random.default_rng(seed).normal(scale=3, size=11)
+    spline = spline_of(logits.astype("f4"))
+    x = jnp.linspace(-3.2, 3.2, 10_001)
+    z, log_derivative = spline(x)
+    rounding = np.spacing(np.float32(3))
+    assert (jnp.diff(z) >= -2 * rounding).all()
+    # where the slope is 1/1000, one unit of the last place of z is a thousand in x
+    error = jnp.abs(spline(z, inverse=True) - x)
+    assert (error < 1e-5 * jnp.maximum(1, jnp.exp(-log_derivative))).all()
+    with jax.enable_x64(True):
+        z, _ = spline_of(logits)(jnp.linspace(-3.2, 3.2, 10_001))
+        assert (jnp.diff(z) > 0).all()
+
+
+def test_gradients_are_finite_everywhere():
+    """At every knot, at the bounds and one rounding beside them, and far outside."""
+    steep = 6 * np.random.default_rng(1).normal(size=11)
+    for logits in (ANCHOR_LOGITS, steep, np.zeros(11)):
+        parameters = jnp.asarray(logits, jnp.float32)
+        x_knots, y_knots, _ = AS_OFFICIAL._knots(parameters)
+        around = [np.nextafter(np.float32(b), np.float32(c)) for b in (-3, 3) for c in (-9, 0, 9)]
+        points = jnp.concatenate([x_knots, y_knots, jnp.array([-3, 3, -1e6, 1e6, *around])])
+        rows = jnp.broadcast_to(parameters, (len(points), 11))
+
+        def forward_sum(x, rows):
+            z, log_derivative = AS_OFFICIAL.forward(x, rows)
+            return z.sum() + log_derivative.sum()
+
+        def inverse_sum(z, rows):
+            return AS_OFFICIAL.inverse(z, rows).sum()
+
+        for function in (forward_sum, inverse_sum):
+            for gradient in jax.grad(function, (0, 1))(points, rows):
+                assert jnp.isfinite(gradient).all(), function.__name__
+
+
+def test_too_many_bins_are_refused():
+    with pytest.raises(ValueError, match="expected at most 999 bins, got 1000"):
+        bj.RationalQuadratic(bins=1000)
+
+
+# --- masks
+
+
+@pytest.mark.parametrize("random_order", [False, True])
+@pytest.mark.parametrize("dimensions", [1, 2, 5])
+def test_masks_by_gradient(dimensions, random_order):
+    """A feature's map depends on all features before it in the order, and on no other."""
+    made = bj.Autoregressive(
+        dimensions, bj.AffineScalar(), width=12, random_order=random_order, rngs=nnx.Rngs(3)
+    )
+    made = perturbed(made)
+    x = jnp.asarray(RNG.normal(size=dimensions), jnp.float32)
+    jacobian = jax.jacobian(lambda x: made._parameters(x, None, None))(x)
+    depends = np.abs(jacobian).sum(1) > 0
+    place = np.asarray(made.place[...])
+    assert sorted(place) == list(range(1, dimensions + 1))
+    np.testing.assert_array_equal(depends, place[None, :] < place[:, None])
+
+
+def test_orders_are_seeded():
+    def order(seed):
+        options = {"width": 12, "random_order": True, "rngs": nnx.Rngs(seed)}
+        return bj.Autoregressive(6, bj.AffineScalar(), **options).place[...].tolist()
+
+    assert order(0) == order(0)
+    assert order(0) != order(1)
+
+
+def test_narrow_masked_networks_are_warned_of():
+    with pytest.warns(UserWarning, match="fewer than 8 some features are seen by no other"):
+        bj.Autoregressive(9, bj.AffineScalar(), width=4, rngs=nnx.Rngs(0))
+
+
+def test_inverse_autoregressive_flow():
+    """Turned round it samples in one pass, and is a density all the same."""
+    made = perturbed(bj.Autoregressive(3, bj.AffineScalar("exp"), width=8, rngs=nnx.Rngs(0)))
+    iaf = bj.Inverse(made)
+    z = jnp.asarray(RNG.normal(size=3), jnp.float32)
+    x = iaf.inverse(z)
+    found, log_det = iaf.forward(x)
+    np.testing.assert_allclose(found, z, rtol=1e-4, atol=1e-5)
+    jacobian = jax.jacobian(lambda x: iaf.forward(x)[0])(x)
+    np.testing.assert_allclose(log_det, jnp.linalg.slogdet(jacobian).logabsdet, rtol=1e-4)
+
+
+def test_an_overflow_of_a_later_feature_does_not_spoil_earlier_ones():
+    """The inverse finds feature after feature; what is not found yet is never read."""
+    made = bj.Autoregressive(3, bj.AffineScalar("exp"), width=8, rngs=nnx.Rngs(0))
+    made = perturbed(made, scale=3.0)
+    z = jnp.array([0.5, -1.0, 2.0])
+    x = made.inverse(z)
+    is_finite = jnp.isfinite(x)
+    assert is_finite[0]
+    first_lost = int(jnp.argmin(is_finite)) if not is_finite.all() else 3
+    assert is_finite[:first_lost].all()
+
+
+# --- flows of vectors
+
+SMALL = {"dimensions": 3, "depth": 2, "width": 8, "blocks": 1}
+CONFIGS = {"nsf coupling": NSFConfig(**SMALL, bins=4), "maf": MAFConfig(**SMALL)}
+
+
+@pytest.mark.parametrize("name", ["nsf coupling", "maf"])
+def test_dropout_is_of_training_alone(name):
+    config = override(CONFIGS[name], {"dropout": 0.5})
+    density = perturbed(lj.build(config, key=jax.random.key(0)))
+    x = jnp.asarray(RNG.normal(size=(4, 3)), jnp.float32)
+    keys = [jax.random.key(seed) for seed in (1, 2)]
+    log_probs = [density.log_prob(x, key=key) for key in keys]
+    np.testing.assert_array_equal(*log_probs)
+    terms = [density.terms(x, key=key).log_prob for key in keys]
+    assert (terms[0] != terms[1]).all()
+
+
+def test_programs_do_not_grow_with_the_depth():
+    """Stacked steps, as accelerators run them, are one loop whatever their number."""
+
+    def equations(depth):
+        config = NSFConfig(dimensions=4, depth=depth, width=8, bins=4)
+        density = stack(lj.build(config, key=jax.random.key(0)))
+        program = jax.make_jaxpr(lambda x: density._log_prob(x, None, None))(jnp.zeros(4))
+        return sum(1 for _ in program.jaxpr.eqns)
+
+    assert equations(4) == equations(16)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dimensions": 1}, "at least 2 dimensions"),
+        ({"depth": 1}, "depth of at least 2"),
+        ({"num_classes": 2, "condition_shape": (3,)}, "expected num_classes or condition_shape"),
+        ({"bins": 0}, "NSFConfig.bins"),
+        ({"bound": 0.0}, "NSFConfig.bound"),
+        ({"form": "coupled"}, "did you mean 'coupling'"),
+    ],
+)
+def test_wrong_settings_are_refused(options, message):
+    with pytest.raises(ValueError, match=message):
+        NSFConfig(**options)
+
+
+@pytest.mark.parametrize(
+    ("dimensions", "coupling", "autoregressive", "maf"),
+    [
+        (6, 2_820_402, 3_004_722, 2_680_902),
+        (8, 2_882_632, 3_128_392, 2_696_632),
+        (21, 3_289_272, 3_934_392, 2_801_022),
+        (43, 3_985_902, 5_306_862, 2_986_152),
+        (63, 4_628_442, 6_563_802, 3_163_692),
+    ],
+)
+def test_parameters_of_the_official_defaults(dimensions, coupling, autoregressive, maf):
+    """The counts of the official code for its five tables (reference/families.md, section 1.6)."""
+
+    def count(config):
+        return lj.count_parameters(jax.eval_shape(lambda: lj.build(config, key=jax.random.key(0))))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert count(NSFConfig(dimensions=dimensions)) == coupling
+        assert count(NSFConfig(dimensions=dimensions, form="autoregressive")) == autoregressive
+        assert count(MAFConfig(dimensions=dimensions)) == maf
