@@ -12,8 +12,9 @@ from jaxtyping import Bool, Float, Num
 
 from likejax.settings import Settings
 
-LARGEST_INTEGER = 2**24
-"""Largest integer of a discrete column: single precision holds all integers up to it."""
+LARGEST_INTEGER = 2**24 - 1
+"""Largest integer of a discrete column: single precision holds it and the next one exactly."""
+Tails = Literal["light", "heavy"]
 _INFINITY = float("inf")
 _MOST_SHOWN = 8
 """Most categories that a message or a notebook shows."""
@@ -44,6 +45,11 @@ class Column(Settings, abc.ABC):
     @abc.abstractmethod
     def interval(self) -> tuple[float, float]:
         """Open interval of the values; of a discrete column that of values and noise together."""
+
+    @property
+    def has_heavy_tails(self) -> bool:
+        """Whether values without bounds are drawn in by an inverse hyperbolic sine."""
+        return False
 
     def __str__(self) -> str:
         return type(self).__name__.lower()
@@ -77,9 +83,14 @@ class Continuous(Column):
       (-inf, inf)
     """
 
-    tails: Literal["light", "heavy"] = "light"
+    tails: Tails = "light"
     """Tails of the distribution; heavy ones (Cauchy, say) are drawn in by an inverse hyperbolic
     sine about the median."""
+
+    @property
+    def has_heavy_tails(self) -> bool:
+        """Whether the tails are heavy."""
+        return self.tails == "heavy"
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -152,12 +163,19 @@ class Integer(Column):
     """Smallest value; ``None`` for no bound."""
     high: int | None = None
     """Largest value; ``None`` for no bound."""
+    tails: Tails = "light"
+    """Tails of integers without bounds."""
+
+    @property
+    def has_heavy_tails(self) -> bool:
+        """Whether there are no bounds and the tails are heavy."""
+        return self.low is None and self.tails == "heavy"
 
     def _check_together(self):
         bounds = [bound for bound in (self.low, self.high) if bound is not None]
         if any(abs(bound) > LARGEST_INTEGER for bound in bounds):
             raise ValueError(
-                f"expected bounds of Integer within 2**24, got {self.low} and {self.high}: single "
+                f"expected bounds of Integer below 2**24, got {self.low} and {self.high}: single "
                 "precision holds no larger integers exactly; subtract an offset from the column"
             )
         if self.low is None and self.high is not None:
@@ -179,8 +197,10 @@ class Integer(Column):
 
     def __str__(self) -> str:
         if self.low is None:
-            return "integer"
-        return f"integer from {self.low}" if self.high is None else f"integer {self.low}..{self.high}"
+            return "integer" if self.tails == "light" else "integer with heavy tails"
+        return (
+            f"integer from {self.low}" if self.high is None else f"integer {self.low}..{self.high}"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -264,18 +284,18 @@ def _advice(column: Column, bad: np.ndarray) -> str:
     """What helps where values are not of their kind, as the end of a sentence."""
     if isinstance(column, Positive) and (bad == 0).all():
         return (
-            ": zero has no logarithm; declare a column of counts 'integer', and amounts that may be "
-            "zero 'continuous'"
+            ": zero has no logarithm; declare counts 'integer', and amounts that may be zero "
+            "'continuous'"
         )
     if isinstance(column, Bounded) and np.isin(bad, column.interval).all():
+        margin = 0.005 * (column.high - column.low)
         return (
-            ": a value on a bound has no logit; declare bounds a little outside of the values, such "
-            f"as ({column.low - 0.005 * (column.high - column.low):g}, "
-            f"{column.high + 0.005 * (column.high - column.low):g})"
+            ": a value on a bound has no logit; declare bounds a little outside of the values, "
+            f"such as ({column.low - margin:g}, {column.high + margin:g})"
         )
     if isinstance(column, Integer) and (np.abs(bad) > LARGEST_INTEGER).all():
         return (
-            ": single precision holds integers up to 2**24; subtract an offset from the column, or "
+            ": single precision holds integers below 2**24; subtract an offset from the column, or "
             "declare it 'continuous'"
         )
     if isinstance(column, Integer) and (bad == np.floor(bad)).all():
@@ -299,9 +319,9 @@ def as_columns(rows: object, columns: Sequence[Column]) -> dict[str, np.ndarray]
 
     Example:
       >>> import likejax as lj
-      >>> kinds = [lj.data.Positive(name="size"), lj.data.Categorical(["blue", "red"], name="color")]
-      >>> {name: values.tolist() for name, values in lj.data.as_columns([[0.5, 1.0]], kinds).items()}
-      {'size': [0.5], 'color': ['red']}
+      >>> color = lj.data.Categorical(["blue", "red"], name="color")
+      >>> lj.data.as_columns([[0.5, 1.0]], [lj.data.Positive(name="size"), color])["color"].tolist()
+      ['red']
     """
     array = np.asarray(rows)
     if array.ndim != 2 or array.shape[1] != len(columns):

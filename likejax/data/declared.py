@@ -19,6 +19,7 @@ from likejax.data.columns import (
     Continuous,
     Integer,
     Positive,
+    Tails,
     check_support,
     shown,
 )
@@ -37,7 +38,7 @@ _MOST_CATEGORIES = 256
 """Most categories that a column has that nobody declared."""
 
 Declaration = Column | str | tuple[float, float] | None
-"""What a user declares of a column: a kind, one of ``WORDS``, two bounds, or that it is left out."""
+"""A kind, one of ``WORDS``, two bounds, or ``None`` for a column that is left out."""
 Declarations = Mapping[str, Declaration] | Sequence[Column]
 """Declarations by the names of columns, or the kinds of all columns of another table."""
 
@@ -75,9 +76,7 @@ class Declared(NamedTuple):
     notes: tuple[str, ...]
 
 
-def declared(
-    source: object, declarations: Declarations | None, taken: Sequence[str]
-) -> Declared:
+def declared(source: object, declarations: Declarations | None, taken: Sequence[str]) -> Declared:
     """Reads a table, and decides the kind of every column.
 
     Args:
@@ -154,7 +153,9 @@ def _columns_of(source: Any) -> dict[str, object]:
     elif hasattr(source, "columns") and hasattr(source, "__getitem__"):
         names = list(source.columns)
         if len({str(name) for name in names}) < len(names):
-            raise ValueError(f"expected columns of different names, got {shown(list(map(str, names)))}")
+            raise ValueError(
+                f"expected columns of different names, got {shown(list(map(str, names)))}"
+            )
         found = {str(name): source[name] for name in names}
     else:
         raise TypeError(
@@ -212,7 +213,7 @@ def _by_name(declarations: Declarations | None, names: Sequence[str]) -> dict[st
 def _values(name: str, raw: object) -> Values:
     """The values of a column, refused if some are missing or of no type that a table holds."""
     refuse_masked(f"column {name!r}", raw)
-    array = np.asarray(raw)
+    array = _as_objects(raw) if isinstance(raw, list | tuple) else np.asarray(raw)
     if array.ndim != 1:
         raise ValueError(f"column {name!r}: expected one value a row, got shape {array.shape}")
     if array.dtype.kind == "O":
@@ -220,7 +221,11 @@ def _values(name: str, raw: object) -> Values:
     if array.dtype.kind == "S":
         array = array.astype(str)
     if array.dtype.kind not in "buifU":
-        advice = "; turn times into numbers, such as days since the first" if array.dtype.kind in "mM" else ""
+        advice = (
+            "; turn times into numbers, such as days since the first"
+            if array.dtype.kind in "mM"
+            else ""
+        )
         raise TypeError(f"column {name!r}: expected numbers or words, got {array.dtype}{advice}")
     if array.dtype.kind == "f":
         _refuse_missing(name, np.isnan(array))
@@ -242,6 +247,14 @@ def _refuse_missing(name: str, is_missing: np.ndarray) -> None:
             f"column {name!r}: expected no missing values, got one at row {rows[0]}{others}; fill "
             f"them, drop these rows, or leave the column out with columns={{{name!r}: None}}"
         )
+
+
+def _as_objects(values: Sequence[object]) -> np.ndarray:
+    """An array of the objects in a list: numpy would turn numbers and NaN beside words to words."""
+    array = np.empty(len(values), object)
+    for row, value in enumerate(values):
+        array[row] = value
+    return array
 
 
 def _from_objects(name: str, array: np.ndarray) -> np.ndarray:
@@ -325,7 +338,9 @@ def _check_varies(name: str, values: Values) -> None:
     if len(array) < 2:
         return
     is_float = array.dtype.kind == "f"
-    is_constant = bool(never_varies(array[:, None])[0]) if is_float else bool((array == array[0]).all())
+    is_constant = (
+        bool(never_varies(array[:, None])[0]) if is_float else bool((array == array[0]).all())
+    )
     if is_constant:
         raise ValueError(
             f"column {name!r}: expected values that vary, all {len(array)} are "
@@ -346,7 +361,7 @@ def _check_numbers(name: str, values: Values, wanted: object) -> None:
 
 def _by_values(name: str, values: Values) -> Column:
     """The kind of a column that nobody declared."""
-    if not values.are_numbers:
+    if not values.are_numbers or values.categories is not None:
         _check_words(name, values)
         return Categorical(_categories(values), name=name)
     if values.array.dtype.kind == "f":
@@ -393,7 +408,7 @@ def _integer(name: str, values: Values) -> Integer:
         return Integer(name=name)  # whose values are refused
     if high - low < _CLOSED_RANGE:
         return Integer(low, high, name=name)
-    return Integer(0 if low >= 0 else None, name=name)
+    return Integer(0, name=name) if low >= 0 else Integer(tails=_tails(values), name=name)
 
 
 def _continuous(name: str, values: Values) -> Continuous:
@@ -407,9 +422,14 @@ def _continuous(name: str, values: Values) -> Continuous:
             f"{label(value)}, where a density grows without bound; declare it 'integer' or "
             "'categorical', or by a kind, such as lj.data.Continuous()"
         )
+    return Continuous(_tails(values), name=name)
+
+
+def _tails(values: Values) -> Tails:
+    """Heavy tails if a value lies very far from the others."""
+    array = values.array.astype(np.float64)
     low, median, high = np.percentile(array, [25, 50, 75])
-    is_heavy = np.abs(array - median).max() > _FAR * (high - low)
-    return Continuous("heavy" if is_heavy else "light", name=name)
+    return "heavy" if np.abs(array - median).max() > _FAR * (high - low) else "light"
 
 
 # --- numbers of a column

@@ -163,5 +163,3 @@ def _from_arrow(column: Any) -> np.ndarray:
     values = np.empty(len(column), object)
     values[:] = column.to_pylist()
     return values
-
-
