@@ -579,7 +579,7 @@ def test_counts_far_from_zero_keep_their_noise():
     """Half of a cell is half of its mass, also where single precision holds no fractions."""
     offset = 2**23
     x = (offset + RNG.integers(0, 9, 400)).astype("f4")[:, None]
-    for column in (Integer(offset, offset + 8), Integer(offset), Integer()):
+    for column in (Integer(offset, offset + 8), Integer()):
         fitted = normal([column]).initialize(x, 0)
         draws = fitted.log_prob_draws(x[:3], key=KEY, draws=50)
         assert len(np.unique(draws[:, 0])) > 40
@@ -656,9 +656,9 @@ def test_samples_are_raw_rows():
     inverse = jax.jit(jax.vmap(density.maps.inverse))
     forward = jax.jit(jax.vmap(lambda row: density.maps.forward(row, noise)[0]))
     np.testing.assert_allclose(inverse(forward(x)), x, rtol=1e-5, atol=1e-5)
-    extreme = inverse(jnp.full(x.shape, 1e4))[0]
-    held = np.asarray([column.holds(value) for column, value in zip(MIXED, extreme, strict=True)])
-    assert (held | np.isinf(extreme)).all()
+    extreme = np.asarray(inverse(jnp.full(x.shape, 1e4)))
+    for column, values in zip(MIXED, extreme.T, strict=True):
+        assert (column.holds(values) | np.isinf(values)).all(), column
     assert np.isnan(inverse(jnp.full(x.shape, jnp.inf))).all()
 
 
@@ -728,3 +728,13 @@ def test_a_run_of_a_mixed_table(tmp_path):
     samples = lj.data.as_columns(run.density.sample(KEY, 50), again.column_kinds)
     other = lj.Dataset.from_table(samples, columns=again.column_kinds, name="samples")
     assert lj.evaluate(again, other, key=2).impossible == 0
+
+
+def test_reports_know_the_kinds_of_the_columns():
+    """A table of other kinds is another representation, for which no scores are compared."""
+    table = lj.Dataset.from_table(SMALL)
+    assert table.representation()["columns"].startswith("1 continuous, 1 integer, 2 categorical (")
+    assert "columns" not in lj.Dataset.from_array(table.examples).representation()
+    wider = [KINDS[0], Integer(0, 9, name="rooms"), *KINDS[2:]]
+    other = lj.Dataset.from_table(SMALL, columns=wider)
+    assert other.representation() != table.representation()

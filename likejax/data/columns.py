@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import hashlib
 from collections.abc import Sequence
 from typing import ClassVar, Literal
 
@@ -258,6 +259,22 @@ def summary(columns: Sequence[Column]) -> str:
     """
     words = [type(column).__name__.lower() for column in columns]
     return ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+
+
+def identified(columns: Sequence[Column]) -> str:
+    """Counts the kinds of columns, with a hash of their names and settings.
+
+    Args:
+      columns: Kinds of the columns of a table.
+
+    Example:
+      >>> import likejax as lj
+      >>> from likejax.data.columns import identified
+      >>> identified([lj.data.Positive(name="size")])
+      '1 positive (hash 8007d255)'
+    """
+    digest = hashlib.sha256("; ".join(map(repr, columns)).encode())
+    return f"{summary(columns)} (hash {digest.hexdigest()[:8]})"
 
 
 def check_support(rows: Float[np.ndarray, "n d"], columns: Sequence[Column]) -> None:

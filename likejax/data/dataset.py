@@ -14,7 +14,7 @@ from jaxtyping import DTypeLike, Float, Integer, Num
 
 from likejax.data import transforms
 from likejax.data.arrays import as_labels, as_numbers
-from likejax.data.columns import Column, Continuous, check_support, summary
+from likejax.data.columns import Column, Continuous, check_support, identified, summary
 from likejax.data.declared import Declarations, declared, labels_of
 from likejax.data.html import facts_table, image_row
 from likejax.data.names import meant
@@ -356,7 +356,8 @@ class Dataset:
     def representation(self) -> dict[str, Any]:
         """The form in which a density sees an example; likelihoods compare where it is equal."""
         is_color = self.examples.ndim == 4 and self.event_shape[-1] == 3
-        return {
+        kinds = {} if self.column_kinds is None else {"columns": identified(self.column_kinds)}
+        return kinds | {
             "event_shape": list(self.event_shape),
             "dtype": self.examples.dtype.name,
             "levels": self.levels,

@@ -424,7 +424,8 @@ def _shared(names: Sequence[tuple[T, ...] | None]) -> tuple[T, ...] | None:
 def _check_alike(first: Dataset, other: Dataset) -> None:
     """Refuses two datasets whose rows do not belong into one array; floats may be of two types."""
     one, two = first.representation(), other.representation()
-    different = [name for name in one if name != "dtype" and one[name] != two[name]]
+    compared = [name for name in one if name not in ("dtype", "columns")]
+    different = [name for name in compared if one[name] != two[name]]
     found = [f"{name} {one[name]} and {two[name]}" for name in different]
     for name in ("class_names", "columns", "column_kinds"):
         mine, theirs = getattr(first, name), getattr(other, name)

@@ -52,7 +52,7 @@ class Tabular(Density):
       >>> import jax.numpy as jnp, likejax as lj
       >>> normal = lj.models.FullGaussian(jnp.zeros(1), jnp.eye(1), (1,))
       >>> log_normal = lj.models.Tabular(normal, [lj.data.Positive()])
-      >>> log_normal.log_prob(jnp.array([[1.0], [-1.0]])).round(4).tolist()
+      >>> [round(value, 4) for value in log_normal.log_prob(jnp.array([[1.0], [-1.0]])).tolist()]
       [-0.9189, -inf]
     """
 

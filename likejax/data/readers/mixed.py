@@ -136,7 +136,7 @@ def _read_parquet(path: Path) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise ImportError(f"{path.name} is a Parquet file: pip install pyarrow") from error
     try:
-        table = parquet.read_table(path)
+        table = parquet.read_table(path, page_checksum_verification=True)
     except (ArrowException, OSError) as error:
         raise FileError(path, f"not a readable Parquet file: {error}") from error
     return arrow_columns(table)
