@@ -176,6 +176,8 @@ class Density(nnx.Module, abc.ABC):
       kind: Kind of number that ``log_prob`` returns; see ``Kind``.
       sum_log_std: ``sum(log std)`` in nats of the data that the density standardizes inside;
         ``None`` if it does not.
+      column_kinds: Kinds of the columns of a table whose raw rows the density takes, such as
+        ``dataset.column_kinds``; ``None`` for other data.
       config: Config that ``build`` made the density from; ``None`` for one put together by hand.
 
     Example:
@@ -197,6 +199,7 @@ class Density(nnx.Module, abc.ABC):
     num_classes: int | None = None
     kind: Kind
     sum_log_std: float | None = None
+    column_kinds: tuple[Any, ...] | None = None
     config: Any = None
 
     @abc.abstractmethod

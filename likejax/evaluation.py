@@ -383,6 +383,7 @@ def check_fit(density: Density, dataset: Dataset) -> None:
             "for fewer levels there are dataset.reduce_levels(levels) and, for two, "
             "dataset.binarize(seed)"
         )
+    _check_columns(density, dataset)
     if density.condition_shape is not None and dataset.labels is None:
         raise ValueError(
             f"expected a labeled dataset for a conditional density, {dataset.name!r} has no labels"
@@ -393,6 +394,30 @@ def check_fit(density: Density, dataset: Dataset) -> None:
         except ValueError as error:
             raise ValueError(f"dataset {dataset.name!r}, {dataset.split}: {error}") from error
     dataset.check_precision()
+
+
+def _check_columns(density: Density, dataset: Dataset) -> None:
+    """Raises a ValueError unless a density takes the columns of a table for what they are."""
+    columns = dataset.column_kinds
+    if columns is None:
+        return
+    if density.column_kinds is not None:
+        for mine, theirs in zip(density.column_kinds, columns, strict=True):
+            named = dataclasses.replace(mine, name=mine.name or theirs.name)
+            if named != theirs:
+                raise ValueError(
+                    "expected a table with the columns of the density, got dataset "
+                    f"{dataset.name!r} with {theirs!r} in place of {mine!r}: read it with "
+                    "lj.Dataset.from_table(..., columns=density.column_kinds)"
+                )
+        return
+    discrete = [column.name for column in columns if column.discrete]
+    if discrete:
+        raise ValueError(
+            f"expected a density that gives masses to the discrete columns of {dataset.name!r} "
+            f"({', '.join(discrete)}), got one of real numbers: wrap the model in "
+            "lj.models.TabularConfig(dataset.column_kinds, model)"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import jax
@@ -222,6 +222,24 @@ class NoisyStandardNormal(lj.Density):
         return temperature * jax.random.normal(key, (3,))
 
 
+MIXED = (
+    lj.data.Continuous(name="x"),
+    lj.data.Continuous("heavy", name="wild"),
+    lj.data.Positive(name="size"),
+    lj.data.Bounded(-1, 3, name="share"),
+    lj.data.Integer(1, 6, name="rating"),
+    lj.data.Integer(0, name="count"),
+    lj.data.Integer(name="level"),
+    lj.data.Categorical(("blue", "green", "red"), name="color"),
+)
+
+
+def _tabular(columns: Sequence[lj.data.Column]) -> lj.Density:
+    d = len(columns)
+    normal = lj.models.FullGaussian(jnp.zeros(d), jnp.eye(d) + 0.1 * jnp.tri(d), (d,))
+    return lj.models.Tabular(normal, columns).initialize(rows_of(columns, 100), 0)
+
+
 DENSITIES: dict[str, DensityCase] = {
     "glow": DensityCase(_glow),
     "glow additive, three channels": DensityCase(
@@ -270,12 +288,34 @@ DENSITIES: dict[str, DensityCase] = {
     "dequantized noisy normal": DensityCase(
         lambda: lj.models.Dequantized(NoisyStandardNormal(), 8)
     ),
+    "tabular": DensityCase(lambda: _tabular(MIXED)),
+    "tabular without discrete columns": DensityCase(lambda: _tabular(MIXED[:4])),
+    "tabular noisy normal": DensityCase(
+        lambda: lj.models.Tabular(NoisyStandardNormal(), MIXED[2:5])
+    ),
 }
+
+
+def rows_of(columns: Sequence[lj.data.Column], n: int, seed: int = 0) -> np.ndarray:
+    """Random rows of a table."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for column in columns:
+        low, high = column.interval
+        values = rng.normal(size=n)
+        if np.isfinite(high):
+            values = low + (high - low) * rng.uniform(0.01, 0.99, n)
+        elif np.isfinite(low):
+            values = low + np.exp(values)
+        rows.append(np.floor(values) if column.discrete else values)
+    return np.stack(rows, axis=1).astype(np.float32)
 
 
 def examples_of(density: lj.Density, n: int, seed: int = 0) -> np.ndarray:
     """Random examples of a density's event."""
     rng = np.random.default_rng(seed)
+    if density.column_kinds is not None:
+        return rows_of(density.column_kinds, n, seed)
     if density.levels is not None:
         return rng.integers(0, density.levels, (n, *density.event_shape)).astype(np.uint8)
     return rng.normal(size=(n, *density.event_shape)).astype(np.float32)

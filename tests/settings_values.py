@@ -34,6 +34,7 @@ EXAMPLES = {
     "Experiment": lambda: lj.preset("glow/digits"),
     "LikelihoodRatio": lambda: lj.ood.LikelihoodRatio(lj.models.Uniform((2,))),
     "Train": lambda: cli.Train(preset="glow/digits"),
+    "Categorical": lambda: lj.data.Categorical(("blue", "red")),
 } | {
     kind.__name__: lambda kind=kind: kind(run=Path("run"))
     for kind in (RunArgument, WeightsOption, cli.Evaluate, cli.Sample, cli.Ood, cli.Summary)

@@ -1,5 +1,12 @@
 """Datasets of raw examples from built-in sources, files and TFDS, and transforms of them."""
 
+from likejax.data.columns import Bounded as Bounded
+from likejax.data.columns import Categorical as Categorical
+from likejax.data.columns import Column as Column
+from likejax.data.columns import Continuous as Continuous
+from likejax.data.columns import Integer as Integer
+from likejax.data.columns import Positive as Positive
+from likejax.data.columns import as_columns as as_columns
 from likejax.data.dataset import Dataset as Dataset
 from likejax.data.dataset import as_dataset as as_dataset
 from likejax.data.describe import described as described

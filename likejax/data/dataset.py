@@ -14,6 +14,8 @@ from jaxtyping import DTypeLike, Float, Integer, Num
 
 from likejax.data import transforms
 from likejax.data.arrays import as_labels, as_numbers
+from likejax.data.columns import Column, Continuous, check_support, identified, summary
+from likejax.data.declared import Declarations, declared, labels_of
 from likejax.data.html import facts_table, image_row
 from likejax.data.names import meant
 from likejax.inputs import refuse_masked
@@ -46,6 +48,7 @@ class Dataset:
       class_names: Name of each class, the same in all parts of a source; ``None`` if nothing is
         known of classes.
       columns: Names of the columns of a table, or ``None``.
+      column_kinds: Kinds of the columns of a table that declares them, or ``None``.
 
     Example:
       >>> import likejax as lj
@@ -67,6 +70,7 @@ class Dataset:
     color_order: str = "RGB"
     class_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
+    column_kinds: tuple[Column, ...] | None = None
 
     # The transforms are functions; here they are methods too.
     invert = transforms.invert
@@ -152,6 +156,75 @@ class Dataset:
             columns=columns,
         )
 
+    @classmethod
+    def from_table(
+        cls,
+        source: object,
+        *,
+        columns: Declarations | None = None,
+        labels: object = None,
+        weights: object = None,
+        class_names: Sequence[str] | None = None,
+        name: str = "table",
+        split: str = "train",
+    ) -> Dataset:
+        """Makes a dataset of a table whose columns are declared: continuous, integer, categorical.
+
+        The examples are the raw numbers; of a category they hold its number. A density that takes
+        them is a ``lj.models.Tabular``. A validation or test part is read with the kinds of the
+        training part: ``columns=train.column_kinds``.
+
+        Args:
+          source: A data frame of pandas or polars, an Arrow table, a mapping of column names to
+            values, or the path of a text with a header (``.csv``) or a Parquet file.
+          columns: Declarations by the names of columns: a kind such as ``lj.data.Positive()``; a
+            word, ``"continuous"``, ``"positive"``, ``"integer"`` or ``"categorical"``, that leaves
+            range and categories to the data; bounds ``(low, high)``; or ``None`` to leave the
+            column out. Floats that are not named are continuous, integers integer, words and
+            booleans categorical. Or the kinds of another table, which select its columns by name.
+          labels: Name of a column of classes, or class numbers ``(n,)``; they are no part of an
+            example.
+          weights: Name of a column of positive numbers, or numbers ``(n,)``: how much each example
+            counts in training.
+          class_names: Name of each class, in the order of the labels; those of a training part.
+          name: Name of the data.
+          split: ``train``, ``validation`` or ``test``.
+
+        Returns:
+          The dataset, whose provenance notes every kind that was taken from the values.
+
+        Raises:
+          TypeError: If the source is no table, or a column holds values of another type.
+          ValueError: If a name is unknown, or values are missing, not finite, or not of their
+            column's kind; if a column never varies whose kind is left to the data.
+
+        Example:
+          >>> import likejax as lj
+          >>> frame = {"size": [0.5, 1.2, 0.9], "rooms": [1, 3, 2], "city": ["Ulm", "Bonn", "Ulm"]}
+          >>> lj.Dataset.from_table(frame, columns={"size": "positive"})
+          Dataset('table', train, n=3, (3,) float64, 1 positive, 1 integer, 1 categorical)
+        """
+        if isinstance(source, Dataset):
+            raise TypeError("expected a table, got a Dataset: it can be used as it is")
+        taken = [each for each in (labels, weights) if isinstance(each, str)]
+        table = declared(source, columns, taken)
+        if isinstance(labels, str):
+            labels, class_names = labels_of(table.taken[labels], labels, class_names)
+        if isinstance(weights, str):
+            weights = table.taken[weights]
+        where = f"file {source}" if isinstance(source, str | os.PathLike) else "a table in memory"
+        dataset = cls.from_array(
+            table.rows,
+            labels=labels,
+            weights=weights,
+            class_names=class_names,
+            name=name,
+            split=split,
+            provenance=(f"from {where}", *table.notes),
+        )
+        names = tuple(column.name for column in table.columns)
+        return dataclasses.replace(dataset, columns=names, column_kinds=table.columns)
+
     def __len__(self) -> int:
         return len(self.examples)
 
@@ -178,8 +251,11 @@ class Dataset:
             facts["classes"] = ", ".join(self.class_names[:_MOST_NAMES])
             facts["classes"] += ", ..." if len(self.class_names) > _MOST_NAMES else ""
         if self.columns is not None:
-            facts["columns"] = ", ".join(self.columns[:_MOST_NAMES])
-            facts["columns"] += ", ..." if len(self.columns) > _MOST_NAMES else ""
+            names = self.columns
+            if self.column_kinds is not None:
+                names = tuple(f"{kind.name} ({kind})" for kind in self.column_kinds)
+            facts["columns"] = ", ".join(names[:_MOST_NAMES])
+            facts["columns"] += ", ..." if len(names) > _MOST_NAMES else ""
         facts["provenance"] = "; ".join(self.provenance)
         images = ""
         if self.levels is not None and self.examples.ndim == 4:
@@ -189,7 +265,8 @@ class Dataset:
     def _format(self) -> str:
         """Shape, type, values, classes and weights in a few words."""
         words = [f"{self.event_shape} {self.examples.dtype.name}"]
-        words.append("continuous" if self.levels is None else f"{self.levels} levels")
+        values = "continuous" if self.levels is None else f"{self.levels} levels"
+        words.append(values if self.column_kinds is None else summary(self.column_kinds))
         if self.labels is not None:
             words.append("1 class" if self.num_classes == 1 else f"{self.num_classes} classes")
         if self.weights is not None:
@@ -258,19 +335,29 @@ class Dataset:
         computed = jnp.result_type(float) if dtype is None else dtype
         try:
             check_representable(self.examples, computed, columns=self.columns)
+            if self.column_kinds is not None:  # rounding may put a value on its bound
+                check_support(self.examples.astype(computed), self.column_kinds)
         except ValueError as error:
             raise ValueError(f"dataset {self.name!r}, {self.split}: {error}") from error
 
     def column_means(self) -> Float[np.ndarray, "*event"]:
-        """Mean of every entry of continuous examples, in float64: an offset for ``subtract``."""
+        """Mean of every entry of continuous examples, in float64: an offset for ``subtract``.
+
+        It is 0 for the columns of a table that are declared to be of another kind.
+        """
         if self.levels is not None:
             raise ValueError(f"expected continuous data for column_means, got {self!r}")
-        return self.examples.mean(0, dtype=np.float64)
+        means = self.examples.mean(0, dtype=np.float64)
+        if self.column_kinds is None:
+            return means
+        are_free = [isinstance(kind, Continuous) for kind in self.column_kinds]
+        return np.where(are_free, means, 0.0)
 
     def representation(self) -> dict[str, Any]:
         """The form in which a density sees an example; likelihoods compare where it is equal."""
         is_color = self.examples.ndim == 4 and self.event_shape[-1] == 3
-        return {
+        kinds = {} if self.column_kinds is None else {"columns": identified(self.column_kinds)}
+        return kinds | {
             "event_shape": list(self.event_shape),
             "dtype": self.examples.dtype.name,
             "levels": self.levels,

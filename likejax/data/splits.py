@@ -7,13 +7,15 @@ import hashlib
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, NamedTuple, TypeVar
 
 import numpy as np
 from jaxtyping import Integer, UInt64
 
 from likejax.data.dataset import SPLITS, Dataset, check_split
 from likejax.settings import CountOrZero, Fraction, Range, checked
+
+T = TypeVar("T")
 
 _SEED = 20180709
 """Any fixed number: the rows of a part must be the same on every machine for ever."""
@@ -410,20 +412,22 @@ def concatenate(datasets: Sequence[Dataset], *, name: str | None = None) -> Data
         provenance=tuple(provenance),
         class_names=_shared([part.class_names for part in parts]),
         columns=_shared([part.columns for part in parts]),
+        column_kinds=_shared([part.column_kinds for part in parts]),
     )
 
 
-def _shared(names: Sequence[tuple[str, ...] | None]) -> tuple[str, ...] | None:
-    """Names that all parts have, else ``None``."""
+def _shared(names: Sequence[tuple[T, ...] | None]) -> tuple[T, ...] | None:
+    """Names, or kinds, that all parts have, else ``None``."""
     return names[0] if len(set(names)) == 1 else None
 
 
 def _check_alike(first: Dataset, other: Dataset) -> None:
     """Refuses two datasets whose rows do not belong into one array; floats may be of two types."""
     one, two = first.representation(), other.representation()
-    different = [name for name in one if name != "dtype" and one[name] != two[name]]
+    compared = [name for name in one if name not in ("dtype", "columns")]
+    different = [name for name in compared if one[name] != two[name]]
     found = [f"{name} {one[name]} and {two[name]}" for name in different]
-    for name in ("class_names", "columns"):
+    for name in ("class_names", "columns", "column_kinds"):
         mine, theirs = getattr(first, name), getattr(other, name)
         if mine is not None and theirs is not None and mine != theirs:
             found.append(f"{name} {mine} and {theirs}")

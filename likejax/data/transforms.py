@@ -9,12 +9,14 @@ steps behind a dataset's name (see ``likejax.data.steps``), so these are the sam
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from typing import Protocol, TypeVar, runtime_checkable
 
 import numpy as np
-from jaxtyping import Num
+from jaxtyping import Float, Num
 
 from likejax.data import augment
+from likejax.data.columns import Column, Continuous
 from likejax.data.names import meant
 from likejax.settings import Count, CountOrZero, Probability, checked
 
@@ -43,6 +45,11 @@ class Transformable(Protocol):
     @property
     def color_order(self) -> str:
         """Meaning of three channels, in order."""
+        ...
+
+    @property
+    def column_kinds(self) -> tuple[Column, ...] | None:
+        """Kinds of the columns of a table that declares them."""
         ...
 
     def with_examples(self: Data, examples: np.ndarray, *, step: str, **changes: object) -> Data:
@@ -365,7 +372,8 @@ def subtract(dataset: Data, offset: object) -> Data:
     """Subtracts an offset from continuous examples, in float64; log-likelihoods stay as they are.
 
     A column far from zero, such as Unix times, loses its variation where a density computes in
-    float32. Subtract the same offset from all parts of a dataset.
+    float32. Subtract the same offset from all parts of a dataset. Of a table that declares its
+    columns only the continuous ones can be moved.
 
     Args:
       dataset: Continuous data.
@@ -393,12 +401,24 @@ def subtract(dataset: Data, offset: object) -> Data:
             f"expected a finite offset of shape () or {event_shape} to subtract, got shape "
             f"{offset.shape}"
         )
+    if dataset.column_kinds is not None:
+        _check_free(np.broadcast_to(offset, event_shape), dataset.column_kinds)
     digest = hashlib.sha256(offset.tobytes()).hexdigest()[:8]
     shown = f"an offset per entry (hash {digest})"
     if offset.ndim == 0:
         shown = f"{offset:.17g}"
     moved = dataset.examples.astype(np.float64) - offset
     return dataset.with_examples(moved, step=f"{shown} subtracted")
+
+
+def _check_free(offset: Float[np.ndarray, " d"], columns: Sequence[Column]) -> None:
+    """Refuses to move a column whose kind says where its values lie."""
+    for shift, column in zip(offset, columns, strict=True):
+        if shift and not isinstance(column, Continuous):
+            raise ValueError(
+                f"expected an offset of 0 for column {column.name!r}, which is {column}, got "
+                f"{shift:g}: dataset.column_means() moves continuous columns only"
+            )
 
 
 def _levels(dataset: Transformable) -> int:

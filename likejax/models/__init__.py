@@ -13,6 +13,8 @@ from likejax.models.flow import Flow as Flow
 from likejax.models.glow import GlowConfig as GlowConfig
 from likejax.models.pixelcnn import PixelCNN as PixelCNN
 from likejax.models.pixelcnn import PixelCNNConfig as PixelCNNConfig
+from likejax.models.tabular import Tabular as Tabular
+from likejax.models.tabular import TabularConfig as TabularConfig
 from likejax.models.vae import VAE as VAE
 from likejax.models.vae import StageConfig as StageConfig
 from likejax.models.vae import VAEConfig as VAEConfig

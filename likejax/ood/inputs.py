@@ -135,13 +135,15 @@ def _check_representations(datasets: Sequence[Dataset]) -> None:
     first = datasets[0].representation()
     for dataset in datasets[1:]:
         other = dataset.representation()
-        names = [name for name in first if first[name] != other[name]]
+        names = [name for name in {**first, **other} if first.get(name) != other.get(name)]
         if names:
-            different = "; ".join(f"{name} {first[name]!r} and {other[name]!r}" for name in names)
+            pairs = [f"{name} {first.get(name)!r} and {other.get(name)!r}" for name in names]
+            different = "; ".join(pairs)
             raise ValueError(
                 f"expected sets in one representation, {datasets[0].name} and {dataset.name} "
                 f"differ in {different}: the density would see another kind of data. Bring them to "
-                "one form (invert, pad, resize, gray, reduce_levels, binarize)"
+                "one form (invert, pad, resize, gray, reduce_levels, binarize; for tables "
+                "lj.Dataset.from_table(..., columns=density.column_kinds))"
             )
 
 

@@ -20,8 +20,8 @@ something else than their name says, and now and then somebody means harm. Each 
 
 ``tests/test_fuzz.py`` and ``tests/test_data_damaged.py`` feed the readers thousands of damaged and
 crafted files. The modules are named by the format that they read: ``idx``, ``numpy_files``,
-``mat``, ``cifar``, ``images`` and ``delimited``; ``named_arrays`` and ``image_folders`` decide
-which arrays or images belong to which part.
+``mat``, ``cifar``, ``images``, ``delimited`` and ``mixed`` (tables with words, and Parquet);
+``named_arrays`` and ``image_folders`` decide which arrays or images belong to which part.
 """
 
 from likejax.data.readers.cifar import read_cifar_binary as read_cifar_binary
