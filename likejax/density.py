@@ -525,6 +525,18 @@ class Density(nnx.Module, abc.ABC):
         rows = (math.prod(batch), *self.condition_shape)
         return numpy.broadcast_to(values, wanted).reshape(rows)
 
+    def checked_value(self, value: ArrayLike) -> Array | np.ndarray:
+        """Returns one condition as an array, after the checks of a query's conditions.
+
+        Args:
+          value: Condition of shape ``condition_shape``.
+
+        Raises:
+          TypeError: If it is of another type.
+          ValueError: If it has another shape, is out of range or not finite.
+        """
+        return self._checked_condition(value, ())[0]  # pyright: ignore[reportOptionalSubscript]
+
     @property
     def condition_form(self) -> jax.ShapeDtypeStruct | None:
         """Shape and type of one condition: a label is an integer, an array holds floats."""
