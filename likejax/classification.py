@@ -282,7 +282,8 @@ class Classifier:
           ``(*batch, classes)`` in nats; NaN for an example that no class can have made.
         """
         log_prob = self.mixture.class_log_prob(x, key=key, draws=draws)
-        return jax.nn.log_softmax(log_prob + self.log_prior, axis=-1)
+        log_prior = jnp.broadcast_to(self.log_prior, log_prob.shape)
+        return jax.nn.log_softmax(log_prior + log_prob, axis=-1)
 
     def predict(
         self, x: ArrayLike, *, key: KeyLike | None = None, draws: int = 1

@@ -164,7 +164,7 @@ class GaussianMixture(LatentDensity):
         Args:
           z: All latents of one example.
         """
-        of_entries = normal_log_prob(z, self.means[...], jnp.exp(self.log_scales[...]))
+        of_entries = normal_log_prob(z[None], self.means[...], jnp.exp(self.log_scales[...]))
         log_weights = jax.nn.log_softmax(self.logits[...])
         return jax.nn.logsumexp(log_weights + of_entries.sum(-1))
 
