@@ -309,8 +309,8 @@ DENSITIES: dict[str, DensityCase] = {
     "gaussian naive bayes": DensityCase(_gaussian_naive_bayes, classes=3),
     "maf, student t": DensityCase(lambda: _maf(base="student_t")),
     "maf, mixture": DensityCase(lambda: _maf(base="mixture", components=2)),
-    "conditioned glow": DensityCase(
-        lambda: lj.condition(_glow(event_shape=(4, 4, 1), num_classes=3, scales=1), 1)
+    "conditioned bound": DensityCase(
+        lambda: lj.condition(lj.models.Dequantized(_maf(num_classes=3), 8), 1)
     ),
     "conditioned maf": DensityCase(
         lambda: lj.condition(_maf(condition_shape=(2,)), np.array([0.5, -1.0], np.float32))

@@ -70,7 +70,7 @@ def test_a_mixture_against_scipy():
 
 
 def test_the_standard_normal_is_as_before():
-    """Without a base nothing has changed: same parameters, same numbers."""
+    """Without a base nothing has changed: same parameters, same program."""
     flow = DENSITIES["maf, student t"].make()
     plain = lj.build(lj.models.MAFConfig(dimensions=3, depth=1, width=4, blocks=1), key=0)
     assert plain.base is None
@@ -80,19 +80,19 @@ def test_the_standard_normal_is_as_before():
         np.testing.assert_array_equal(ours, theirs)
     assert lj.count_parameters(flow) == lj.count_parameters(plain) + 3
 
-    def by_hand(x):
+    def as_before(x):
         z, log_det = plain.bijection.forward(x)
         return standard_normal_log_prob(z).sum() + log_det
 
-    x = examples_of(plain, 4)
-    np.testing.assert_array_equal(plain.log_prob(x), jax.jit(jax.vmap(by_hand))(x))
+    x = jnp.zeros(3)
+    program = jax.make_jaxpr(lambda x: plain._log_prob(x, None, None))(x)
+    assert str(program) == str(jax.make_jaxpr(as_before)(x))
 
 
 def test_a_base_of_latents_in_a_tuple():
     """The base sees all latents as one vector, in the order of encode."""
-    chain = lj.bijections.Chain([lj.bijections.Split(4), lj.bijections.TopPrior(2)])
-    base = StudentT(16)
-    flow = perturbed(lj.models.Flow(chain, (2, 2, 4), base=base), scale=0.1)
+    chain = lj.bijections.Chain([lj.bijections.ActNorm(4), lj.bijections.FactorOut(4)])
+    flow = perturbed(lj.models.Flow(chain, (2, 2, 4), base=StudentT(16)), scale=0.1)
     x = examples_of(flow, 3)
     z = flow.encode(x)
     assert [part.shape for part in z] == [(3, 2, 2, 2), (3, 2, 2, 2)]
@@ -129,7 +129,7 @@ def test_a_flow_with_a_base_is_saved_and_restored(base, tmp_path):
 
 def test_what_is_no_base():
     identity = lj.bijections.ActNorm(2)
-    with pytest.raises(ValueError, match="expected a base of 2 dimensions.*StudentT of 3"):
+    with pytest.raises(ValueError, match=r"expected a base of 2 dimensions.*StudentT of 3"):
         lj.models.Flow(identity, (2,), base=StudentT(3))
     with pytest.raises(ValueError, match="expected initial degrees of freedom above 1, got 1"):
         StudentT(2, initial=1.0)

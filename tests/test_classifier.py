@@ -20,7 +20,6 @@ from tests.registry import DENSITIES, NoisyByClass, examples_of
 
 KEY = jax.random.key(3)
 DIGITS, TEST = lj.load("digits"), lj.load("digits", split="test")
-GLOW = DENSITIES["glow conditional"].make()
 MAF = DENSITIES["class mixture"].make().density
 PRIOR = np.log([0.2, 0.3, 0.5])
 
@@ -40,6 +39,13 @@ class Boxes(lj.Density):
         return condition + jax.random.uniform(key, (1,))
 
 
+class WithParts(Boxes):
+    """The same, with a part of the terms that is the label."""
+
+    def _terms(self, x, key, condition):
+        return lj.Terms(self._log_prob(x, key, condition), {"label": 1.0 * condition})
+
+
 def normals(levels: int | None = None) -> lj.Density:
     """Three normals on the line; with levels, on the unit interval and dequantized."""
     mean, std = np.array([[-1.0], [0.5], [2.0]]), np.array([[1.0], [0.5], [1.5]])
@@ -52,24 +58,24 @@ def normals(levels: int | None = None) -> lj.Density:
 # --- conditioned
 
 
-@pytest.mark.parametrize("label", [0, 2])
-def test_a_fixed_label_gives_the_numbers_of_the_conditional_density(label):
-    fixed = lj.condition(GLOW, label)
-    x = examples_of(GLOW, 5)
+def test_a_fixed_label_gives_the_numbers_of_the_conditional_density():
+    density = lj.models.Dequantized(MAF, 8)
+    fixed = lj.condition(density, 2)
+    x = examples_of(density, 5)
     np.testing.assert_array_equal(
-        fixed.log_prob(x, key=KEY, draws=2), GLOW.log_prob(x, key=KEY, draws=2, condition=label)
+        fixed.log_prob(x, key=KEY, draws=2), density.log_prob(x, key=KEY, draws=2, condition=2)
     )
     np.testing.assert_array_equal(
-        fixed.sample(KEY, 5, temperature=0.7), GLOW.sample(KEY, 5, np.array(label), 0.7)
+        fixed.sample(KEY, 5, temperature=0.7), density.sample(KEY, 5, np.array(2), 0.7)
     )
-    ours = fixed.terms(x, key=KEY)
-    theirs = GLOW.terms(x, key=KEY, condition=label)
-    np.testing.assert_array_equal(ours.log_prob, theirs.log_prob)
-    np.testing.assert_array_equal(ours.parts["class_log_prob"], theirs.parts["class_log_prob"])
-    z, expected = fixed.encode(x, key=KEY), GLOW.encode(x, key=KEY, condition=label)
-    np.testing.assert_array_equal(z, expected)
-    np.testing.assert_array_equal(fixed.decode(z), x)
-    assert (fixed.kind, fixed.levels) == (GLOW.kind, GLOW.levels)
+    np.testing.assert_array_equal(fixed.decode(fixed.encode(x, key=KEY)), x)
+    assert (fixed.kind, fixed.levels) == (density.kind, density.levels)
+
+
+def test_a_fixed_condition_passes_on_the_parts_of_the_terms():
+    fixed = lj.condition(WithParts(), 2)
+    terms = fixed.terms(np.zeros((4, 1), np.float32))
+    np.testing.assert_array_equal(terms.parts["label"], np.full(4, 2.0))
 
 
 def test_fixed_floats_give_the_numbers_of_the_conditional_density():
@@ -86,11 +92,11 @@ def test_what_cannot_be_fixed():
     with pytest.raises(ValueError, match="Uniform is unconditional: use it as it is"):
         lj.condition(lj.models.Uniform((2,)), 0)
     with pytest.raises(ValueError, match=r"expected class labels 0\.\.2"):
-        lj.condition(GLOW, 3)
+        lj.condition(MAF, 3)
     with pytest.raises(TypeError, match=r"expected integers 0\.\.2 as class labels"):
-        lj.condition(GLOW, 1.0)
+        lj.condition(MAF, 1.0)
     with pytest.raises(ValueError, match="expected a condition of shape"):
-        lj.condition(GLOW, np.array([0, 1]))
+        lj.condition(MAF, np.array([0, 1]))
     with pytest.raises(ValueError, match="expected finite conditions"):
         lj.condition(DENSITIES["conditioned maf"].make().density, np.array([0.0, np.nan]))
     with pytest.raises(TypeError, match="NaiveBayes, which has none"):
@@ -150,7 +156,7 @@ def test_a_mixture_integrates_to_one():
     assert mixture.kind is lj.Kind.EXACT
     side = np.linspace(-8, 12, 4001, dtype=np.float32)
     values = np.asarray(mixture.log_prob(side[:, None]), np.float64)
-    np.testing.assert_allclose(np.exp(values).sum() * (side[1] - side[0]), 1, rtol=1e-5)
+    np.testing.assert_allclose(np.exp(values).sum() * 0.005, 1, rtol=1e-5)
     means, stds = [-1, 0.5, 2], [1, 0.5, 1.5]
     expected = scipy.special.logsumexp(
         scipy.stats.norm.logpdf(side[:, None], means, stds) + PRIOR, axis=1
@@ -161,7 +167,7 @@ def test_a_mixture_integrates_to_one():
 def test_masses_of_a_mixture_sum_to_one():
     few = NaiveBayes(DENSITIES["naive bayes"].make().log_probs[...][:, :2, :2])
     grid = np.indices((4,) * 4).reshape(4, -1).T.astype(np.uint8).reshape(-1, 2, 2, 1)
-    mixture = ClassMixture(NaiveBayes(few.log_probs[...][:, :, :, :]), PRIOR)
+    mixture = ClassMixture(few, PRIOR)
     masses = np.exp(np.asarray(mixture.log_prob(grid), np.float64))
     np.testing.assert_allclose(masses.sum(), 1, rtol=1e-5)
 
@@ -228,9 +234,9 @@ def test_samples_of_a_mixture_have_the_classes_of_the_prior():
 def test_what_is_no_prior():
     with pytest.raises(ValueError, match=r"expected log_prior of shape \(3,\)"):
         ClassMixture(Boxes(), np.log([0.5, 0.5]))
-    with pytest.raises(ValueError, match=r"sum to 3: these are probabilities.*|pass their log"):
+    with pytest.raises(ValueError, match=r"sum to 4\.\d+: these are probabilities, pass their log"):
         ClassMixture(Boxes(), np.array([0.2, 0.3, 0.5]))
-    with pytest.raises(ValueError, match="exponentials sum to 0.9"):
+    with pytest.raises(ValueError, match=r"exponentials sum to 0\.9"):
         ClassMixture(Boxes(), np.log([0.2, 0.3, 0.4]))
     with pytest.raises(ValueError, match="exponentials sum to nan"):
         ClassMixture(Boxes(), np.array([0.0, np.nan, -1.0]))
@@ -294,7 +300,7 @@ def test_what_naive_bayes_is_not_fitted_to(kind):
     with pytest.raises(ValueError, match="expected a labeled dataset"):
         kind.fit(lj.Dataset.from_array(rows))
     labels = [0, 0, 1, 1]
-    with pytest.raises(ValueError, match="is continuous: GaussianNaiveBayes takes|that vary"):
+    with pytest.raises(ValueError, match=r"is continuous: GaussianNaiveBayes takes|that vary"):
         kind.fit(lj.Dataset.from_array(rows, labels=labels))
     with pytest.raises(ValueError, match="NaiveBayes takes integers"):
         GaussianNaiveBayes.fit(DIGITS)
