@@ -304,7 +304,7 @@ class Classifier:
         log_posterior = self.log_posterior(x, key=key, draws=draws)
         lost = jnp.isnan(log_posterior).any(-1)
         if not isinstance(lost, Tracer):
-            _refuse_lost(np.asarray(lost).reshape(-1), "these examples")
+            _refuse_lost(np.asarray(lost).reshape(-1), "x")
         return jnp.where(lost, -1, log_posterior.argmax(-1))
 
     def evaluate(
@@ -354,7 +354,8 @@ class Classifier:
         scores = self._scores_in_chunks(dataset.examples, key, draws=draws, batch_size=batch_size)
         with np.errstate(invalid="ignore"):  # minus infinity for every class gives NaN
             log_posterior = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
-        _refuse_lost(np.isnan(log_posterior).any(1), f"{dataset.name} {dataset.split}")
+        lost = np.asarray(np.isnan(log_posterior).any(1))
+        _refuse_lost(lost, f"{dataset.name} {dataset.split}")
         return Classification(
             log_posterior=log_posterior,
             labels=dataset.labels,

@@ -535,7 +535,9 @@ class Density(nnx.Module, abc.ABC):
           TypeError: If it is of another type.
           ValueError: If it has another shape, is out of range or not finite.
         """
-        return self._checked_condition(value, ())[0]  # pyright: ignore[reportOptionalSubscript]
+        rows = self._checked_condition(value, ())
+        assert rows is not None  # without a condition every value was refused
+        return rows.reshape(rows.shape[1:])
 
     @property
     def condition_form(self) -> jax.ShapeDtypeStruct | None:

@@ -36,7 +36,7 @@ def test_a_student_t_base(degrees):
     base = StudentT(3, degrees=degrees, initial=4.0)
     np.testing.assert_allclose(base.degrees, 4.0, rtol=1e-6)
     assert lj.count_parameters(base) == {"each": 3, "one": 1}[degrees]
-    z = np.array([0.5, -3.0, 20.0], np.float32)
+    z = jnp.array([0.5, -3.0, 20.0])
     np.testing.assert_allclose(base.log_prob(z), scipy.stats.t.logpdf(z, 4.0).sum(), rtol=1e-5)
 
 

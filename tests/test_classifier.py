@@ -390,7 +390,7 @@ def test_an_example_of_no_class_has_no_posterior():
     np.testing.assert_array_equal(
         np.isnan(classifier.log_posterior(x)).all(1), [False, True, False]
     )
-    with pytest.raises(ValueError, match="1 of the 3 examples of these examples have no post"):
+    with pytest.raises(ValueError, match="1 of the 3 examples of x have no posterior"):
         classifier.predict(x)
     np.testing.assert_array_equal(jax.jit(classifier.predict)(x), [0, -1, 2])
     data = lj.Dataset.from_array(x, labels=[0, 1, 2])

@@ -127,7 +127,8 @@ class StudentT(LatentDensity):
           key: Key of the example.
           temperature: Factor on the noise.
         """
-        return temperature * jax.random.t(key, self.degrees, (self.dimensions,))
+        noise = jax.random.t(key, self.degrees, (self.dimensions,))
+        return jnp.asarray(temperature * noise)
 
 
 class GaussianMixture(LatentDensity):

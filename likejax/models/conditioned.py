@@ -139,7 +139,8 @@ class Conditioned(Density):
         return cast(_WithLatents, self.density)
 
     def _facts(self) -> dict[str, Any]:
-        return super()._facts() | {"condition": self.value[...]}
+        value = getattr(self, "value", None)  # a density that is not complete is shown too
+        return super()._facts() | {"condition": "not set" if value is None else value[...]}
 
 
 def condition(density: Density, value: ArrayLike) -> Conditioned:
