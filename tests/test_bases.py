@@ -120,7 +120,7 @@ def test_a_flow_with_a_base_integrates_to_one(base):
 
 @pytest.mark.parametrize("base", ["student_t", "mixture"])
 def test_a_flow_with_a_base_is_saved_and_restored(base, tmp_path):
-    config = lj.models.NSFConfig(dimensions=2, depth=2, width=4, base=base, components=2)
+    config = lj.models.MAFConfig(dimensions=2, depth=1, width=4, base=base, components=2)
     density = perturbed(lj.build(config, key=0))
     lj.save(density, tmp_path)
     x = examples_of(density, 3)
