@@ -15,6 +15,8 @@ from likejax import models as models
 from likejax import ood as ood
 from likejax import plot as plot
 from likejax import train as train
+from likejax.classification import Classification as Classification
+from likejax.classification import Classifier as Classifier
 from likejax.data.dataset import Dataset as Dataset
 from likejax.data.loading import datasets as datasets
 from likejax.data.loading import load as load
@@ -31,6 +33,7 @@ from likejax.experiment import Optimizer as Optimizer
 from likejax.exporting import export as export
 from likejax.keys import example_keys as example_keys
 from likejax.models import build as build
+from likejax.models import condition as condition
 from likejax.objectives import ELBO as ELBO
 from likejax.objectives import NLL as NLL
 from likejax.presets import PRESETS as PRESETS

@@ -528,6 +528,20 @@ class Density(nnx.Module, abc.ABC):
         rows = (math.prod(batch), *self.condition_shape)
         return numpy.broadcast_to(values, wanted).reshape(rows)
 
+    def checked_value(self, value: ArrayLike) -> Array | np.ndarray:
+        """Returns one condition as an array, after the checks of a query's conditions.
+
+        Args:
+          value: Condition of shape ``condition_shape``.
+
+        Raises:
+          TypeError: If it is of another type.
+          ValueError: If it has another shape, is out of range or not finite.
+        """
+        rows = self._checked_condition(value, ())
+        assert rows is not None  # without a condition every value was refused
+        return rows.reshape(rows.shape[1:])
+
     @property
     def condition_form(self) -> jax.ShapeDtypeStruct | None:
         """Shape and type of one condition: a label is an integer, an array holds floats."""

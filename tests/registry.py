@@ -240,6 +240,46 @@ def _tabular(columns: Sequence[lj.data.Column]) -> lj.Density:
     return lj.models.Tabular(normal, columns).initialize(rows_of(columns, 100), 0)
 
 
+class NoisyByClass(lj.Density):
+    """Normals with one mean for each of three classes, and noise on the log-probability."""
+
+    event_shape = (3,)
+    kind = lj.Kind.ESTIMATE
+    condition_shape = ()
+    num_classes = 3
+
+    def __init__(self, noise: float = 1.0):
+        self.means = nnx.Param(jnp.arange(3.0))
+        self.noise = noise
+
+    def exact(self, x, condition):
+        return -0.5 * jnp.sum(jnp.square(x - self.means[...][condition]) + jnp.log(2 * jnp.pi))
+
+    def _log_prob(self, x, key, condition):
+        noise = jax.random.normal(jax.random.fold_in(key, condition))
+        return self.exact(x, condition) + self.noise * noise
+
+    def _sample(self, key, condition, temperature):
+        return self.means[...][condition] + temperature * jax.random.normal(key, (3,))
+
+
+def _maf(**options) -> lj.Density:
+    sizes = {"dimensions": 3, "depth": 1, "width": 4, "blocks": 1}
+    return lj.build(lj.models.MAFConfig(**sizes | options), key=0)
+
+
+def _naive_bayes() -> lj.Density:
+    images = np.arange(54, dtype=np.uint8).reshape(6, 3, 3) % 4
+    return lj.models.NaiveBayes.fit(
+        lj.Dataset.from_array(images, levels=4, labels=np.arange(6) % 3)
+    )
+
+
+def _gaussian_naive_bayes() -> lj.Density:
+    points = np.random.default_rng(0).normal(size=(30, 3)) + np.arange(30)[:, None] % 3
+    return lj.models.GaussianNaiveBayes.fit(lj.Dataset.from_array(points, labels=np.arange(30) % 3))
+
+
 DENSITIES: dict[str, DensityCase] = {
     "glow": DensityCase(_glow),
     "glow additive, three channels": DensityCase(
@@ -283,6 +323,23 @@ DENSITIES: dict[str, DensityCase] = {
     ),
     "full gaussian": DensityCase(_gaussian),
     "pixel histogram": DensityCase(_histogram),
+    "naive bayes": DensityCase(_naive_bayes, classes=3),
+    "gaussian naive bayes": DensityCase(_gaussian_naive_bayes, classes=3),
+    "maf, student t": DensityCase(lambda: _maf(base="student_t")),
+    "maf, mixture": DensityCase(lambda: _maf(base="mixture", components=2)),
+    "conditioned bound": DensityCase(
+        lambda: lj.condition(lj.models.Dequantized(_maf(num_classes=3), 8), 1)
+    ),
+    "conditioned maf": DensityCase(
+        lambda: lj.condition(_maf(condition_shape=(2,)), np.array([0.5, -1.0], np.float32))
+    ),
+    "class mixture": DensityCase(
+        lambda: lj.models.ClassMixture(_maf(num_classes=3), np.log([0.2, 0.3, 0.5]))
+    ),
+    "class mixture of bounds": DensityCase(
+        lambda: lj.models.ClassMixture(lj.models.Dequantized(_maf(num_classes=3), 8))
+    ),
+    "class mixture of estimates": DensityCase(lambda: lj.models.ClassMixture(NoisyByClass())),
     "user's laplace": DensityCase(Laplace),
     "noisy normal": DensityCase(NoisyStandardNormal),
     "dequantized noisy normal": DensityCase(

@@ -29,7 +29,7 @@ LAYERS = [
     {"bijections"},
     {"models"},
     {"objectives", "evaluation", "exporting", "storage"},
-    {"experiment"},
+    {"experiment", "classification"},
     {"train"},
     {"ood"},
     {"presets", "reference"},

@@ -158,6 +158,10 @@ VAE = DENSITIES["vae"].make()
 IMAGES = np.zeros((2, 4, 4, 1), np.uint8)
 DATA = lj.Dataset.from_array(IMAGES, levels=17)
 WRONG_WORDS = {
+    ("GaussianNaiveBayes.fit", "variance"): lambda: lj.models.GaussianNaiveBayes.fit(
+        DATA, variance="share"
+    ),
+    ("StudentT.__init__", "degrees"): lambda: lj.models.StudentT(2, degrees="on"),
     ("PixelCNN.__init__", "form"): lambda: lj.models.PixelCNN(
         None, (4, 4, 1), levels=4, mixtures=1, form="exakt"
     ),

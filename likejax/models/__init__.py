@@ -3,7 +3,13 @@
 from likejax.models.baselines import FullGaussian as FullGaussian
 from likejax.models.baselines import PixelHistogram as PixelHistogram
 from likejax.models.baselines import Uniform as Uniform
+from likejax.models.bases import GaussianMixture as GaussianMixture
+from likejax.models.bases import LatentDensity as LatentDensity
+from likejax.models.bases import StudentT as StudentT
 from likejax.models.building import build as build
+from likejax.models.class_mixture import ClassMixture as ClassMixture
+from likejax.models.conditioned import Conditioned as Conditioned
+from likejax.models.conditioned import condition as condition
 from likejax.models.dequantize import Dequantized as Dequantized
 from likejax.models.ffjord import FFJORDConfig as FFJORDConfig
 from likejax.models.ffjord import ImageFFJORDConfig as ImageFFJORDConfig
@@ -11,6 +17,8 @@ from likejax.models.ffjord import function_evaluations as function_evaluations
 from likejax.models.ffjord import with_solver as with_solver
 from likejax.models.flow import Flow as Flow
 from likejax.models.glow import GlowConfig as GlowConfig
+from likejax.models.naive_bayes import GaussianNaiveBayes as GaussianNaiveBayes
+from likejax.models.naive_bayes import NaiveBayes as NaiveBayes
 from likejax.models.pixelcnn import PixelCNN as PixelCNN
 from likejax.models.pixelcnn import PixelCNNConfig as PixelCNNConfig
 from likejax.models.tabular import Tabular as Tabular

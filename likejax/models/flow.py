@@ -1,4 +1,4 @@
-"""Normalizing flows: a bijection to standard normal latents."""
+"""Normalizing flows: a bijection to latents of a simple density, by default standard normal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
 from likejax.batching import Rows, over_batch
@@ -17,6 +18,7 @@ from likejax.density import Density, Kind, Terms
 from likejax.distributions import standard_normal_log_prob
 from likejax.inputs import as_array
 from likejax.keys import KeyLike, as_key
+from likejax.models.bases import LatentDensity, check_latent_density
 from likejax.nn.modules import replace
 from likejax.settings import Count, checked
 
@@ -24,18 +26,25 @@ from likejax.settings import Count, checked
 class Flow(Density):
     """``log p(x) = log N(z; 0, I) + log |det dz/dx|`` with ``z = bijection(x)``, continuous data.
 
-    Every learned prior is a whitening map inside the bijection. So the base is always the standard
-    normal, ``encode`` gives white latents, and temperature is a factor on their standard deviation.
+    Every learned prior is a whitening map inside the bijection. So the base is the standard normal,
+    ``encode`` gives white latents, and temperature is a factor on their standard deviation. Heavy
+    tails and modes apart from each other, which no such map can make well, are the exception: for
+    them there is another ``base``, ``log p(x) = log base(z) + log |det dz/dx|``, whose latents are
+    not white. ``lj.models.StudentT`` and ``lj.models.GaussianMixture`` say when to take which, and
+    what temperature means.
 
     Args:
       bijection: Map from data to latent; the latent is an array or a tuple of arrays.
       event_shape: Shape of one example.
       condition_shape: Shape of one condition, if the bijection uses it.
       num_classes: Number of class labels, if the condition is one.
+      base: Density of all latents of an example as one vector, in the order of ``encode``;
+        ``None`` for the standard normal.
 
     Raises:
-      TypeError: If ``bijection`` is not one.
-      ValueError: If the shapes of the maps do not fit; the error names the map.
+      TypeError: If ``bijection`` or ``base`` is not one.
+      ValueError: If the shapes of the maps do not fit, the error names the map; or if the base has
+        other dimensions.
 
     Attributes:
       kind: ``EXACT``, or ``ESTIMATE`` if a map estimates its log-determinant.
@@ -54,6 +63,7 @@ class Flow(Density):
         *,
         condition_shape: tuple[int, ...] | None = None,
         num_classes: int | None = None,
+        base: LatentDensity | None = None,
     ):
         check_bijection(bijection)
         self.bijection = bijection
@@ -61,6 +71,9 @@ class Flow(Density):
         self.condition_shape = condition_shape
         self.num_classes = num_classes
         self.latent_shapes()  # raises if the shapes of the maps do not fit
+        if base is not None:
+            check_latent_density(base, math.prod(self.event_shape))
+        self.base = nnx.data(base)
 
     @property
     def kind(self) -> Kind:
@@ -84,11 +97,16 @@ class Flow(Density):
         return Terms(self._latent_log_prob(z) + log_det, parts)
 
     def _latent_log_prob(self, z: Latent) -> Float[Array, ""]:
-        """Log-density of all latents of one example under the standard normal, nats."""
+        """Log-density of all latents of one example under the base, nats."""
+        if self.base is not None:
+            flat = [part.reshape(-1) for part in jax.tree.leaves(z)]
+            return self.base.log_prob(jnp.concatenate(flat))
         parts = [standard_normal_log_prob(part).sum() for part in jax.tree.leaves(z)]
         return sum(parts[1:], start=parts[0])
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
+        if self.base is not None:
+            return self.bijection.inverse(self._latents_of_base(key, temperature), condition)
         shapes, tree = jax.tree.flatten(self.latent_shapes())
         keys = jax.random.split(key, len(shapes))
         parts = []
@@ -96,6 +114,18 @@ class Flow(Density):
             noise = jax.random.normal(part_key, latent.shape, latent.dtype)
             parts.append(temperature * noise)
         return self.bijection.inverse(jax.tree.unflatten(tree, parts), condition)
+
+    def _latents_of_base(self, key: Array, temperature: ArrayLike) -> Latent:
+        """Latents of one example drawn from a base, which makes all entries as one vector."""
+        assert self.base is not None
+        vector = self.base.sample(key, temperature)
+        shapes, tree = jax.tree.flatten(self.latent_shapes())
+        parts, start = [], 0
+        for latent in shapes:
+            end = start + math.prod(latent.shape)
+            parts.append(vector[start:end].reshape(latent.shape).astype(latent.dtype))
+            start = end
+        return jax.tree.unflatten(tree, parts)
 
     def latent_shapes(self) -> Latent:
         """Shape and dtype of the latents of one example, as ``jax.ShapeDtypeStruct``."""
@@ -105,7 +135,9 @@ class Flow(Density):
         return jax.eval_shape(functools.partial(dry_run, self.bijection), x, key, condition)
 
     def encode(self, x: ArrayLike, *, condition: ArrayLike | None = None) -> Latent:
-        """All latents of ``x``, white under the model; ``decode`` undoes it.
+        """All latents of ``x``, drawn from the base if the model is right; ``decode`` undoes it.
+
+        They are white for the standard normal alone, not for another ``base``.
 
         Args:
           x: Examples ``(*batch, *event_shape)``.

@@ -19,6 +19,7 @@ from likejax.bijections.linear import LULinear
 from likejax.bijections.scalar import AffineScalar, ScalarMap
 from likejax.bijections.spline import RationalQuadratic
 from likejax.bijections.standardize import Standardize
+from likejax.models.bases import GaussianMixture, LatentDensity, StudentT
 from likejax.models.flow import Flow
 from likejax.nn.repeat import repeat
 from likejax.settings import Count, CountOrZero, Fraction, Positive, Settings
@@ -57,6 +58,11 @@ class VectorFlowConfig(Settings, abc.ABC):
     """Number of class labels of a conditional model; 0 if the condition is none."""
     condition_shape: tuple[Count, ...] | None = None
     """Shape of a float condition; ``None`` if the condition is none."""
+    base: Literal["normal", "student_t", "mixture"] = "normal"
+    """Density of the latents: standard normal; Student's t with learned degrees of freedom, for
+    heavy tails; or a learned mixture of normals, for modes apart from each other."""
+    components: Count = 10
+    """Number of normals of a mixture; other bases do not read it."""
 
     @property
     @abc.abstractmethod
@@ -79,13 +85,22 @@ class VectorFlowConfig(Settings, abc.ABC):
         """Builds the untrained density, its repeated steps stacked."""
         first = [Standardize(self.dimensions)] if self.standardize else []
         flow = Chain([*first, *self._steps(rngs), *self._mix(rngs)])
+        base = self._base(rngs)  # last, so that it changes no draw of the maps
         shape = () if self.num_classes else self.condition_shape
         return Flow(
             flow,
             (self.dimensions,),
             condition_shape=shape,
             num_classes=self.num_classes or None,
+            base=base,
         )
+
+    def _base(self, rngs: nnx.Rngs) -> LatentDensity | None:
+        if self.base == "student_t":
+            return StudentT(self.dimensions)
+        if self.base == "mixture":
+            return GaussianMixture(self.dimensions, self.components, rngs=rngs)
+        return None
 
     def _steps(self, rngs: nnx.Rngs) -> list[Bijection]:
         if self.form == "autoregressive":

@@ -191,7 +191,8 @@ class Score(Settings, abc.ABC):
             if each.condition_shape is not None:
                 raise ValueError(
                     f"expected an unconditional {name} to score with: the class of an outside "
-                    "example is not known"
+                    "example is not known; lj.condition(density, value) fixes a condition, and "
+                    "lj.Classifier(density).mixture sums over class labels"
                 )
             check_fit(each, dataset)
         return densities
