@@ -217,6 +217,7 @@ def test_programs_do_not_grow_with_the_depth():
     assert equations(4) == equations(16)
 
 
+@pytest.mark.untyped
 @pytest.mark.parametrize(
     ("options", "message"),
     [

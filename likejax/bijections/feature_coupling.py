@@ -160,12 +160,12 @@ class FeatureCoupling(Bijection):
         return self._together(kept, self.scalar.inverse(moved, parameters))
 
     def _parameters(
-        self, kept: Vector, condition: Array | None, dropout_key: Array | None
-    ) -> Float[Array, "moved parameters"]:
+        self, kept: Float[Array, " k"], condition: Array | None, dropout_key: Array | None
+    ) -> Float[Array, "m parameters"]:
         outputs = self.network(kept, condition, dropout_key)
         return outputs.reshape(-1, self.scalar.parameters)
 
-    def _together(self, kept: Vector, moved: Vector) -> Vector:
+    def _together(self, kept: Float[Array, " k"], moved: Float[Array, " m"]) -> Vector:
         """Puts both kinds of features back in their places."""
         x = jnp.zeros((self.dimensions,), moved.dtype)
         return x.at[1 - self.first :: 2].set(kept).at[self.first :: 2].set(moved)

@@ -126,7 +126,7 @@ class RationalQuadratic(Settings, ScalarMap):
         slopes = jnp.concatenate([one, inner, one], axis=-1)
         return self._edges(widths), self._edges(heights), slopes
 
-    def _edges(self, logits: Float[Array, "*s k"]) -> Float[Array, "*s k"]:
+    def _edges(self, logits: Float[Array, "*s k"]) -> Float[Array, "*s k+1"]:
         """Returns the ends of bins of these logits, from ``-bound`` to exactly ``bound``."""
         parts = jax.nn.softmax(self.logit_scale * logits, axis=-1)
         parts = MINIMUM + (1 - MINIMUM * self.bins) * parts
