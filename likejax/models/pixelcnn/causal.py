@@ -66,7 +66,8 @@ class GatedBlock(nnx.Module):
     """``x + a * sigmoid(b)`` with ``a, b`` from two causal convolutions of ``concat_elu``.
 
     ``h = first(concat_elu(x)) + skip(concat_elu(side))`` and
-    ``a, b = second(dropout(concat_elu(h))) + c``, where ``c`` is a linear function of the condition.
+    ``a, b = second(dropout(concat_elu(h))) + c``. The bias ``c`` is a linear function of the
+    condition.
 
     Args:
       filters: Channels of ``x``.
