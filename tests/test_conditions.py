@@ -1,4 +1,4 @@
-"""Conditions of floats, from data to every query: carriage, training, gradients, the command line."""
+"""Conditions of floats: in data, training, gradients, every query and the command line."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from likejax.cli import main
 from likejax.data.batches import DatasetBatches, IterableBatches, Position
 from likejax.data.conditions import condition_of
 from likejax.models.ffjord.dynamics import Dynamics
+from likejax.nn.modules import replace
 from likejax.records import from_record, to_record
-from tests.registry import DENSITIES, examples_of, perturbed
+from tests.registry import DENSITIES, examples_of, perturbed, rngs
 
 SHAPE = (1, 3)
 _DRAWS = np.random.default_rng(0)
@@ -36,7 +37,8 @@ def test_datasets_carry_conditions():
     rows = np.array([3, 1])
     np.testing.assert_array_equal(DATA[rows].conditions, CONDITIONS[rows])
     moved = DATA.subtract(1.0).shuffled(0)
-    np.testing.assert_allclose(moved.examples, moved.conditions[:, 0] + DATA_NOISE(moved), 1e-5)
+    order = [np.flatnonzero((CONDITIONS == c).all((1, 2)))[0] for c in moved.conditions]
+    np.testing.assert_allclose(moved.examples, POINTS[order] - 1.0)
     both = lj.data.concatenate([DATA[:3], DATA[7:9]])
     np.testing.assert_array_equal(both.conditions, CONDITIONS[[0, 1, 2, 7, 8]])
     for part in (*lj.data.split(DATA), *lj.data.hold_out(DATA)):
@@ -49,12 +51,6 @@ def test_datasets_carry_conditions():
     assert whole.conditions.dtype == np.float32
     with pytest.raises(ValueError, match=r"shape of conditions \(1, 3\) and \(2,\)"):
         lj.data.concatenate([DATA, whole])
-
-
-def DATA_NOISE(moved: lj.Dataset) -> np.ndarray:
-    """What the examples of a permuted dataset have besides their conditions."""
-    order = [np.flatnonzero((c == CONDITIONS).all((1, 2)))[0] for c in moved.conditions]
-    return POINTS[order] - 1 - CONDITIONS[order, 0]
 
 
 @pytest.mark.untyped
@@ -156,7 +152,7 @@ def test_a_run_on_conditions(tmp_path):
     z = restored.encode(valid.examples, condition=valid.conditions)
     back = restored.decode(z, condition=valid.conditions)
     np.testing.assert_allclose(back, valid.examples, rtol=1e-4, atol=1e-4)
-    with pytest.raises(ValueError, match="pass conditions= to lj.Dataset.from_array"):
+    with pytest.raises(ValueError, match="pass conditions= to"):
         lj.evaluate(restored, POINTS)
     items = [{"x": train.examples, "conditions": train.conditions}]
     assert np.isfinite(lj.fit(experiment, items, key=0).history[0]["loss"])
@@ -168,15 +164,9 @@ def test_initialization_is_that_of_the_unconditional_model():
     expected = plain.initialize(POINTS, 1).log_prob(POINTS)
     density = lj.build(CONFIG, key=0).initialize(POINTS, 1)
     np.testing.assert_allclose(density.log_prob(POINTS, condition=CONDITIONS), expected, rtol=1e-6)
-    couplings = [lj.bijections.AffineCoupling(4, width=3, condition_size=2, rngs=_rngs())]
+    coupling = lj.bijections.AffineCoupling(4, width=3, condition_size=2, rngs=rngs())
     with pytest.raises(ValueError, match="this coupling is conditional"):
-        couplings[0].forward(jnp.ones((2, 2, 4)))
-
-
-def _rngs():
-    from flax import nnx
-
-    return nnx.Rngs(0)
+        coupling.forward(jnp.ones((2, 2, 4)))
 
 
 def test_sheets_of_samples(tmp_path):
@@ -208,20 +198,20 @@ def test_export():
 
 @pytest.mark.parametrize("adjoint", ["checkpointed", "continuous"])
 def test_gradients_of_a_conditional_field(adjoint):
-    """The gradient of a joint solve is that of Euler steps written out, for every parameter.
+    """The gradient of a joint solve is that of midpoint steps written out, for every parameter.
 
     Each example has its own condition.
     """
-    steps = 8 if adjoint == "checkpointed" else 400
+    steps = 4 if adjoint == "checkpointed" else 64
     with jax.enable_x64(True):
-        field = perturbed(Dynamics(2, (3,), condition_size=3, rngs=_rngs()), scale=0.5)
+        field = perturbed(Dynamics(2, (3,), condition_size=3, rngs=rngs()), scale=0.5)
         field = jax.tree.map(lambda leaf: leaf.astype(float), field)
         x, c = jnp.asarray(POINTS[:3, :2], float), jnp.asarray(CONDITIONS[:3, 0], float)
-        solver = lj.bijections.Solver("euler", steps=steps, adjoint=adjoint)
+        solver = lj.bijections.Solver("midpoint", steps=steps, adjoint=adjoint)
         ode = lj.bijections.ODE(field, training_solver=solver, learn_end_time=False)
 
         def loss(field):
-            whole = nnx_replace(ode, field)
+            whole = replace(jax.tree.map(lambda leaf: leaf, ode), dynamics=field)
             z, log_det, _ = jax.vmap(lambda x, c: whole.terms(x, None, c))(x, c)
             return jnp.sum(jnp.cos(z)) + jnp.sum(jnp.sin(log_det))
 
@@ -229,9 +219,14 @@ def test_gradients_of_a_conditional_field(adjoint):
             def one(x, c):
                 def step(carry, i):
                     z, total = carry
-                    f = lambda z: field(i / steps, z, [each.offsets(c) for each in field.layers])
-                    trace = jnp.trace(jax.jacfwd(f)(z))
-                    return (z + f(z) / steps, total + trace / steps), None
+                    offsets = [each.offsets(c) for each in field.layers]
+                    half = z + field(i / steps, z, offsets) / (2 * steps)
+
+                    def f(z):
+                        return field((i + 0.5) / steps, z, offsets)
+
+                    trace = jnp.trace(jax.jacfwd(f)(half))
+                    return (z + f(half) / steps, total + trace / steps), None
 
                 return jax.lax.scan(step, (x, jnp.zeros(())), jnp.arange(steps))[0]
 
@@ -242,18 +237,12 @@ def test_gradients_of_a_conditional_field(adjoint):
             jax.jit(jax.value_and_grad(each))(field) for each in (loss, by_hand)
         )
         np.testing.assert_allclose(value, expected, rtol=1e-9)
-        tolerance = 1e-8 if adjoint == "checkpointed" else 2e-2
+        tolerance = 1e-8 if adjoint == "checkpointed" else 1e-3
         for name in ("condition_shift", "condition_gate"):
             for layer, wanted in zip(gradient.layers, right.layers, strict=True):
                 got, one = getattr(layer, name)[...], getattr(wanted, name)[...]
                 assert np.abs(one).max() > 1e-3
                 np.testing.assert_allclose(got, one, rtol=tolerance, atol=tolerance)
-
-
-def nnx_replace(ode, field):
-    from likejax.nn.modules import replace
-
-    return replace(jax.tree.map(lambda leaf: leaf, ode), dynamics=field)
 
 
 def test_evaluations_of_a_conditional_flow_are_counted():

@@ -221,8 +221,8 @@ def test_bad_input(density_and_labels):
             density.log_prob(x, key=KEY)
         with pytest.raises(ValueError, match="expected a condition of shape"):
             density.log_prob(x, key=KEY, condition=y[:3])
-        with pytest.raises(TypeError, match="expected (floats|integers)"):
-            wrong = np.int64 if y.dtype == np.float32 else np.float32
+        wrong = np.int64 if y.dtype == np.float32 else np.float32
+        with pytest.raises(TypeError, match=r"expected (floats|integers)"):
             density.log_prob(x, key=KEY, condition=y.astype(wrong))
         if y.dtype == np.float32:
             with pytest.raises(ValueError, match="expected finite conditions"):
