@@ -37,7 +37,7 @@ def test_datasets_carry_conditions():
     rows = np.array([3, 1])
     np.testing.assert_array_equal(DATA[rows].conditions, CONDITIONS[rows])
     moved = DATA.subtract(1.0).shuffled(0)
-    order = [np.flatnonzero((CONDITIONS == c).all((1, 2)))[0] for c in moved.conditions]
+    order = [np.flatnonzero((c == CONDITIONS).all((1, 2)))[0] for c in moved.conditions]
     np.testing.assert_allclose(moved.examples, POINTS[order] - 1.0)
     both = lj.data.concatenate([DATA[:3], DATA[7:9]])
     np.testing.assert_array_equal(both.conditions, CONDITIONS[[0, 1, 2, 7, 8]])

@@ -69,9 +69,11 @@ def _check_shapes(place: Path, parts: Mapping[str, Raw]) -> None:
     if len(set(shapes.values())) > 1:
         found = ", ".join(f"{part} {shape}" for part, shape in shapes.items())
         raise FileError(place, f"expected examples of one shape in all parts, got {found}")
-    conditions = {np.shape(raw.conditions)[1:] for raw in parts.values()}
-    if len(conditions) > 1 or len({raw.conditions is None for raw in parts.values()}) > 1:
-        raise FileError(place, "expected conditions of one shape in all parts, or in none")
+    conditions = [raw.conditions for raw in parts.values() if raw.conditions is not None]
+    if conditions and len(conditions) < len(parts):
+        raise FileError(place, "expected conditions in all parts, or in none")
+    if len({each.shape[1:] for each in conditions}) > 1:
+        raise FileError(place, "expected conditions of one shape in all parts")
     columns = {raw.columns for raw in parts.values()}
     if len(columns) > 1:
         raise FileError(
