@@ -29,6 +29,23 @@ class ConditionalField(Protocol):
 
     ``given(condition)`` returns ``f(t, z)``, an ``nnx.Module``. It gets labels ``(*batch,)`` or
     floats ``(*batch, size)``, with the leading axes of the states that ``f`` is called with.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> from flax import nnx
+      >>> class Drift(nnx.Module):
+      ...     def __init__(self, speed):
+      ...         self.speed = nnx.data(speed)
+      ...     def __call__(self, t, z):
+      ...         return self.speed + 0 * z
+      >>> class Drifts(nnx.Module):
+      ...     def __call__(self, t, z):
+      ...         raise ValueError("expected a condition")
+      ...     def given(self, condition):
+      ...         return Drift(condition)
+      >>> ode = lj.bijections.ODE(Drifts(), solver=lj.bijections.Solver("rk4", steps=1))
+      >>> ode.forward(jnp.zeros(2), condition=jnp.array([1.0, 3.0]))[0].tolist()
+      [1.0, 3.0]
     """
 
     def given(self, condition: Array) -> nnx.Module:
