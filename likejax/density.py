@@ -17,7 +17,13 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from likejax.batching import Query, Rows, over_batch, over_draws
-from likejax.inputs import as_array, check_finite, check_labels, checked_floats, checked_integers
+from likejax.inputs import (
+    as_array,
+    check_labels,
+    checked_conditions,
+    checked_floats,
+    checked_integers,
+)
 from likejax.keys import KeyLike, as_key, fold_in_each, keys_of_batch, keys_of_rows
 from likejax.precision import check_representable
 from likejax.rounding import warn_of_lost
@@ -169,8 +175,8 @@ class Density(nnx.Module, abc.ABC):
       event_shape: Shape of one example.
       levels: Number of integer values an entry can take (256 for 8-bit images); ``None`` if the
         density is continuous.
-      condition_shape: Shape of one example's condition (``()`` for a class label); ``None`` if the
-        density is unconditional.
+      condition_shape: Shape of one example's condition: ``()`` for a class label, an integer; any
+        other shape for floats; ``None`` if the density is unconditional.
       num_classes: Number of class labels, which are then ``0..num_classes-1``; ``None`` if the
         condition is not a label.
       kind: Kind of number that ``log_prob`` returns; see ``Kind``.
@@ -260,16 +266,17 @@ class Density(nnx.Module, abc.ABC):
           key: One key, folded with the flat position in ``x``; or keys of shape ``batch``, used as
             they are (so the key of a single example, batch shape ``()``, is used as it is). Draw
             ``s`` uses ``fold_in(example_key, s)``. Not needed where ``kind`` is ``EXACT``.
-          condition: ``(*batch, *condition_shape)``, or one ``condition_shape`` for all.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``; or one of them
+            for all examples.
           draws: Number of draws to combine, as the kind allows.
 
         Returns:
           ``(*batch,)`` in nats.
 
         Raises:
-          TypeError: For floats where the density takes integers, or the reverse.
-          ValueError: For a wrong shape, values outside ``0..levels-1``, or a missing key or
-            condition.
+          TypeError: For floats where the density takes integers, or the reverse; so for conditions.
+          ValueError: For a wrong shape, values outside ``0..levels-1``, a label that no class has,
+            conditions that are not finite, or a missing key or condition.
         """
         values = self._draws(x, key=key, condition=condition, draws=draws)
         if len(values) == 1:
@@ -519,11 +526,10 @@ class Density(nnx.Module, abc.ABC):
                 f"expected a condition of shape {wanted} or {self.condition_shape}, "
                 f"got {values.shape}"
             )
-        if self.num_classes is not None:
+        if self.condition_shape == ():
             check_labels(values, self.num_classes)
-        elif jnp.issubdtype(values.dtype, jnp.floating):
-            values = checked_floats(values, "condition")
-            check_finite(values)
+        else:
+            values = checked_conditions(values, self.condition_shape)
         numpy = np if isinstance(values, np.ndarray) else jnp
         rows = (math.prod(batch), *self.condition_shape)
         return numpy.broadcast_to(values, wanted).reshape(rows)

@@ -11,9 +11,10 @@ import numpy as np
 from jaxtyping import Float
 
 from likejax.batching import own_shapes
+from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset, as_dataset
 from likejax.density import Density, Kind, bits_per_dim, check_density, combine_draws
-from likejax.inputs import as_array, check_labels
+from likejax.inputs import as_array
 from likejax.keys import KeyLike, as_key, example_keys
 from likejax.progress import track
 from likejax.settings import Count, checked
@@ -179,7 +180,7 @@ def evaluate(
     after two seconds.
 
     Args:
-      density: Any density; a conditional one gets the labels.
+      density: Any density; a conditional one gets the labels, or the conditions.
       dataset: Examples of the density's shape and levels: a ``Dataset``, or an array
         ``(n, *event_shape)``. Weights, which are for training, do not count.
       key: Key of the draws; needed unless the density is exact.
@@ -213,7 +214,7 @@ def evaluate(
         density,
         dataset.examples,
         key=key,
-        condition=dataset.labels if density.condition_shape is not None else None,
+        condition=condition_of(dataset, density.condition_shape),
         draws=draws,
         batch_size=batch_size,
     )
@@ -360,7 +361,7 @@ def log_prob_in_chunks(
 
 
 def check_fit(density: Density, dataset: Dataset) -> None:
-    """Raises unless a dataset holds examples of a density's shape and levels, and its labels.
+    """Raises unless a dataset holds examples of a density's shape and levels, and its conditions.
 
     Args:
       density: Any density.
@@ -384,15 +385,7 @@ def check_fit(density: Density, dataset: Dataset) -> None:
             "dataset.binarize(seed)"
         )
     _check_columns(density, dataset)
-    if density.condition_shape is not None and dataset.labels is None:
-        raise ValueError(
-            f"expected a labeled dataset for a conditional density, {dataset.name!r} has no labels"
-        )
-    if density.num_classes is not None and dataset.labels is not None:
-        try:
-            check_labels(dataset.labels, density.num_classes)
-        except ValueError as error:
-            raise ValueError(f"dataset {dataset.name!r}, {dataset.split}: {error}") from error
+    condition_of(dataset, density.condition_shape, num_classes=density.num_classes)
     dataset.check_precision()
 
 

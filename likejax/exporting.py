@@ -31,7 +31,8 @@ def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None 
     The program takes the arguments that this density needs, in this order:
 
     * examples ``(n, *event_shape)``;
-    * a condition ``(n, *condition_shape)`` of ``int32``, if the density is conditional;
+    * a condition, if the density is conditional: labels ``(n,)`` of ``int32``, or floats
+      ``(n, *condition_shape)``;
     * the two words of a key, ``uint32`` of shape ``(2,)`` (``jax.random.key_data(key)``), unless
       the density is exact.
 
@@ -94,8 +95,9 @@ def _arguments(density: Density) -> list[Any]:
     (n,) = jax_export.symbolic_shape("n")
     dtype = jnp.zeros(()).dtype if density.levels is None else integer_dtype(density.levels)
     arguments = [jax.ShapeDtypeStruct((n, *density.event_shape), dtype)]
-    if density.condition_shape is not None:
-        arguments.append(jax.ShapeDtypeStruct((n, *density.condition_shape), np.int32))
+    condition = density.condition_form
+    if condition is not None:
+        arguments.append(jax.ShapeDtypeStruct((n, *condition.shape), condition.dtype))
     if density.kind is not Kind.EXACT:
         arguments.append(jax.ShapeDtypeStruct((2,), np.uint32))
     return arguments

@@ -86,17 +86,33 @@ def checked_floats(x: Array | np.ndarray, name: str = "x") -> Array | np.ndarray
     return cast
 
 
-def check_finite(condition: Array | np.ndarray) -> None:
-    """Checks that conditions are finite; traced values cannot be examined.
+def checked_conditions(condition: Array | np.ndarray, shape: tuple[int, ...]) -> Any:
+    """Finite floats in the type that is computed in; traced values cannot be examined.
 
     Args:
-      condition: Floats.
+      condition: Float conditions, one or many.
+      shape: Shape of one condition, for the message.
 
     Raises:
-      ValueError: If one is NaN or infinite.
+      TypeError: If they are no floats.
+      ValueError: If one is NaN or infinite, or too large for the type.
     """
-    if not isinstance(condition, Tracer) and not bool(jnp.isfinite(condition).all()):
-        raise ValueError("expected finite conditions, got NaN or infinite entries")
+    if not jnp.issubdtype(condition.dtype, jnp.floating):
+        raise TypeError(
+            f"expected floats as conditions of shape {shape}, got {condition.dtype}; convert "
+            "numbers with condition.astype('float32')"
+        )
+    values = checked_floats(condition, "condition")
+    if isinstance(values, Tracer):
+        return values
+    with jax.ensure_compile_time_eval():  # known values inside somebody's jit are checked too
+        is_finite = bool(jnp.isfinite(values).all())
+    if not is_finite:
+        raise ValueError(
+            "expected finite conditions, got NaN or infinite entries; fill them, or leave out "
+            "their examples"
+        )
+    return values
 
 
 def checked_integers(x: Array | np.ndarray, levels: int) -> Array | np.ndarray:
@@ -136,18 +152,21 @@ def inside_levels(x: Array | np.ndarray, levels: int) -> Any:
     return (x >= 0) & (x < levels)
 
 
-def check_labels(labels: Array | np.ndarray, num_classes: int) -> None:
+def check_labels(labels: Array | np.ndarray, num_classes: int | None) -> None:
     """Checks that all labels are integers of ``0..num_classes-1``; traced ones cannot be examined.
+
+    Args:
+      labels: Class labels.
+      num_classes: Number of classes; ``None`` if any integer is one.
 
     Raises:
       TypeError: If the labels are no integers.
       ValueError: If one is out of range.
     """
     if not jnp.issubdtype(labels.dtype, jnp.integer):
-        raise TypeError(
-            f"expected integers 0..{num_classes - 1} as class labels, got {labels.dtype}"
-        )
-    if isinstance(labels, Tracer) or labels.size == 0:
+        wanted = "integers" if num_classes is None else f"integers 0..{num_classes - 1}"
+        raise TypeError(f"expected {wanted} as class labels, got {labels.dtype}")
+    if num_classes is None or isinstance(labels, Tracer) or labels.size == 0:
         return
     low, high = _low_and_high(labels)
     if low < 0 or high >= num_classes:

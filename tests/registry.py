@@ -41,9 +41,12 @@ class BijectionCase:
     shape: tuple[int, ...]
     unit_interval: bool = False
     condition: int | None = None
+    floats: bool = False
 
     @property
     def label(self) -> jax.Array | None:
+        if self.floats:
+            return jnp.asarray([[0.3, -1.2, 0.5]]) + jnp.zeros(())  # of float64 where that is on
         return None if self.condition is None else jnp.asarray(self.condition)
 
 
@@ -75,6 +78,11 @@ def _repeat() -> bj.Bijection:
     return bj.Repeat(repeat(step, 3, rngs=rngs()))
 
 
+def _features(kind, **options):
+    spline = bj.RationalQuadratic(bins=3)
+    return lambda: kind(3, spline, width=5, blocks=1, condition_size=3, rngs=rngs(), **options)
+
+
 def _ode(channels: int = 3, kind=Dynamics, **options) -> bj.Bijection:
     field = kind(channels, (5,), rngs=rngs(), **options)
     return bj.ODE(field, end_time=0.5, solver=lj.bijections.Solver("rk4", steps=200))
@@ -104,6 +112,17 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "top prior conditional": BijectionCase(
         lambda: bj.TopPrior(2, num_classes=4), (3, 2, 2), condition=1
     ),
+    "top prior, floats": BijectionCase(
+        lambda: bj.TopPrior(2, condition_size=3), (3, 2, 2), floats=True
+    ),
+    "affine coupling, floats": BijectionCase(
+        _coupling(bj.AffineCoupling, 5, condition_size=3, **VECTOR), (5,), floats=True
+    ),
+    "additive coupling, label": BijectionCase(
+        _coupling(bj.AdditiveCoupling, 2, condition_size=3), (3, 3, 2), condition=1
+    ),
+    "feature coupling, floats": BijectionCase(_features(bj.FeatureCoupling), (3,), floats=True),
+    "autoregressive, floats": BijectionCase(_features(bj.Autoregressive), (3,), floats=True),
     "affine": BijectionCase(
         lambda: bj.Affine(jnp.array([1.0, -2.0, 0.0]), jnp.array([0.5, -3.0, 2.0])), (2, 2, 3)
     ),
@@ -112,6 +131,12 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "chain with splits": BijectionCase(_chain_with_splits, (4, 4, 1)),
     "repeat": BijectionCase(_repeat, (2, 2, 3)),
     "ode": BijectionCase(lambda: _ode(), (3,)),
+    "ode, floats": BijectionCase(lambda: _ode(condition_size=3), (3,), floats=True),
+    "ode image, label": BijectionCase(
+        lambda: _ode(channels=2, kind=ImageDynamics, time="concat", condition_size=3),
+        (3, 2, 2),
+        condition=1,
+    ),
     "ode image": BijectionCase(
         lambda: _ode(channels=2, kind=ImageDynamics, time="concat", activation="swish"), (3, 2, 2)
     ),
@@ -132,6 +157,16 @@ BIJECTIONS: dict[str, BijectionCase] = {
 class DensityCase:
     make: Callable[[], lj.Density]
     classes: int = 0
+    condition_shape: tuple[int, ...] | None = None
+
+    def conditions(self, n: int) -> np.ndarray | None:
+        """Labels or floats of ``n`` examples, the first the same for every ``n``."""
+        if self.classes:
+            return np.arange(n) % self.classes
+        if self.condition_shape is None:
+            return None
+        draws = np.random.default_rng(5).normal(size=(16, *self.condition_shape))
+        return draws[:n].astype(np.float32)
 
 
 def _glow(**options) -> lj.Density:
@@ -158,9 +193,10 @@ def _vae(**options) -> lj.Density:
     return lj.build(lj.models.VAEConfig(**sizes | options), key=0)
 
 
-def _vae_vector() -> lj.Density:
+def _vae_vector(**options) -> lj.Density:
     stage = lj.models.StageConfig(channels=(6,), strides=(1,), kernel=1, latent=2)
-    return _vae(event_shape=(3,), levels=0, likelihood="gaussian", stages=(stage,), flatten=True)
+    sizes = {"event_shape": (3,), "levels": 0, "stages": (stage,), "flatten": True}
+    return _vae(**sizes | {"likelihood": "gaussian"} | options)
 
 
 _FIXED = {
@@ -169,13 +205,33 @@ _FIXED = {
 }
 
 
-def _ffjord() -> lj.Density:
-    return lj.build(lj.models.FFJORDConfig(dimensions=3, hidden=(8,), flows=2, **_FIXED), key=0)
+def _ffjord(**options) -> lj.Density:
+    sizes = {"dimensions": 3, "hidden": (8,), "flows": 2}
+    return lj.build(lj.models.FFJORDConfig(**sizes | options, **_FIXED), key=0)
 
 
-def _ffjord_image() -> lj.Density:
+def _ffjord_image(**options) -> lj.Density:
     sizes = {"event_shape": (4, 4, 1), "levels": 17, "alpha": 0.05, "hidden": (4,), "flows": 1}
-    return lj.build(lj.models.ImageFFJORDConfig(**sizes, **_FIXED), key=0)
+    return lj.build(lj.models.ImageFFJORDConfig(**sizes | options, **_FIXED), key=0)
+
+
+def _vector_glow(**options) -> lj.Density:
+    sizes = {"dimensions": 3, "depth": 2, "width": 8}
+    return lj.build(lj.models.VectorGlowConfig(**sizes | options), key=0)
+
+
+def _vector_flow(kind, **options) -> lj.Density:
+    sizes = {"dimensions": 3, "depth": 2, "width": 6, "blocks": 1}
+    return lj.build(kind(**sizes | options), key=0)
+
+
+def _on_floats(make: Callable[..., lj.Density], **options) -> DensityCase:
+    shape = (1, 3)
+    return DensityCase(lambda: make(condition_shape=shape, **options), condition_shape=shape)
+
+
+def _on_labels(make: Callable[..., lj.Density], **options) -> DensityCase:
+    return DensityCase(lambda: make(num_classes=3, **options), classes=3)
 
 
 def _gaussian() -> lj.Density:
@@ -291,11 +347,17 @@ DENSITIES: dict[str, DensityCase] = {
     "glow lu": DensityCase(
         lambda: _glow(event_shape=(4, 4, 1), permutation="conv1x1_lu", scales=1)
     ),
-    "vector glow": DensityCase(
-        lambda: lj.build(lj.models.VectorGlowConfig(dimensions=3, depth=2, width=8), key=0)
-    ),
+    "glow, floats": _on_floats(_glow, event_shape=(4, 4, 1), scales=1),
+    "vector glow": DensityCase(_vector_glow),
+    "vector glow, floats": _on_floats(_vector_glow),
+    "vector glow, labels": _on_labels(_vector_glow, coupling="additive"),
+    "nsf, floats": _on_floats(_vector_flow, kind=lj.models.NSFConfig, bins=3),
+    "maf, labels": _on_labels(_vector_flow, kind=lj.models.MAFConfig),
     "ffjord": DensityCase(_ffjord),
+    "ffjord, floats": _on_floats(_ffjord),
+    "ffjord, labels": _on_labels(_ffjord, time="ignore"),
     "ffjord image": DensityCase(_ffjord_image),
+    "ffjord image, floats": _on_floats(_ffjord_image, multiscale=False),
     "pixelcnn": DensityCase(_pixelcnn),
     "pixelcnn three channels, padded": DensityCase(
         lambda: _pixelcnn(event_shape=(3, 5, 3), levels=256)
@@ -303,7 +365,10 @@ DENSITIES: dict[str, DensityCase] = {
     "pixelcnn conditional": DensityCase(
         lambda: _pixelcnn(num_classes=3, likelihood="reference", resolutions=1), classes=3
     ),
+    "pixelcnn, floats": _on_floats(_pixelcnn, resolutions=1),
     "vae": DensityCase(_vae),
+    "vae, floats": _on_floats(_vae, inference="bidirectional", levels=2, likelihood="bernoulli"),
+    "vae vector, labels": _on_labels(_vae_vector),
     "vae bidirectional": DensityCase(
         lambda: _vae(levels=2, likelihood="bernoulli", inference="bidirectional")
     ),

@@ -494,7 +494,7 @@ def test_batches_visit_everything_and_resume():
     dataset = lj.Dataset.from_array(
         np.arange(10, dtype=np.uint8).reshape(10, 1, 1), labels=np.arange(10)
     )
-    batches = DatasetBatches(dataset, 4, position=Position(5, 0, 0), labeled=True)
+    batches = DatasetBatches(dataset, 4, position=Position(5, 0, 0), condition_shape=())
     seen = [next(batches) for _ in range(5)]
     rows = np.concatenate([b.x.reshape(-1) for b in seen])
     assert sorted(rows[:10]) == sorted(rows[10:]) == list(range(10))
@@ -503,18 +503,18 @@ def test_batches_visit_everything_and_resume():
         np.testing.assert_array_equal(batch.x.reshape(-1), batch.condition)
     assert batches.position == Position(5, 2, 0)
 
-    resumed = DatasetBatches(dataset, 4, position=Position(5, 0, 0), labeled=True)
+    resumed = DatasetBatches(dataset, 4, position=Position(5, 0, 0), condition_shape=())
     for _ in range(2):
         next(resumed)
-    again = DatasetBatches(dataset, 4, position=resumed.position, labeled=True)
+    again = DatasetBatches(dataset, 4, position=resumed.position, condition_shape=())
     for expected in seen[2:]:
         np.testing.assert_array_equal(next(again).x, expected.x)
 
 
 def test_batches_refuse():
     dataset = lj.Dataset.from_array(images())
-    with pytest.raises(ValueError, match="expected labels"):
-        DatasetBatches(dataset, 4, position=Position(0, 0, 0), labeled=True)
+    with pytest.raises(ValueError, match="expected a labeled dataset"):
+        DatasetBatches(dataset, 4, position=Position(0, 0, 0), condition_shape=())
     with pytest.raises(ValueError, match="unknown augmentation 'rotate'"):
         DatasetBatches(dataset, 4, position=Position(0, 0, 0), augment=("rotate",))
 

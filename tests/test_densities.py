@@ -26,8 +26,7 @@ KEY = jax.random.key(3)
 def density_and_labels(request):
     case: DensityCase = DENSITIES[request.param]
     density = perturbed(case.make(), scale=0.05)
-    labels = (lambda n: np.arange(n) % case.classes) if case.classes else (lambda n: None)
-    return density, labels
+    return density, case.conditions
 
 
 def test_contract(density_and_labels):
@@ -43,7 +42,9 @@ def test_contract(density_and_labels):
     given = density.log_prob(x, key=lj.example_keys(KEY, range(8)), condition=y)
     np.testing.assert_array_equal(given, whole)
     nested = density.log_prob(
-        x.reshape(2, 4, *x.shape[1:]), key=KEY, condition=None if y is None else y.reshape(2, 4)
+        x.reshape(2, 4, *x.shape[1:]),
+        key=KEY,
+        condition=None if y is None else y.reshape(2, 4, *y.shape[1:]),
     )
     np.testing.assert_array_equal(nested, whole.reshape(2, 4))
 
@@ -179,12 +180,12 @@ def test_samples(density_and_labels):
     np.testing.assert_array_equal(samples, density.sample(KEY, shape, y, 0.8))
     assert (np.asarray(samples) != np.asarray(density.sample(1, shape, y, 0.8))).any()
     log_prob = density.log_prob(
-        samples, key=KEY, condition=None if y is None else np.broadcast_to(y, (3, 2))
+        samples, key=KEY, condition=None if y is None else np.broadcast_to(y, (3, *y.shape))
     )
     assert np.isfinite(log_prob).all()
     if density.kind is lj.Kind.EXACT:
         x, value = density.sample_and_log_prob(KEY, 5, None if y is None else y[:1])
-        condition = None if y is None else np.broadcast_to(y[:1], (5, 1))
+        condition = None if y is None else np.broadcast_to(y[:1], (5, *y[:1].shape))
         np.testing.assert_allclose(value, density.log_prob(x, condition=condition), rtol=1e-6)
     else:
         with pytest.raises(TypeError, match="no exact log-probability"):
@@ -218,6 +219,26 @@ def test_bad_input(density_and_labels):
     else:
         with pytest.raises(ValueError, match="pass condition="):
             density.log_prob(x, key=KEY)
+        with pytest.raises(ValueError, match="expected a condition of shape"):
+            density.log_prob(x, key=KEY, condition=y[:3])
+        wrong = np.int64 if y.dtype == np.float32 else np.float32
+        with pytest.raises(TypeError, match=r"expected (floats|integers)"):
+            density.log_prob(x, key=KEY, condition=y.astype(wrong))
+        if y.dtype == np.float32:
+            with pytest.raises(ValueError, match="expected finite conditions"):
+                density.log_prob(x, key=KEY, condition=np.where(y == y.max(), np.nan, y))
+
+
+def test_condition_matters(density_and_labels):
+    """Another condition gives another log-probability and another sample, for every example."""
+    density, labels = density_and_labels
+    y = labels(8)
+    if y is None:
+        return
+    x = examples_of(density, 8)
+    other = np.roll(y, 1, axis=0)
+    first, second = (np.asarray(density.log_prob(x, key=KEY, condition=c)) for c in (y, other))
+    assert (np.abs(first - second) > 1e-6 * np.abs(first)).all()
 
 
 @pytest.mark.parametrize(

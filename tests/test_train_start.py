@@ -279,7 +279,7 @@ def test_items_with_weights():
     np.testing.assert_allclose(first, by_hand, rtol=1e-5)
     assert abs(first - unweighted.history[0]["log_prob"]) > 1e-3
     with pytest.raises(
-        ValueError, match=r"keys x, labels and weights .*got 'wieghts'; did you mean 'weights'"
+        ValueError, match=r"keys x, .* and conditions .*got 'wieghts'; did you mean 'weights'"
     ):
         fit([{"x": POINTS, "wieghts": weights}])
     with pytest.raises(ValueError, match="expected the key x in every item"):
@@ -295,7 +295,7 @@ def test_labels_of_later_items_are_checked():
         PLAIN, model=CONDITIONAL, batch_size=6, initialize_with=6, steps=3
     )
     with pytest.raises(
-        ValueError, match=r"labels 0\.\.2 for a model of 3 classes, got 0\.\.3 from the iterable"
+        ValueError, match=r"'iterable', train: .*labels 0\.\.2 for a model of 3 classes, got 0\.\.3"
     ):
         lj.fit(experiment, [first, later], key=0)
 

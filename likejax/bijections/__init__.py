@@ -17,6 +17,7 @@ from likejax.bijections.feature_coupling import Elementwise as Elementwise
 from likejax.bijections.feature_coupling import FeatureCoupling as FeatureCoupling
 from likejax.bijections.linear import LULinear as LULinear
 from likejax.bijections.ode import ODE as ODE
+from likejax.bijections.ode import ConditionalField as ConditionalField
 from likejax.bijections.ode import Solver as Solver
 from likejax.bijections.ode import Trace as Trace
 from likejax.bijections.scalar import AffineScalar as AffineScalar

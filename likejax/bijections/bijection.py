@@ -104,6 +104,14 @@ class Bijection(nnx.Module, abc.ABC):
         del batch, key
         return self
 
+    def forward_at_start(self, x: Array) -> Latent:
+        """Maps one example to its latent in initialization, where no condition is known.
+
+        By default by ``forward``. A conditional map that starts as an unconditional one overrides
+        it.
+        """
+        return self.forward(x)[0]
+
     @property
     def fits_data(self) -> bool:
         """Whether the map, or one inside it, has an ``initialize`` of its own."""
@@ -174,5 +182,5 @@ def check_bijection(bijection: object) -> None:
 
 
 def forward_batch(bijection: Bijection, batch: Array) -> Latent:
-    """Maps a batch of examples to latents, without the log-determinants."""
-    return jax.vmap(lambda x: bijection.forward(x)[0])(batch)
+    """Maps a batch of examples to latents in initialization, without the log-determinants."""
+    return jax.vmap(bijection.forward_at_start)(batch)

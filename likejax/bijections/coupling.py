@@ -12,7 +12,7 @@ from typing_extensions import override
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.nn.coupling_network import CouplingNetwork
 from likejax.nn.modules import replace
-from likejax.settings import Count, checked
+from likejax.settings import Count, CountOrZero, checked
 
 
 def halves(channels: int) -> tuple[int, int]:
@@ -43,6 +43,7 @@ class Coupling(Bijection):
         width: int,
         rngs: nnx.Rngs,
         kernel_sizes: tuple[int, int, int] = (3, 1, 3),
+        condition_size: int = 0,
         dtype: DTypeLike | None = None,
     ):
         self.kept, moved = halves(channels)
@@ -51,6 +52,7 @@ class Coupling(Bijection):
             self.outputs * moved,
             width=checked("width", width, Count),
             kernel_sizes=kernel_sizes,
+            condition_size=checked("condition_size", condition_size, CountOrZero),
             rngs=rngs,
             dtype=dtype,
         )
@@ -65,6 +67,11 @@ class Coupling(Bijection):
         """Returns a new map that is fitted to ``batch``."""
         return replace(self, network=self.network.initialize(batch[..., : self.kept]))
 
+    @override
+    def forward_at_start(self, x: Event) -> Event:
+        """Maps one example in initialization, where nothing depends on the condition yet."""
+        return self.forward(x, None, self.network.no_condition())[0]
+
 
 class AdditiveCoupling(Coupling):
     """``z1 = x1``, ``z2 = x2 + network(x1)``; ``log_det = 0``.
@@ -74,6 +81,7 @@ class AdditiveCoupling(Coupling):
       width: Hidden channels of the network.
       rngs: Source of the initial weights.
       kernel_sizes: Kernel sizes of the network: (3, 1, 3) for images, (1, 1, 1) for vectors.
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       dtype: Type the network computes in; ``None`` for that of its inputs and parameters.
 
     References:
@@ -97,13 +105,13 @@ class AdditiveCoupling(Coupling):
     ) -> tuple[Event, LogDet]:
         """Maps one example to its latent, with the log-determinant."""
         kept, moved = self.split(x)
-        return jnp.concatenate([kept, moved + self.network(kept)], axis=-1), no_volume(x)
+        return jnp.concatenate([kept, moved + self.network(kept, condition)], axis=-1), no_volume(x)
 
     @override
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         kept, moved = self.split(z)
-        return jnp.concatenate([kept, moved - self.network(kept)], axis=-1)
+        return jnp.concatenate([kept, moved - self.network(kept, condition)], axis=-1)
 
 
 class AffineCoupling(Coupling):
@@ -117,6 +125,7 @@ class AffineCoupling(Coupling):
       width: Hidden channels of the network.
       rngs: Source of the initial weights.
       kernel_sizes: Kernel sizes of the network: (3, 1, 3) for images, (1, 1, 1) for vectors.
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       dtype: Type the network computes in; ``None`` for that of its inputs and parameters.
 
     References:
@@ -140,7 +149,7 @@ class AffineCoupling(Coupling):
     ) -> tuple[Event, LogDet]:
         """Maps one example to its latent, with the log-determinant."""
         kept, moved = self.split(x)
-        shift, log_scale = self._shift_and_log_scale(kept)
+        shift, log_scale = self._shift_and_log_scale(kept, condition)
         z = jnp.concatenate([kept, (moved + shift) * jnp.exp(log_scale)], axis=-1)
         return z, jnp.sum(log_scale)
 
@@ -148,11 +157,11 @@ class AffineCoupling(Coupling):
     def inverse(self, z: Event, condition: Array | None = None) -> Event:
         """Maps a latent back to its example."""
         kept, moved = self.split(z)
-        shift, log_scale = self._shift_and_log_scale(kept)
+        shift, log_scale = self._shift_and_log_scale(kept, condition)
         return jnp.concatenate([kept, moved * jnp.exp(-log_scale) - shift], axis=-1)
 
-    def _shift_and_log_scale(self, kept: Array) -> tuple[Array, Array]:
-        h = self.network(kept)
+    def _shift_and_log_scale(self, kept: Array, condition: Array | None) -> tuple[Array, Array]:
+        h = self.network(kept, condition)
         logit = h[..., 1::2] + 2.0
         # log sigmoid in the form that is never -inf
         log_scale = jnp.minimum(logit, 0) - jnp.log1p(jnp.exp(-jnp.abs(logit)))

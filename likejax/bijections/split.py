@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.bijections.coupling import halves
 from likejax.nn.channels import per_channel
-from likejax.nn.condition import row_of_label
+from likejax.nn.condition import as_vector, row_of_label
 from likejax.nn.edge_convolution import ZeroConvolution
 from likejax.settings import Count, CountOrZero, checked
 
@@ -102,25 +102,28 @@ class FactorOut(Bijection):
         return jnp.concatenate(z, axis=-1)
 
 
-class ClassEmbedding(nnx.Module):
-    """``(one_hot(label) W + bias) * exp(3 * log_scale)``, all zero at the start.
+class ConditionEmbedding(nnx.Module):
+    """``(c W + bias) * exp(3 * log_scale)``, all zero at the start.
 
-    A label out of range gives NaN.
+    ``c`` holds the floats of a condition, or is the one-hot vector of a label. A label out of range
+    gives NaN.
 
     Args:
-      num_classes: Number of labels.
+      condition_size: Number of labels, or of entries of a float condition.
       features: Size of the output.
     """
 
-    def __init__(self, num_classes: int, features: int):
-        self.linear = ZeroConvolution(num_classes, features, kernel_size=1)
-        self.num_classes = num_classes
+    def __init__(self, condition_size: int, features: int):
+        self.linear = ZeroConvolution(condition_size, features, kernel_size=1)
+        self.condition_size = condition_size
 
     @override
-    def __call__(self, label: Int[Array, ""]) -> Float[Array, " features"]:
-        """Returns the vector of a label."""
-        one_hots = jnp.eye(self.num_classes, dtype=self.linear.bias[...].dtype)
-        return self.linear(row_of_label(one_hots, label))
+    def __call__(self, condition: Array) -> Float[Array, " features"]:
+        """Returns the vector of a label, or of floats of any shape."""
+        c = as_vector(condition)
+        if jnp.issubdtype(c.dtype, jnp.integer):
+            c = row_of_label(jnp.eye(self.condition_size, dtype=self.linear.bias[...].dtype), c)
+        return self.linear(c)
 
 
 class TopPrior(Bijection):
@@ -128,13 +131,17 @@ class TopPrior(Bijection):
 
     The mean (first half of the channels) and ``log_std`` (second half) are a convolution of an
     all-zero image that starts at zero. Through its edge channel the border pixels have values of
-    their own. A conditional prior adds a class embedding.
+    their own. A conditional prior adds an embedding of the condition.
 
     Args:
       channels: Size of the last axis.
-      num_classes: Number of labels of ``condition``; 0 if unconditional.
+      num_classes: Number of labels of ``condition``; 0 if it is none.
+      condition_size: Number of entries of a float ``condition``; 0 if it is none.
       learned: Whether the unconditional part is learned; a standard normal otherwise.
       kernel_size: Kernel size of the convolution: 3 for images, 1 for vectors.
+
+    Raises:
+      ValueError: If there are both labels and floats.
 
     References:
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039, official code (``prior``, ``learntop``,
@@ -148,15 +155,27 @@ class TopPrior(Bijection):
     """
 
     def __init__(
-        self, channels: int, *, num_classes: int = 0, learned: bool = True, kernel_size: int = 3
+        self,
+        channels: int,
+        *,
+        num_classes: int = 0,
+        condition_size: int = 0,
+        learned: bool = True,
+        kernel_size: int = 3,
     ):
         channels = checked("channels", channels, Count)
         num_classes = checked("num_classes", num_classes, CountOrZero)
+        condition_size = checked("condition_size", condition_size, CountOrZero)
+        if num_classes and condition_size:
+            raise ValueError(
+                f"expected num_classes or condition_size, got {num_classes} and {condition_size}: "
+                "a condition is a class label or an array of floats"
+            )
         prior, embedding = None, None
         if learned:
             prior = ZeroConvolution(2 * channels, 2 * channels, kernel_size=kernel_size)
-        if num_classes:
-            embedding = ClassEmbedding(num_classes, 2 * channels)
+        if num_classes or condition_size:
+            embedding = ConditionEmbedding(num_classes or condition_size, 2 * channels)
         self.prior = nnx.data(prior)
         self.embedding = nnx.data(embedding)
 
@@ -182,7 +201,7 @@ class TopPrior(Bijection):
             h = self.prior(h)
         if self.embedding is not None:
             if condition is None:
-                raise ValueError("expected a class label: this prior is conditional")
+                raise ValueError("expected a condition: this prior is conditional")
             h = h + per_channel(self.embedding(condition), h)
         mean, log_std = jnp.split(h, 2, axis=-1)
         return mean, log_std

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from likejax.cli.options import UsageError
 
 if TYPE_CHECKING:
+    from jaxtyping import ArrayLike
+
     from likejax.data.dataset import Dataset
     from likejax.density import Density
     from likejax.experiment import Experiment
@@ -93,7 +95,7 @@ def save_samples(
     count: int,
     seed: int,
     temperature: float = 1.0,
-    label: int | None = None,
+    condition: ArrayLike | None = None,
 ) -> None:
     """Draws samples and writes them, as an array if the name ends in .npy, else as a picture."""
     import jax
@@ -101,7 +103,7 @@ def save_samples(
 
     from likejax.plot import sheet
 
-    drawn = density.sample(jax.random.key(seed), count, label, temperature)
+    drawn = density.sample(jax.random.key(seed), count, condition, temperature)
     samples = np.asarray(drawn)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":

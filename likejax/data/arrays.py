@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import NamedTuple, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
-from jaxtyping import Integer, Num
+from jaxtyping import Float, Integer, Num
 
 from likejax.density import integer_dtype
 from likejax.inputs import refuse_masked
@@ -116,6 +116,36 @@ def as_labels(
             f"expected labels in 0..{last}, got {low}..{high}; number the classes from 0"
         )
     return array
+
+
+def as_conditions(conditions: object, count: int) -> Float[np.ndarray, "n ..."]:
+    """Checks float conditions.
+
+    Args:
+      conditions: Numbers ``(n, *condition_shape)``, with at least one axis besides the first.
+      count: Number of examples.
+
+    Returns:
+      Floats of the same shape.
+
+    Raises:
+      TypeError: If they are no numbers.
+      ValueError: If they are of another shape, or one is not finite.
+    """
+    array, columns = _array(conditions, what="conditions")
+    if array.dtype.kind not in "buif":
+        raise TypeError(f"expected numbers as conditions, got {array.dtype}{_advice(array)}")
+    if array.ndim < 2 or len(array) != count or array.size == 0:
+        advice = ""
+        if array.shape == (count,):
+            advice = ": pass conditions[:, None], or labels= if they are class numbers"
+        raise ValueError(
+            f"expected conditions of shape ({count}, *condition_shape), one for each example, got "
+            f"shape {array.shape}{advice}"
+        )
+    if array.dtype.kind == "b":
+        array = array.astype(np.uint8)
+    return _continuous(array, columns, what="conditions")
 
 
 def whole_numbers(labels: np.ndarray) -> Integer[np.ndarray, "..."]:
@@ -271,7 +301,9 @@ def _how_to_quantize(array: np.ndarray, levels: int) -> str:
     return ""
 
 
-def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
+def _continuous(
+    array: np.ndarray, columns: Sequence[str] | None, what: str = "examples"
+) -> np.ndarray:
     """Values as native float32 where that keeps them, else as native float64."""
     if array.dtype.kind in "ui":
         largest = max(abs(int(array.min())), abs(int(array.max())))
@@ -292,7 +324,7 @@ def _continuous(array: np.ndarray, columns: Sequence[str] | None) -> np.ndarray:
     if len(bad):
         row, *entry = (int(i) for i in bad[0])
         raise ValueError(
-            f"expected finite examples, got {len(bad)} NaN or infinite entries, the first at row "
+            f"expected finite {what}, got {len(bad)} NaN or infinite entries, the first at row "
             f"{row}, "
             f"{entry_name(entry, columns)}"
         )

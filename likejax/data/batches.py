@@ -6,19 +6,26 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Integer, Num
+from jaxtyping import Float, Num
 
 from likejax.data.augment import augmentation
+from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset
 from likejax.data.names import meant
 from likejax.data.splits import concatenate
 
 
 class Batch(NamedTuple):
-    """Examples ``(n, *event_shape)``, with labels for conditional models, and weights if any."""
+    """Examples of a training step.
+
+    Attributes:
+      x: Examples ``(n, *event_shape)``.
+      condition: Labels or float conditions, for a conditional model.
+      weight: Weights of the examples, if they have any.
+    """
 
     x: Num[np.ndarray, "n ..."]
-    condition: Integer[np.ndarray, " n"] | None
+    condition: Num[np.ndarray, "n ..."] | None
     weight: Float[np.ndarray, " n"] | None = None
 
 
@@ -49,12 +56,13 @@ class DatasetBatches(Iterator[Batch]):
       dataset: Source of the examples.
       batch_size: Examples per batch, over all processes.
       position: Place to begin at.
-      labeled: Whether batches carry the labels as conditions.
+      condition_shape: Shape of the conditions that batches carry: ``()`` for labels, another one
+        for float conditions, ``None`` for none.
       augment: Names of augmentations, applied in order.
       part: Index of this process, and how many there are.
 
     Raises:
-      ValueError: If labels are asked for and there are none, or an augmentation is unknown.
+      ValueError: If conditions are asked for and there are none, or an augmentation is unknown.
     """
 
     def __init__(
@@ -63,18 +71,14 @@ class DatasetBatches(Iterator[Batch]):
         batch_size: int,
         *,
         position: Position,
-        labeled: bool = False,
+        condition_shape: tuple[int, ...] | None = None,
         augment: Sequence[str] = (),
         part: tuple[int, int] = (0, 1),
     ):
-        if labeled and dataset.labels is None:
-            raise ValueError(
-                f"expected labels for a conditional model, dataset {dataset.name!r} has none"
-            )
         self.dataset = dataset
         self.batch_size = batch_size
         self.position = Position(*position)
-        self._labels = dataset.labels if labeled else None
+        self._conditions = condition_of(dataset, condition_shape)
         # mean weight 1 over the dataset: integer weights then equal repetition, and no batch is
         # normalized by itself
         self._weights = None
@@ -115,7 +119,7 @@ class DatasetBatches(Iterator[Batch]):
             x = x[self._mine]
         else:
             x = self.dataset.examples[mine]
-        condition = None if self._labels is None else self._labels[mine]
+        condition = None if self._conditions is None else self._conditions[mine]
         weight = None if self._weights is None else self._weights[mine]
         return Batch(x, condition, weight)
 
@@ -125,9 +129,9 @@ class IterableBatches(Iterator[Batch]):
 
     Every item is an array of examples ``(k, *event_shape)``, a pair of examples and labels, a
     triple of examples, labels (or ``None``) and weights, or a mapping with the keys ``x``,
-    ``labels`` and ``weights``; ``k`` may vary, rows are put together to batches of one size.
-    Weights are used as they are: those of all data should average 1. An iterable that can be
-    iterated again begins a new epoch when it ends. To resume, the rows before the position are
+    ``labels``, ``weights`` and ``conditions``; ``k`` may vary, rows are put together to batches of
+    one size. Weights are used as they are: those of all data should average 1. An iterable that can
+    be iterated again begins a new epoch when it ends. To resume, the rows before the position are
     drawn and dropped. With several processes each passes its own iterable, and gets its part of the
     batch size from it.
 
@@ -137,7 +141,8 @@ class IterableBatches(Iterator[Batch]):
       like: Examples every item must resemble in shape, levels and labels: the first item, as a
         dataset.
       position: Place to begin at; its ``row`` counts the rows taken in this epoch.
-      labeled: Whether batches carry the labels as conditions.
+      condition_shape: Shape of the conditions that batches carry: ``()`` for labels, another one
+        for float conditions, ``None`` for none.
       num_classes: Number of classes that labels must stay below, or ``None`` if it is not known.
       augment: Names of augmentations, applied in order.
       part: Index of this process, and how many there are.
@@ -150,7 +155,7 @@ class IterableBatches(Iterator[Batch]):
         *,
         like: Dataset,
         position: Position,
-        labeled: bool = False,
+        condition_shape: tuple[int, ...] | None = None,
         num_classes: int | None = None,
         augment: Sequence[str] = (),
         part: tuple[int, int] = (0, 1),
@@ -160,7 +165,7 @@ class IterableBatches(Iterator[Batch]):
         self._part = part[0]
         self._source = source
         self._like = like
-        self._labeled = labeled
+        self._condition_shape = condition_shape
         self._num_classes = num_classes
         self._augment = [augmentation(spec, levels=like.levels) for spec in augment]
         self.position = Position(position.seed, position.epoch, 0)
@@ -195,19 +200,16 @@ class IterableBatches(Iterator[Batch]):
         examples = as_examples(item, levels=self._like.levels, event_shape=self._like.event_shape)
         if (examples.weights is None) != (self._like.weights is None):
             raise ValueError("expected weights with every item of the iterable, or with none")
-        if not self._labeled:
-            return examples
-        if examples.labels is None:
+        if self._condition_shape == () and examples.labels is None:
             raise ValueError(
                 "expected pairs of examples and labels from the iterable, for a conditional model"
             )
-        low, high = int(examples.labels.min()), int(examples.labels.max())
-        if self._num_classes is not None and not 0 <= low <= high < self._num_classes:
+        if self._condition_shape and examples.conditions is None:
             raise ValueError(
-                f"expected labels 0..{self._num_classes - 1} for a model of {self._num_classes} "
-                "classes, got "
-                f"{low}..{high} from the iterable"
+                "expected conditions from the iterable, for a model that is conditioned on floats "
+                f"of shape {self._condition_shape}: give mappings with the keys x and conditions"
             )
+        condition_of(examples, self._condition_shape, num_classes=self._num_classes)
         return examples
 
     def _take(self, count: int) -> Dataset:
@@ -229,7 +231,7 @@ class IterableBatches(Iterator[Batch]):
         for augment in self._augment:
             x = augment(x, rng)
         weight = None if rows.weights is None else rows.weights.astype(np.float32)
-        return Batch(x, rows.labels if self._labeled else None, weight)
+        return Batch(x, condition_of(rows, self._condition_shape), weight)
 
 
 def as_examples(
@@ -238,7 +240,7 @@ def as_examples(
     """Makes a dataset of one item of an iterable; ``IterableBatches`` lists its forms.
 
     Args:
-      item: Examples, with labels and weights or without.
+      item: Examples, with labels, weights and conditions or without.
       levels: Integer values of an entry, or ``None`` for continuous data.
       event_shape: Shape that every example must have, or ``None`` for any.
 
@@ -247,8 +249,8 @@ def as_examples(
         mapping is unknown.
       TypeError: If they are floats where integers are due.
     """
-    x, labels, weights = _fields(item)
-    shape = np.shape(x)
+    fields = _fields(item)
+    shape = np.shape(fields.x)
     if event_shape is not None and shape == event_shape:
         raise ValueError(
             "expected every item of the iterable to hold examples of shape (k, "
@@ -256,7 +258,14 @@ def as_examples(
             f"got one example of shape {shape}: give x[None] for each, or the array of all instead "
             "of an iterable"
         )
-    examples = Dataset.from_array(x, levels=levels, labels=labels, weights=weights, name="iterable")
+    examples = Dataset.from_array(
+        fields.x,
+        levels=levels,
+        labels=fields.labels,
+        weights=fields.weights,
+        conditions=fields.conditions,
+        name="iterable",
+    )
     if event_shape is not None and examples.event_shape != event_shape:
         raise ValueError(
             "expected every item of the iterable to hold examples of shape (k, "
@@ -266,33 +275,36 @@ def as_examples(
     return examples
 
 
-_FIELDS = ("x", "labels", "weights")
+class _Fields(NamedTuple):
+    """The arrays of an item, ``None`` where it has none."""
+
+    x: Any
+    labels: Any = None
+    weights: Any = None
+    conditions: Any = None
 
 
-def _fields(item: object) -> tuple[Any, Any, Any]:
-    """Examples, labels and weights of an item, ``None`` where it has none.
-
-    A list of three rows is not a triple.
-    """
+def _fields(item: object) -> _Fields:
+    """The arrays of an item; a list of three rows is not a triple."""
     if isinstance(item, Mapping):
         for name in item:
-            if name not in _FIELDS:
+            if name not in _Fields._fields:
                 raise ValueError(
-                    "expected the keys x, labels and weights in an item of the iterable, got "
-                    f"{name!r}{meant(name, _FIELDS)}"
+                    "expected the keys x, labels, weights and conditions in an item of the "
+                    f"iterable, got {name!r}{meant(name, _Fields._fields)}"
                 )
         if "x" not in item:
             raise ValueError(
                 f"expected the key x in every item of the iterable, got {', '.join(item) or 'none'}"
             )
-        return item["x"], item.get("labels"), item.get("weights")
+        return _Fields(**item)
     if not isinstance(item, tuple | list):
-        return item, None, None
+        return _Fields(item)
     if len(item) == 2:
-        return item[0], item[1], None
+        return _Fields(item[0], item[1])
     if len(item) == 3 and np.ndim(item[2]) == 1 and np.ndim(item[0]) > 1:
-        return item[0], item[1], item[2]
-    return item, None, None
+        return _Fields(item[0], item[1], item[2])
+    return _Fields(item)
 
 
 def _share(batch_size: int, part: tuple[int, int]) -> slice:

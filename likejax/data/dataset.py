@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import DTypeLike, Float, Integer, Num
 
 from likejax.data import transforms
-from likejax.data.arrays import as_labels, as_numbers
+from likejax.data.arrays import as_conditions, as_labels, as_numbers
 from likejax.data.columns import Column, Continuous, check_support, identified, summary
 from likejax.data.declared import Declarations, declared, labels_of
 from likejax.data.html import facts_table, image_row
@@ -49,6 +49,8 @@ class Dataset:
         known of classes.
       columns: Names of the columns of a table, or ``None``.
       column_kinds: Kinds of the columns of a table that declares them, or ``None``.
+      conditions: Read-only floats ``(n, *condition_shape)``, or ``None``. A dataset may have both
+        labels and conditions; a density takes those that it is conditioned on.
 
     Example:
       >>> import likejax as lj
@@ -71,6 +73,7 @@ class Dataset:
     class_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
     column_kinds: tuple[Column, ...] | None = None
+    conditions: Float[np.ndarray, "n ..."] | None = None
 
     # The transforms are functions; here they are methods too.
     invert = transforms.invert
@@ -98,6 +101,7 @@ class Dataset:
         provenance: Sequence[str] = ("from an array in memory",),
         color_order: str = "RGB",
         class_names: Sequence[str] | None = None,
+        conditions: object = None,
     ) -> Dataset:
         """Makes a dataset of any array, data frame or nested list.
 
@@ -113,6 +117,7 @@ class Dataset:
           provenance: Source of the examples.
           color_order: Meaning of three channels, in order.
           class_names: Name of each class, in the order of the labels.
+          conditions: Finite numbers ``(n, *condition_shape)`` that a density may be conditioned on.
 
         Returns:
           The dataset; its array is a read-only view where no conversion was needed.
@@ -120,7 +125,7 @@ class Dataset:
         Raises:
           TypeError: If the array is not numeric.
           ValueError: If it is empty, holds masked, missing or infinite entries, leaves
-            ``0..levels-1``, or labels or weights do not fit.
+            ``0..levels-1``, or labels, weights or conditions do not fit.
 
         Example:
           >>> import numpy as np, likejax as lj
@@ -143,6 +148,9 @@ class Dataset:
         checked_weights = None
         if weights is not None:
             checked_weights = _frozen(_weights(weights, len(array)))
+        checked_conditions = None
+        if conditions is not None:
+            checked_conditions = _frozen(as_conditions(conditions, len(array)))
         return cls(
             name,
             split,
@@ -154,6 +162,7 @@ class Dataset:
             color_order=color_order,
             class_names=names,
             columns=columns,
+            conditions=checked_conditions,
         )
 
     @classmethod
@@ -263,12 +272,14 @@ class Dataset:
         return facts_table(facts) + images
 
     def _format(self) -> str:
-        """Shape, type, values, classes and weights in a few words."""
+        """Shape, type, values, classes, conditions and weights in a few words."""
         words = [f"{self.event_shape} {self.examples.dtype.name}"]
         values = "continuous" if self.levels is None else f"{self.levels} levels"
         words.append(values if self.column_kinds is None else summary(self.column_kinds))
         if self.labels is not None:
             words.append("1 class" if self.num_classes == 1 else f"{self.num_classes} classes")
+        if self.conditions is not None:
+            words.append(f"conditions {self.conditions.shape[1:]}")
         if self.weights is not None:
             words.append("weighted")
         return ", ".join(words)
@@ -288,17 +299,20 @@ class Dataset:
         return int(self.labels.max()) + 1
 
     def fingerprint(self) -> str:
-        """Hashes examples, levels, labels and weights to 12 hexadecimal digits.
+        """Hashes examples, levels, labels, weights and conditions to 12 hexadecimal digits.
 
         Equal data have equal hashes.
 
-        Without labels and weights it is ``examples_fingerprint()``.
+        Without labels, weights and conditions it is ``examples_fingerprint()``.
         """
         digest = self._digest()
         if self.labels is not None:
             digest.update(b"labels" + self.labels.astype(np.int64).tobytes())
         if self.weights is not None:
             digest.update(b"weights" + self.weights.astype(np.float64).tobytes())
+        if self.conditions is not None:
+            shape = str(self.conditions.shape).encode()
+            digest.update(b"conditions" + shape + self.conditions.astype(np.float64).tobytes())
         return digest.hexdigest()[:12]
 
     def examples_fingerprint(self) -> str:
@@ -373,7 +387,7 @@ class Dataset:
           step: Note for the provenance; the number of rows if not given.
 
         Returns:
-          The dataset of these examples, with their labels and weights.
+          The dataset of these examples, with their labels, weights and conditions.
 
         Raises:
           ValueError: If there are no such rows.
@@ -392,13 +406,14 @@ class Dataset:
             raise ValueError(
                 f"expected rows of 0..{last}, a mask of them or a slice: {error}"
             ) from error
-        labels, weights = self.labels, self.weights
+        labels, weights, conditions = self.labels, self.weights, self.conditions
         note = step or f"{len(examples)} of {len(self)} rows"
         return dataclasses.replace(
             self,
             examples=_frozen(examples),
             labels=None if labels is None else _frozen(labels[index]),
             weights=None if weights is None else _frozen(weights[index]),
+            conditions=None if conditions is None else _frozen(conditions[index]),
             provenance=(*self.provenance, note),
         )
 

@@ -34,12 +34,14 @@ class Raw(NamedTuple):
       labels: Numbers or names, ``(n,)``, or ``None``.
       notes: Notes on changes and omissions, for the provenance.
       columns: Names of the columns of a table.
+      conditions: Numbers ``(n, *condition_shape)``, or ``None``.
     """
 
     examples: Num[np.ndarray, "n ..."]
     labels: Shaped[np.ndarray, " n"] | None = None
     notes: tuple[str, ...] = ()
     columns: tuple[str, ...] | None = None
+    conditions: Num[np.ndarray, "n ..."] | None = None
 
 
 def split_name(text: str) -> tuple[str | None, str]:

@@ -370,8 +370,8 @@ def concatenate(datasets: Sequence[Dataset], *, name: str | None = None) -> Data
       name: Name of the result; that of the first dataset if not given.
 
     Returns:
-      All rows in order, as a part of the same split as the first. Labels and weights that a dataset
-      lacks are left out of all, which the provenance says.
+      All rows in order, as a part of the same split as the first. Labels, weights and conditions
+      that a dataset lacks are left out of all, which the provenance says.
 
     Raises:
       TypeError: If something else than datasets is given.
@@ -394,7 +394,7 @@ def concatenate(datasets: Sequence[Dataset], *, name: str | None = None) -> Data
         for part in parts
     ]
     arrays = {}
-    for attribute in ("labels", "weights"):
+    for attribute in ("labels", "weights", "conditions"):
         values = [getattr(part, attribute) for part in parts]
         if all(value is not None for value in values):
             arrays[attribute] = np.concatenate(values)
@@ -409,6 +409,7 @@ def concatenate(datasets: Sequence[Dataset], *, name: str | None = None) -> Data
         examples=rows.examples,
         labels=rows.labels,
         weights=rows.weights,
+        conditions=rows.conditions,
         provenance=tuple(provenance),
         class_names=_shared([part.class_names for part in parts]),
         columns=_shared([part.columns for part in parts]),
@@ -431,6 +432,10 @@ def _check_alike(first: Dataset, other: Dataset) -> None:
         mine, theirs = getattr(first, name), getattr(other, name)
         if mine is not None and theirs is not None and mine != theirs:
             found.append(f"{name} {mine} and {theirs}")
+    if first.conditions is not None and other.conditions is not None:
+        mine, theirs = first.conditions.shape[1:], other.conditions.shape[1:]
+        if mine != theirs:
+            found.append(f"the shape of conditions {mine} and {theirs}")
     if found:
         raise ValueError(
             f"expected datasets of one representation to concatenate, {first!r} and {other!r} "

@@ -19,20 +19,24 @@ from likejax.bijections.elementwise import Affine
 from likejax.bijections.split import Split, TopPrior
 from likejax.bijections.squeeze import Squeeze
 from likejax.density import Terms
+from likejax.models.conditional import Conditional
 from likejax.models.dequantize import Dequantized
 from likejax.models.flow import Flow
 from likejax.nn.condition import row_of_label
 from likejax.nn.dtypes import compute_dtype
 from likejax.nn.edge_convolution import ZeroConvolution
 from likejax.nn.repeat import repeat
-from likejax.settings import Count, CountOrZero, Levels, Settings
+from likejax.settings import Count, CountOrZero, Levels
 
 _COUPLINGS = {"affine": AffineCoupling, "additive": AdditiveCoupling}
 
 
 @dataclasses.dataclass(frozen=True)
-class GlowConfig(Settings):
+class GlowConfig(Conditional):
     """A Glow on integer images; the defaults are the paper's CIFAR-10 model.
+
+    A class label chooses mean and scale of the top latent, as in the official code. A float
+    condition enters the top latent in the same way, and every coupling as well.
 
     References:
       Kingma and Dhariwal, 2018, Glow, arXiv:1807.03039.
@@ -64,11 +68,14 @@ class GlowConfig(Settings):
     learned_prior: bool = True
     """Whether mean and scale of the top latent are learned."""
     num_classes: CountOrZero = 0
-    """Classes of a conditional model; 0 if unconditional."""
+    """Number of class labels of a conditional model; 0 if the condition is none."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the coupling networks compute in; the likelihood itself stays in float32."""
+    condition_shape: tuple[Count, ...] | None = None
+    """Shape of a float condition; ``None`` if the condition is none."""
 
     def _check_together(self):
+        super()._check_together()
         height, width, _ = self.event_shape
         factor = 2**self.scales
         if height % factor or width % factor:
@@ -87,29 +94,43 @@ class GlowConfig(Settings):
             if scale < self.scales - 1:
                 maps.append(Split(channels))
                 channels //= 2
-        maps.append(TopPrior(channels, num_classes=self.num_classes, learned=self.learned_prior))
+        maps.append(self._top_prior(channels))
         bijection = Chain(maps)
-        if not self.num_classes:
-            return Dequantized(Flow(bijection, self.event_shape), self.levels)
-        flow = ClassConditionalGlow(
-            bijection, self.event_shape, channels=channels, num_classes=self.num_classes
-        )
+        if self.num_classes:
+            flow = ClassConditionalGlow(
+                bijection, self.event_shape, channels=channels, num_classes=self.num_classes
+            )
+        else:
+            flow = Flow(bijection, self.event_shape, condition_shape=self.condition_shape)
         return Dequantized(flow, self.levels)
+
+    def _top_prior(self, channels: int) -> TopPrior:
+        return TopPrior(
+            channels,
+            num_classes=self.num_classes,
+            condition_size=self._floats,
+            learned=self.learned_prior,
+        )
+
+    @property
+    def _floats(self) -> int:
+        """Number of entries of a float condition."""
+        return 0 if self.num_classes else self.condition_size
 
     def _steps(self, channels: int, rngs: nnx.Rngs) -> Repeat:
         return Repeat(repeat(lambda rngs: self._step(channels, rngs), self.depth, rngs=rngs))
 
     def _step(self, channels: int, rngs: nnx.Rngs) -> Chain:
         """Builds one flow step: ActNorm, permutation, coupling."""
-        coupling = _COUPLINGS[self.coupling]
-        dtype = compute_dtype(self.compute_dtype)
-        return Chain(
-            [
-                ActNorm(channels),
-                self._permutation(channels, rngs),
-                coupling(channels, width=self.width, rngs=rngs, dtype=dtype),
-            ]
+        norm, permutation = ActNorm(channels), self._permutation(channels, rngs)
+        coupling = _COUPLINGS[self.coupling](
+            channels,
+            width=self.width,
+            condition_size=self._floats,
+            rngs=rngs,
+            dtype=compute_dtype(self.compute_dtype),
         )
+        return Chain([norm, permutation, coupling])
 
     def _permutation(self, channels: int, rngs: nnx.Rngs) -> Bijection:
         if self.permutation == "reverse":

@@ -20,16 +20,17 @@ from likejax.bijections.scalar import AffineScalar, ScalarMap
 from likejax.bijections.spline import RationalQuadratic
 from likejax.bijections.standardize import Standardize
 from likejax.models.bases import GaussianMixture, LatentDensity, StudentT
+from likejax.models.conditional import Conditional
 from likejax.models.flow import Flow
 from likejax.nn.repeat import repeat
-from likejax.settings import Count, CountOrZero, Fraction, Positive, Settings
+from likejax.settings import Count, CountOrZero, Fraction, Positive
 
 Form = Literal["coupling", "autoregressive"]
 """Whether half of the features choose the maps of the others, or each those of the next."""
 
 
 @dataclasses.dataclass(frozen=True)
-class VectorFlowConfig(Settings, abc.ABC):
+class VectorFlowConfig(Conditional, abc.ABC):
     """The settings that flows of vectors share: steps of permutation, linear map and scalar maps.
 
     A last permutation and linear map come after all steps.
@@ -70,11 +71,7 @@ class VectorFlowConfig(Settings, abc.ABC):
         """Map of one feature."""
 
     def _check_together(self):
-        if self.num_classes and self.condition_shape is not None:
-            raise ValueError(
-                "expected num_classes or condition_shape, got both: a condition is a class label "
-                "or an array of floats"
-            )
+        super()._check_together()
         if self.form == "coupling" and (self.dimensions < 2 or self.depth < 2):
             raise ValueError(
                 "expected at least 2 dimensions and a depth of at least 2 for couplings, got "
@@ -86,11 +83,10 @@ class VectorFlowConfig(Settings, abc.ABC):
         first = [Standardize(self.dimensions)] if self.standardize else []
         flow = Chain([*first, *self._steps(rngs), *self._mix(rngs)])
         base = self._base(rngs)  # last, so that it changes no draw of the maps
-        shape = () if self.num_classes else self.condition_shape
         return Flow(
             flow,
             (self.dimensions,),
-            condition_shape=shape,
+            condition_shape=self.shape_of_condition,
             num_classes=self.num_classes or None,
             base=base,
         )
@@ -153,13 +149,6 @@ class VectorFlowConfig(Settings, abc.ABC):
     @property
     def _kept_map(self) -> ScalarMap | None:
         return None
-
-    @property
-    def condition_size(self) -> int:
-        """Number of classes, or of entries of a float condition; 0 if unconditional."""
-        if self.condition_shape is not None:
-            return math.prod(self.condition_shape)
-        return self.num_classes
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,17 +24,47 @@ def row_of_label(
     return jnp.where(known.reshape(known.shape + (1,) * (table.ndim - 1)), rows, jnp.nan)
 
 
+def as_vector(condition: Array, axes: int | None = None) -> Array:
+    """Conditions as layers take them: floats with their axes flattened to one, labels as they are.
+
+    Args:
+      condition: Labels ``(*batch,)``, or floats ``(*batch, *condition_shape)``.
+      axes: Number of axes of one condition; ``None`` if there is no batch.
+
+    Returns:
+      Labels ``(*batch,)``, or floats ``(*batch, size)``.
+    """
+    if jnp.issubdtype(condition.dtype, jnp.integer):
+        return condition
+    batch = () if axes is None else condition.shape[: condition.ndim - axes]
+    return condition.reshape(*batch, -1)
+
+
 def project(table: Float[Array, "size ..."], condition: Array) -> Float[Array, "..."]:
-    """The contribution of one condition to a layer: a linear map without a bias.
+    """The contribution of conditions to a layer: a linear map without a bias.
 
     Args:
       table: One row for each class, or for each entry of a float condition.
-      condition: An integer label ``()``, whose row is taken, or floats of ``size`` entries in any
-        shape, whose product with the table it is.
+      condition: Labels ``(*batch,)``, whose rows are taken, or floats ``(*batch, size)``, whose
+        product with the table it is; see ``as_vector``.
 
     Returns:
-      The row, or the sum of rows; NaN for a label that no class has.
+      ``(*batch, ...)``: the row, or the weighted sum of rows; NaN for a label that no class has.
     """
     if jnp.issubdtype(condition.dtype, jnp.integer):
         return row_of_label(table, condition)
-    return jnp.tensordot(condition.reshape(-1), table, 1)
+    return jnp.tensordot(condition, table, 1)
+
+
+def over_positions(values: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """Contributions to each channel, reshaped so that they broadcast over the positions of ``x``.
+
+    Args:
+      values: ``(*batch, channels)``.
+      x: ``(*batch, *positions, channels)``.
+
+    Returns:
+      ``(*batch, 1, ..., 1, channels)``, with as many axes as ``x``.
+    """
+    positions = (1,) * (x.ndim - values.ndim)
+    return values.reshape(*values.shape[:-1], *positions, values.shape[-1])

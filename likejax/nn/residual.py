@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 from typing_extensions import override
 
-from likejax.nn.condition import project
+from likejax.nn.condition import as_vector, project
 from likejax.nn.dropout import dropout
 from likejax.nn.initial import uniform_weights
 from likejax.nn.modules import Buffer
@@ -185,6 +185,7 @@ class ResidualNetwork(nnx.Module):
         if self.first_condition is not None:
             if condition is None:
                 raise ValueError("expected a condition: this network is conditional")
+            condition = as_vector(condition)
             h = h + project(self.first_condition[...], condition)
         for i, block in enumerate(self.blocks):
             own_key = None if key is None else jax.random.fold_in(key, i)

@@ -62,8 +62,8 @@ def fit(
       experiment: Model, objective, optimizer and schedule.
       train: Training examples: a dataset, an array ``(n, *event_shape)``, or any iterable of
         arrays, of pairs of examples and labels, of triples with weights, or of mappings with the
-        keys ``x``, ``labels`` and ``weights``. The items of an iterable may have any number of
-        rows; it is drawn again from its beginning when a run is resumed.
+        keys ``x``, ``labels``, ``weights`` and ``conditions``. The items of an iterable may have
+        any number of rows; it is drawn again from its beginning when a run is resumed.
       key: Key of initialization, shuffling and noise.
       validation: Examples that select the best weights, a dataset or an array; disjoint from
         ``train``. If there are more than ``experiment.validation_examples``, so many are drawn by

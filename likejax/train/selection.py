@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset
 from likejax.density import Density
 from likejax.evaluation import log_prob_in_chunks
@@ -79,12 +80,12 @@ class Validation:
         Raises:
           NonFiniteError: If one is NaN or infinite.
         """
-        conditional = density.condition_shape is not None
+        shape, num_classes = density.condition_shape, density.num_classes
         log_prob = log_prob_in_chunks(
             density,
             self.examples.examples,
             key=self.key,
-            condition=self.examples.labels if conditional else None,
+            condition=condition_of(self.examples, shape, num_classes=num_classes),
             batch_size=batch_size,
         )
         bad = np.flatnonzero(~np.isfinite(log_prob))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
+from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset
 from likejax.density import Density
 from likejax.train.log import Log
@@ -23,7 +24,8 @@ class SampleSheets:
     A picture that cannot be drawn is a warning. Only the first process draws.
 
     Args:
-      examples: Training examples, whose classes are shown if the density is conditional.
+      examples: Training examples; a conditional density gets their classes, or the first of their
+        conditions.
       weights: Puts the density together.
       log: Log of the run.
       workdir: Directory of the run.
@@ -33,8 +35,7 @@ class SampleSheets:
     def __init__(
         self, examples: Dataset, weights: Weights, log: Log, *, workdir: Path | None, key: Array
     ):
-        labels = examples.labels
-        self._classes = np.zeros(0, int) if labels is None else np.unique(labels)
+        self._examples = examples
         self._weights = weights
         self._log = log
         self._workdir = workdir
@@ -59,11 +60,12 @@ class SampleSheets:
     def _draw(self, density: Density, number: int, place: Path) -> None:
         from likejax import plot
 
-        if density.condition_shape is None:
+        known = condition_of(self._examples, density.condition_shape)
+        if known is None:
             samples = density.sample(self._key, _COUNT)
         else:
-            labels = np.resize(self._classes, _COUNT)
-            samples = density.sample(self._key, (), labels)
+            known = np.unique(known) if density.condition_shape == () else known
+            samples = density.sample(self._key, (), known[np.arange(_COUNT) % len(known)])
         title = f"step {number}"
         figure = plot.sheet(np.asarray(samples), levels=density.levels or 256, title=title)
         place.mkdir(exist_ok=True)

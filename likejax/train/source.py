@@ -48,13 +48,14 @@ class DatasetSource:
 
         Args:
           position: Position to begin at.
-          density: Density that is trained; if it is conditional, batches carry the labels.
+          density: Density that is trained; if it is conditional, batches carry the labels or
+            the conditions.
         """
         return DatasetBatches(
             self.dataset,
             self._batch_size,
             position=position,
-            labeled=density.condition_shape is not None,
+            condition_shape=density.condition_shape,
             augment=self._augment,
             part=_part(),
         )
@@ -111,7 +112,7 @@ class IterableSource:
         Args:
           position: Position to begin at; the rows before it are drawn and dropped.
           density: Density that is trained; if it is conditional, batches carry the labels, which
-            are checked against its number of classes.
+            are checked against its number of classes, or the conditions.
         """
         return IterableBatches(
             self._items,
@@ -119,7 +120,7 @@ class IterableSource:
             like=self.examples,
             num_classes=density.num_classes,
             position=position,
-            labeled=density.condition_shape is not None,
+            condition_shape=density.condition_shape,
             augment=self._augment,
             part=_part(),
         )

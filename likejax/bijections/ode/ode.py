@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,54 @@ from typing_extensions import override
 from likejax.bijections.bijection import Bijection, Parts
 from likejax.bijections.ode.field import AugmentedState, augmented_field, error_norm
 from likejax.bijections.ode.settings import Solver, Trace
-from likejax.nn.modules import Buffer
+from likejax.nn.condition import as_vector
+from likejax.nn.modules import Buffer, replace
 from likejax.settings import Positive, checked
 
 _FIRST_STEP = 0.05
 """First step of an adaptive solve, as a fraction of the interval; the controller corrects it."""
+
+
+@runtime_checkable
+class ConditionalField(Protocol):
+    """Dynamics that depend on a condition.
+
+    ``given(condition)`` returns ``f(t, z)``, an ``nnx.Module``. It gets labels ``(*batch,)`` or
+    floats ``(*batch, size)``, with the leading axes of the states that ``f`` is called with.
+
+    Example:
+      >>> import jax.numpy as jnp, likejax as lj
+      >>> from flax import nnx
+      >>> class Drift(nnx.Module):
+      ...     def __init__(self, speed):
+      ...         self.speed = nnx.data(speed)
+      ...     def __call__(self, t, z):
+      ...         return self.speed + 0 * z
+      >>> class Drifts(nnx.Module):
+      ...     def __call__(self, t, z):
+      ...         raise ValueError("expected a condition")
+      ...     def given(self, condition):
+      ...         return Drift(condition)
+      >>> ode = lj.bijections.ODE(Drifts(), solver=lj.bijections.Solver("rk4", steps=1))
+      >>> ode.forward(jnp.zeros(2), condition=jnp.array([1.0, 3.0]))[0].tolist()
+      [1.0, 3.0]
+    """
+
+    def given(self, condition: Array) -> nnx.Module:
+        """Returns the dynamics for given conditions."""
+        ...
+
+
+def field_given(dynamics: nnx.Module, condition: Array | None) -> nnx.Module:
+    """Returns dynamics for given conditions; those that depend on none as they are.
+
+    Args:
+      dynamics: ``f(t, z)``, or a ``ConditionalField``.
+      condition: Labels ``(*batch,)`` or floats ``(*batch, size)``, if there are any.
+    """
+    if condition is None or not isinstance(dynamics, ConditionalField):
+        return dynamics
+    return dynamics.given(condition)
 
 
 class ODE(Bijection):
@@ -32,7 +75,8 @@ class ODE(Bijection):
     reach its end within ``max_steps`` gives NaN.
 
     Args:
-      dynamics: ``f(t, z)`` on any leading batch shape.
+      dynamics: ``f(t, z)`` on any leading batch shape, or a ``ConditionalField``, whose method
+        ``given(condition)`` returns it; what it computes there is computed once for each solve.
       end_time: ``T``; its square root is stored.
       learn_end_time: Whether ``T`` is learned.
       trace: Trace of ``forward``; by default exact.
@@ -99,18 +143,23 @@ class ODE(Bijection):
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
         """Solves the equation from one example to its latent, with ``solver``."""
         if not self.trace.probes:
-            return self.forward_with_probes(x, None)
+            return self.forward_with_probes(x, None, condition)
         if key is None:
             # without a key there is nothing to estimate with, and encoding needs no log-determinant
-            return self._carry(x), jnp.full((), jnp.nan, _accumulation_dtype(x))
-        return self.forward_with_probes(x, self.trace.draw(key, x.shape))
+            z = self._carry(x, condition)
+            return z, jnp.full((), jnp.nan, _accumulation_dtype(x))
+        return self.forward_with_probes(x, self.trace.draw(key, x.shape), condition)
 
     def forward_with_probes(
-        self, x: Float[Array, "*shape"], probes: Float[Array, "probes ..."] | None
+        self,
+        x: Float[Array, "*shape"],
+        probes: Float[Array, "probes ..."] | None,
+        condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
         """Maps one example with given probes; without any, with the exact trace."""
         start = AugmentedState(x, jnp.zeros((), _accumulation_dtype(x)))
-        final, _ = solve(self, start, self.solver, trace=self.trace, probes=probes)
+        ode = self.given(_vector(condition))
+        final, _ = solve(ode, start, self.solver, trace=self.trace, probes=probes)
         assert final.log_det is not None
         return final.z, final.log_det
 
@@ -119,7 +168,7 @@ class ODE(Bijection):
         self, z: Float[Array, "*shape"], condition: Array | None = None
     ) -> Float[Array, "*shape"]:
         """Solves the equation backward in time, with ``solver``."""
-        return self._carry(z, start=1.0, end=0.0)
+        return self._carry(z, condition, start=1.0, end=0.0)
 
     def terms(
         self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None
@@ -136,21 +185,24 @@ class ODE(Bijection):
             have a batch axis.
         """
         if not self.training_trace.probes:
-            return self.terms_with_probes(x, None)
+            return self.terms_with_probes(x, None, condition)
         if key is None:
             raise ValueError("training with a stochastic trace needs a key: pass key= to terms")
-        return self.terms_with_probes(x, self.training_trace.draw(key, x.shape))
+        return self.terms_with_probes(x, self.training_trace.draw(key, x.shape), condition)
 
     def terms_with_probes(
-        self, x: Float[Array, "*shape"], probes: Float[Array, "probes ..."] | None
+        self,
+        x: Float[Array, "*shape"],
+        probes: Float[Array, "probes ..."] | None,
+        condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""], Parts]:
         """Maps one example for training with given probes; without any, with the exact trace."""
-        return _training_map(self, x, probes)
+        return _training_map(self, x, probes, _vector(condition))
 
     @override
     def dry_run(self, x: Array, key: Array, condition: Array | None) -> Array:
         """Checks that the dynamics return the shape of the state."""
-        velocity = self.velocity(0.0, x)
+        velocity = self.given(_vector(condition)).velocity(0.0, x)
         if jnp.shape(velocity) != x.shape:
             raise ValueError(
                 f"expected dynamics that return the shape of the state, got {jnp.shape(velocity)}"
@@ -158,13 +210,16 @@ class ODE(Bijection):
         return x
 
     def path(
-        self, x: Float[Array, "*shape"], times: Float[np.ndarray, " times"]
+        self,
+        x: Float[Array, "*shape"],
+        times: Float[np.ndarray, " times"],
+        condition: Array | None = None,
     ) -> Float[Array, "times ..."]:
         """Returns the state at rising ``times``, fractions of ``T`` from 0 (data) to 1 (latent)."""
         states, before, z = [], 0.0, x
         for time in times:
             if time != before:
-                z = self._carry(z, start=before, end=float(time))
+                z = self._carry(z, condition, start=before, end=float(time))
                 before = float(time)
             states.append(z)
         return jnp.stack(states)
@@ -178,25 +233,54 @@ class ODE(Bijection):
         """Returns ``T``."""
         return jnp.square(self.sqrt_end_time[...])
 
-    def _carry(self, z: Array, *, start: float = 0.0, end: float = 1.0) -> Array:
+    def given(self, condition: Array | None) -> ODE:
+        """Returns the ODE for given conditions, which needs none any more.
+
+        Args:
+          condition: Labels ``(*batch,)`` or floats ``(*batch, size)``, if there are any.
+        """
+        dynamics = field_given(self.dynamics, condition)
+        if dynamics is self.dynamics:
+            return self
+        # NNX lets only that trace of JAX change a module in which it was put together
+        of_this_trace = jax.tree.map(lambda leaf: leaf, self)
+        return replace(of_this_trace, dynamics=dynamics)
+
+    def _carry(
+        self, z: Array, condition: Array | None, *, start: float = 0.0, end: float = 1.0
+    ) -> Array:
         """Moves a state along the field without its log-determinant."""
-        return solve(self, AugmentedState(z), self.solver, start=start, end=end)[0].z
+        ode = self.given(_vector(condition))
+        return solve(ode, AugmentedState(z), self.solver, start=start, end=end)[0].z
+
+
+def _vector(condition: Array | None) -> Array | None:
+    """One condition as a field takes it."""
+    return None if condition is None else as_vector(condition)
 
 
 @jax.custom_batching.custom_vmap
-def _training_map(ode: ODE, x: Array, probes: Array | None) -> tuple[Array, Array, Parts]:
+def _training_map(
+    ode: ODE, x: Array, probes: Array | None, condition: Array | None
+) -> tuple[Array, Array, Parts]:
     """The training map of one example, a batch of one."""
     batch_of_probes = None if probes is None else probes[:, None]
-    mapped = _training_map_of_batch(ode, x[None], batch_of_probes)
+    batch_of_conditions = None if condition is None else condition[None]
+    mapped = _training_map_of_batch(ode, x[None], batch_of_probes, batch_of_conditions)
     return jax.tree.map(lambda leaf: leaf[0], mapped)
 
 
 @_training_map.def_vmap
 def _vectorized_training_map(
-    size: int, is_batched: list[Any], ode: ODE, x: Array, probes: Array | None
+    size: int,
+    is_batched: list[Any],
+    ode: ODE,
+    x: Array,
+    probes: Array | None,
+    condition: Array | None,
 ) -> tuple[tuple[Array, Array, Parts], Any]:
     """The training map under ``jax.vmap``: one solve of the batch."""
-    ode_is_batched, x_is_batched, probes_are_batched = is_batched
+    ode_is_batched, x_is_batched, probes_are_batched, conditions_are_batched = is_batched
     if any(jax.tree.leaves(ode_is_batched)):
         raise ValueError(
             "expected the examples of one ODE in training, got parameters with a batch axis: "
@@ -212,17 +296,23 @@ def _vectorized_training_map(
             if probes_are_batched
             else jnp.broadcast_to(probes[:, None], (len(probes), size, *probes.shape[1:]))
         )
-    mapped = _training_map_of_batch(ode, x, probes)
+    if condition is not None and not conditions_are_batched:
+        condition = jnp.broadcast_to(condition, (size, *condition.shape))
+    mapped = _training_map_of_batch(ode, x, probes, condition)
     return mapped, jax.tree.map(lambda leaf: True, mapped)
 
 
 def _training_map_of_batch(
-    ode: ODE, x: Float[Array, "batch ..."], probes: Float[Array, "probes batch ..."] | None
+    ode: ODE,
+    x: Float[Array, "batch ..."],
+    probes: Float[Array, "probes batch ..."] | None,
+    condition: Array | None,
 ) -> tuple[Float[Array, "batch ..."], Float[Array, " batch"], Parts]:
     zero = jnp.zeros(len(x), _accumulation_dtype(x))
     start = AugmentedState(x, zero, zero, zero)
+    # only here are the conditions bound to the field, which then has arrays with a batch axis
     final, evaluations = solve(
-        ode, start, ode.training_solver, trace=ode.training_trace, probes=probes
+        ode.given(condition), start, ode.training_solver, trace=ode.training_trace, probes=probes
     )
     parts = {
         "kinetic_energy": final.kinetic_energy,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,6 +13,15 @@ from likejax.data.readers.files import FileError
 
 _EXAMPLES = {"x", "image", "images", "data", "examples", "samples", "features", "inputs"}
 _LABELS = {"y", "label", "labels", "class", "classes"}
+_CONDITIONS = {"condition", "conditions"}
+
+
+class Keys(NamedTuple):
+    """Names of the arrays of each part, by their meaning."""
+
+    examples: dict[str, str]
+    labels: dict[str, str]
+    conditions: dict[str, str]
 
 
 def parts_of_arrays(
@@ -21,7 +31,8 @@ def parts_of_arrays(
 
     ``x_train`` and ``y_train`` (Keras), ``train_images`` and ``train_labels`` (MedMNIST),
     ``train``, or ``X`` and ``y`` for a source that names no parts; where nothing has such a name,
-    the only array.
+    the only array. ``conditions``, ``conditions_train`` or ``train_conditions`` are the float
+    conditions of the examples.
 
     Args:
       place: File or folder, for messages.
@@ -29,7 +40,7 @@ def parts_of_arrays(
       file_part: Part of arrays whose names contain none.
 
     Returns:
-      Examples and labels by part.
+      Examples, labels and conditions by part.
 
     Raises:
       FileError: If it is not clear which array holds the examples.
@@ -39,9 +50,10 @@ def parts_of_arrays(
         raise FileError(
             place, f"holds two arrays of one meaning: {' and '.join(doubled)}; remove one"
         )
-    examples, labels = keys_of_parts(arrays, file_part=file_part)
+    examples, labels, conditions = keys_of_parts(arrays, file_part=file_part)
     if not examples:
-        others = [key for key in arrays if key not in labels.values() and arrays[key].ndim > 1]
+        known = {*labels.values(), *conditions.values()}
+        others = [key for key in arrays if key not in known and arrays[key].ndim > 1]
         if len(others) != 1:
             names = ", ".join(arrays) or "none"
             raise FileError(
@@ -51,18 +63,18 @@ def parts_of_arrays(
     if len(examples) > 1 and WHOLE in examples:
         names = ", ".join(examples.values())
         raise FileError(place, f"expected examples of parts, or of one whole; got both: {names}")
-    used = {*examples.values(), *labels.values()}
+    used = {*examples.values(), *labels.values(), *conditions.values()}
     unused = [key for key in arrays if key not in used]
     notes = (f"arrays not used: {', '.join(unused)}",) if unused else ()
-    return {
-        part: _raw(place, arrays, key, labels.get(part), notes) for part, key in examples.items()
-    }
+    parts = {}
+    for part, key in examples.items():
+        raw = _raw(place, arrays, key, labels.get(part), notes)
+        parts[part] = raw._replace(conditions=arrays.get(conditions.get(part, "")))
+    return parts
 
 
-def keys_of_parts(
-    keys: Iterable[str], *, file_part: str = WHOLE
-) -> tuple[dict[str, str], dict[str, str]]:
-    """Finds the names of the arrays that hold examples and labels, by part.
+def keys_of_parts(keys: Iterable[str], *, file_part: str = WHOLE) -> Keys:
+    """Finds the names of the arrays that hold examples, labels and conditions, by part.
 
     Args:
       keys: Names of arrays.
@@ -70,13 +82,16 @@ def keys_of_parts(
     """
     examples: dict[str, str] = {}
     labels: dict[str, str] = {}
+    conditions: dict[str, str] = {}
     for key in keys:
         part, rest = split_name(key)
         if rest in _EXAMPLES or (part is not None and not rest):
             examples[part or file_part] = key
         elif rest in _LABELS:
             labels[part or file_part] = key
-    return examples, labels
+        elif rest in _CONDITIONS:
+            conditions[part or file_part] = key
+    return Keys(examples, labels, conditions)
 
 
 def _doubled(keys: Iterable[str], file_part: str) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ def assembled(place: Path, name: str, parts: Mapping[str, Raw]) -> dict[str, Dat
                 levels=own_levels,
                 labels=classes.labels[part],
                 class_names=classes.names,
+                conditions=raw.conditions,
                 name=name,
                 split=split or "train",
                 provenance=[f"files of {name}, {title}", *raw.notes, *turned, *notes, *found],
@@ -68,6 +69,11 @@ def _check_shapes(place: Path, parts: Mapping[str, Raw]) -> None:
     if len(set(shapes.values())) > 1:
         found = ", ".join(f"{part} {shape}" for part, shape in shapes.items())
         raise FileError(place, f"expected examples of one shape in all parts, got {found}")
+    conditions = [raw.conditions for raw in parts.values() if raw.conditions is not None]
+    if conditions and len(conditions) < len(parts):
+        raise FileError(place, "expected conditions in all parts, or in none")
+    if len({each.shape[1:] for each in conditions}) > 1:
+        raise FileError(place, "expected conditions of one shape in all parts")
     columns = {raw.columns for raw in parts.values()}
     if len(columns) > 1:
         raise FileError(

@@ -15,6 +15,7 @@ from likejax.bijections.ode import ODE, Solver, Trace
 from likejax.bijections.split import FactorOut
 from likejax.bijections.squeeze import Squeeze
 from likejax.bijections.standardize import Standardize
+from likejax.models.conditional import Conditional
 from likejax.models.dequantize import Dequantized
 from likejax.models.ffjord.dynamics import (
     Activation,
@@ -25,14 +26,17 @@ from likejax.models.ffjord.dynamics import (
 )
 from likejax.models.flow import Flow
 from likejax.nn.repeat import repeat
-from likejax.settings import Count, Levels, Positive, Range, Settings
+from likejax.settings import Count, CountOrZero, Levels, Positive, Range
 
 _HUTCHINSON = functools.partial(Trace, probes=1)
 
 
 @dataclasses.dataclass(frozen=True)
-class FieldConfig(Settings):
-    """The settings of continuous flows that vectors and images share."""
+class FieldConfig(Conditional):
+    """The settings of continuous flows that vectors and images share.
+
+    A condition enters every layer of every field: the output, and the gate if there is one.
+    """
 
     hidden: tuple[Count, ...] = (64, 64, 64)
     """Channels of the hidden layers of each flow's field."""
@@ -56,6 +60,10 @@ class FieldConfig(Settings):
     """Solver of log_prob and sampling, one solve per example."""
     training_solver: Solver = dataclasses.field(default_factory=Solver)
     """Solver of training, one solve per batch."""
+    num_classes: CountOrZero = dataclasses.field(default=0, kw_only=True)
+    """Number of class labels of a conditional model; 0 if the condition is none."""
+    condition_shape: tuple[Count, ...] | None = dataclasses.field(default=None, kw_only=True)
+    """Shape of a float condition; ``None`` if the condition is none."""
 
     def ode(self, field: LayeredField) -> ODE:
         """Builds the flow along a field."""
@@ -67,6 +75,15 @@ class FieldConfig(Settings):
             training_trace=self.training_trace,
             solver=self.solver,
             training_solver=self.training_solver,
+        )
+
+    def flow(self, bijection: Bijection, event_shape: tuple[int, ...]) -> Flow:
+        """Builds the density of a map."""
+        return Flow(
+            bijection,
+            event_shape,
+            condition_shape=self.shape_of_condition,
+            num_classes=self.num_classes or None,
         )
 
 
@@ -100,7 +117,7 @@ class FFJORDConfig(FieldConfig):
         """Builds the untrained density, its flows stacked."""
         flows = Repeat(repeat(self._flow, self.flows, rngs=rngs))
         first = [Standardize(self.dimensions)] if self.standardize else []
-        return Flow(Chain([*first, flows]), (self.dimensions,))
+        return self.flow(Chain([*first, flows]), (self.dimensions,))
 
     def _flow(self, rngs: nnx.Rngs) -> ODE:
         field = Dynamics(
@@ -108,6 +125,7 @@ class FFJORDConfig(FieldConfig):
             self.hidden,
             time=self.time,
             activation=self.activation,
+            condition_size=self.condition_size,
             zero_last=self.zero_last,
             initial_scale=self.initial_scale,
             rngs=rngs,
@@ -162,6 +180,7 @@ class ImageFFJORDConfig(FieldConfig):
     """Trace of training."""
 
     def _check_together(self):
+        super()._check_together()
         if self.strides and len(self.strides) != len(self.hidden) + 1:
             raise ValueError(
                 f"expected {len(self.hidden) + 1} strides, one for every layer, got {self.strides}"
@@ -191,7 +210,7 @@ class ImageFFJORDConfig(FieldConfig):
             if scale < scales - 1:
                 maps += [Squeeze(), self._flows(4 * channels, rngs), FactorOut(4 * channels)]
                 channels *= 2
-        return Dequantized(Flow(Chain(maps), self.event_shape), self.levels)
+        return Dequantized(self.flow(Chain(maps), self.event_shape), self.levels)
 
     @property
     def scales(self) -> int:
@@ -209,6 +228,7 @@ class ImageFFJORDConfig(FieldConfig):
                 strides=self.strides,
                 time=self.time,
                 activation=self.activation,
+                condition_size=self.condition_size,
                 zero_last=self.zero_last,
                 rngs=rngs,
             )

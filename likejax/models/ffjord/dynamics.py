@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ from jaxtyping import Array, ArrayLike, Float
 from typing_extensions import override
 
 from likejax.nn.channels import per_channel
+from likejax.nn.condition import over_positions, project
 from likejax.nn.convolution import convolve, convolve_transposed
-from likejax.settings import checked
+from likejax.settings import CountOrZero, checked
 
 TimeInjection = Literal["concat", "concatsquash", "ignore"]
 """Way in which the time enters a layer."""
@@ -26,6 +27,18 @@ Activation = Literal["tanh", "softplus", "swish"]
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": jnp.tanh, "softplus": jax.nn.softplus}
 
 
+class Offsets(NamedTuple):
+    """Contributions of conditions to a layer, for every output channel.
+
+    Attributes:
+      shift: Term of the output, ``(*batch, features)``.
+      gate: Term inside the gate, ``(*batch, features)``; ``None`` in a layer without one.
+    """
+
+    shift: Array
+    gate: Array | None
+
+
 class TimeLayer(nnx.Module, abc.ABC):
     """A linear map ``W`` with bias that depends on the time ``t``.
 
@@ -33,6 +46,8 @@ class TimeLayer(nnx.Module, abc.ABC):
     * ``concatsquash``: ``(W h + b) sigmoid(w t + c) + v t`` with ``w``, ``c``, ``v`` per output
       channel.
     * ``ignore``: ``W h + b``.
+
+    A condition adds a linear function of it to the output, and to ``w t + c``.
 
     It is no ``nnx.Linear`` or ``nnx.Conv``, because one input channel of the kernel is that of the
     time and is applied once for all examples.
@@ -43,6 +58,7 @@ class TimeLayer(nnx.Module, abc.ABC):
       features: Channels of the output.
       fan_in: Number of inputs of one output; the weights start within ``1 / sqrt(fan_in)``.
       time: Way in which the time enters.
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       scale: Factor on the initial ``W``; with 0 all weights start at zero.
       rngs: Source of the weights.
 
@@ -59,6 +75,7 @@ class TimeLayer(nnx.Module, abc.ABC):
         *,
         fan_in: int,
         time: TimeInjection,
+        condition_size: int,
         scale: float,
         rngs: nnx.Rngs,
     ):
@@ -79,12 +96,41 @@ class TimeLayer(nnx.Module, abc.ABC):
             self.gate_weight = uniform((features,), 1.0)
             self.gate_bias = uniform((features,), 1.0)
             self.shift = uniform((features,), 1.0)
+        shift_table = gate_table = None
+        if condition_size:
+            table = (condition_size, features)
+            shift_table = uniform(table, 1 / math.sqrt(condition_size))
+            if time == "concatsquash":
+                gate_table = uniform(table, 1 / math.sqrt(condition_size))
+        self.condition_shift = nnx.data(shift_table)
+        self.condition_gate = nnx.data(gate_table)
         self.time = time
 
+    def offsets(self, condition: Array) -> Offsets | None:
+        """Returns the contributions of conditions; ``None`` from an unconditional layer.
+
+        Args:
+          condition: Labels ``(*batch,)`` or floats ``(*batch, size)``.
+        """
+        if self.condition_shift is None:
+            return None
+        gate = None
+        if self.condition_gate is not None:
+            gate = project(self.condition_gate[...], condition)
+        return Offsets(project(self.condition_shift[...], condition), gate)
+
     def __call__(
-        self, t: ArrayLike, h: Float[Array, "*shape channels"]
+        self, t: ArrayLike, h: Float[Array, "*shape channels"], offsets: Offsets | None = None
     ) -> Float[Array, "*out features"]:
-        """Computes the layer at time ``t``."""
+        """Computes the layer at time ``t``.
+
+        Args:
+          t: Time.
+          h: Input.
+          offsets: Contributions of the condition to a conditional layer.
+        """
+        if self.condition_shift is not None and offsets is None:
+            raise ValueError("expected a condition: this field is conditional")
         kernel, constant = self.kernel[...], self.bias[...]
         if self.time == "concat":
             # the first channel is t everywhere: its part is t times the answer to ones
@@ -94,9 +140,14 @@ class TimeLayer(nnx.Module, abc.ABC):
             kernel = kernel[:, :, 1:]
         out = self.linear(h, kernel)
         if self.time == "concatsquash":
-            gate = jax.nn.sigmoid(self.gate_weight[...] * t + self.gate_bias[...])
-            out = out * per_channel(gate, out)
-            constant = constant * gate + self.shift[...] * t
+            logit = self.gate_weight[...] * t + self.gate_bias[...]
+            if offsets is not None and offsets.gate is not None:
+                logit = per_channel(logit, offsets.gate) + offsets.gate
+            gate = over_positions(jax.nn.sigmoid(logit), out)
+            out = out * gate
+            constant = per_channel(constant, gate) * gate + per_channel(self.shift[...] * t, gate)
+        if offsets is not None:
+            out = out + over_positions(offsets.shift, out)
         return out + per_channel(constant, out)
 
     @abc.abstractmethod
@@ -115,6 +166,7 @@ class TimeDense(TimeLayer):
       channels: Channels of the input.
       features: Channels of the output.
       time: Way in which the time enters.
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       scale: Factor on the initial weight matrix; with 0 all weights start at zero.
       rngs: Source of the weights.
     """
@@ -125,11 +177,20 @@ class TimeDense(TimeLayer):
         features: int,
         *,
         time: TimeInjection = "concatsquash",
+        condition_size: int = 0,
         scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
-        fan_in = channels + _time_channels(time)
-        super().__init__(1, channels, features, fan_in=fan_in, time=time, scale=scale, rngs=rngs)
+        super().__init__(
+            1,
+            channels,
+            features,
+            fan_in=channels + _time_channels(time),
+            time=time,
+            condition_size=condition_size,
+            scale=scale,
+            rngs=rngs,
+        )
 
     @override
     def linear(self, h: Array, kernel: Array) -> Array:
@@ -151,6 +212,7 @@ class TimeConvolution(TimeLayer):
       stride: 1 for a 3x3 kernel that keeps the size of the image, 2 for a 4x4 kernel that halves
         it, -2 for a transposed 4x4 kernel that doubles it.
       time: Way in which the time enters.
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       scale: Factor on the initial kernel; with 0 all weights start at zero.
       rngs: Source of the weights.
 
@@ -165,6 +227,7 @@ class TimeConvolution(TimeLayer):
         *,
         stride: int = 1,
         time: TimeInjection = "concatsquash",
+        condition_size: int = 0,
         scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
@@ -176,7 +239,14 @@ class TimeConvolution(TimeLayer):
         # of a transposed kernel PyTorch, and so the official code, takes the outputs for the inputs
         seen = features if stride < 0 else channels + _time_channels(time)
         super().__init__(
-            size, channels, features, fan_in=size * size * seen, time=time, scale=scale, rngs=rngs
+            size,
+            channels,
+            features,
+            fan_in=size * size * seen,
+            time=time,
+            condition_size=condition_size,
+            scale=scale,
+            rngs=rngs,
         )
         self.stride = stride
 
@@ -216,19 +286,59 @@ class LayeredField(nnx.Module):
         self.beta = nnx.data(beta)
 
     def __call__(
-        self, t: ArrayLike, z: Float[Array, "*shape channels"]
+        self,
+        t: ArrayLike,
+        z: Float[Array, "*shape channels"],
+        offsets: Sequence[Offsets | None] = (),
     ) -> Float[Array, "*shape channels"]:
-        """Computes the velocity at time ``t``."""
+        """Computes the velocity at time ``t``.
+
+        Args:
+          t: Time.
+          z: State.
+          offsets: Contributions of the condition to each layer of a conditional field.
+        """
         activate = _ACTIVATIONS.get(self.activation, self._swish)
-        *hidden, last = self.layers
+        offsets = offsets or [None] * len(self.layers)
+        *hidden, last = zip(self.layers, offsets, strict=True)
         h = z
-        for layer in hidden:
-            h = activate(layer(t, h))
-        return last(t, h)
+        for layer, own in hidden:
+            h = activate(layer(t, h, own))
+        layer, own = last
+        return layer(t, h, own)
+
+    def given(self, condition: Array) -> LayeredField | GivenField:
+        """Returns the field ``f(t, z)`` for given conditions.
+
+        Args:
+          condition: Labels ``(*batch,)`` or floats ``(*batch, size)``, with the leading axes of the
+            states.
+        """
+        offsets = [layer.offsets(condition) for layer in self.layers]
+        return self if offsets[0] is None else GivenField(self, offsets)
 
     def _swish(self, h: Array) -> Array:
         assert self.beta is not None
         return h * jax.nn.sigmoid(self.beta[...] * h)
+
+
+class GivenField(nnx.Module):
+    """A field for given conditions, whose contributions are computed once for a whole solve.
+
+    Args:
+      field: Conditional field.
+      offsets: Contributions of the conditions to each of its layers.
+    """
+
+    def __init__(self, field: LayeredField, offsets: Sequence[Offsets | None]):
+        self.field = field
+        self.offsets = nnx.data(tuple(offsets))
+
+    def __call__(
+        self, t: ArrayLike, z: Float[Array, "*shape channels"]
+    ) -> Float[Array, "*shape channels"]:
+        """Computes the velocity at time ``t``."""
+        return self.field(t, z, self.offsets)
 
 
 class Dynamics(LayeredField):
@@ -239,6 +349,7 @@ class Dynamics(LayeredField):
       hidden: Widths of the hidden layers.
       time: Way in which the time enters each layer.
       activation: Function between the layers.
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       zero_last: Whether the last layer starts at zero, so that the flow starts as the identity
         (RNODE).
       initial_scale: Factor on the initial weight matrices.
@@ -252,15 +363,20 @@ class Dynamics(LayeredField):
         *,
         time: TimeInjection = "concatsquash",
         activation: Activation = "tanh",
+        condition_size: int = 0,
         zero_last: bool = False,
         initial_scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
-        time = checked("time", time, TimeInjection)
+        shared = {
+            "time": checked("time", time, TimeInjection),
+            "condition_size": checked("condition_size", condition_size, CountOrZero),
+            "rngs": rngs,
+        }
         sizes = (channels, *hidden, channels)
         scales = _scales(len(hidden), initial_scale, zero_last)
         layers = [
-            TimeDense(before, after, time=time, scale=scale, rngs=rngs)
+            TimeDense(before, after, scale=scale, **shared)
             for before, after, scale in zip(sizes[:-1], sizes[1:], scales, strict=True)
         ]
         super().__init__(layers, checked("activation", activation, Activation))
@@ -275,6 +391,7 @@ class ImageDynamics(LayeredField):
       strides: Stride of every layer, one more than ``hidden``; empty for 1 everywhere.
       time: Way in which the time enters each layer.
       activation: Function between the layers.
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       zero_last: Whether the last layer starts at zero, so that the flow starts as the identity
         (RNODE).
       initial_scale: Factor on the initial kernels.
@@ -292,11 +409,16 @@ class ImageDynamics(LayeredField):
         strides: Sequence[int] = (),
         time: TimeInjection = "concatsquash",
         activation: Activation = "tanh",
+        condition_size: int = 0,
         zero_last: bool = False,
         initial_scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
-        time = checked("time", time, TimeInjection)
+        shared = {
+            "time": checked("time", time, TimeInjection),
+            "condition_size": checked("condition_size", condition_size, CountOrZero),
+            "rngs": rngs,
+        }
         sizes = (channels, *hidden, channels)
         count = len(hidden) + 1
         strides = tuple(strides) or (1,) * count
@@ -304,7 +426,7 @@ class ImageDynamics(LayeredField):
             raise ValueError(f"expected {count} strides, one for every layer, got {len(strides)}")
         scales = _scales(len(hidden), initial_scale, zero_last)
         layers = [
-            TimeConvolution(before, after, stride=stride, time=time, scale=scale, rngs=rngs)
+            TimeConvolution(before, after, stride=stride, scale=scale, **shared)
             for before, after, stride, scale in zip(
                 sizes[:-1], sizes[1:], strides, scales, strict=True
             )

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, ArrayLike
 
-from likejax.bijections.ode import ODE, Solver, Trace
+from likejax.bijections.ode import ODE, Solver, Trace, field_given
 from likejax.density import Density, check_density
 from likejax.keys import KeyLike
 from likejax.nn.modules import replace
@@ -84,7 +84,11 @@ class Evaluations(NamedTuple):
 
 
 def function_evaluations(
-    density: Density, x: ArrayLike, *, key: KeyLike | None = None
+    density: Density,
+    x: ArrayLike,
+    *,
+    key: KeyLike | None = None,
+    condition: ArrayLike | None = None,
 ) -> Evaluations:
     """Counts the evaluations of the vector fields in ``terms`` and in the gradient of its mean.
 
@@ -95,6 +99,7 @@ def function_evaluations(
       density: A continuous flow, dequantized or not.
       x: A batch.
       key: Key of the dequantization and the probes, as for ``terms``.
+      condition: Condition of a conditional flow, as for ``terms``.
 
     Raises:
       TypeError: If the density solves no ODE.
@@ -112,12 +117,12 @@ def function_evaluations(
     calls: list[None] = []
 
     def count(ode: ODE) -> ODE:
-        return replace(ode, dynamics=_Counted(ode.dynamics, calls))
+        return replace(ode, dynamics=_Counted(ode.dynamics, lambda: calls.append(None)))
 
     density = _change_odes(density, count)
 
     def loss(density: Density) -> jax.Array:
-        return -jnp.mean(density.terms(x, key=key).log_prob)
+        return -jnp.mean(density.terms(x, key=key, condition=condition).log_prob)
 
     counts = []
     for work in (loss, jax.grad(loss)):
@@ -131,13 +136,16 @@ def function_evaluations(
 class _Counted(nnx.Module):
     """A field that notes each of its evaluations."""
 
-    def __init__(self, dynamics: Callable[[ArrayLike, Array], Array], calls: list[None]):
+    def __init__(self, dynamics: nnx.Module, note: Callable[[], None]):
         self.dynamics = dynamics
-        self.note = lambda: calls.append(None)
+        self.note = note
 
     def __call__(self, t: ArrayLike, z: Array) -> Array:
         jax.debug.callback(self.note)
-        return self.dynamics(t, z)
+        return self.dynamics(t, z)  # type: ignore[operator]
+
+    def given(self, condition: Array) -> _Counted:
+        return _Counted(field_given(self.dynamics, condition), self.note)
 
 
 def _is_ode(node: object) -> bool:

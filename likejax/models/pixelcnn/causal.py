@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
-from likejax.nn.condition import row_of_label
+from likejax.nn.condition import over_positions, project
 from likejax.nn.dropout import dropout
 from likejax.nn.modules import replace
 from likejax.nn.weight_norm import WeightNormConvolution
@@ -53,12 +53,12 @@ class BlockOptions(NamedTuple):
 
     Attributes:
       dropout: Rate of dropout in training.
-      num_classes: Number of labels of a conditional model; 0 for none.
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       dtype: Type to compute in.
     """
 
     dropout: float
-    num_classes: int
+    condition_size: int
     dtype: DTypeLike | None
 
 
@@ -66,7 +66,8 @@ class GatedBlock(nnx.Module):
     """``x + a * sigmoid(b)`` with ``a, b`` from two causal convolutions of ``concat_elu``.
 
     ``h = first(concat_elu(x)) + skip(concat_elu(side))`` and
-    ``a, b = second(dropout(concat_elu(h))) + label``.
+    ``a, b = second(dropout(concat_elu(h))) + c``. The bias ``c`` is a linear function of the
+    condition.
 
     Args:
       filters: Channels of ``x``.
@@ -89,7 +90,7 @@ class GatedBlock(nnx.Module):
         rngs: nnx.Rngs,
     ):
         size, padding = SHIFTS[stream]
-        dtype, num_classes = options.dtype, options.num_classes
+        dtype, condition_size = options.dtype, options.condition_size
         self.first = WeightNormConvolution(
             2 * filters, filters, kernel_size=size, padding=padding, rngs=rngs, dtype=dtype
         )
@@ -105,27 +106,28 @@ class GatedBlock(nnx.Module):
             rngs=rngs,
             dtype=dtype,
         )
-        embedding = (num_classes, 2 * filters)
-        self.label = (
-            nnx.Param(0.05 * jax.random.normal(rngs.params(), embedding)) if num_classes else None
-        )
+        table = None
+        if condition_size:
+            shape = (condition_size, 2 * filters)
+            table = nnx.Param(0.05 * jax.random.normal(rngs.params(), shape))
+        self.label = table  # named when labels were the only conditions; checkpoints have the name
         self.dropout = options.dropout
 
     def __call__(
-        self, x: Array, side: Array | None, label: Array | None, key: Array | None
+        self, x: Array, side: Array | None, condition: Array | None, key: Array | None
     ) -> Array:
         """Returns the block's output.
 
         Args:
           x: Input.
           side: Side input; ``None`` for a block without one.
-          label: Label of a conditional model.
+          condition: Label ``(*batch,)`` or floats ``(*batch, size)`` of a conditional model.
           key: Key for dropout; ``None`` for none.
         """
-        return self.run(lambda name, h: getattr(self, name)(h), x, side, label, key)
+        return self.run(lambda name, h: getattr(self, name)(h), x, side, condition, key)
 
     def run(
-        self, call: Call, x: Array, side: Array | None, label: Array | None, key: Array | None
+        self, call: Call, x: Array, side: Array | None, condition: Array | None, key: Array | None
     ) -> Array:
         """Runs the block with its layers run by ``call``.
 
@@ -133,32 +135,32 @@ class GatedBlock(nnx.Module):
           call: Runs the layer of a name on its input.
           x: Input.
           side: Side input.
-          label: Label.
+          condition: Condition.
           key: Key for dropout.
         """
         h = call("first", concat_elu(x))
         if side is not None:
             h = h + call("skip", concat_elu(side))
         h = call("second", dropout(concat_elu(h), self.dropout, key))
-        if self.label is not None and label is not None:
-            bias = row_of_label(self.label[...], label).astype(h.dtype)
+        if self.label is not None and condition is not None:
+            bias = project(self.label[...], condition).astype(h.dtype)
             # By itself: in one loop with the gate, XLA's CPU code (JAX 0.12) rounds by position in
             # the batch.
             h = jax.lax.optimization_barrier(h)
-            h = h + bias.reshape(*bias.shape[:-1], *(1,) * (h.ndim - bias.ndim), bias.shape[-1])
+            h = h + over_positions(bias, h)
             h = jax.lax.optimization_barrier(h)
         value, gate = jnp.split(h, 2, axis=-1)
         return x + value * jax.nn.sigmoid(gate)
 
     def initialize(
-        self, x: Array, side: Array | None, label: Array | None, key: Array | None
+        self, x: Array, side: Array | None, condition: Array | None, key: Array | None
     ) -> tuple[GatedBlock, Array]:
         """Initializes the layers one after the other on a batch.
 
         Args:
           x: Input.
           side: Side input.
-          label: Label.
+          condition: Condition.
           key: Key for dropout.
 
         Returns:
@@ -170,5 +172,5 @@ class GatedBlock(nnx.Module):
             layers[name], out = getattr(self, name).initialize(h)
             return out
 
-        out = self.run(call, x, side, label, key)
+        out = self.run(call, x, side, condition, key)
         return replace(self, **layers), out

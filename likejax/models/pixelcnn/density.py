@@ -17,9 +17,11 @@ from likejax.density import Density, Kind, Terms, checked_temperature, integer_d
 from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_probs, to_unit_scale
 from likejax.inputs import inside_levels
 from likejax.keys import KeyLike, as_key
+from likejax.models.conditional import Conditional
 from likejax.models.pixelcnn import sampling
 from likejax.models.pixelcnn.causal import BlockOptions
 from likejax.models.pixelcnn.network import PixelCNNNetwork
+from likejax.nn.condition import as_vector
 from likejax.nn.dtypes import compute_dtype
 from likejax.nn.modules import replace
 from likejax.rounding import warn_of_lost
@@ -30,7 +32,6 @@ from likejax.settings import (
     Levels,
     Positive,
     Range,
-    Settings,
     checked,
 )
 
@@ -39,8 +40,10 @@ Sampler = Literal["cached", "fixed_point", "naive"]
 
 
 @dataclasses.dataclass(frozen=True)
-class PixelCNNConfig(Settings):
+class PixelCNNConfig(Conditional):
     """A PixelCNN++; the defaults are the official code's CIFAR-10 model.
+
+    A condition adds a bias, a linear function of it, to every gated block.
 
     Example:
       >>> import jax, likejax as lj
@@ -67,7 +70,7 @@ class PixelCNNConfig(Settings):
     dropout: Fraction = 0.5
     """Rate of dropout in training."""
     num_classes: CountOrZero = 0
-    """Classes of a conditional model; 0 if unconditional."""
+    """Number of class labels of a conditional model; 0 if the condition is none."""
     likelihood: Form = "exact"
     """Form of the discretized logistic; ``reference`` approximates small masses, as the official
     code does."""
@@ -78,6 +81,8 @@ class PixelCNNConfig(Settings):
     """Type the network computes in; the likelihood itself stays in float32."""
     sampler: Sampler = "cached"
     """Way to draw pixels, see ``PixelCNN.with_sampler``; the likelihood does not depend on it."""
+    condition_shape: tuple[Count, ...] | None = None
+    """Shape of a float condition; ``None`` if the condition is none."""
 
     def build(self, rngs: nnx.Rngs) -> PixelCNN:
         """Returns the untrained density, its repeated blocks stacked.
@@ -86,6 +91,7 @@ class PixelCNNConfig(Settings):
           rngs: Source of the initial weights.
         """
         channels = self.event_shape[2]
+        dtype = compute_dtype(self.compute_dtype)
         network = PixelCNNNetwork(
             channels,
             LogisticMixture.size(channels, self.mixtures),
@@ -93,7 +99,7 @@ class PixelCNNConfig(Settings):
             blocks=self.blocks,
             levels=self.resolutions,
             output_scale=self.output_scale,
-            options=BlockOptions(self.dropout, self.num_classes, compute_dtype(self.compute_dtype)),
+            options=BlockOptions(self.dropout, self.condition_size, dtype),
             rngs=rngs,
         )
         density = PixelCNN(
@@ -103,6 +109,7 @@ class PixelCNNConfig(Settings):
             mixtures=self.mixtures,
             form=self.likelihood,
             num_classes=self.num_classes,
+            condition_shape=self.condition_shape,
         )
         return replace(density, sampler=self.sampler)
 
@@ -120,7 +127,8 @@ class PixelCNN(Density):
       levels: Integer values of a (sub-)pixel.
       mixtures: Number of components.
       form: Form of the discretized logistic, ``exact`` or the official code's ``reference``.
-      num_classes: Number of labels of a conditional model; 0 if unconditional.
+      num_classes: Number of labels of a conditional model; 0 if the condition is none.
+      condition_shape: Shape of a float condition; ``None`` if the condition is none.
 
     References:
       Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++: Improving the PixelCNN with discretized
@@ -146,39 +154,46 @@ class PixelCNN(Density):
         mixtures: int,
         form: Form = "exact",
         num_classes: int = 0,
+        condition_shape: tuple[int, ...] | None = None,
     ):
         self.network = network
         self.event_shape = tuple(event_shape)
         self.levels = levels
         self.mixtures = mixtures
         self.form: Form = checked("form", form, Form)
-        self.condition_shape = () if num_classes else None
+        self.condition_shape = () if num_classes else condition_shape
         self.num_classes = num_classes or None
         self.sampler: Sampler = "cached"
 
     def mixture(
         self,
         x: Integer[Array, "*batch height width channels"],
-        label: Array | None = None,
+        condition: Array | None = None,
         key: Array | None = None,
     ) -> LogisticMixture:
         """Returns the distribution of each pixel given those before it.
 
         Args:
           x: Integer images.
-          label: Labels of a conditional model.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``.
           key: Key for dropout; ``None`` for none.
         """
-        return LogisticMixture.of(
-            self.network(self._image(x), label, key), self.event_shape[2], self.mixtures
-        )
+        outputs = self.network(self._image(x), self._vectors(condition), key)
+        return LogisticMixture.of(outputs, self.event_shape[2], self.mixtures)
+
+    def _vectors(self, condition: Array | None) -> Array | None:
+        """Conditions as the network takes them: labels, or floats in vectors."""
+        if condition is None:
+            return None
+        return as_vector(condition, axes=len(self.condition_shape or ()))
 
     def _image(self, x: Array) -> Array:
         """Integers as the network takes them."""
         return to_unit_scale(x, self.levels, self.network.above_first.bias[...].dtype)
 
-    def _log_probs(self, x: Array, label: Array | None, key: Array | None) -> Array:
-        values = logistic_mixture_log_probs(x, self.mixture(x, label, key), self.levels, self.form)
+    def _log_probs(self, x: Array, condition: Array | None, key: Array | None) -> Array:
+        mixture = self.mixture(x, condition, key)
+        values = logistic_mixture_log_probs(x, mixture, self.levels, self.form)
         return jnp.where(inside_levels(x, self.levels), values, -jnp.inf)
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
@@ -205,13 +220,14 @@ class PixelCNN(Density):
         temperature: ArrayLike,
     ) -> sampling.Drawn:
         noise = sampling.draw_noise(key, self.event_shape, self.mixtures)
-        return _SAMPLERS[self.sampler](self, sampling.Task(x, known, noise, condition, temperature))
+        task = sampling.Task(x, known, noise, self._vectors(condition), temperature)
+        return _SAMPLERS[self.sampler](self, task)
 
     def initialize(self, batch: ArrayLike, key: KeyLike) -> PixelCNN:
         """Returns a density whose layers standardize their outputs on ``batch``.
 
         Layers are initialized in the order in which they run, each on the output of those before
-        it, with dropout and without labels.
+        it, with dropout and without conditions.
 
         Args:
           batch: Integer examples ``(n, *event_shape)``.
@@ -229,7 +245,7 @@ class PixelCNN(Density):
 
         Args:
           x: Integers ``(*batch, *event_shape)``.
-          condition: ``(*batch,)`` labels, or one for all.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``, or one for all.
 
         Returns:
           ``(*batch, *event_shape)``.
@@ -244,7 +260,7 @@ class PixelCNN(Density):
         Args:
           x: Integers ``(*batch, *event_shape)``.
           known: Number of pixels in raster order that are given, 0 to height * width.
-          condition: Labels, as for ``log_prob``.
+          condition: Condition, as for ``log_prob``.
         """
         known = self._checked_known(known)
         each = self.log_prob_map(x, condition=condition)
@@ -267,7 +283,7 @@ class PixelCNN(Density):
             28x28.
           key: One key, or keys of shape ``batch``, as for ``log_prob``; with ``known=0`` the images
             are those of ``sample``.
-          condition: ``(*batch,)`` labels, or one for all.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``, or one for all.
           temperature: Factor on the noise, as for ``sample``.
 
         Returns:

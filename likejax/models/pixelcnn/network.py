@@ -229,14 +229,14 @@ def _join(side: Array | None, skip: Array) -> Array:
 class Apply(Mode):
     """Runs on whole images; the states are keys for dropout, or nothing."""
 
-    def __init__(self, label: Array | None):
-        self.label = label
+    def __init__(self, condition: Array | None):
+        self.condition = condition
 
     @override
     def block(
         self, block: GatedBlock, state: PyTree, x: Array, side: Array | None
     ) -> tuple[Array, Any]:
-        return block(x, side, self.label, state), None
+        return block(x, side, self.condition, state), None
 
     @override
     def shrink(self, layer: AnyConvolution, state: PyTree, x: Array) -> tuple[Array, Any]:
@@ -331,20 +331,20 @@ class PixelCNNNetwork(nnx.Module):
     def __call__(
         self,
         image: Float[Array, "*batch height width channels"],
-        label: Array | None = None,
+        condition: Array | None = None,
         key: Array | None = None,
     ) -> Float[Array, "*batch height width outputs"]:
         """Returns the parameters of every pixel's distribution.
 
         Args:
           image: Images on [-1, 1].
-          label: Labels of a conditional model.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, size)`` of a conditional model.
           key: Key for dropout; ``None`` for none.
         """
         height, width = image.shape[-3:-1]
         x = self.framed(image)
         keys = (None, None) if key is None else tuple(jax.random.split(key))
-        mode = Apply(label)
+        mode = Apply(condition)
         nothing = [Level() for _ in self.above.scales]
         _, sides, _ = self.above.walk(
             mode, shift_down(self.above_first(x)), nothing, self.above.keys(keys[0])

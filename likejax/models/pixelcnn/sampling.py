@@ -42,14 +42,14 @@ class Task(NamedTuple):
       x: Image whose first pixels are known.
       known: Number of known pixels, in raster order.
       noise: Noise for every pixel.
-      label: Label of a conditional model.
+      condition: Label, or floats in a vector, of a conditional model.
       temperature: Factor on the noise.
     """
 
     x: Integer[Array, "height width channels"]
     known: ArrayLike
     noise: Noise
-    label: Array | None
+    condition: Array | None
     temperature: ArrayLike
 
 
@@ -74,7 +74,7 @@ class Drawn(NamedTuple):
 def _sweep(density: Drawable, network: PixelCNNNetwork, task: Task, x: Array) -> Drawn:
     """Draws every unknown pixel given the pixels of ``x`` before it."""
     image = to_unit_scale(x, density.levels, task.noise.logistic.dtype)
-    outputs = network(image, task.label)
+    outputs = network(image, task.condition)
     mixture = LogisticMixture.of(outputs, x.shape[-1], density.mixtures)
     values = logistic_mixture_sample(mixture, *task.noise, density.levels, task.temperature)
     place = jnp.arange(x.shape[0] * x.shape[1]).reshape(*x.shape[:2], 1)
@@ -131,14 +131,14 @@ def cached(density: Drawable, task: Task) -> Drawn:
 
 
 def cached_outputs(
-    density: Drawable, x: Integer[Array, "height width channels"], label: Array | None = None
+    density: Drawable, x: Integer[Array, "height width channels"], condition: Array | None = None
 ) -> Float[Array, "height width outputs"]:
     """Returns the network's outputs for a given image, computed as ``cached`` computes them."""
     height, width, channels = x.shape
     nothing = Noise(
         jnp.zeros((height, width, density.mixtures)), jnp.zeros((height, width, channels))
     )
-    return _scan(density, Task(x, height * width, nothing, label, 1.0))[1]
+    return _scan(density, Task(x, height * width, nothing, condition, 1.0))[1]
 
 
 class _Kept(NamedTuple):
@@ -170,12 +170,12 @@ def _scan(density: Drawable, task: Task) -> tuple[Array, Array, Array]:
         i, given, noise = items
         draw = _Drawing(density, task, i, given, noise, columns)
         above_first = network.above_first(kept.images, padding=((0, 0), (1, 1)))[0]
-        mode = _RowMode(i, task.label)
+        mode = _RowMode(i, task.condition)
         _, sides, above = network.above.walk(
             mode, _unless(i == 0, above_first), _no_sides(kept.above), kept.above
         )
         first = _unless(i == 0, network.row_first(kept.images[1:])[0])
-        pixels, outputs, left = _row_of_pixels(network, kept, first, sides, draw, i, task.label)
+        pixels, outputs, left = _row_of_pixels(network, kept, first, sides, draw, i, task.condition)
         images = jnp.stack([kept.images[1], draw.frame(pixels)])
         outputs = outputs[:width]
         return _Kept(images, above, left), (pixels[:width], outputs, jnp.isfinite(outputs).all())
@@ -223,7 +223,7 @@ def _row_of_pixels(
     sides: list[Level],
     draw: _Drawing,
     i: Array,
-    label: Array | None,
+    condition: Array | None,
 ) -> tuple[Array, Array, list[Level]]:
     """Draws the pixels of a row one after the other.
 
@@ -247,7 +247,7 @@ def _row_of_pixels(
     def pixel(carry: tuple[Array, list[Level]], items: PyTree) -> tuple[Any, Any]:
         (left_image, left), (j, first, corner, pairs, beside, given, noise) = carry, items
         from_left = network.left_first.at(jnp.stack([corner, left_image])[:, None])
-        mode = _PixelMode(i, j, label)
+        mode = _PixelMode(i, j, condition)
         states = [
             jax.tree.map(_Beside, pair, value) for pair, value in zip(pairs, left, strict=True)
         ]
@@ -349,8 +349,8 @@ class _Incremental(Mode):
     A state is the input of a convolution before, the new state its input now.
     """
 
-    def __init__(self, label: Array | None):
-        self.label = label
+    def __init__(self, condition: Array | None):
+        self.condition = condition
 
     @abc.abstractmethod
     def convolve(self, layer: Convolution, state: PyTree, x: Array) -> Array:
@@ -368,7 +368,7 @@ class _Incremental(Mode):
             inputs[name] = h
             return self.convolve(layer, state[name], h)
 
-        return block.run(call, x, side, self.label, None), inputs
+        return block.run(call, x, side, self.condition, None), inputs
 
     def shrink(self, layer: Any, state: PyTree, x: Array) -> tuple[Array, Any]:
         return self.convolve(layer, state, x), x
@@ -377,8 +377,8 @@ class _Incremental(Mode):
 class _RowMode(_Incremental):
     """Runs the stream above by rows; a state is a convolution's input at the row before."""
 
-    def __init__(self, i: Array, label: Array | None):
-        super().__init__(label)
+    def __init__(self, i: Array, condition: Array | None):
+        super().__init__(condition)
         self.i = i
 
     def convolve(self, layer: Convolution, state: Array, x: Array) -> Array:
@@ -396,8 +396,8 @@ class _RowMode(_Incremental):
 class _PixelMode(_Incremental):
     """Runs the left stream by pixels; a state is a convolution's input around the pixel."""
 
-    def __init__(self, i: Array, j: Array, label: Array | None):
-        super().__init__(label)
+    def __init__(self, i: Array, j: Array, condition: Array | None):
+        super().__init__(condition)
         self.i = i
         self.j = j
 

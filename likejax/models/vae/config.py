@@ -9,12 +9,13 @@ from typing import ClassVar, Literal
 from flax import nnx
 
 from likejax.distributions import Form
+from likejax.models.conditional import Conditional
 from likejax.models.vae.density import VAE
 from likejax.models.vae.likelihood import LikelihoodForm, LikelihoodName, likelihood
 from likejax.models.vae.network import GenerativeStage, InferenceStage, MapShape
 from likejax.models.vae.stage import Activation, Options, Skips, StageConfig, StagePlan
 from likejax.nn.dtypes import compute_dtype
-from likejax.settings import Count, CountOrZero, Positive, Settings
+from likejax.settings import Count, CountOrZero, Positive
 
 Inference = Literal["bottom_up", "top_down", "bidirectional"]
 """Way on which latents are inferred: up, down, or half of their features on each."""
@@ -27,10 +28,13 @@ _GRAY_STAGES = (
 
 
 @dataclasses.dataclass(frozen=True)
-class VAEConfig(Settings):
+class VAEConfig(Conditional):
     """A hierarchical VAE; by default that of Havtorn et al. for binarized 28x28 images.
 
-    The default has working skips, unlike the released code.
+    The default has working skips, unlike the released code. A condition adds a linear function of
+    it, which starts at zero, to the first layer of every stage, on the way up and on the way down,
+    and to the mean and standard deviation of the top latent: prior, inference and likelihood
+    depend on it.
 
     Example:
       >>> import jax, likejax as lj
@@ -71,8 +75,13 @@ class VAEConfig(Settings):
     N(0, 1)."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the network computes in; the likelihood itself stays in float32."""
+    num_classes: CountOrZero = 0
+    """Number of class labels of a conditional model; 0 if the condition is none."""
+    condition_shape: tuple[Count, ...] | None = None
+    """Shape of a float condition; ``None`` if the condition is none."""
 
     def _check_together(self) -> None:
+        super()._check_together()
         if not self.stages:
             raise ValueError("expected at least one stage")
         if (self.levels == 0) != (self.likelihood == "gaussian"):
@@ -123,8 +132,16 @@ class VAEConfig(Settings):
             dense=self.flatten,
         )
         head = likelihood(form, last, image[2], options=options, rngs=rngs)
-        levels = self.levels or None
-        return VAE(up, down, head, self.event_shape, levels=levels, flatten=self.flatten)
+        return VAE(
+            up,
+            down,
+            head,
+            self.event_shape,
+            levels=self.levels or None,
+            flatten=self.flatten,
+            condition_shape=self.shape_of_condition,
+            num_classes=self.num_classes or None,
+        )
 
     def _options(self) -> Options:
         as_released = self.skips == "as_released" and self.inference == "bottom_up"
@@ -135,6 +152,7 @@ class VAEConfig(Settings):
             dtype=compute_dtype(self.compute_dtype),
             unread_projection=as_released,
             gated=self.gated,
+            condition_size=self.condition_size,
         )
 
     def _image_shape(self) -> MapShape:

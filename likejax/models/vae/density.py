@@ -21,6 +21,7 @@ from likejax.models.vae.imputation import chain_mean
 from likejax.models.vae.inference import Ladder, Latents, Noise, Pass, Replacement
 from likejax.models.vae.likelihood import Likelihood
 from likejax.models.vae.network import GenerativeStage, InferenceStage, Map
+from likejax.nn.condition import as_vector
 from likejax.nn.weight_norm import initialize_by_running
 from likejax.settings import Count, CountOrZero, checked
 
@@ -47,6 +48,8 @@ class VAE(Density):
       event_shape: Shape of one example.
       levels: Integer values of an entry; ``None`` for continuous data.
       flatten: Whether the network takes an example as one vector; otherwise it is a map.
+      condition_shape: Shape of one condition, ``()`` for a label; ``None`` if unconditional.
+      num_classes: Number of class labels, if the condition is one.
 
     References:
       Kingma and Welling, 2014, arXiv:1312.6114; Rezende, Mohamed and Wierstra, 2014,
@@ -75,6 +78,8 @@ class VAE(Density):
         *,
         levels: int | None,
         flatten: bool = False,
+        condition_shape: tuple[int, ...] | None = None,
+        num_classes: int | None = None,
     ):
         self.inference = nnx.List(inference)
         self.generation = nnx.List(generation)
@@ -82,11 +87,31 @@ class VAE(Density):
         self.event_shape = tuple(event_shape)
         self.levels = levels
         self.flatten = flatten
+        self.condition_shape = condition_shape
+        self.num_classes = num_classes
 
-    @property
-    def ladder(self) -> Ladder:
-        """The network: stages and likelihood."""
-        return Ladder(self.inference, self.generation, self.likelihood)
+    def ladder(self, condition: Array | None) -> Ladder:
+        """Returns the network: stages and likelihood, with the condition that they see.
+
+        Args:
+          condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``.
+        """
+        if condition is not None:
+            # floats in place of a label are weights of the classes
+            condition = as_vector(condition, axes=len(self.condition_shape or (1,)))
+        return Ladder(self.inference, self.generation, self.likelihood, condition)
+
+    def no_condition(self, count: int) -> Float[Array, "count ..."] | None:
+        """Returns floats that add nothing, in place of conditions; ``None`` if unconditional.
+
+        Args:
+          count: Number of examples.
+        """
+        if self.num_classes is not None:
+            return jnp.zeros((count, self.num_classes))
+        if self.condition_shape is not None:
+            return jnp.zeros((count, *self.condition_shape))
+        return None
 
     @property
     def depth(self) -> int:
@@ -119,6 +144,7 @@ class VAE(Density):
         x: Num[Array, "..."],
         noise: Noise,
         *,
+        condition: Array | None = None,
         above: int = 0,
         replacement: Replacement = "sample",
     ) -> Pass:
@@ -127,6 +153,7 @@ class VAE(Density):
         Args:
           x: Examples ``(*batch, *event_shape)``.
           noise: Noise with the same leading axes.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``.
           above: Number of lowest latents that are not inferred.
           replacement: Whether those are draws or means. With means the inference above them sees
             posterior means too, as in the released code.
@@ -136,16 +163,19 @@ class VAE(Density):
         """
         replacement = checked("replacement", replacement, Replacement)
         means = above if replacement == "mean" else 0
-        encoded = passes.up(self.ladder, self._map(x), noise.posterior, means=means)
-        return passes.down(self.ladder, encoded, noise, above=above, replacement=replacement)
+        ladder = self.ladder(condition)
+        encoded = passes.up(ladder, self._map(x), noise.posterior, means=means)
+        return passes.down(ladder, encoded, noise, above=above, replacement=replacement)
 
-    def prior_pass(self, noise: Noise) -> Pass:
+    def prior_pass(self, noise: Noise, condition: Array | None = None) -> Pass:
         """Takes all latents from their conditional priors, and decodes.
 
         Args:
           noise: Noise of one example, or with leading axes.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``.
         """
-        return passes.down(self.ladder, None, noise, above=self.depth, replacement="sample")
+        ladder = self.ladder(condition)
+        return passes.down(ladder, None, noise, above=self.depth, replacement="sample")
 
     def weights(self, passed: Pass, x: Num[Array, "..."]) -> Float[Array, "*batch"]:
         """Returns ``log p(x | z)`` minus the sampled divergences of inferred latents, nats.
@@ -156,14 +186,17 @@ class VAE(Density):
         """
         return self._reconstruction(passed.outputs, x) - self._divergence(passed)
 
-    def terms_with(self, x: Num[Array, "..."], noise: Noise) -> Terms:
+    def terms_with(
+        self, x: Num[Array, "..."], noise: Noise, condition: Array | None = None
+    ) -> Terms:
         """Training terms with given noise.
 
         Args:
           x: Examples ``(*batch, *event_shape)``.
           noise: Noise with the same leading axes.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``.
         """
-        passed = self.run(x, noise)
+        passed = self.run(x, noise, condition=condition)
         reconstruction = self._reconstruction(passed.outputs, x)
         parts = {"reconstruction": reconstruction}
         for i in range(self.depth):
@@ -175,7 +208,12 @@ class VAE(Density):
         return Terms(reconstruction - self._divergence(passed), parts)
 
     def weights_above(
-        self, x: Array, noise: Noise, ks: tuple[int, ...], replacement: Replacement
+        self,
+        x: Array,
+        noise: Noise,
+        ks: tuple[int, ...],
+        replacement: Replacement,
+        condition: Array | None = None,
     ) -> Float[Array, " ks"]:
         """Returns the log weight of one example for each number of lowest latents, nats.
 
@@ -184,16 +222,17 @@ class VAE(Density):
           noise: Its noise.
           ks: Numbers of lowest latents that are not inferred.
           replacement: Whether those are draws or means.
+          condition: Its label or floats.
         """
         checked("replacement", replacement, Replacement)
-        image = self._map(x)
+        image, ladder = self._map(x), self.ladder(condition)
         if replacement == "mean":
-            ways = passes.ways_up(self.ladder, image, noise.posterior, ks)
+            ways = passes.ways_up(ladder, image, noise.posterior, ks)
         else:
-            ways = [passes.up(self.ladder, image, noise.posterior)] * len(ks)
+            ways = [passes.up(ladder, image, noise.posterior)] * len(ks)
         weights = []
         for k, way in zip(ks, ways, strict=True):
-            passed = passes.down(self.ladder, way, noise, above=k, replacement=replacement)
+            passed = passes.down(ladder, way, noise, above=k, replacement=replacement)
             weights.append(self.weights(passed, x))
         return jnp.stack(weights)
 
@@ -230,11 +269,11 @@ class VAE(Density):
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         assert key is not None
-        return self.weights(self.run(x, self.draw_noise(key)), x)
+        return self.weights(self.run(x, self.draw_noise(key), condition=condition), x)
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         assert key is not None
-        return self.terms_with(x, self.draw_noise(key))
+        return self.terms_with(x, self.draw_noise(key), condition)
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         return self._draw(key, condition, temperature)[0]
@@ -245,7 +284,7 @@ class VAE(Density):
         latent_key, data_key = jax.random.split(key)
         noise = self.draw_noise(latent_key)
         prior = tuple(jnp.asarray(temperature * eps) for eps in noise.prior)
-        passed = self.prior_pass(Noise(noise.posterior, prior))
+        passed = self.prior_pass(Noise(noise.posterior, prior), condition)
         x = self.likelihood.sample(passed.outputs, data_key, temperature).reshape(self.event_shape)
         numbers = (*passed.latents, passed.outputs, x)
         finite = jnp.stack([jnp.isfinite(part).all() for part in numbers]).all()
@@ -256,7 +295,8 @@ class VAE(Density):
     def initialize(self, batch: ArrayLike, key: KeyLike) -> VAE:
         """Returns a density whose layers standardize their outputs on ``batch``.
 
-        Layers are initialized in the order in which they run, with drawn latents.
+        Layers are initialized in the order in which they run, with drawn latents and without
+        conditions.
 
         Args:
           batch: Examples ``(n, *event_shape)``.
@@ -274,6 +314,7 @@ class VAE(Density):
         k: int | None = None,
         *,
         key: KeyLike,
+        condition: ArrayLike | None = None,
         draws: int = 1,
         replacement: Replacement = "sample",
     ) -> Float[Array, "..."]:
@@ -292,6 +333,7 @@ class VAE(Density):
             the stages up to the first latent that is drawn: those above it see another latent for
             each ``k``, and are computed for each.
           key: Key or keys, as for ``log_prob``.
+          condition: Condition, as for ``log_prob``.
           draws: Number of draws, combined by the log of the mean.
           replacement: ``sample`` or ``mean``; with means the inference above sees posterior means
             as well.
@@ -313,29 +355,34 @@ class VAE(Density):
         draws = checked("draws", draws, Count)
         replacement = checked("replacement", replacement, Replacement)
         ks = tuple(range(self.depth)) if k is None else (k,)
+        options = {"ks": ks, "replacement": replacement}
         each = self._over_draws(
-            _weights_of_draw, x, key=key, draws=draws, ks=ks, replacement=replacement
+            _weights_of_draw, x, key=key, condition=condition, draws=draws, **options
         )
         values = jnp.moveaxis(combine_draws(jnp.asarray(each), Kind.BOUND), -1, 0)
         return values if k is None else values[0]
 
-    def encode(self, x: ArrayLike, *, key: KeyLike) -> Latents:
+    def encode(self, x: ArrayLike, *, key: KeyLike, condition: ArrayLike | None = None) -> Latents:
         """A draw of all latents given examples, from the one next to the data upwards.
 
         Args:
           x: Examples ``(*batch, *event_shape)``.
           key: Key or keys, as for ``log_prob``.
+          condition: Condition, as for ``log_prob``.
 
         Returns:
           For each latent an array ``(*batch, *latent_shape)``.
         """
-        return self._over_batch(_latents, x, key=key)
+        return self._over_batch(_latents, x, key=key, condition=condition)
 
-    def decode(self, latents: Latents) -> Float[Array, "..."]:
+    def decode(
+        self, latents: Latents, *, condition: ArrayLike | None = None
+    ) -> Float[Array, "..."]:
         """The expected data of latents, as ``encode`` returned them, in units of the data.
 
         Args:
           latents: For each latent an array ``(*batch, *latent_shape)``.
+          condition: Condition, as for ``log_prob``.
 
         Returns:
           ``(*batch, *event_shape)``.
@@ -353,7 +400,8 @@ class VAE(Density):
         flat = []
         for z, shape in zip(parts, self.latent_shapes, strict=True):
             flat.append(jnp.asarray(z, self._dtype).reshape(math.prod(batch), *shape))
-        return over_batch(_expected_data, self, Rows(tuple(flat), None, None, batch))
+        rows = Rows(tuple(flat), None, self._checked_condition(condition, batch), batch)
+        return over_batch(_expected_data, self, rows)
 
     def _batch_of_latents(self, parts: Sequence[Array | np.ndarray]) -> tuple[int, ...]:
         """The batch shape of latents, whose other axes are checked."""
@@ -374,6 +422,7 @@ class VAE(Density):
         x: ArrayLike,
         *,
         key: KeyLike,
+        condition: ArrayLike | None = None,
         from_level: int = 0,
         replacement: Replacement = "sample",
     ) -> Float[Array, "..."]:
@@ -384,6 +433,7 @@ class VAE(Density):
         Args:
           x: Examples ``(*batch, *event_shape)``.
           key: Key or keys, as for ``log_prob``.
+          condition: Condition, as for ``log_prob``.
           from_level: Number of lowest latents that come from their conditional priors: 0 for a
             reconstruction from all, L for a sample that knows nothing of ``x``.
           replacement: Whether those are draws or means.
@@ -399,10 +449,16 @@ class VAE(Density):
             raise ValueError(f"expected from_level between 0 and {self.depth}, got {from_level}")
         replacement = checked("replacement", replacement, Replacement)
         options = {"above": from_level, "replacement": replacement}
-        return self._over_batch(_reconstructed, x, key=key, **options)
+        return self._over_batch(_reconstructed, x, key=key, condition=condition, **options)
 
     def impute(
-        self, x: ArrayLike, known: Bool[ArrayLike, "..."], *, key: KeyLike, sweeps: int = 200
+        self,
+        x: ArrayLike,
+        known: Bool[ArrayLike, "..."],
+        *,
+        key: KeyLike,
+        condition: ArrayLike | None = None,
+        sweeps: int = 200,
     ) -> Float[Array, "..."]:
         """Expected values of entries that are not known, given those that are.
 
@@ -414,6 +470,7 @@ class VAE(Density):
           x: Examples ``(*batch, *event_shape)``; values that are not known do not matter.
           known: Mask of the known entries: ``(*batch, *event_shape)``, or one mask for all.
           key: Key or keys, as for ``log_prob``.
+          condition: Condition, as for ``log_prob``.
           sweeps: Length of the chain.
 
         Returns:
@@ -428,7 +485,7 @@ class VAE(Density):
           in deep generative models, arXiv:1401.4082, appendix F.
         """
         sweeps = checked("sweeps", sweeps, Count)
-        rows = self._rows(x, key=key, condition=None)
+        rows = self._rows(x, key=key, condition=condition)
         mask = as_array("known", known)
         if mask.dtype != bool:
             raise TypeError(f"expected known to be a mask of True and False, got {mask.dtype}")
@@ -448,39 +505,48 @@ def _weights_of_draw(
     vae: VAE,
     x: Array,
     key: Array,
-    condition: None,
+    condition: Array | None,
     draw: ArrayLike,
     *,
     ks: tuple[int, ...],
     replacement: Replacement,
 ) -> Float[Array, " ks"]:
-    del condition
     noise = vae.draw_noise(jax.random.fold_in(key, draw))
-    return vae.weights_above(x, noise, ks, replacement)
+    return vae.weights_above(x, noise, ks, replacement, condition)
 
 
-def _latents(vae: VAE, x: Array, key: Array, condition: None) -> Latents:
-    del condition
-    return vae.run(x, vae.draw_noise(jax.random.fold_in(key, 0))).latents
+def _latents(vae: VAE, x: Array, key: Array, condition: Array | None) -> Latents:
+    noise = vae.draw_noise(jax.random.fold_in(key, 0))
+    return vae.run(x, noise, condition=condition).latents
 
 
-def _expected_data(vae: VAE, latents: Latents, key: None, condition: None) -> Array:
-    del key, condition
-    return vae._mean(passes.decoded(vae.ladder, latents))
+def _expected_data(vae: VAE, latents: Latents, key: None, condition: Array | None) -> Array:
+    del key
+    return vae._mean(passes.decoded(vae.ladder(condition), latents))
 
 
 def _reconstructed(
-    vae: VAE, x: Array, key: Array, condition: None, *, above: int, replacement: Replacement
+    vae: VAE,
+    x: Array,
+    key: Array,
+    condition: Array | None,
+    *,
+    above: int,
+    replacement: Replacement,
 ) -> Array:
-    del condition
     noise = vae.draw_noise(jax.random.fold_in(key, 0))
-    return vae._mean(vae.run(x, noise, above=above, replacement=replacement).outputs)
+    passed = vae.run(x, noise, condition=condition, above=above, replacement=replacement)
+    return vae._mean(passed.outputs)
 
 
 def _imputed(
-    vae: VAE, x_and_known: tuple[Array, Array], key: Array, condition: None, *, sweeps: int
+    vae: VAE,
+    x_and_known: tuple[Array, Array],
+    key: Array,
+    condition: Array | None,
+    *,
+    sweeps: int,
 ) -> Array:
-    del condition
     x, known = x_and_known
     keys = jax.random.split(key, sweeps + 1)
     x = x.astype(vae._dtype)
@@ -490,7 +556,7 @@ def _imputed(
 
     def redraw(x: Array, key: Array) -> tuple[Array, Array]:
         latent_key, data_key = jax.random.split(key)
-        outputs = vae.run(x, vae.draw_noise(latent_key)).outputs
+        outputs = vae.run(x, vae.draw_noise(latent_key), condition=condition).outputs
         drawn = vae.likelihood.sample(outputs, data_key).reshape(x.shape)
         return drawn, vae._mean(outputs)
 
@@ -500,4 +566,5 @@ def _imputed(
 @jax.jit
 def _initialized(vae: VAE, x: Array, keys: Array) -> VAE:
     noise = jax.vmap(vae.draw_noise)(keys)
-    return initialize_by_running(vae, lambda pending: pending.run(x, noise))
+    nothing = vae.no_condition(len(x))
+    return initialize_by_running(vae, lambda pending: pending.run(x, noise, condition=nothing))

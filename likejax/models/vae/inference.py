@@ -72,11 +72,19 @@ class Encoded(NamedTuple):
 
 
 class Ladder(NamedTuple):
-    """The parts of the network: a stage each way for every latent, and the likelihood."""
+    """The parts of the network, and the condition that all of them see.
+
+    Attributes:
+      inference: Inference stages, one per latent.
+      generation: Generative stages, one per latent.
+      likelihood: Distribution of the data.
+      condition: Labels ``(*batch,)`` or floats ``(*batch, size)`` of a conditional model.
+    """
 
     inference: Sequence[InferenceStage]
     generation: Sequence[GenerativeStage]
     likelihood: Likelihood
+    condition: Array | None
 
     @property
     def depth(self) -> int:
@@ -124,10 +132,11 @@ def up(
     for i in range(len(known), ladder.depth):
         stage = ladder.inference[i]
         if i == 0:
-            hidden = stage(x, None)
+            hidden = stage(x, None, ladder.condition)
         else:
             below = encoded[-1]
-            hidden = stage(*ladder.inference[i - 1].upwards(below.hidden, below.z))
+            start, skip = ladder.inference[i - 1].upwards(below.hidden, below.z)
+            hidden = stage(start, skip, ladder.condition)
         posterior = z = own = None
         if stage.posterior is not None:
             posterior = stage.posterior(hidden)
@@ -186,8 +195,9 @@ def down(
     d, skips = None, ()
     for i in reversed(range(ladder.depth)):
         stage, eps = ladder.generation[i], noise.prior[i]
-        # The prior of the top latent has no batch axes.
-        prior = Moments(*(jnp.broadcast_to(part, eps.shape) for part in stage.prior(d)))
+        # The prior of the top latent has no batch axes, unless there is a condition.
+        moments = stage.prior(d, ladder.condition)
+        prior = Moments(*(jnp.broadcast_to(part, eps.shape) for part in moments))
         posterior = divergence = None
         if encoded is None or i < above:
             z = prior.mean if replacement == "mean" else prior.at(eps)
@@ -198,7 +208,7 @@ def down(
         posteriors.append(posterior)
         priors.append(prior)
         divergences.append(divergence)
-        d, skips = stage(z, skips, top=i == ladder.depth - 1)
+        d, skips = stage(z, skips, ladder.condition, top=i == ladder.depth - 1)
     assert d is not None
     return Pass(
         latents=tuple(latents[::-1]),
@@ -214,7 +224,8 @@ def decoded(ladder: Ladder, latents: Latents) -> Array:
     skips: tuple[Map, ...] = ()
     d = None
     for i in reversed(range(ladder.depth)):
-        d, skips = ladder.generation[i](latents[i], skips, top=i == ladder.depth - 1)
+        top = i == ladder.depth - 1
+        d, skips = ladder.generation[i](latents[i], skips, ladder.condition, top=top)
     assert d is not None
     return ladder.likelihood.outputs(d)
 

@@ -13,6 +13,7 @@ from jaxtyping import Array, DTypeLike, Float
 from typing_extensions import override
 
 from likejax.models.vae.stage import Block, Options, StagePlan
+from likejax.nn.condition import over_positions, project
 from likejax.nn.convolution import Padding, convolve_outside_loops
 from likejax.nn.edge_convolution import relu
 from likejax.nn.modules import Buffer, Unread
@@ -130,7 +131,8 @@ class ResidualBlock(nnx.Module):
     ``conv2`` keeps the size of the map, halves or doubles it. The residual is cut or filled with
     zeros to the channels of the output, pooled where the map is halved and absent where it is
     doubled. The skip is a convolution where ``a`` has another shape than the hidden map; where it
-    has the same, it is the identity, or nothing (``as_released``).
+    has the same, it is the identity, or nothing (``as_released``). The first block of a stage adds
+    a linear function of the condition, which starts at zero, to the output of ``conv1``.
 
     Args:
       shape: Shape of the input.
@@ -138,6 +140,7 @@ class ResidualBlock(nnx.Module):
       grows: Whether a stride doubles the map; otherwise it halves it.
       residual: Whether the input is added to the output, and goes through the activation first.
       aux: Shape of ``a``, if there is one.
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       options: Settings that all layers share.
       rngs: Source of the initial weights.
 
@@ -157,6 +160,7 @@ class ResidualBlock(nnx.Module):
         grows: bool,
         residual: bool,
         aux: MapShape | None,
+        condition_size: int,
         options: Options,
         rngs: nnx.Rngs,
     ):
@@ -167,6 +171,7 @@ class ResidualBlock(nnx.Module):
         self.activation = options.activation
         make = {"kernel": kernel, "rngs": rngs, "dtype": options.dtype}
         self.conv1 = layer(shape, channels, **make)
+        self.condition = condition_table(condition_size, channels)
         self.aux = None if aux is None else _skip(aux, hidden, kernel, options, rngs)
         self.adds_aux = aux is not None and (self.aux is not None or options.skips == "working")
         resize = enlargement if grows else layer
@@ -183,9 +188,12 @@ class ResidualBlock(nnx.Module):
             self.out_shape = (-(-rows // stride), -(-columns // stride), channels)
 
     @override
-    def __call__(self, x: Map, a: Map | None) -> Map:
+    def __call__(self, x: Map, a: Map | None, condition: Array | None) -> Map:
         act = ACTIVATIONS[self.activation]
         y = self.conv1(x if self.first else act(x))
+        if self.condition is not None:
+            part = _projected(self.condition, condition)
+            y = y + over_positions(part, y).astype(y.dtype)
         if self.adds_aux:
             assert a is not None
             y = y + (act(a) if self.aux is None else self.aux(act(a)))
@@ -203,6 +211,23 @@ class ResidualBlock(nnx.Module):
             else x[..., : self.channels]
         )
         return x if self.stride == 1 else _pool(x, self.pooling)
+
+
+def condition_table(condition_size: int, features: int) -> nnx.Param | None:
+    """Returns the weights of a condition, which start at zero; ``None`` if there is none.
+
+    Args:
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      features: Size of the output.
+    """
+    return nnx.Param(jnp.zeros((condition_size, features))) if condition_size else None
+
+
+def _projected(table: nnx.Param, condition: Array | None) -> Float[Array, "..."]:
+    """The contribution of a condition, which a conditional network cannot be without."""
+    if condition is None:
+        raise ValueError("expected a condition: this VAE is conditional")
+    return project(table[...], condition)
 
 
 def _skip(aux: MapShape, hidden: MapShape, kernel: int, options: Options, rngs: nnx.Rngs) -> Any:
@@ -308,6 +333,7 @@ class InferenceStage(nnx.Module):
                 grows=False,
                 residual=not takes_image,
                 aux=below,
+                condition_size=0 if i else options.condition_size,
                 options=options,
                 rngs=rngs,
             )
@@ -330,15 +356,16 @@ class InferenceStage(nnx.Module):
         is_map = features > 0 and self.to_map is None
         self.next_shape: MapShape = (shape[0], shape[1], features) if is_map else shape
 
-    def __call__(self, x: Map, a: Map | None) -> Map:
+    def __call__(self, x: Map, a: Map | None, condition: Array | None) -> Map:
         """Returns the hidden map.
 
         Args:
           x: Map from below.
           a: Hidden map of the stage below, for skips.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, size)`` of a conditional model.
         """
         for block in self.blocks:
-            x = block(x, a)
+            x = block(x, a, condition)
         return x
 
     def upwards(self, h: Map, z: Float[Array, "..."] | None) -> tuple[Map, Map | None]:
@@ -389,7 +416,7 @@ class GenerativeStage(nnx.Module):
     Args:
       plan: The stage and its place.
       shape: Shape of the hidden map of the inference stage beside it.
-      above: Stage above; ``None`` at the top, whose prior is fixed, N(0, 1).
+      above: Stage above; ``None`` at the top, whose prior is fixed, N(0, 1), but for the condition.
       options: Settings that all layers share.
       rngs: Source of the initial weights.
 
@@ -407,7 +434,7 @@ class GenerativeStage(nnx.Module):
         rngs: nnx.Rngs,
     ):
         dense, features = plan.config.dense, plan.features
-        prior_layer = posterior = top_prior = None
+        prior_layer = posterior = top_prior = top_condition = None
         joined = shape
         if above is not None:
             prior_layer = GaussianLayer(
@@ -419,10 +446,12 @@ class GenerativeStage(nnx.Module):
         self.latent_shape = (features,) if dense else (*shape[:2], features)
         if above is None:
             top_prior = Buffer(jnp.zeros((*self.latent_shape[:-1], 2 * features)))
+            top_condition = condition_table(options.condition_size, 2 * features)
         # One assignment per attribute: NNX fixes with the first whether it holds arrays.
         self.prior_layer = prior_layer
         self.posterior = posterior
         self.top_prior = top_prior
+        self.top_condition = nnx.data(top_condition)
         self.map_shape = shape
         self.to_map = map_of_vector(features, shape, options, rngs) if dense else None
         self.shape = shape if dense else (shape[0], shape[1], features)
@@ -447,7 +476,14 @@ class GenerativeStage(nnx.Module):
                 # where it has its shape.
                 aux = above.shape
             made = ResidualBlock(
-                self.shape, block, grows=True, residual=i > 0, aux=aux, options=options, rngs=rngs
+                self.shape,
+                block,
+                grows=True,
+                residual=i > 0,
+                aux=aux,
+                condition_size=0 if i else options.condition_size,
+                options=options,
+                rngs=rngs,
             )
             if made.aux is not None and taken != aux:
                 raise ValueError(
@@ -460,17 +496,26 @@ class GenerativeStage(nnx.Module):
             queue.append(made.out_shape)
         self.skip_shapes = tuple(queue)
 
-    def prior(self, d: Map | None) -> Moments:
+    def prior(self, d: Map | None, condition: Array | None) -> Moments:
         """Returns the conditional prior given the map from above.
 
         Args:
-          d: Map from above; ``None`` at the top, whose prior has no batch axes.
+          d: Map from above; ``None`` at the top, whose prior has no batch axes without a condition.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, size)`` of a conditional model.
         """
         if self.top_prior is not None:
-            return Moments.of(self.top_prior[...])
+            return Moments.of(self._top_logits(self.top_prior[...], condition))
         assert self.prior_layer is not None
         assert d is not None
         return self.prior_layer(d)
+
+    def _top_logits(self, fixed: Array, condition: Array | None) -> Array:
+        """Logits of the moments of the top latent: zeros, and what a condition adds."""
+        if self.top_condition is None:
+            return fixed
+        part = _projected(self.top_condition, condition)
+        logits = jnp.broadcast_to(fixed, (*part.shape[:-1], *fixed.shape))
+        return logits + over_positions(part, logits)
 
     def posterior_down(self, h: Map, d: Map | None) -> Moments:
         """Returns the moments of the features that are inferred on the way down.
@@ -483,13 +528,19 @@ class GenerativeStage(nnx.Module):
         return self.posterior(h if d is None else jnp.concatenate([h, d], axis=-1))
 
     def __call__(
-        self, z: Float[Array, "..."], skips: tuple[Map, ...], *, top: bool
+        self,
+        z: Float[Array, "..."],
+        skips: tuple[Map, ...],
+        condition: Array | None,
+        *,
+        top: bool,
     ) -> tuple[Map, tuple[Map, ...]]:
         """Returns the map for the stage below, and the maps that are left for skips.
 
         Args:
           z: Value of the latent.
           skips: Maps that no block has taken yet; each block takes the oldest.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, size)`` of a conditional model.
           top: Whether this is the top stage, whose blocks take no skips.
         """
         d = z
@@ -498,6 +549,6 @@ class GenerativeStage(nnx.Module):
         queue = list(skips)
         for block in self.blocks:
             skip = queue.pop(0) if queue and not top else None
-            d = block(d, skip)
+            d = block(d, skip, condition)
             queue.append(d)
         return d, tuple(queue)

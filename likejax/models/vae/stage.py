@@ -26,6 +26,7 @@ class Options(NamedTuple):
       unread_projection: Whether the dense layer above a dense top latent exists, which the official
         code has and never reads.
       gated: Whether blocks have a gate, where their stage does not decide.
+      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
     """
 
     activation: Activation = "relu"
@@ -34,6 +35,7 @@ class Options(NamedTuple):
     dtype: DTypeLike | None = None
     unread_projection: bool = False
     gated: bool = False
+    condition_size: int = 0
 
 
 class Block(NamedTuple):
