@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import dataclasses
 import inspect
 import math
 import pkgutil
@@ -26,7 +27,10 @@ def config_classes() -> list[type]:
         each for module in modules() for each in vars(module).values() if isinstance(each, type)
     }
     ours = [each for each in found if issubclass(each, Settings) and each is not Settings]
-    ours = [each for each in ours if not inspect.isabstract(each)]
+    # the others are bases that configs share
+    ours = [
+        each for each in ours if dataclasses.is_dataclass(each) and not inspect.isabstract(each)
+    ]
     return sorted(ours, key=lambda each: each.__name__)
 
 
