@@ -101,12 +101,19 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         "width": [1, 4],
         "num_classes": [0, 3],
     },
-    lj.models.VectorGlowConfig: {"dimensions": [2, 3, 5], "depth": [1, 2], "width": [1, 4]},
+    lj.models.VectorGlowConfig: {
+        "dimensions": [2, 3, 5],
+        "depth": [1, 2],
+        "width": [1, 4],
+        "num_classes": [0, 3],
+        "condition_shape": [None, (2,), [1, 2]],
+    },
     lj.models.FFJORDConfig: {
         "dimensions": [1, 2, 3],
         "hidden": [(4,), (3, 2), [2]],
         "flows": [1, 2],
         "end_time": [0.5, 1],
+        "condition_shape": [None, (2,)],
     },
     lj.models.ImageFFJORDConfig: {
         "event_shape": [(4, 4, 1), (8, 8, 3), (6, 6, 1), (30, 30, 1), (3, 5, 2)],
@@ -215,7 +222,7 @@ def check_abstractly(config: Any) -> bool:
     assert density.levels == (getattr(config, "levels", 0) or None)
     dtype = jnp.float32 if density.levels is None else jnp.uint8
     x = jax.ShapeDtypeStruct(density.event_shape, dtype)
-    label = None if density.condition_shape is None else jax.ShapeDtypeStruct((), jnp.int32)
+    label = density.condition_form
     key = jax.eval_shape(lambda: jax.random.key(0))
     log_prob = jax.eval_shape(
         lambda density, *rest: density._log_prob(*rest), density, x, key, label
