@@ -325,9 +325,9 @@ def _maf(**options) -> lj.Density:
 
 
 def _naive_bayes() -> lj.Density:
-    images = np.arange(54, dtype=np.uint8).reshape(6, 3, 3) % 4
+    images = np.random.default_rng(0).integers(0, 4, (60, 3, 3), np.uint8)
     return lj.models.NaiveBayes.fit(
-        lj.Dataset.from_array(images, levels=4, labels=np.arange(6) % 3)
+        lj.Dataset.from_array(images, levels=4, labels=np.arange(60) % 3)
     )
 
 

@@ -41,7 +41,7 @@ class _NoUp(InferenceStage):
     def __init__(self):
         self.features, self.posterior = 0, None
 
-    def __call__(self, x, a):
+    def __call__(self, x, a, condition):
         return x
 
     def upwards(self, h, z):
@@ -55,14 +55,14 @@ class _Top(GenerativeStage):
         self.posterior = True
         self.shift = shift
 
-    def prior(self, d):
+    def prior(self, d, condition):
         return Moments(jnp.zeros((1, 1, 1)), jnp.ones((1, 1, 1)))
 
     def posterior_down(self, h, d):
         gain = A * B / VARIANCE
         return Moments(gain * h + self.shift, jnp.full_like(h, np.sqrt(1 - gain * A * B)))
 
-    def __call__(self, z, skips, *, top):
+    def __call__(self, z, skips, condition, *, top):
         return z, ()
 
 
@@ -71,7 +71,7 @@ class _Bottom(GenerativeStage):
         self.latent_shape = (1, 1, 1)
         self.posterior = True
 
-    def prior(self, d):
+    def prior(self, d, condition):
         return Moments(A * d, jnp.full_like(d, S1))
 
     def posterior_down(self, h, d):
@@ -80,7 +80,7 @@ class _Bottom(GenerativeStage):
             (A * d / S1**2 + B * h / S**2) / precision, jnp.full_like(h, precision**-0.5)
         )
 
-    def __call__(self, z, skips, *, top):
+    def __call__(self, z, skips, condition, *, top):
         return z, ()
 
 

@@ -210,7 +210,7 @@ class Categorical(Column):
 
     Example:
       >>> import likejax as lj
-      >>> lj.data.Categorical(["blue", "red"]).interval
+      >>> lj.data.Categorical(("blue", "red")).interval
       (0.0, 2.0)
     """
 
@@ -336,7 +336,7 @@ def as_columns(rows: object, columns: Sequence[Column]) -> dict[str, np.ndarray]
 
     Example:
       >>> import likejax as lj
-      >>> color = lj.data.Categorical(["blue", "red"], name="color")
+      >>> color = lj.data.Categorical(("blue", "red"), name="color")
       >>> lj.data.as_columns([[0.5, 1.0]], [lj.data.Positive(name="size"), color])["color"].tolist()
       ['red']
     """
