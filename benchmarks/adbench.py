@@ -5,10 +5,12 @@
 The normal rows of every table with at least 300 rows are split, copies of a row together: 60 %
 train, 10 % select the weights, 30 % are tested with all anomalies. Training sees no anomaly.
 Columns that do not vary in the training rows are left out, and at most 5,000 rows of each part are
-used. A score that is NaN, where a density overflows, counts as the largest, and its number is noted. The
-flows are scored by `lj.ood.NegativeLogProb` and the detectors of scikit-learn by their own score of
-standardized rows; all are measured by `lj.ood.evaluate_scores`. What is finished is kept in
-``--out``, so that a run that was stopped goes on. Needs scikit-learn.
+used. A score that is NaN, where a density overflows, counts as the largest, and is counted in the
+record.
+
+The flows are scored by `lj.ood.NegativeLogProb` and the detectors of scikit-learn by their own
+score of standardized rows; all are measured by `lj.ood.evaluate_scores`. What is finished is kept
+in ``--out``, so that a run that was stopped goes on. Needs scikit-learn.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ from sklearn.neighbors import LocalOutlierFactor
 import likejax as lj
 from likejax.bijections import Solver, Trace
 
+METRICS = {"auroc": "AUROC", "aupr_out": "AUPR (anomalies positive)"}
 LEAST_ROWS, MOST_ROWS = 300, 5_000
 Rows = np.ndarray
 Parts = Mapping[str, Rows]
@@ -188,7 +191,7 @@ def measure(path: Path, name: str) -> dict[str, Any]:
     found = lj.ood.evaluate_scores(inside, outside, resamples=200)
     seconds = round(time.monotonic() - start, 1)
     record: dict[str, Any] = {"seconds": seconds, "scores that are NaN": lost}
-    for metric in ("auroc", "aupr"):
+    for metric in METRICS:
         interval = found[metric]
         record[metric] = [interval.value, interval.low, interval.high]
     sizes = {part: len(rows) for part, rows in parts.items()}
@@ -230,8 +233,8 @@ def summary(paths: list[Path], out: Path) -> str:
         for path in paths
     }
     lines = []
-    for metric in ("auroc", "aupr"):
-        lines += [f"\n{metric.upper()} with 95 % intervals\n", f"| table | {' | '.join(names)} |"]
+    for metric, title in METRICS.items():
+        lines += [f"\n{title} with 95 % intervals\n", f"| table | {' | '.join(names)} |"]
         lines.append("|---" * (len(names) + 1) + "|")
         for table, of_table in records.items():
             cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*of_table[name][metric]) for name in names]

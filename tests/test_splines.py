@@ -223,7 +223,10 @@ def test_programs_do_not_grow_with_the_depth():
     [
         ({"dimensions": 1}, "at least 2 dimensions"),
         ({"depth": 1}, "depth of at least 2"),
-        ({"num_classes": 2, "condition_shape": (3,)}, "expected NSFConfig.num_classes or condition_shape"),
+        (
+            {"num_classes": 2, "condition_shape": (3,)},
+            "expected NSFConfig.num_classes or condition_shape",
+        ),
         ({"bins": 0}, "NSFConfig.bins"),
         ({"bound": 0.0}, "NSFConfig.bound"),
         ({"form": "coupled"}, "did you mean 'coupling'"),

@@ -145,3 +145,18 @@ def test_damaged_files(tmp_path, name, file, content, message):
         np.save(tmp_path / name / file, content)
     with pytest.raises(ValueError, match=message):
         lj.load(name, data_dir=tmp_path)
+
+
+def test_a_preset_trains_from_published_files(tmp_path):
+    """A file of MINIBOONE's form is preprocessed, and the preset of its flow takes it."""
+    rng = np.random.default_rng(0)
+    write(tmp_path / "miniboone", "data.npy", rng.lognormal(size=(600, 43)))
+    train, validation = (
+        lj.load("miniboone", split=split, data_dir=tmp_path) for split in ("train", "validation")
+    )
+    experiment = lj.preset("nsf/miniboone").override(
+        {"steps": 2, "batch_size": 16, "validate_every": 2, "model.depth": 2}
+    )
+    run = lj.fit(experiment, train, validation=validation, key=0)
+    assert run.validation is not None
+    assert np.isfinite(run.validation)
