@@ -90,7 +90,6 @@ def test_the_readme_leans_on_nothing_that_is_gone():
         assert hasattr(model, option.removeprefix("model.").replace("-", "_")), option
 
 
-@pytest.mark.optimized
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
 def test_notebooks_run(path):
     result = subprocess.run(

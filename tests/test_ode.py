@@ -238,7 +238,7 @@ def test_energies_have_no_say_in_the_steps():
 
     (plain, steps), (with_energies, same_steps) = both(ode)
     assert int(steps) == int(same_steps) > 20
-    np.testing.assert_allclose(plain.z, with_energies.z, rtol=1e-6)
+    np.testing.assert_allclose(plain.z, with_energies.z, rtol=5e-6)
     np.testing.assert_allclose(plain.log_det, with_energies.log_det, rtol=1e-5, atol=1e-6)
     assert (with_energies.kinetic_energy > 0).all()
 
