@@ -223,6 +223,7 @@ def vector_flow_parameters(config) -> int:
         return (inputs + 1) * width + blocks + (width + 1) * outputs
 
     total = (config.depth + 1) * (dimensions * (dimensions - 1) + 2 * dimensions)
+    total += {"normal": 0, "student_t": dimensions}[config.base]  # degrees of freedom
     for step in range(config.depth):
         if config.form == "autoregressive":
             total += network(dimensions, dimensions * each)
