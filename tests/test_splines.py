@@ -142,7 +142,7 @@ def test_masks_by_gradient(dimensions, random_order):
     )
     made = perturbed(made)
     x = jnp.asarray(RNG.normal(size=dimensions), jnp.float32)
-    jacobian = jax.jacobian(lambda x: made._parameters(x, None, None))(x)
+    jacobian = jax.jacobian(lambda x: made.parameters(x, None))(x)
     depends = np.abs(jacobian).sum(1) > 0
     place = np.asarray(made.place[...])
     assert sorted(place) == list(range(1, dimensions + 1))

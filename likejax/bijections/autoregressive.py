@@ -10,7 +10,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 from typing_extensions import override
 
-from likejax.bijections.bijection import Bijection, LogDet, Parts, check_last_axis
+from likejax.bijections.bijection import LogDet, check_last_axis
+from likejax.bijections.network_map import NetworkMap
 from likejax.bijections.scalar import ScalarMap
 from likejax.nn.modules import Buffer
 from likejax.nn.residual import ResidualNetwork, degrees_in_turn, random_degrees
@@ -19,7 +20,7 @@ from likejax.settings import Count, checked
 Vector = Float[Array, " d"]
 
 
-class Autoregressive(Bijection):
+class Autoregressive(NetworkMap):
     """``z_i = f(x_i; network(x)_i)``, where masks let output ``i`` see only features before ``i``.
 
     ``log_det = sum_i log f'(x_i)``. Data to latent is one pass through the network; the inverse
@@ -91,25 +92,12 @@ class Autoregressive(Bijection):
         )
 
     @override
-    def forward(
-        self, x: Vector, key: Array | None = None, condition: Array | None = None
+    def map_with_dropout(
+        self, x: Vector, condition: Array | None, key: Array | None
     ) -> tuple[Vector, LogDet]:
         """Maps one example to its latent, with the log-determinant."""
-        return self._map(x, condition, None)
-
-    @override
-    def terms(
-        self, x: Vector, key: Array | None = None, condition: Array | None = None
-    ) -> tuple[Vector, LogDet, Parts]:
-        """Maps one example for training, with dropout in the network."""
-        z, log_det = self._map(x, condition, key)
-        return z, log_det, {}
-
-    def _map(
-        self, x: Vector, condition: Array | None, dropout_key: Array | None
-    ) -> tuple[Vector, LogDet]:
         check_last_axis(x, self.dimensions, "Autoregressive")
-        parameters = self._parameters(x, condition, dropout_key)
+        parameters = self.parameters(x, condition, key)
         z, log_derivative = self.scalar.forward(x, parameters)
         return z, jnp.sum(log_derivative)
 
@@ -118,16 +106,10 @@ class Autoregressive(Bijection):
         """Maps a latent back to its example, one feature after the other."""
 
         def find_next(x: Vector, place: Array) -> tuple[Vector, None]:
-            found = self.scalar.inverse(z, self._parameters(x, condition, None))
+            found = self.scalar.inverse(z, self.parameters(x, condition))
             # the others are kept: what is not found yet may overflow, and 0 * inf is no number
             return jnp.where(self.place[...] == place, found, x), None
 
         places = jnp.arange(1, self.dimensions + 1)
         x, _ = jax.lax.scan(find_next, jnp.zeros_like(z), places)
         return x
-
-    def _parameters(
-        self, x: Vector, condition: Array | None, dropout_key: Array | None
-    ) -> Float[Array, "d parameters"]:
-        outputs = self.network(x, condition, dropout_key)
-        return outputs.reshape(self.dimensions, self.scalar.parameters)

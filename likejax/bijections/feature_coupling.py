@@ -7,7 +7,8 @@ from flax import nnx
 from jaxtyping import Array, Float
 from typing_extensions import override
 
-from likejax.bijections.bijection import Bijection, LogDet, Parts, check_last_axis
+from likejax.bijections.bijection import Bijection, LogDet, check_last_axis
+from likejax.bijections.network_map import NetworkMap
 from likejax.bijections.scalar import ScalarMap
 from likejax.nn.initial import uniform_weights
 from likejax.nn.residual import ResidualNetwork
@@ -52,7 +53,7 @@ class Elementwise(Bijection):
         return self.scalar.inverse(z, self.parameters[...])
 
 
-class FeatureCoupling(Bijection):
+class FeatureCoupling(NetworkMap):
     """``z_i = f(x_i; network(kept features)_i)`` for every second feature ``i``.
 
     ``log_det = sum_i log f'(x_i)``. The kept features stay as they are, or pass through a map of
@@ -123,26 +124,13 @@ class FeatureCoupling(Bijection):
         self.kept_map = nnx.data(kept)
 
     @override
-    def forward(
-        self, x: Vector, key: Array | None = None, condition: Array | None = None
+    def map_with_dropout(
+        self, x: Vector, condition: Array | None, key: Array | None
     ) -> tuple[Vector, LogDet]:
         """Maps one example to its latent, with the log-determinant."""
-        return self._map(x, condition, None)
-
-    @override
-    def terms(
-        self, x: Vector, key: Array | None = None, condition: Array | None = None
-    ) -> tuple[Vector, LogDet, Parts]:
-        """Maps one example for training, with dropout in the network."""
-        z, log_det = self._map(x, condition, key)
-        return z, log_det, {}
-
-    def _map(
-        self, x: Vector, condition: Array | None, dropout_key: Array | None
-    ) -> tuple[Vector, LogDet]:
         check_last_axis(x, self.dimensions, "FeatureCoupling")
         kept, moved = x[1 - self.first :: 2], x[self.first :: 2]
-        parameters = self._parameters(kept, condition, dropout_key)
+        parameters = self.parameters(kept, condition, key)
         moved, log_derivative = self.scalar.forward(moved, parameters)
         log_det = jnp.sum(log_derivative)
         if self.kept_map is not None:
@@ -156,14 +144,8 @@ class FeatureCoupling(Bijection):
         kept, moved = z[1 - self.first :: 2], z[self.first :: 2]
         if self.kept_map is not None:
             kept = self.kept_map.inverse(kept)
-        parameters = self._parameters(kept, condition, None)
+        parameters = self.parameters(kept, condition)
         return self._together(kept, self.scalar.inverse(moved, parameters))
-
-    def _parameters(
-        self, kept: Float[Array, " k"], condition: Array | None, dropout_key: Array | None
-    ) -> Float[Array, "m parameters"]:
-        outputs = self.network(kept, condition, dropout_key)
-        return outputs.reshape(-1, self.scalar.parameters)
 
     def _together(self, kept: Float[Array, " k"], moved: Float[Array, " m"]) -> Vector:
         """Puts both kinds of features back in their places."""
