@@ -90,7 +90,7 @@ class Settings:
 
     def __new__(cls, *args: object, **values: object):
         """Refuses unknown settings, with the near match."""
-        known = inspect.signature(cls).parameters
+        known = _arguments_of(cls) if values else ()
         for name in values:
             if name not in known:
                 raise TypeError(f"{cls.__name__} has no setting {name!r}{_near(name, known)}")
@@ -105,6 +105,11 @@ class Settings:
 
     def _check_together(self) -> None:
         """Raises a ValueError where fields contradict each other."""
+
+
+@functools.cache
+def _arguments_of(kind: type) -> tuple[str, ...]:
+    return tuple(inspect.signature(kind).parameters)
 
 
 @functools.cache
@@ -180,18 +185,24 @@ def _near(word: str, known: Iterable[str]) -> str:
 
 
 def _number_in(name: str, value: object, base: object, ranges: list[Range]) -> Any:
-    kind = "an integer" if base is int else "a number"
-    wanted = " ".join(
-        [kind, *(f"of {each}" if each.at_least is not None else str(each) for each in ranges)]
-    )
     number = _number(value, base)
     if number is None:
-        raise TypeError(f"expected {name} to be {wanted}, got {_shown(value)}")
-    if not math.isfinite(number):
-        raise ValueError(f"expected {name} to be {wanted}, got {number}: it must be finite")
-    if any(number not in each for each in ranges):
-        raise ValueError(f"expected {name} to be {wanted}, got {number}")
+        raise TypeError(
+            f"expected {name} to be {_wanted_number(base, ranges)}, got {_shown(value)}"
+        )
+    finite = math.isfinite(number)
+    if not finite or any(number not in each for each in ranges):
+        reason = "" if finite else ": it must be finite"
+        raise ValueError(
+            f"expected {name} to be {_wanted_number(base, ranges)}, got {number}{reason}"
+        )
     return number
+
+
+def _wanted_number(base: object, ranges: list[Range]) -> str:
+    kind = "an integer" if base is int else "a number"
+    limits = (f"of {each}" if each.at_least is not None else str(each) for each in ranges)
+    return " ".join([kind, *limits])
 
 
 def _number(value: object, base: object) -> Any:
