@@ -7,7 +7,7 @@ import enum
 import html
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +48,12 @@ class Kind(enum.Enum):
     EXACT = "exact"
     BOUND = "bound"
     ESTIMATE = "estimate"
+
+
+OptionalQuery = Literal["white_latents", "embed"]
+"""Names of queries that not every family has."""
+Statistics = Mapping[str, Array]
+"""Named numbers of one example, scalars."""
 
 
 class Terms(NamedTuple):
@@ -235,6 +241,20 @@ class Density(nnx.Module, abc.ABC):
         """Returns the training terms of one example; a model with named parts overrides it."""
         return Terms(self._log_prob(x, key, condition), {})
 
+    def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
+        """Returns the statistics of one example; a family with numbers to offer overrides it."""
+        return {"log_prob": self._log_prob(x, key, condition)}
+
+    def _white_latents(
+        self, x: Array, key: Array | None, condition: Array | None
+    ) -> tuple[Array, ...]:
+        """Returns the white latents of one example, coarsest first, if the family has them."""
+        raise NotImplementedError
+
+    def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
+        """Returns the embedding of one example, if the family has one."""
+        raise NotImplementedError
+
     def initialize(self, batch: ArrayLike, key: KeyLike) -> Density:
         """Returns a density whose data-dependent parameters fit ``batch``.
 
@@ -323,6 +343,126 @@ class Density(nnx.Module, abc.ABC):
         keys = keys_of_rows(rows.key, np.arange(rows.count, dtype=np.uint32))
         terms = _terms_of_batch(self, rows.x, keys, rows.condition)
         return jax.tree.map(lambda term: term.reshape(rows.shape + term.shape[1:]), terms)
+
+    def statistics(
+        self,
+        x: ArrayLike,
+        *,
+        key: KeyLike | None = None,
+        condition: ArrayLike | None = None,
+        draws: int = 1,
+    ) -> dict[str, Float[Array, "*batch"]]:
+        """Named numbers of each example that the family computes on the way to ``log_prob``.
+
+        Every density has ``log_prob``. A flow adds log-determinants and the log-probability of its
+        latents per level, a VAE reconstruction, divergences and norms of its posteriors, an
+        autoregressive model summaries of its pixels. OOD scores that fit a vector of numbers are
+        made of them (Morningstar et al., 2021, arXiv:2006.09273), so a score never asks for a
+        class.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``.
+          key: Key or keys, as for ``log_prob``; draw ``s`` is the same as there.
+          condition: Condition, as for ``log_prob``.
+          draws: Number of draws per example, of which each number is the plain mean.
+
+        Returns:
+          Numbers ``(*batch,)`` by name, those that are log-probabilities in nats.
+
+        Raises:
+          TypeError: If an argument is of another type, as for ``log_prob``.
+          ValueError: If an argument does not fit, as for ``log_prob``.
+        """
+        draws = checked("draws", draws, Count)
+        self._check_declared()
+        if self.kind is Kind.EXACT:
+            key, draws = None, 1
+        rows = self._rows(x, key=key, condition=condition)
+        values = over_draws(_statistics_of_draw, self, rows, draws)
+        means = values.mean(axis=0)
+        return {name: jnp.asarray(means[..., i]) for i, name in enumerate(self.statistic_names)}
+
+    def white_latents(
+        self,
+        x: ArrayLike,
+        *,
+        key: KeyLike | None = None,
+        condition: ArrayLike | None = None,
+    ) -> tuple[Float[Array, "..."], ...]:
+        """Latents that are independent standard normals if the model is right, coarsest first.
+
+        Flows have them; ``offers("white_latents")`` asks.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``.
+          key: Key or keys, as for ``log_prob``.
+          condition: Condition, as for ``log_prob``.
+
+        Returns:
+          Arrays with the leading axes ``batch``, together as many entries as the example has.
+
+        Raises:
+          TypeError: If the density has none.
+          ValueError: If an argument does not fit, as for ``log_prob``.
+        """
+        self._check_offers("white_latents")
+        return self._over_batch(_white_latents_of, x, key=key, condition=condition)
+
+    def embed(
+        self,
+        x: ArrayLike,
+        *,
+        key: KeyLike | None = None,
+        condition: ArrayLike | None = None,
+    ) -> Float[Array, "*batch d"]:
+        """A vector that tells examples apart by what they are about: the model's coarsest latent.
+
+        Flows have it, and VAEs, for which it is the mean of the top posterior;
+        ``offers("embed")`` asks.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``.
+          key: Key or keys, as for ``log_prob``.
+          condition: Condition, as for ``log_prob``.
+
+        Returns:
+          Vectors ``(*batch, d)``.
+
+        Raises:
+          TypeError: If the density has none.
+          ValueError: If an argument does not fit, as for ``log_prob``.
+        """
+        self._check_offers("embed")
+        return self._over_batch(_embedding_of, x, key=key, condition=condition)
+
+    def offers(self, query: str) -> bool:
+        """Returns whether the density has one of the queries that not every family has.
+
+        Args:
+          query: ``white_latents`` or ``embed``.
+
+        Raises:
+          ValueError: If there is no such query.
+        """
+        checked("query", query, OptionalQuery)
+        own = getattr(type(self), f"_{query}")
+        return own is not getattr(Density, f"_{query}")
+
+    def _check_offers(self, query: str) -> None:
+        self._check_declared()
+        if not self.offers(query):
+            raise TypeError(
+                f"expected a density with {query.replace('_', ' ')}, such as a flow, "
+                f"{type(self).__name__} has none"
+            )
+
+    @property
+    def statistic_names(self) -> tuple[str, ...]:
+        """Names of what ``statistics`` returns, in alphabetical order."""
+        dtype = jnp.zeros(()).dtype if self.levels is None else integer_dtype(self.levels)
+        x = jax.ShapeDtypeStruct(self.event_shape, dtype)
+        key = None if self.kind is Kind.EXACT else jax.eval_shape(lambda: jax.random.key(0))
+        return tuple(sorted(jax.eval_shape(self._statistics, x, key, self.condition_form)))
 
     def sample(
         self,
@@ -622,6 +762,32 @@ def log_prob_of_draw(
         )
     log_prob = jnp.asarray(log_prob)
     return log_prob.astype(jnp.promote_types(log_prob.dtype, jnp.float32))
+
+
+def _statistics_of_draw(
+    density: Density, x: Array, key: Array | None, condition: Array | None, draw: ArrayLike
+) -> Float[Array, " names"]:
+    values = density._statistics(x, _key_of_draw(key, draw), condition)
+    for name, value in values.items():
+        if jnp.shape(value) != ():
+            raise TypeError(
+                f"expected {type(density).__name__}._statistics to return one number for {name!r}, "
+                f"got shape {jnp.shape(value)}"
+            )
+    numbers = [jnp.asarray(values[name], jnp.zeros(()).dtype) for name in sorted(values)]
+    return jnp.stack(numbers)
+
+
+def _white_latents_of(
+    density: Density, x: Array, key: Array | None, condition: Array | None
+) -> tuple[Array, ...]:
+    return density._white_latents(x, _key_of_draw(key, 0), condition)
+
+
+def _embedding_of(
+    density: Density, x: Array, key: Array | None, condition: Array | None
+) -> Float[Array, " d"]:
+    return density._embed(x, _key_of_draw(key, 0), condition)
 
 
 def _key_of_draw(key: Array | None, draw: ArrayLike) -> Array | None:

@@ -140,12 +140,14 @@ def inside_levels(x: Array | np.ndarray, levels: int) -> Any:
     """Finds the integers in ``0..levels-1``, elementwise: traced values cannot be refused.
 
     Args:
-      x: Integers.
+      x: Integers, or the same numbers in floats, which a gradient can be taken by.
       levels: Number of integer values.
 
     Returns:
       Booleans of the shape of ``x``; a single true one where the type of ``x`` holds no others.
     """
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return (x >= 0) & (x <= levels - 1)
     limits = jnp.iinfo(x.dtype)
     if limits.min >= 0 and limits.max < levels:
         return jnp.ones((), bool)

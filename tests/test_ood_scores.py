@@ -24,6 +24,7 @@ from tests.registry import _glow, _vae, perturbed
 RNG = np.random.default_rng(0)
 DIGITS = {split: lj.load("digits", split=split) for split in ("train", "validation", "test")}
 GLOW = perturbed(_glow(scales=1, depth=1), scale=0.02)
+LEVELS = perturbed(_glow(scales=2, depth=1), scale=0.02)
 HISTOGRAM = lj.models.PixelHistogram.fit(DIGITS["train"])
 STAGE = lj.models.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False)
 VAE = _vae(
@@ -44,13 +45,35 @@ SCORES = {
     "hierarchy ratio by draws": ood.HierarchyRatio(
         draws=2, replacement="sample", shared_noise=False
     ),
+    "density of states": ood.DensityOfStates(features=(ood.Statistics(), ood.CodeLength())),
+    "density of states, mixture": ood.DensityOfStates(backend="mixture"),
+    "density of states, kde": ood.DensityOfStates(backend="kde"),
+    "density of states, copod": ood.DensityOfStates(backend="copod"),
+    "density of states, svm": ood.DensityOfStates(backend="one_class_svm"),
+    "likelihood path": ood.likelihood_path(backend="gaussian"),
+    "likelihood regret": ood.LikelihoodRegret(steps=3, draws=2),
+    "last scale": ood.LastScale(),
+    "latent fit": ood.LatentFit(),
+    "local dimension": ood.LocalDimension(),
+    "parameter gradient": ood.ParameterGradient(),
+    "input gradient": ood.InputGradient(),
+    "combined": ood.Combined(scores=(ood.Typicality(), ood.InputGradient())),
+    "combined, simes": ood.Combined(scores=(ood.Typicality(), ood.LatentFit()), rule="simes"),
+    "whitened embedding": ood.WhitenedEmbedding(),
+    "nearest neighbors": ood.NearestNeighbors(),
+    "mean intensity": ood.MeanIntensity(),
+    "contrast": ood.Contrast(),
 }
 """One line adds a score to every property below."""
+OF_VAES = ("hierarchy ratio", "likelihood path", "likelihood regret")
+WITHOUT_DRAWS = ("complexity only", "mean intensity", "contrast")
 
 
 def density_of(name: str) -> lj.Density:
     """The density that a score is tried on."""
-    return VAE if name.startswith("hierarchy ratio") else GLOW
+    if name == "last scale":
+        return LEVELS
+    return VAE if name.startswith(OF_VAES) else GLOW
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +189,7 @@ def test_wrong_input(name, fitted):
         ValueError, match=r"expected x of shape \(\*batch, .*8, 8, 1\), got \(2, 7, 8, 1\)"
     ):
         score(np.zeros((2, 7, 8, 1), np.uint8), key=0)
-    if name != "complexity only":
+    if name not in WITHOUT_DRAWS:
         with pytest.raises(ValueError, match="random draws: pass key="):
             score(examples(SCORES[name], 2))
     with pytest.raises(ValueError, match="expected examples of shape"):

@@ -119,6 +119,30 @@ class Chain(Bijection):
         z = (x, *factored) if factored else x
         return z, total, parts
 
+    def forward_in_levels(
+        self, x: Array, key: Array | None = None, condition: Array | None = None
+    ) -> tuple[Latent, list[LogDet]]:
+        """Maps one example as ``forward`` does, with one log-determinant for each level.
+
+        A level ends with a map that factors out a part of the latent, as ``Split`` does. Its
+        log-determinant is the sum of those of its maps, and the last level has the rest.
+
+        Returns:
+          The latent, and the log-determinants in nats, data side first; their sum is that of
+          ``forward``.
+        """
+        factored: tuple[Array, ...] = ()
+        levels = [no_volume(x)]
+        for i, bijection in enumerate(self.bijections):
+            own_key = None if key is None else jax.random.fold_in(key, i)
+            z, log_det = bijection.forward(x, own_key, condition)
+            x, *rest = z if isinstance(z, tuple) else (z,)
+            factored = (*rest, *factored)
+            levels[-1] = levels[-1] + log_det
+            if rest:
+                levels.append(no_volume(x))
+        return ((x, *factored) if factored else x), levels
+
     @override
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
         """Maps a latent back through all maps, last to first."""

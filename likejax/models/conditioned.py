@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from likejax.bijections.bijection import Latent
-from likejax.density import Density, Kind, Terms, check_density
+from likejax.density import Density, Kind, Statistics, Terms, check_density
 from likejax.keys import KeyLike
 from likejax.nn.modules import Buffer, replace
 
@@ -81,6 +81,25 @@ class Conditioned(Density):
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         return self.density._terms(x, key, self.value[...])
+
+    def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
+        return self.density._statistics(x, key, self.value[...])
+
+    def offers(self, query: str) -> bool:
+        """Returns whether the density inside has a query.
+
+        Args:
+          query: ``white_latents`` or ``embed``.
+        """
+        return self.density.offers(query)
+
+    def _white_latents(
+        self, x: Array, key: Array | None, condition: Array | None
+    ) -> tuple[Array, ...]:
+        return self.density._white_latents(x, key, self.value[...])
+
+    def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
+        return self.density._embed(x, key, self.value[...])
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         return self._draw(key, condition, temperature)[0]

@@ -6,11 +6,11 @@ import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, ArrayLike, Bool, Float, Integer
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
 
 from likejax.batching import Rows, over_batch
 from likejax.bijections.bijection import Latent
-from likejax.density import Density, Kind, Terms, check_density, integer_dtype
+from likejax.density import Density, Kind, Statistics, Terms, check_density, integer_dtype
 from likejax.inputs import inside_levels
 from likejax.keys import KeyLike, as_key, keys_of_batch
 from likejax.models.flow import Flow
@@ -64,11 +64,12 @@ class Dequantized(Density):
         """Whether ``log_prob`` is a bound or an estimate."""
         return Kind.ESTIMATE if self.density.kind is Kind.ESTIMATE else Kind.BOUND
 
-    def dequantize(self, x: Integer[Array, "*shape"], key: Array) -> Float[Array, "*shape"]:
+    def dequantize(self, x: Num[Array, "*shape"], key: Array) -> Float[Array, "*shape"]:
         """Returns ``(x + u) / levels`` with ``u`` uniform on [0, 1).
 
         Args:
-          x: Integers, one example or a batch.
+          x: Integers, one example or a batch; floats that hold them are taken too, by which a
+            gradient can be taken.
           key: One key.
         """
         noise = jax.random.uniform(key, (x.size,)).reshape(x.shape)
@@ -83,12 +84,41 @@ class Dequantized(Density):
         return self._terms(x, key, condition).log_prob
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
-        assert key is not None
-        noise_key, density_key = jax.random.split(key)
-        terms = self.density._terms(self.dequantize(x, noise_key), density_key, condition)
+        y, density_key = self._continuous(x, key)
+        terms = self.density._terms(y, density_key, condition)
         return terms._replace(log_prob=self._mass(x, terms.log_prob))
 
-    def _mass(self, x: Integer[Array, "*shape"], log_prob: Float[Array, ""]) -> Float[Array, ""]:
+    def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
+        """Statistics of the density inside, at the point of the cell that ``log_prob`` sees."""
+        y, density_key = self._continuous(x, key)
+        values = self.density._statistics(y, density_key, condition)
+        return {**values, "log_prob": self._mass(x, values["log_prob"])}
+
+    def offers(self, query: str) -> bool:
+        """Returns whether the density inside has a query.
+
+        Args:
+          query: ``white_latents`` or ``embed``.
+        """
+        return self.density.offers(query)
+
+    def _white_latents(
+        self, x: Array, key: Array | None, condition: Array | None
+    ) -> tuple[Array, ...]:
+        y, density_key = self._continuous(x, key)
+        return self.density._white_latents(y, density_key, condition)
+
+    def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
+        y, density_key = self._continuous(x, key)
+        return self.density._embed(y, density_key, condition)
+
+    def _continuous(self, x: Array, key: Array | None) -> tuple[Float[Array, "*event"], Array]:
+        """The point of the cell that ``log_prob`` sees, and the key that is left."""
+        assert key is not None
+        noise_key, density_key = jax.random.split(key)
+        return self.dequantize(x, noise_key), density_key
+
+    def _mass(self, x: Num[Array, "*shape"], log_prob: Float[Array, ""]) -> Float[Array, ""]:
         """Turns the density at a point of a cell into a mass; it is zero outside the levels."""
         mass = log_prob - x.size * math.log(self.levels)
         return jnp.where(inside_levels(x, self.levels).all(), mass, -jnp.inf)

@@ -14,7 +14,7 @@ from likejax.batching import Rows, over_batch
 from likejax.bijections.bijection import Bijection, Latent, check_bijection, dry_run
 from likejax.bijections.chain import Chain
 from likejax.bijections.standardize import Standardize
-from likejax.density import Density, Kind, Terms
+from likejax.density import Density, Kind, Statistics, Terms
 from likejax.distributions import standard_normal_log_prob
 from likejax.inputs import as_array
 from likejax.keys import KeyLike, as_key
@@ -95,6 +95,45 @@ class Flow(Density):
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         z, log_det, parts = self.bijection.terms(x, key, condition)
         return Terms(self._latent_log_prob(z) + log_det, parts)
+
+    def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
+        """Log-determinant and latent log-probability, of each level where there are several."""
+        if isinstance(self.bijection, Chain):
+            z, log_dets = self.bijection.forward_in_levels(x, key, condition)
+        else:
+            z, log_det = self.bijection.forward(x, key, condition)
+            log_dets = [log_det]
+        latent, log_det = self._latent_log_prob(z), sum(log_dets[1:], start=log_dets[0])
+        values = {
+            "log_prob": latent + log_det,
+            "latent_log_prob": latent,
+            "log_det": log_det,
+        }
+        parts = jax.tree.leaves(z)[::-1]  # the finest level, which leaves first, comes first
+        if self.base is not None or len(parts) == 1 or len(parts) != len(log_dets):
+            return values
+        for level, (part, of_level) in enumerate(zip(parts, log_dets, strict=True), start=1):
+            values[f"latent_log_prob_{level}"] = standard_normal_log_prob(part).sum()
+            values[f"log_det_{level}"] = of_level
+        return values
+
+    def offers(self, query: str) -> bool:
+        """Returns whether the flow has a query; latents of another base are not white.
+
+        Args:
+          query: ``white_latents`` or ``embed``.
+        """
+        return super().offers(query) and (query != "white_latents" or self.base is None)
+
+    def _white_latents(
+        self, x: Array, key: Array | None, condition: Array | None
+    ) -> tuple[Array, ...]:
+        z, _ = self.bijection.forward(x, key, condition)
+        return z if isinstance(z, tuple) else (z,)
+
+    def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
+        z, _ = self.bijection.forward(x, key, condition)
+        return (z[0] if isinstance(z, tuple) else z).reshape(-1)
 
     def _latent_log_prob(self, z: Latent) -> Float[Array, ""]:
         """Log-density of all latents of one example under the base, nats."""

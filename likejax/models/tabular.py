@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from likejax.bijections.standardize import Standardize
 from likejax.data.columns import Column, check_support
-from likejax.density import Density, Kind, Terms, check_density
+from likejax.density import Density, Kind, Statistics, Terms, check_density
 from likejax.keys import KeyLike, as_key
 from likejax.models.column_maps import ColumnMaps
 from likejax.models.vector_flows import NSFConfig
@@ -92,6 +92,36 @@ class Tabular(Density):
         terms = self.density._terms(z, key, condition)
         log_prob = jnp.where(outside.any(), -jnp.inf, terms.log_prob + log_det)
         return terms._replace(log_prob=log_prob)
+
+    def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
+        """Statistics of the density inside, of the row as standardized real numbers."""
+        z, inner_key = self._standardized(x, key)
+        values = self.density._statistics(z, inner_key, condition)
+        return {**values, "log_prob": self._log_prob(x, key, condition)}
+
+    def offers(self, query: str) -> bool:
+        """Returns whether the density inside has a query.
+
+        Args:
+          query: ``white_latents`` or ``embed``.
+        """
+        return self.density.offers(query)
+
+    def _white_latents(
+        self, x: Array, key: Array | None, condition: Array | None
+    ) -> tuple[Array, ...]:
+        z, inner_key = self._standardized(x, key)
+        return self.density._white_latents(z, inner_key, condition)
+
+    def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
+        z, inner_key = self._standardized(x, key)
+        return self.density._embed(z, inner_key, condition)
+
+    def _standardized(self, x: Array, key: Array | None) -> tuple[Array, Array | None]:
+        """The row as standardized real numbers, and the key that is left."""
+        noise, inner_key = self._noise(key, x)
+        held = jnp.where(self.maps.outside(x), self.maps.inverse(jnp.zeros_like(x)), x)
+        return self._forward(held, noise)[0], inner_key
 
     def _noise(self, key: Array | None, x: Array) -> tuple[Array, Array | None]:
         """Noise of one row, and the key that is left."""

@@ -24,25 +24,33 @@ from likejax.evaluation import check_fit
 from likejax.keys import KeyLike
 from likejax.ood import calibrate
 from likejax.ood.checks import Examples, checked_dataset, rows_named, title_of
-from likejax.ood.features import Compute, Densities, Feature, Values, features_of, keys_of
+from likejax.ood.features import (
+    Compute,
+    Densities,
+    Feature,
+    Numbers,
+    Values,
+    features_of,
+    keys_of,
+)
 from likejax.ood.saved import Saved, read_folder, write_folder
 from likejax.records import class_at, class_path, from_record, to_record
 from likejax.settings import Settings
 from likejax.storage.store import CheckpointError
 
 State = Mapping[str, Any]
-"""Numbers that fitting has learned, by name; traced where a score is compiled."""
-Groups = Float[Any, "n group"]
-"""One number per example, in groups that get one score each."""
+"""Numbers and arrays that fitting has learned, by name; traced where a score is compiled."""
+Groups = Float[Any, "n group ..."]
+"""Statistics of examples, in groups that get one score each."""
 
 
 class Score(Settings, abc.ABC):
     """A recipe for a score: a frozen dataclass of settings, which check themselves.
 
-    A subclass names its ``features`` and implements ``statistic``, one number per example. One that
-    learns from inside examples also implements ``learn`` and ``group_score``. A field that holds a
-    density is one that the score compares with: its log-probability is the feature
-    ``LogProb(density=...)`` of the field's name.
+    A subclass names its ``features`` and implements ``statistic``, a number or a vector for each
+    example. One that learns from inside examples also implements ``learn`` and ``group_score``. A
+    field that holds a density is one that the score compares with: its log-probability is the
+    feature ``LogProb(density=...)`` of the field's name.
 
     Attributes:
       name: Name in tables; the name of the class if it is empty.
@@ -75,19 +83,19 @@ class Score(Settings, abc.ABC):
         """Features that the score is computed from."""
 
     @abc.abstractmethod
-    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
-        """Returns one number per example from its features.
+    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
+        """Returns one number per example from its features, or one vector.
 
         Args:
           compute: Function that computes a feature.
           event_shape: Shape of one example.
         """
 
-    def learn(self, statistics: Float[np.ndarray, " n"]) -> dict[str, float]:
-        """Returns the numbers that fitting keeps of the statistics of inside examples.
+    def learn(self, statistics: Float[np.ndarray, "n ..."]) -> dict[str, Any]:
+        """Returns the numbers and arrays that fitting keeps of the statistics of inside examples.
 
         Args:
-          statistics: Statistics of the examples to fit on, ``(n,)``.
+          statistics: Statistics of the examples to fit on, ``(n,)`` or ``(n, k)``.
         """
         del statistics
         return {}
@@ -97,7 +105,8 @@ class Score(Settings, abc.ABC):
 
         Args:
           state: Numbers that ``learn`` returned.
-          statistics: Statistics of the examples of each group, ``(n, group)``.
+          statistics: Statistics of the examples of each group, ``(n, group)`` or
+            ``(n, group, k)``.
         """
         del state
         return statistics[:, 0]
@@ -206,22 +215,36 @@ class Score(Settings, abc.ABC):
           dataset: Inside examples.
         """
         self.check_features(compute)
+        state = self.learn_from(compute, dataset)
+        return FittedScore(self, dict(densities), state, None, {"fit": row_hashes(dataset)})
+
+    def learn_from(self, compute: Compute, dataset: Dataset) -> dict[str, Any]:
+        """Returns what fitting keeps, from features of inside examples.
+
+        Args:
+          compute: Function that computes a feature of the examples.
+          dataset: The examples.
+
+        Raises:
+          ValueError: If statistics have another shape than one number or one vector for each
+            example, or are not finite.
+        """
         statistics = np.asarray(self._statistics(compute, dataset.event_shape), np.float64)
-        if statistics.shape != (len(dataset),):
+        if statistics.shape[:1] != (len(dataset),) or statistics.ndim > 2:
             raise ValueError(
-                f"expected {type(self).__name__}.statistic to give one number for each of the "
-                f"{len(dataset)} examples, got shape {statistics.shape}"
+                f"expected {type(self).__name__}.statistic to give one number, or one vector, for "
+                f"each of the {len(dataset)} examples, got shape {statistics.shape}"
             )
-        bad = np.flatnonzero(~np.isfinite(statistics))
+        finite = np.isfinite(statistics.reshape(len(dataset), -1))
+        bad = np.flatnonzero(~finite.all(axis=1))
         if len(bad):
+            first = statistics[bad[0]]
             raise ValueError(
-                f"expected inside examples for which {self.label} is finite, it is "
-                f"{statistics[bad[0]]} for {rows_named(bad)} of the {len(dataset)} to fit on "
-                f"({title_of(dataset)}): the density gives these examples no probability, or none "
-                "that can be computed"
+                f"expected inside examples for which {self.label} is finite, it is {first} for "
+                f"{rows_named(bad)} of the {len(dataset)} to fit on ({title_of(dataset)}): the "
+                "density gives these examples no probability, or none that can be computed"
             )
-        rows = {"fit": row_hashes(dataset)}
-        return FittedScore(self, dict(densities), self.learn(statistics), None, rows)
+        return self.learn(statistics)
 
     def scores_of(self, state: State, compute: Compute, event_shape: tuple[int, ...]) -> Values:
         """Returns one score per group of examples from their features.
@@ -232,9 +255,9 @@ class Score(Settings, abc.ABC):
           event_shape: Shape of one example.
         """
         statistics = self._statistics(compute, event_shape)
-        return self.group_score(state, statistics.reshape(-1, self.group))
+        return self.group_score(state, statistics.reshape(-1, self.group, *statistics.shape[1:]))
 
-    def _statistics(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
+    def _statistics(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
         # a difference of two infinities is NaN, without a warning from numpy: a ratio of densities
         # that both exclude an example has no value, and who needs a number refuses it with its row
         with np.errstate(invalid="ignore"):
@@ -511,13 +534,15 @@ class FittedScore:
           directory: Directory to write to; created if absent.
         """
         arrays = {f"rows_{name}": rows for name, rows in self.rows.items()}
+        learned = {name: np.asarray(value, np.float64) for name, value in self.state.items()}
+        arrays |= {f"state_{name}": value for name, value in learned.items() if value.ndim}
         if self.calibration is not None:
             arrays["calibration"] = self.calibration
         recipe = self.recipe
         record = {
             "score": {"class": class_path(type(recipe)), **recipe.settings()},
             "companions": self._companion_fields(),
-            "state": {name: float(value) for name, value in self.state.items()},
+            "state": {name: float(value) for name, value in learned.items() if not value.ndim},
         }
         write_folder(directory, Saved(record, arrays, dict(self.densities)))
 
@@ -563,7 +588,8 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
         check_density(density)
     try:
         record, arrays, found = read_folder(directory, densities)
-        state = {name: float(value) for name, value in record["state"].items()}
+        state: dict[str, Any] = {name: float(value) for name, value in record["state"].items()}
+        state |= _named_after("state_", arrays)
         recipe = _recipe_of(record, found)
     except (
         OSError,
@@ -576,11 +602,14 @@ def restore(directory: str | os.PathLike[str], **densities: Density) -> FittedSc
     ) as error:
         reason = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"{directory} holds no intact score: {reason}") from error
-    rows = {}
-    for name, array in arrays.items():
-        if name.startswith("rows_"):
-            rows[name.removeprefix("rows_")] = array
+    rows = _named_after("rows_", arrays)
     return FittedScore(recipe, found, state, arrays.get("calibration"), rows)
+
+
+def _named_after(prefix: str, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Returns the arrays whose names begin with the prefix, by the rest of their names."""
+    chosen = [name for name in arrays if name.startswith(prefix)]
+    return {name.removeprefix(prefix): arrays[name] for name in chosen}
 
 
 def _recipe_of(record: Mapping[str, Any], densities: Densities) -> Score:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 
-from likejax.density import Density, check_density
-from likejax.ood.complexity import ComplexityOnly, InputComplexity
+from likejax.density import Density, check_density, count_parameters
+from likejax.ood.baselines import Contrast, MeanIntensity
+from likejax.ood.combined import Combined
+from likejax.ood.complexity import CodeLength, ComplexityOnly, InputComplexity
+from likejax.ood.density_of_states import DensityOfStates, Statistics, likelihood_path
+from likejax.ood.embeddings import NearestNeighbors, WhitenedEmbedding
+from likejax.ood.features import Feature
+from likejax.ood.gradients import InputGradient, ParameterGradient
 from likejax.ood.hierarchy import Hierarchical, HierarchyRatio
+from likejax.ood.latent_scores import LastScale, LatentFit, LocalDimension
 from likejax.ood.likelihood_scores import LikelihoodRatio, NegativeLogProb, Typicality
+from likejax.ood.regret import LikelihoodRegret, Regretful
 from likejax.ood.score import Score
+from likejax.settings import Count, checked
+
+_MOST_DIMENSIONS = 128
+"""Dimensions up to which the whole Jacobian of a flow is taken for every example."""
 
 
 def standard(
@@ -17,18 +30,24 @@ def standard(
     draws: int = 1,
     groups: Sequence[int] = (),
     background: Density | None = None,
+    early: Density | None = None,
 ) -> list[Score]:
-    """Returns the standard scores for a density, by what it offers.
+    """Returns every score that applies to a density, by what it offers.
 
-    They are the negative log-likelihood and typicality; for a density with a hierarchy of latents
-    ``HierarchyRatio`` with every ``k``, since a table of outside data must not choose ``k``; and
-    for a density of integer images ``InputComplexity`` with its baseline ``ComplexityOnly``.
+    In this order: the negative log-likelihood and typicality; the ratio to a background; for a
+    density with a hierarchy of latents ``HierarchyRatio`` with every ``k``, since a table of
+    outside data must not choose ``k``, and for a VAE the likelihood path and its regret; for a flow
+    of several scales the last one; the density of states; gradients, and their combination with
+    typicality; for a flow the fit of its latents, and their local dimension up to 128 dimensions;
+    embeddings, where the density has one; and for integer images ``InputComplexity`` and what needs
+    no density: the complexity, intensity and contrast.
 
     Args:
       density: Density that will be scored.
-      draws: Number of draws per example, for every score.
+      draws: Number of draws per example, for every score of log-probabilities.
       groups: Sizes of groups that typicality scores together, besides single examples.
       background: Density for a ``LikelihoodRatio``; ``None`` for no such score.
+      early: The same model after little training, for its gradient; ``None`` for no such score.
 
     Returns:
       Scores for ``benchmark``.
@@ -36,16 +55,63 @@ def standard(
     Example:
       >>> import likejax as lj
       >>> [score.label for score in lj.ood.standard(lj.models.Uniform((2,)), groups=[5])]
-      ['negative log-likelihood', 'typicality', 'typicality of 5']
+      ['negative log-likelihood', 'typicality', 'typicality of 5', 'input gradient']
     """
     check_density(density)
+    draws = checked("draws", draws, Count)
     scores: list[Score] = [NegativeLogProb(draws=draws), Typicality(draws=draws)]
     scores += [Typicality(group=group, draws=draws) for group in groups]
     if background is not None:
         scores.append(LikelihoodRatio(background, draws=draws))
-    if isinstance(density, Hierarchical):
-        scores += [HierarchyRatio(k=k, draws=draws) for k in range(1, density.depth)]
-    is_image = density.levels is not None and len(density.event_shape) == 3
-    if is_image:
-        scores += [InputComplexity(draws=draws), ComplexityOnly()]
+    scores += _of_latent_variables(density, draws)
+    scores += _of_statistics(density, draws)
+    scores += _of_gradients(density, draws, early)
+    scores += _of_flows(density, draws)
+    if density.offers("embed"):
+        scores += [WhitenedEmbedding(), NearestNeighbors()]
+    if _is_image(density):
+        scores += [InputComplexity(draws=draws), ComplexityOnly(), MeanIntensity(), Contrast()]
     return scores
+
+
+def _is_image(density: Density) -> bool:
+    return density.levels is not None and len(density.event_shape) == 3
+
+
+def _of_latent_variables(density: Density, draws: int) -> Iterator[Score]:
+    """Scores of VAEs."""
+    if isinstance(density, Hierarchical):
+        yield from (HierarchyRatio(k=k, draws=draws) for k in range(1, density.depth))
+    if isinstance(density, Regretful):
+        yield likelihood_path(draws=draws)
+        yield LikelihoodRegret()
+
+
+def _of_statistics(density: Density, draws: int) -> Iterator[Score]:
+    """The density of states, if there is more to it than one number."""
+    features: tuple[Feature, ...] = (Statistics(draws=draws),)
+    if _is_image(density):
+        features += (CodeLength(),)
+    if len(density.statistic_names) + len(features) > 2:
+        yield DensityOfStates(features=features)
+
+
+def _of_gradients(density: Density, draws: int, early: Density | None) -> Iterator[Score]:
+    """Scores of gradients, by the input and, if there are any, by the parameters."""
+    if count_parameters(density):
+        gradient = ParameterGradient()
+        yield gradient
+        yield Combined(scores=(Typicality(draws=draws), gradient))
+    if early is not None:
+        yield ParameterGradient(early)
+    yield InputGradient()
+
+
+def _of_flows(density: Density, draws: int) -> Iterator[Score]:
+    """Scores of the latents of a flow."""
+    if any(name.startswith("latent_log_prob_") for name in density.statistic_names):
+        yield LastScale(draws=draws)
+    if density.offers("white_latents"):
+        yield LatentFit()
+        if math.prod(density.event_shape) <= _MOST_DIMENSIONS:
+            yield LocalDimension(draws=draws)

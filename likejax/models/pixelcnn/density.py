@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, ArrayLike, Bool, Float, Integer
+from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
 
 from likejax.batching import over_batch
-from likejax.density import Density, Kind, Terms, checked_temperature, integer_dtype
+from likejax.density import Density, Kind, Statistics, Terms, checked_temperature, integer_dtype
 from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_probs, to_unit_scale
 from likejax.inputs import inside_levels
 from likejax.keys import KeyLike, as_key
@@ -167,7 +167,7 @@ class PixelCNN(Density):
 
     def mixture(
         self,
-        x: Integer[Array, "*batch height width channels"],
+        x: Num[Array, "*batch height width channels"],
         condition: Array | None = None,
         key: Array | None = None,
     ) -> LogisticMixture:
@@ -201,6 +201,18 @@ class PixelCNN(Density):
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         return Terms(self._log_probs(x, condition, key).sum(), {})
+
+    def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
+        """Sum and spread of the pixels' log-probabilities, and the mean of their lowest parts."""
+        ordered = jnp.sort(self._log_probs(x, condition, None).reshape(-1))
+        values = {
+            "log_prob": self._log_prob(x, key, condition),
+            "pixel_log_prob_std": ordered.std(),
+        }
+        for percent in (1, 5, 20):
+            count = max(1, ordered.size * percent // 100)
+            values[f"pixel_log_prob_lowest_{percent:02d}"] = ordered[:count].mean()
+        return values
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         return self._draw(key, condition, temperature)[0]

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from likejax.batching import Rows, over_batch
-from likejax.density import Density, Kind, Terms, combine_draws, integer_dtype
+from likejax.density import Density, Kind, Statistics, Terms, combine_draws, integer_dtype
 from likejax.distributions import normal_kl
 from likejax.inputs import as_array, inside_levels
 from likejax.keys import KeyLike, keys_of_batch, keys_of_rows
@@ -21,9 +21,10 @@ from likejax.models.vae.imputation import chain_mean
 from likejax.models.vae.inference import Ladder, Latents, Noise, Pass, Replacement
 from likejax.models.vae.likelihood import Likelihood
 from likejax.models.vae.network import GenerativeStage, InferenceStage, Map
+from likejax.models.vae.regret import regret_of_one
 from likejax.nn.condition import as_vector
 from likejax.nn.weight_norm import initialize_by_running
-from likejax.settings import Count, CountOrZero, checked
+from likejax.settings import Count, CountOrZero, Positive, checked
 
 
 class VAE(Density):
@@ -275,6 +276,31 @@ class VAE(Density):
         assert key is not None
         return self.terms_with(x, self.draw_noise(key), condition)
 
+    def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
+        """Reconstruction and error, and divergence, entropy and norms of each posterior."""
+        assert key is not None
+        passed = self.run(x, self.draw_noise(key), condition=condition)
+        error = self._mean(passed.outputs) - x.astype(self._dtype)
+        values = {
+            "log_prob": self.weights(passed, x),
+            "reconstruction": self._reconstruction(passed.outputs, x),
+            "reconstruction_error": jnp.linalg.norm(error.reshape(-1)),
+        }
+        for i in range(self.depth):
+            posterior, prior = passed.posteriors[i], passed.priors[i]
+            assert posterior is not None
+            values[f"kl_{i + 1}"] = normal_kl(*posterior, *prior).sum()
+            values[f"posterior_log_std_{i + 1}"] = jnp.log(posterior.std).sum()
+            values[f"posterior_mean_norm_{i + 1}"] = jnp.linalg.norm(posterior.mean.reshape(-1))
+            values[f"posterior_std_norm_{i + 1}"] = jnp.linalg.norm(posterior.std.reshape(-1))
+        return values
+
+    def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
+        assert key is not None
+        top = self.run(x, self.draw_noise(key), condition=condition).posteriors[-1]
+        assert top is not None
+        return top.mean.reshape(-1)
+
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         return self._draw(key, condition, temperature)[0]
 
@@ -361,6 +387,48 @@ class VAE(Density):
         )
         values = jnp.moveaxis(combine_draws(jnp.asarray(each), Kind.BOUND), -1, 0)
         return values if k is None else values[0]
+
+    def regret(
+        self,
+        x: ArrayLike,
+        *,
+        key: KeyLike,
+        condition: ArrayLike | None = None,
+        steps: int = 100,
+        learning_rate: float = 0.05,
+        draws: int = 16,
+    ) -> Float[Array, "*batch"]:
+        """How much the bound gains if the posterior is fitted to each example, in nats.
+
+        ``L(x; q*_x) - L(x; q_x)``, where ``q_x`` has independent normals with the moments that the
+        network infers at the means of the latents, and ``q*_x`` has those that ``steps`` steps of
+        Adam find for this example alone. The decoder does not change. Both bounds are means over
+        the same draws of the noise.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``.
+          key: Key or keys, as for ``log_prob``.
+          condition: Condition, as for ``log_prob``.
+          steps: Steps of Adam, each with one new draw of the noise.
+          learning_rate: Learning rate of the means and the logs of the standard deviations.
+          draws: Number of draws of both bounds.
+
+        Returns:
+          ``(*batch,)`` in nats, at least 0 up to noise.
+
+        Raises:
+          ValueError: If a number is out of range, or as for ``log_prob``.
+
+        References:
+          Xiao, Yan and Amit, 2020, Likelihood regret, arXiv:2003.02977. The network is not trained
+          on here, but the moments that it gives.
+        """
+        options = {
+            "steps": checked("steps", steps, Count),
+            "learning_rate": checked("learning_rate", learning_rate, Positive),
+            "draws": checked("draws", draws, Count),
+        }
+        return self._over_batch(regret_of_one, x, key=key, condition=condition, **options)
 
     def encode(self, x: ArrayLike, *, key: KeyLike, condition: ArrayLike | None = None) -> Latents:
         """A draw of all latents given examples, from the one next to the data upwards.

@@ -221,13 +221,24 @@ def down(
 
 def decoded(ladder: Ladder, latents: Latents) -> Array:
     """Returns the parameters of the likelihood, given all latents."""
+    return generated(ladder, latents)[0]
+
+
+def generated(ladder: Ladder, latents: Latents) -> tuple[Array, tuple[Moments, ...]]:
+    """Returns the parameters of the likelihood and the moments of the priors, given all latents.
+
+    Args:
+      ladder: The network.
+      latents: Values of the latents.
+    """
     skips: tuple[Map, ...] = ()
-    d = None
+    d, priors = None, []
     for i in reversed(range(ladder.depth)):
-        top = i == ladder.depth - 1
-        d, skips = ladder.generation[i](latents[i], skips, ladder.condition, top=top)
+        stage = ladder.generation[i]
+        priors.append(stage.prior(d, ladder.condition))
+        d, skips = stage(latents[i], skips, ladder.condition, top=i == ladder.depth - 1)
     assert d is not None
-    return ladder.likelihood.outputs(d)
+    return ladder.likelihood.outputs(d), tuple(priors[::-1])
 
 
 def _sampled_divergence(z: Array, eps: Array, posterior: Moments, prior: Moments) -> Array:

@@ -1,0 +1,263 @@
+"""Scores from gradients of the log-probability, by parameters and by the input."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from likejax.density import Density, Kind, count_parameters, log_prob_of_draw
+from likejax.nn.repeat import stacked_axes
+from likejax.nn.state import merge, split
+from likejax.ood.features import Batch, Compute, Densities, Feature, Numbers, Values
+from likejax.ood.score import Groups, Score, State
+
+_ENTRIES_AT_A_TIME = 2**24
+"""Entries of gradients that are held together: 64 MiB in float32."""
+_LEAST = 1e-30
+"""Squared norm that stands for a gradient of zero, whose log is finite."""
+
+
+@dataclasses.dataclass(frozen=True)
+class GradientNorms(Feature):
+    """``log ||d log p(x) / d theta_j||^2`` for every tensor of parameters, ``(n, tensors)``.
+
+    Every example has a gradient of its own. Few are held together, so the memory is that of
+    training on one example. Each of several repeated blocks has tensors of its own.
+
+    Example:
+      >>> import likejax as lj, numpy as np
+      >>> flow = lj.models.Flow(lj.bijections.ActNorm(2), (2,))
+      >>> points = np.ones((3, 2), np.float32)
+      >>> lj.ood.GradientNorms()({"density": flow}, points, None).shape  # two tensors
+      (3, 2)
+    """
+
+    density: str = "density"
+    """Name of the density: ``density`` for the scored one, or one that it is compared with."""
+
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Numbers:
+        """Computes the logarithms of the squared norms of examples.
+
+        Args:
+          densities: Densities by name.
+          x: Examples ``(n, *event_shape)``.
+          keys: Key of each example; not needed if the density is exact.
+        """
+        density = densities[self.density]
+        together = max(1, min(32, _ENTRIES_AT_A_TIME // max(1, count_parameters(density))))
+        return _gradient_norms(density, jnp.asarray(x), keys, together)
+
+    def needs_key(self, densities: Densities) -> bool:
+        """Returns whether the density's log-probability is not exact.
+
+        Args:
+          densities: Densities by name.
+        """
+        return densities[self.density].kind is not Kind.EXACT
+
+
+@functools.partial(jax.jit, static_argnums=3)
+def _gradient_norms(
+    density: Density, x: Array, keys: Array | None, together: int
+) -> Float[Array, "n tensors"]:
+    structure, params, buffers = split(density)
+
+    def norms(row: tuple[Array, Array | None]) -> Float[Array, " tensors"]:
+        def log_prob(params: dict[str, Array]) -> Array:
+            merged = merge(structure, params, buffers)
+            return log_prob_of_draw(merged, *row, None, 0)
+
+        gradients = jax.grad(log_prob)(params)
+        squares = [_squared_norms(name, each) for name, each in sorted(gradients.items())]
+        return jnp.log(jnp.concatenate(squares) + _LEAST)
+
+    return jax.lax.map(norms, (x, keys), batch_size=together)
+
+
+def _squared_norms(name: str, gradient: Array) -> Float[Array, " blocks"]:
+    """The squared norm of a tensor, one for each block if it holds those of several."""
+    blocks = gradient.shape[: stacked_axes(name)]
+    wide = gradient.astype(jnp.promote_types(gradient.dtype, jnp.float32))
+    return (wide.reshape(int(np.prod(blocks, dtype=int)), -1) ** 2).sum(axis=1)
+
+
+@dataclasses.dataclass(frozen=True)
+class InputGradientNorm(Feature):
+    """``||d log p(x) / dx||``, one number per example, in nats per unit of the data.
+
+    Integers are taken as the numbers that they are: a density on integers is differentiated as the
+    function of real numbers that its formula is.
+
+    Example:
+      >>> import likejax as lj, numpy as np
+      >>> gaussian = lj.models.FullGaussian.fit(np.eye(3, dtype=np.float32))
+      >>> x = np.zeros((2, 3), np.float32)
+      >>> lj.ood.InputGradientNorm()({"density": gaussian}, x, None).shape
+      (2,)
+    """
+
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Values:
+        """Computes the norms of examples.
+
+        Args:
+          densities: Densities by name.
+          x: Examples ``(n, *event_shape)``.
+          keys: Key of each example; not needed if the density is exact.
+        """
+        return _input_gradient_norms(densities["density"], jnp.asarray(x), keys)
+
+    def needs_key(self, densities: Densities) -> bool:
+        """Returns whether the density's log-probability is not exact.
+
+        Args:
+          densities: Densities by name.
+        """
+        return densities["density"].kind is not Kind.EXACT
+
+
+@jax.jit
+def _input_gradient_norms(density: Density, x: Array, keys: Array | None) -> Float[Array, " n"]:
+    def norm(x: Array, key: Array | None) -> Float[Array, ""]:
+        gradient = jax.grad(lambda x: log_prob_of_draw(density, x, key, None, 0))(x)
+        return jnp.linalg.norm(gradient.reshape(-1))
+
+    return jax.vmap(norm)(x.astype(jnp.promote_types(x.dtype, jnp.float32)), keys)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ParameterGradient(Score):
+    """Score ``s = -sum_j log N(f_j(x); mu_j, sigma_j)``, ``f_j = log ||d log p(x)/d theta_j||^2``.
+
+    An example that would change the weights in an unusual way is suspicious. Mean and standard
+    deviation of each tensor's ``f_j`` come from inside examples. The sum approximates the norm of
+    the score under Fisher's metric, which does not change with the representation of the data.
+
+    With ``early``, the gradient is that of the same model after little training, which still learns
+    what inside examples have in common (Montazeran and Koethe, 2025).
+
+    References:
+      Dauncey, Holmes, Williams and Falck, 2024, Approximations to the Fisher information metric of
+      deep generative models for out-of-distribution detection, arXiv:2403.01485. Bergamin et al.,
+      2022, Model-agnostic out-of-distribution detection using combined statistical tests,
+      arXiv:2203.01097. Montazeran and Koethe, 2025, arXiv:2502.00820 (immature models).
+
+    Example:
+      >>> import likejax as lj, numpy as np
+      >>> points = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+      >>> flow = lj.models.Flow(lj.bijections.ActNorm(2), (2,)).initialize(points[:100], 0)
+      >>> score = lj.ood.ParameterGradient().fit(flow, points[100:])
+      >>> near, far = score(np.array([[0.5, -0.5], [9, 9]], np.float32))
+      >>> bool(near < far)
+      True
+    """
+
+    name: ClassVar[str] = "parameter gradient"
+
+    early: Density | None = None
+    """The same model after little training, whose gradient is taken instead."""
+
+    @property
+    def label(self) -> str:
+        """Name in tables."""
+        return self.name if self.early is None else "parameter gradient, early weights"
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The norms of all gradients."""
+        return (GradientNorms("density" if self.early is None else "early"),)
+
+    def check(self, density: Density) -> None:
+        """Raises a ValueError if there are no parameters to differentiate by.
+
+        Args:
+          density: Density that is scored.
+        """
+        source = density if self.early is None else self.early
+        if count_parameters(source) == 0:
+            raise ValueError(
+                f"expected a density with parameters that are trained, {type(source).__name__} has "
+                "none: lj.ood.InputGradient() takes any density"
+            )
+
+    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
+        """Returns the logarithms of all squared norms, ``(n, tensors)``.
+
+        Args:
+          compute: Function that computes a feature.
+          event_shape: Shape of one example.
+        """
+        del event_shape
+        return compute(self.features[0])
+
+    def learn(self, statistics: Float[np.ndarray, "n ..."]) -> dict[str, Any]:
+        """Returns mean and standard deviation of each tensor that varies.
+
+        Args:
+          statistics: Logarithms of squared norms of inside examples, ``(n, tensors)``.
+        """
+        std = statistics.std(axis=0)
+        tensors = np.flatnonzero(std > 1e-6)
+        if len(tensors) == 0:
+            raise ValueError(
+                "expected gradients that differ between inside examples, all are the same: the "
+                "density has no parameters that the log-probability depends on"
+            )
+        return {"tensors": tensors, "mean": statistics.mean(axis=0)[tensors], "std": std[tensors]}
+
+    def group_score(self, state: State, statistics: Groups) -> Values:
+        """Returns minus the log-density of every example's norms.
+
+        Args:
+          state: Mapping with ``tensors``, ``mean`` and ``std``.
+          statistics: Logarithms of squared norms, ``(n, 1, tensors)``.
+        """
+        numpy = jnp if isinstance(statistics, jax.Array) else np
+        tensors = numpy.asarray(state["tensors"]).astype(int)
+        white = (statistics[:, 0][:, tensors] - state["mean"][None]) / state["std"][None]
+        constant = numpy.log(numpy.asarray(state["std"]) * np.sqrt(2 * np.pi)).sum()
+        return (white**2).sum(axis=1) / 2 + constant
+
+
+@dataclasses.dataclass(frozen=True)
+class InputGradient(Score):
+    """Score ``s = ||d log p(x) / dx||``: little mass lies around where the density is steep.
+
+    It is the approximate mass of Grathwohl et al., with the sign turned. It tends to find outside
+    examples that are simpler than inside ones, and to miss those that are not.
+
+    References:
+      Grathwohl et al., 2020, Your classifier is secretly an energy based model and you should treat
+      it like one, arXiv:1912.03263, section 5.3.3.
+
+    Example:
+      >>> import likejax as lj, numpy as np
+      >>> points = np.random.default_rng(0).normal(size=(200, 2)).astype(np.float32)
+      >>> gaussian = lj.models.FullGaussian.fit(lj.Dataset.from_array(points[:100]))
+      >>> score = lj.ood.InputGradient().fit(gaussian, points[100:])
+      >>> near, far = score(np.array([[0, 0], [9, 9]], np.float32))
+      >>> bool(near < far)
+      True
+    """
+
+    name: ClassVar[str] = "input gradient"
+
+    @property
+    def features(self) -> tuple[Feature, ...]:
+        """The norm of the gradient."""
+        return (InputGradientNorm(),)
+
+    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
+        """Returns the norm of the gradient in nats per unit of the data.
+
+        Args:
+          compute: Function that computes a feature.
+          event_shape: Shape of one example.
+        """
+        del event_shape
+        return compute(self.features[0])
