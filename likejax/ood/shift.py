@@ -116,8 +116,8 @@ def effective_size(weights: Float[np.ndarray, " n"]) -> float:
     Example:
       >>> import numpy as np
       >>> from likejax import ood
-      >>> ood.effective_size(np.array([1.0, 1.0, 0.0])), ood.effective_size(np.array([1.0, 1e-9]))
-      (2.0, 1.000000002)
+      >>> ood.effective_size(np.array([1.0, 1.0, 0.0])), ood.effective_size(np.array([1.0, 0.5]))
+      (2.0, 1.8)
     """
     w = _checked_weights("weights", weights)
     if w.ndim != 1:
@@ -166,9 +166,9 @@ def weighted_p_values(
     Example:
       >>> import numpy as np
       >>> from likejax import ood
-      >>> calibration, weights = np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 6.0])
+      >>> calibration, weights = np.array([1.0, 2.0, 3.0]), np.array([1.0, 1.0, 4.0])
       >>> ood.weighted_p_values(calibration, np.array([2.5]), weights, np.array([2.0])).tolist()
-      [0.8]
+      [0.75]
     """
     calibration = calibration_scores(calibration)
     scores = new_scores(scores)
@@ -250,10 +250,12 @@ class ShiftedThreshold(Settings):
     no unit, and a threshold changes with the scores as these are shifted and scaled. Linear maps of
     the features change nothing.
 
-    The rate is no guarantee for a finite sample. Without regularization it is too high where
-    features are many: with 100 features, 500 examples each of source and target, and a shift of one
-    feature by one standard deviation a wanted rate of 0.1 became 0.19 at strength 0 and 0.12 at
-    0.05, and 0.28 with one threshold for all.
+    The rate is no guarantee for a finite sample, and the strength is a choice. At 0 the rate is too
+    high where features are many: a wanted 0.1 became 0.19 with 100 features, 500 examples each of
+    source and target, and a shift of the one feature that matters by a standard deviation (0.28
+    with one threshold for all); 0.16 at 0.01 and 0.12 at 0.05. A strength that is too large makes
+    it too low where no linear function comes near the ratio: with 4 features, 1000 examples and a
+    shift of two features it became 0.09 at 0.01 and 0.07 at 0.05.
 
     Attributes:
       fpr: Wanted false-positive rate on the target, below one half.
@@ -273,12 +275,12 @@ class ShiftedThreshold(Settings):
       >>> limit = ood.ShiftedThreshold(fpr=0.1).fit(source, scores, target)
       >>> bool(np.mean(new > ood.threshold(scores, 0.1)) > 0.25)  # one threshold for all
       True
-      >>> bool(abs(np.mean(new > limit(target)) - 0.1) < 0.02)
+      >>> bool(abs(np.mean(new > limit(target)) - 0.1) < 0.03)
       True
     """
 
     fpr: UpperRate = 0.05
-    strength: NonNegative = 0.05
+    strength: NonNegative = 0.01
 
     def fit(
         self,
