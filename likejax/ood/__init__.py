@@ -8,6 +8,10 @@ metric.
 A score is used in three steps: ``fit`` it to held-out inside examples, ``calibrate`` it with
 others, then call it. ``benchmark`` does all three for several scores and sets, and reports how well
 each score separates outside examples from inside ones.
+
+Decisions follow from calibrated scores: about many examples at once (``benjamini_hochberg``), from
+several p-values of one (``fisher``, ``simes``), and about examples whose distribution has shifted
+since calibration (``weighted_p_values``, ``ShiftedThreshold``).
 """
 
 from likejax.ood.background import fit_background as fit_background
@@ -23,6 +27,10 @@ from likejax.ood.comparison import benchmark as benchmark
 from likejax.ood.complexity import CodeLength as CodeLength
 from likejax.ood.complexity import ComplexityOnly as ComplexityOnly
 from likejax.ood.complexity import InputComplexity as InputComplexity
+from likejax.ood.decisions import adjusted_p_values as adjusted_p_values
+from likejax.ood.decisions import benjamini_hochberg as benjamini_hochberg
+from likejax.ood.decisions import fisher as fisher
+from likejax.ood.decisions import simes as simes
 from likejax.ood.density_of_states import DensityOfStates as DensityOfStates
 from likejax.ood.density_of_states import PathNorms as PathNorms
 from likejax.ood.density_of_states import Statistics as Statistics
@@ -70,6 +78,11 @@ from likejax.ood.report import Report as Report
 from likejax.ood.score import FittedScore as FittedScore
 from likejax.ood.score import Score as Score
 from likejax.ood.score import restore as restore
+from likejax.ood.shift import FittedThreshold as FittedThreshold
+from likejax.ood.shift import ShiftedThreshold as ShiftedThreshold
+from likejax.ood.shift import effective_size as effective_size
+from likejax.ood.shift import shift_weights as shift_weights
+from likejax.ood.shift import weighted_p_values as weighted_p_values
 from likejax.ood.standard_scores import standard as standard
 from likejax.ood.vectors import backend_score as backend_score
 from likejax.ood.vectors import fit_backend as fit_backend

@@ -17,20 +17,33 @@ from likejax.settings import Count, CountOrZero, Probability, checked
 
 
 def p_values(
-    calibration: Float[np.ndarray, " n"], scores: Float[np.ndarray, "*batch"]
+    calibration: Float[np.ndarray, " n"],
+    scores: Float[np.ndarray, "*batch"],
+    *,
+    seed: int | None = None,
 ) -> Float[np.ndarray, "*batch"]:
-    """Computes ``p = (1 + #{i: s_i >= s}) / (n + 1)``.
+    """Computes ``p = (#{i: s_i > s} + U (#{i: s_i = s} + 1)) / (n + 1)``.
 
-    For a new inside example ``P(p <= alpha) <= alpha``, where the probability is over the
-    calibration set and the example together. Ties count against the example, so that the inequality
-    holds for discrete scores too.
+    Without a seed ``U = 1``. For a new inside example then ``P(p <= alpha) <= alpha``, where the
+    probability is over the calibration set and the example together. Ties count against the
+    example, so that the inequality holds for discrete scores too.
+
+    With a seed every ``U`` is drawn uniformly from 0 to 1, independently for every score. Then
+    ``P(p <= alpha) = alpha`` exactly, for discrete scores too: no power is lost, at the price of a
+    draw in the answer.
 
     Args:
       calibration: Scores of ``n`` inside examples that nothing was fitted on.
       scores: Scores of new examples, higher = more OOD.
+      seed: Random seed of the draws, in the order of the scores: each call needs another one.
+        ``None`` for no draws.
 
     Returns:
-      A p-value of every score, from ``1 / (n + 1)`` to 1.
+      A p-value of every score: without a seed from ``1 / (n + 1)`` to 1, with one above 0.
+
+    Raises:
+      TypeError: If scores are no real numbers, or the seed is no integer.
+      ValueError: If there are no calibration scores, or a score is NaN.
 
     Example:
       >>> import numpy as np
@@ -38,13 +51,29 @@ def p_values(
       >>> ood.p_values(calibration=np.arange(99.0), scores=np.array([200.0, 50.0])).tolist()
       [0.01, 0.5]
     """
-    ordered = np.sort(_without_nan(calibration))
-    scores = as_scores(scores, "new")
-    missing = int(np.isnan(scores).sum())
-    if missing:
-        raise ValueError(f"expected scores without NaN, got {missing}")
+    ordered = np.sort(calibration_scores(calibration))
+    scores = new_scores(scores)
+    above = len(ordered) - np.searchsorted(ordered, scores, side="right")
     at_least = len(ordered) - np.searchsorted(ordered, scores, side="left")
-    return (1.0 + at_least) / (len(ordered) + 1.0)
+    ties = at_least - above
+    return (above + tie_shares(seed, scores.shape) * (ties + 1)) / (len(ordered) + 1.0)
+
+
+def tie_shares(seed: int | None, shape: tuple[int, ...]) -> float | Float[np.ndarray, "..."]:
+    """Returns the share of its ties that counts against every score: 1, or draws above 0.
+
+    Args:
+      seed: Random seed of the draws; ``None`` for no draws.
+      shape: Shape of the scores.
+
+    Raises:
+      TypeError: If the seed is no integer.
+      ValueError: If the seed is negative.
+    """
+    seed = checked("seed", seed, CountOrZero | None)
+    if seed is None:
+        return 1.0
+    return 1 - np.random.default_rng(seed).random(shape)  # from (0, 1]: no p-value is 0
 
 
 def rank_of_threshold(n: int, fpr: float, delta: float | None = None) -> int:
@@ -102,7 +131,7 @@ def threshold(
       >>> ood.threshold(np.arange(99.0), fpr=0.05), ood.threshold(np.arange(9.0), fpr=0.05)
       (94.0, inf)
     """
-    ordered = np.sort(_without_nan(calibration))
+    ordered = np.sort(calibration_scores(calibration))
     k = rank_of_threshold(len(ordered), fpr, delta)
     return float(ordered[-k]) if k else math.inf
 
@@ -143,7 +172,7 @@ def false_alarm_rates(
       >>> bool(abs(rates.mean() - 0.05) < 0.01)
       True
     """
-    scores = _without_nan(scores, "inside")
+    scores = calibration_scores(scores, "inside")
     calibration = checked("calibration", calibration, Count)
     test = checked("test", test, Count)
     repeats = checked("repeats", repeats, CountOrZero)
@@ -159,10 +188,17 @@ def false_alarm_rates(
     return np.array(rates)
 
 
-def _without_nan(scores: np.ndarray, name: str = "calibration") -> Float[np.ndarray, " n"]:
-    """Returns scores in float64.
+def calibration_scores(
+    scores: Float[np.ndarray, " n"], name: str = "calibration"
+) -> Float[np.ndarray, " n"]:
+    """Returns scores of inside examples in float64; infinite ones are kept, they have a rank.
+
+    Args:
+      scores: At least one score, ``(n,)``.
+      name: Name of the scores in an error message.
 
     Raises:
+      TypeError: If these are no real numbers.
       ValueError: If there are none, or one is NaN.
     """
     scores = as_scores(scores, name)
@@ -171,4 +207,21 @@ def _without_nan(scores: np.ndarray, name: str = "calibration") -> Float[np.ndar
     missing = int(np.isnan(scores).sum())
     if missing:
         raise ValueError(f"expected {name} scores without NaN, got {missing}")
+    return scores
+
+
+def new_scores(scores: Float[np.ndarray, "*batch"]) -> Float[np.ndarray, "*batch"]:
+    """Returns scores of new examples in float64; infinite ones are kept, they have a rank.
+
+    Args:
+      scores: Scores of any shape.
+
+    Raises:
+      TypeError: If these are no real numbers.
+      ValueError: If one is NaN.
+    """
+    scores = as_scores(scores, "new")
+    missing = int(np.isnan(scores).sum())
+    if missing:
+        raise ValueError(f"expected scores without NaN, got {missing}")
     return scores

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from likejax.data.dataset import Dataset, as_dataset
 from likejax.density import Density
@@ -53,3 +54,44 @@ def title_of(dataset: Dataset) -> str:
       dataset: The dataset.
     """
     return f"{dataset.name} {dataset.split}"
+
+
+def real_numbers(name: str, values: Iterable[Any]) -> Float[np.ndarray, "..."]:
+    """Returns real numbers of any shape in float64; infinite ones are kept.
+
+    Args:
+      name: Name of the argument in an error message.
+      values: An array, or what ``numpy.asarray`` turns into one.
+
+    Raises:
+      TypeError: If these are no real numbers.
+      ValueError: If they form no array, or one is NaN.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise ValueError(f"expected {name} to form one array: {error}") from error
+    if array.size and array.dtype.kind not in "uif":
+        raise TypeError(f"expected {name} to be real numbers, got dtype {array.dtype}")
+    missing = int(np.isnan(array).sum()) if array.dtype.kind == "f" else 0
+    if missing:
+        raise ValueError(f"expected {name} without NaN, got {missing}")
+    return array.astype(np.float64)
+
+
+def finite_numbers(name: str, values: Iterable[Any]) -> Float[np.ndarray, "..."]:
+    """Returns finite real numbers of any shape in float64.
+
+    Args:
+      name: Name of the argument in an error message.
+      values: An array, or what ``numpy.asarray`` turns into one.
+
+    Raises:
+      TypeError: If these are no real numbers.
+      ValueError: If they form no array, or one is NaN or infinite.
+    """
+    numbers = real_numbers(name, values)
+    infinite = int(np.isinf(numbers).sum())
+    if infinite:
+        raise ValueError(f"expected {name} to be finite, {infinite} of {numbers.size} are not")
+    return numbers

@@ -496,7 +496,9 @@ class FittedScore:
         """
         return calibrate.threshold(self._calibration_scores(), fpr, delta)
 
-    def p_value(self, x: ArrayLike, *, key: KeyLike | None = None) -> Float[np.ndarray, "*batch"]:
+    def p_value(
+        self, x: ArrayLike, *, key: KeyLike | None = None, ties_seed: int | None = None
+    ) -> Float[np.ndarray, "*batch"]:
         """Computes conformal p-values.
 
         At most a share ``alpha`` of new inside examples has a p-value of ``alpha`` or less.
@@ -504,6 +506,8 @@ class FittedScore:
         Args:
           x: Examples, as in a call.
           key: Key or keys, as in a call.
+          ties_seed: Random seed that breaks ties, see ``p_values``; ``None`` where ties count
+            against the example.
 
         Raises:
           ValueError: If the score is not calibrated, or NaN for an example.
@@ -516,7 +520,7 @@ class FittedScore:
                 f"expected examples that have a score, {self.recipe.label} is NaN for "
                 f"{rows_named(bad)}"
             )
-        return calibrate.p_values(calibration, scores)
+        return calibrate.p_values(calibration, scores, seed=ties_seed)
 
     def _calibration_scores(self) -> Float[np.ndarray, " n"]:
         if self.calibration is None:
