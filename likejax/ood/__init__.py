@@ -46,3 +46,7 @@ from likejax.ood.score import FittedScore as FittedScore
 from likejax.ood.score import Score as Score
 from likejax.ood.score import restore as restore
 from likejax.ood.standard_scores import standard as standard
+from likejax.ood.suites import SUITES as SUITES
+from likejax.ood.suites import OutsideSet as OutsideSet
+from likejax.ood.suites import Suite as Suite
+from likejax.ood.suites import suite as suite
