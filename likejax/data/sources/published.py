@@ -105,7 +105,7 @@ def gtsrb(folder: Path) -> Parts:
             classes |= _sign_classes(name, found.lists[name]())
     parts: dict[str, list[Labeled]] = {"train": [], "test": []}
     for picture in found.pictures:
-        above = picture.path[-2] if len(picture.path) > 1 else ""
+        above = Path(*picture.path).parent.name
         if above.isdigit():
             parts["train"].append(Labeled(picture, above))
         elif above in ("Images", "Test"):
