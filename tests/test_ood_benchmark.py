@@ -458,7 +458,7 @@ def test_steps_behind_a_name():
     )
     assert lj.load("digits+pad:10x12+transpose", split="test").event_shape == (12, 10, 1)
     for name, message in (
-        ("digits+rotate", "unknown step 'rotate' .* there are invert, gray"),
+        ("digits+rotat:90", "unknown step 'rotat:90' .* there are invert, gray.*mean 'rotate'"),
         ("digits+resize:8", r"step 'resize:8' \(expected resize:HEIGHTxWIDTH"),
         ("digits+levels", r"step 'levels' \(expected levels:LEVELS\)"),
         ("digits+invert:3", r"step 'invert:3'"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -58,12 +59,16 @@ class Datasets(DataOption):
 
     def _print_all(self) -> None:
         from likejax.data.loading import datasets, outline
+        from likejax.data.steps import STEPS, usage
 
         found = datasets(self.data_dir)
         width = max(map(len, found))
         for name, source in found.items():
             print(f"{name:<{width}}  {outline(name, data_dir=self.data_dir) or source}")
         print("\n`likejax datasets NAME` describes the parts, classes and values of one.")
+        print("Steps may follow a name, NAME+STEP+STEP:")
+        steps = ", ".join(usage(step) for step in STEPS)
+        print(textwrap.fill(steps, 96, initial_indent="  ", subsequent_indent="  "))
         if self.data_dir is None and "LIKEJAX_DATA" not in os.environ:
             print("For files, pass --data-dir or set LIKEJAX_DATA.")
             print("`tfds/NAME` loads a dataset of TensorFlow Datasets.")

@@ -26,7 +26,8 @@ class Ood(WeightsOption, ScoringOptions):
 
     outside: tuple[str, ...] = ()
     """Out-of-distribution datasets, with steps where needed (omniglot+invert+resize:28x28).
-    `noise` and `constants` are made in the shape of the test data."""
+    `noise` and `constants` are made in the shape of the test data; `suite` stands for the classic
+    sets of the run's dataset that are in the data folder."""
     background: Path | None = None
     """Directory of a run trained with --background, for the likelihood ratio."""
     groups: tuple[Count, ...] = (5,)
@@ -98,8 +99,9 @@ class Ood(WeightsOption, ScoringOptions):
         from likejax.data.sources.synthetic import constants_like, noise_like
 
         makers = {"noise": noise_like, "constants": constants_like}
+        names = self._names(experiment)
         outside = []
-        for typed in self.outside:
+        for typed in names:
             if typed in makers:
                 data = makers[typed](inside, len(inside), seed=self.seed)
             else:
@@ -107,10 +109,22 @@ class Ood(WeightsOption, ScoringOptions):
             outside.append(self._limited(data))
         # two forms of one dataset, or another form of the inside one, go by what was typed
         counts = collections.Counter([inside.name, *(data.name for data in outside)])
-        for i, typed in enumerate(self.outside):
+        for i, typed in enumerate(names):
             if counts[outside[i].name] > 1:
                 outside[i] = dataclasses.replace(outside[i], name=typed)
         return outside
+
+    def _names(self, experiment: Experiment) -> list[str]:
+        """Returns what was typed for the outside sets, with the sets of a suite in its place."""
+        if "suite" not in self.outside:
+            return list(self.outside)
+        from likejax.ood.suites import suite
+
+        found = suite(experiment.dataset.removeprefix("tfds/"), data_dir=self.data_dir)
+        print(found, file=sys.stderr)
+        of_suite = [each.source for each in found.sets]
+        names = [of_suite if typed == "suite" else [typed] for typed in self.outside]
+        return [name for each in names for name in each]
 
     def _selecting_rows(self, validation: Dataset) -> tuple[Dataset | None, tuple[str, ...]]:
         """Returns the validation rows that selected the weights, and notes for the report.

@@ -10,9 +10,17 @@ from likejax.data.columns import as_columns as as_columns
 from likejax.data.dataset import Dataset as Dataset
 from likejax.data.dataset import as_dataset as as_dataset
 from likejax.data.describe import described as described
+from likejax.data.distortions import add_noise as add_noise
+from likejax.data.distortions import blur as blur
+from likejax.data.distortions import brightness as brightness
+from likejax.data.distortions import contrast as contrast
+from likejax.data.distortions import hflip as hflip
+from likejax.data.distortions import rotate as rotate
+from likejax.data.distortions import vflip as vflip
 from likejax.data.loading import datasets as datasets
 from likejax.data.loading import load as load
 from likejax.data.loading import load_parts as load_parts
+from likejax.data.loading import source_of as source_of
 from likejax.data.splits import check_disjoint as check_disjoint
 from likejax.data.splits import concatenate as concatenate
 from likejax.data.splits import hold_out as hold_out
@@ -21,6 +29,7 @@ from likejax.data.steps import apply_steps as apply_steps
 from likejax.data.transforms import binarize as binarize
 from likejax.data.transforms import color as color
 from likejax.data.transforms import continuous as continuous
+from likejax.data.transforms import crop as crop
 from likejax.data.transforms import gray as gray
 from likejax.data.transforms import invert as invert
 from likejax.data.transforms import mutate as mutate

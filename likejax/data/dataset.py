@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import DTypeLike, Float, Integer, Num
 
-from likejax.data import transforms
+from likejax.data import distortions, transforms
 from likejax.data.arrays import as_conditions, as_labels, as_numbers
 from likejax.data.columns import Column, Continuous, check_support, identified, summary
 from likejax.data.declared import Declarations, declared, labels_of
@@ -87,6 +87,14 @@ class Dataset:
     mutate = transforms.mutate
     continuous = transforms.continuous
     subtract = transforms.subtract
+    crop = transforms.crop
+    hflip = distortions.hflip
+    vflip = distortions.vflip
+    rotate = distortions.rotate
+    contrast = distortions.contrast
+    brightness = distortions.brightness
+    blur = distortions.blur
+    add_noise = distortions.add_noise
 
     @classmethod
     def from_array(

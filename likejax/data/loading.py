@@ -91,6 +91,36 @@ def datasets(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
     return found
 
 
+def source_of(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> str:
+    """Says where ``load`` finds a dataset here, without reading or fetching it.
+
+    Args:
+      name: Name of a dataset, which ``load`` explains; steps behind it are not checked.
+      data_dir: Folder of data files; the environment variable ``LIKEJAX_DATA`` if not given.
+
+    Returns:
+      ``built in``, ``files`` or ``TFDS, prepared``; empty if it is not in any of them.
+
+    Raises:
+      ValueError: If ``data_dir`` is not a folder, or files of several forms have the name.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.data.source_of("digits+hflip")
+      'built in'
+    """
+    folder = _folder(data_dir)
+    dataset, _ = _without_steps(name, folder)
+    if dataset in BUILT_IN or dataset in TOYS:
+        return "built in"
+    if folder is None:
+        return ""
+    short = dataset.removeprefix("tfds/")
+    if short == dataset and place_of(folder, dataset) is not None:
+        return "files"
+    return "TFDS, prepared" if _name_in_tfds(short) in prepared(_tfds_folder(folder)) else ""
+
+
 def outline(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> str:
     """Describes the files of a dataset by their headers alone; empty if there are none."""
     folder = _folder(data_dir)
@@ -162,11 +192,17 @@ def _parts(
     return table or completed(load_folder(place, name))
 
 
+def _name_in_tfds(name: str) -> str:
+    from likejax.data.sources.tfds import NAMES
+
+    return NAMES.get(name, name)
+
+
 def _from_tfds(name: str, folder: Path | None) -> dict[str, Dataset]:
-    from likejax.data.sources.tfds import NAMES, load_tfds
+    from likejax.data.sources.tfds import load_tfds
 
     short = name.removeprefix("tfds/")
-    theirs = NAMES.get(short, short)
+    theirs = _name_in_tfds(short)
     try:
         return completed(load_tfds(theirs, None if folder is None else _tfds_folder(folder)))
     except ValueError as error:

@@ -12,7 +12,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from likejax.data import transforms
+from likejax.data import distortions, transforms
 from likejax.data.dataset import Dataset
 from likejax.data.names import meant
 from likejax.legacy import modern
@@ -26,10 +26,18 @@ STEPS: dict[str, Transform] = {
     "transpose": transforms.transpose,
     "levels": transforms.reduce_levels,
     "pad": transforms.pad,
+    "crop": transforms.crop,
     "resize": transforms.resize,
     "binarize": transforms.binarize,
     "mutate": transforms.mutate,
     "continuous": transforms.continuous,
+    "hflip": distortions.hflip,
+    "vflip": distortions.vflip,
+    "rotate": distortions.rotate,
+    "contrast": distortions.contrast,
+    "brightness": distortions.brightness,
+    "blur": distortions.blur,
+    "noise": distortions.add_noise,
 }
 """From the name of a step to its transform."""
 
@@ -110,8 +118,10 @@ def apply_steps(dataset: Dataset, steps: str | Sequence[str]) -> Dataset:
       dataset: Integer images, or a table.
       steps: Steps in a row, as they follow a dataset's name, ``"gray+resize:8x8"``; or a list of
         them. There are ``invert``, ``gray``, ``color``, ``transpose``, ``levels:LEVELS``,
-        ``pad:HEIGHTxWIDTH[:VALUE]``, ``resize:HEIGHTxWIDTH[:FILTER]``, ``binarize:SEED``,
-        ``mutate:RATE:SEED``, and ``continuous`` for tables.
+        ``pad:HEIGHTxWIDTH[:VALUE]``, ``crop:HEIGHTxWIDTH``, ``resize:HEIGHTxWIDTH[:FILTER]``,
+        ``binarize:SEED``, ``mutate:RATE:SEED``, ``continuous`` for tables, and the distortions
+        ``hflip``, ``vflip``, ``rotate:DEGREES[:FILTER][:VALUE]``, ``contrast:FACTOR``,
+        ``brightness:SHIFT``, ``blur:DEVIATION`` and ``noise:DEVIATION[:SEED]``.
 
     Returns:
       The transformed dataset.

@@ -24,10 +24,6 @@ _LUMA = {"R": 0.299, "G": 0.587, "B": 0.114}
 """Weights of red, green and blue in the luma of ITU-R BT.601."""
 
 
-Data = TypeVar("Data", bound="Transformable")
-"""A ``Dataset``; every transform returns another one."""
-
-
 @runtime_checkable
 class Transformable(Protocol):
     """The attributes of a ``Dataset`` that transforms use."""
@@ -57,6 +53,10 @@ class Transformable(Protocol):
         ...
 
 
+Data = TypeVar("Data", bound=Transformable)
+"""A ``Dataset``; every transform returns another one."""
+
+
 def invert(dataset: Data) -> Data:
     """Inverts images: ``x`` becomes ``levels - 1 - x``, so that ink becomes paper.
 
@@ -75,7 +75,7 @@ def invert(dataset: Data) -> Data:
       >>> int(digits.examples.min()), int(lj.data.invert(digits).examples.max())
       (0, 16)
     """
-    levels = _levels(dataset)
+    levels = image_levels(dataset)
     inverted = levels - 1 - dataset.examples.astype(np.int32)
     return dataset.with_examples(inverted.astype(dataset.examples.dtype), step="inverted")
 
@@ -100,7 +100,7 @@ def pad(dataset: Data, height: int, width: int, *, value: int = 0) -> Data:
       >>> lj.data.pad(lj.load("digits"), 12, 10).event_shape
       (12, 10, 1)
     """
-    levels = _levels(dataset)
+    levels = image_levels(dataset)
     if not 0 <= value < levels:
         raise ValueError(f"expected a value in 0..{levels - 1} to pad with, got {value}")
     above_and_below = _margins(dataset.examples.shape[1], height)
@@ -116,6 +116,38 @@ def _margins(size: int, canvas: int) -> tuple[int, int]:
     if extra < 0:
         raise ValueError(f"expected a canvas of at least {size}, got {canvas}")
     return extra // 2, extra - extra // 2
+
+
+def crop(dataset: Data, height: int, width: int) -> Data:
+    """Cuts the middle out of images; of an odd rest the larger half is cut off below and right.
+
+    Args:
+      dataset: Integer images.
+      height: Height that is kept, in pixels.
+      width: Width that is kept, in pixels.
+
+    Returns:
+      Images of shape ``(height, width, channels)``.
+
+    Raises:
+      ValueError: If the data are not integer images, or smaller than what is to be kept.
+
+    Example:
+      >>> import likejax as lj
+      >>> lj.data.crop(lj.load("photographs", split="test"), 28, 24).event_shape
+      (28, 24, 3)
+    """
+    image_levels(dataset)
+    kept = (checked("height", height, Count), checked("width", width, Count))
+    present = dataset.examples.shape[1:3]
+    if kept[0] > present[0] or kept[1] > present[1]:
+        raise ValueError(
+            f"expected at most {present[0]}x{present[1]} to keep, got {kept[0]}x{kept[1]}: pad "
+            "makes images larger"
+        )
+    top, left = (present[0] - kept[0]) // 2, (present[1] - kept[1]) // 2
+    middle = dataset.examples[:, top : top + kept[0], left : left + kept[1]]
+    return dataset.with_examples(middle, step=f"middle {kept[0]}x{kept[1]} of the image")
 
 
 def resize(dataset: Data, height: int, width: int, *, filter: str = "box") -> Data:
@@ -143,7 +175,7 @@ def resize(dataset: Data, height: int, width: int, *, filter: str = "box") -> Da
     """
     from PIL import Image
 
-    if _levels(dataset) != 256:
+    if image_levels(dataset) != 256:
         raise ValueError(f"expected 8-bit images to resize, got {dataset.levels} levels")
     filters = {each.name.lower(): each for each in Image.Resampling}
     if filter not in filters:
@@ -180,7 +212,7 @@ def gray(dataset: Data) -> Data:
       >>> lj.data.gray(lj.load("photographs", split="test")).event_shape
       (32, 32, 1)
     """
-    _levels(dataset)
+    image_levels(dataset)
     channels = dataset.examples.shape[-1]
     if channels != 3:
         raise ValueError(f"expected 3 channels to turn gray, got {channels}")
@@ -210,7 +242,7 @@ def color(dataset: Data) -> Data:
       >>> lj.data.color(lj.load("digits")).event_shape
       (8, 8, 3)
     """
-    _levels(dataset)
+    image_levels(dataset)
     channels = dataset.examples.shape[-1]
     if channels != 1:
         raise ValueError(f"expected 1 channel to repeat, got {channels}")
@@ -235,7 +267,7 @@ def transpose(dataset: Data) -> Data:
       >>> lj.data.transpose(lj.load("digits")).provenance[-1]
       'rows and columns exchanged'
     """
-    _levels(dataset)
+    image_levels(dataset)
     exchanged = dataset.examples.transpose(0, 2, 1, 3)
     return dataset.with_examples(exchanged, step="rows and columns exchanged")
 
@@ -264,7 +296,7 @@ def reduce_levels(dataset: Data, levels: int) -> Data:
       >>> lj.data.reduce_levels(lj.load("photographs", split="test"), 32).levels
       32
     """
-    old = _levels(dataset)
+    old = image_levels(dataset)
     levels = checked("levels", levels, Count)
     if not 2 <= levels <= old:
         raise ValueError(f"expected 2 to {old} as the new number of levels, got {levels}")
@@ -295,7 +327,7 @@ def binarize(dataset: Data, seed: int) -> Data:
       >>> lj.data.binarize(lj.load("digits"), 0).levels
       2
     """
-    levels = _levels(dataset)
+    levels = image_levels(dataset)
     _check_not_binary(dataset, "binarize")
     seed = checked("seed", seed, CountOrZero)
     draws = np.random.default_rng([seed, 2]).random(dataset.examples.shape)
@@ -332,7 +364,7 @@ def mutate(dataset: Data, rate: float, seed: int) -> Data:
       >>> round(float((mutated.examples != digits.examples).mean()), 1)
       0.5
     """
-    levels = _levels(dataset)
+    levels = image_levels(dataset)
     seed = checked("seed", seed, CountOrZero)
     rate = checked("rate", rate, Probability)
     rng = np.random.default_rng([seed, 3])
@@ -421,8 +453,15 @@ def _check_free(offset: Float[np.ndarray, " d"], columns: Sequence[Column]) -> N
             )
 
 
-def _levels(dataset: Transformable) -> int:
-    """Levels of integer images; other data are refused."""
+def image_levels(dataset: Transformable) -> int:
+    """Returns the levels of integer images.
+
+    Args:
+      dataset: Any data.
+
+    Raises:
+      ValueError: If the data are not integer images.
+    """
     if dataset.levels is None or dataset.examples.ndim != 4:
         raise ValueError(f"expected integer images for this step, got {dataset!r}")
     return dataset.levels

@@ -84,5 +84,9 @@ from likejax.ood.shift import effective_size as effective_size
 from likejax.ood.shift import shift_weights as shift_weights
 from likejax.ood.shift import weighted_p_values as weighted_p_values
 from likejax.ood.standard_scores import standard as standard
+from likejax.ood.suites import SUITES as SUITES
+from likejax.ood.suites import OutsideSet as OutsideSet
+from likejax.ood.suites import Suite as Suite
+from likejax.ood.suites import suite as suite
 from likejax.ood.vectors import backend_score as backend_score
 from likejax.ood.vectors import fit_backend as fit_backend

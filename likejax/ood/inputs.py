@@ -106,14 +106,19 @@ def _outside_sets(outside: Outside, density: Density) -> list[Dataset]:
 
 
 def _by_name(inside: Dataset, outside: Sequence[Dataset]) -> dict[str, Dataset]:
-    """Returns sets by distinct names; a changed form of the inside set is named by the change."""
+    """Returns sets by distinct names; a changed form of the inside set is named by the change.
+
+    The change is the first step that differs, or all of them where another set has that name.
+    """
     if not outside:
         raise ValueError("expected at least one outside set")
     sets = {inside.name: inside}
     for dataset in outside:
         name = dataset.name
         if name == inside.name and dataset.provenance != inside.provenance:
-            name = f"{name} ({_first_difference(dataset.provenance, inside.provenance)})"
+            steps = _differences(dataset.provenance, inside.provenance)
+            first = f"{name} ({steps[0]})"
+            name = first if first not in sets else f"{name} ({', '.join(steps)})"
         if name in sets:
             raise ValueError(
                 f"expected sets of different names, {name!r} comes twice: "
@@ -123,11 +128,11 @@ def _by_name(inside: Dataset, outside: Sequence[Dataset]) -> dict[str, Dataset]:
     return sets
 
 
-def _first_difference(steps: Sequence[str], others: Sequence[str]) -> str:
-    """Returns the first step that differs from another provenance, or the last step."""
+def _differences(steps: Sequence[str], others: Sequence[str]) -> Sequence[str]:
+    """Returns the steps from the first that differs from another provenance, or the last step."""
     pairs = zip(steps, others, strict=False)
     place = next((i for i, (a, b) in enumerate(pairs) if a != b), len(others))
-    return steps[min(place, len(steps) - 1)]
+    return steps[min(place, len(steps) - 1) :]
 
 
 def _check_representations(datasets: Sequence[Dataset]) -> None:
@@ -142,7 +147,7 @@ def _check_representations(datasets: Sequence[Dataset]) -> None:
             raise ValueError(
                 f"expected sets in one representation, {datasets[0].name} and {dataset.name} "
                 f"differ in {different}: the density would see another kind of data. Bring them to "
-                "one form (invert, pad, resize, gray, reduce_levels, binarize; for tables "
+                "one form (invert, pad, crop, resize, gray, reduce_levels, binarize; for tables "
                 "lj.Dataset.from_table(..., columns=density.column_kinds))"
             )
 

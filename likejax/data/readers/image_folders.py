@@ -11,7 +11,7 @@ import numpy as np
 
 from likejax.data.parts import PART_NAMES, WHOLE, Raw, is_hidden, split_name, visible_files
 from likejax.data.readers.files import FileError
-from likejax.data.readers.images import IMAGE_SUFFIXES, images_in_zip, read_images
+from likejax.data.readers.images import IMAGE_SUFFIXES, files_in_zip, read_images
 
 
 class Picture(NamedTuple):
@@ -33,13 +33,14 @@ class Picture(NamedTuple):
         return self.path[0] if len(self.path) > 1 else ""
 
 
-def parts_in_folder(folder: Path) -> dict[str, Raw]:
+def parts_in_folder(folder: Path, *, left_out: frozenset[str] = frozenset()) -> dict[str, Raw]:
     """Reads the images below a folder.
 
     Parts are folders called ``train``, ``test`` and so on, classes the folders below them.
 
     Args:
       folder: The folder of a dataset.
+      left_out: Names of files that are not read, because they are published damaged.
 
     Returns:
       Examples and labels by part; empty if there is no image.
@@ -47,7 +48,13 @@ def parts_in_folder(folder: Path) -> dict[str, Raw]:
     Raises:
       FileError: If parts or classes are not clear, or an image is damaged.
     """
-    return _parts(folder, _without_wrapper(_pictures_in_folder(folder)), each_once=False)
+    pictures = pictures_in_folder(folder)
+    kept = [picture for picture in pictures if picture.path[-1] not in left_out]
+    parts = _parts(folder, _without_wrapper(kept), each_once=False)
+    if len(kept) == len(pictures):
+        return parts
+    note = f"{len(pictures) - len(kept)} pictures that are published damaged left out"
+    return {part: raw._replace(notes=(*raw.notes, note)) for part, raw in parts.items()}
 
 
 def parts_in_zips(folder: Path, pattern: str) -> dict[str, Raw]:
@@ -74,13 +81,20 @@ def parts_in_zips(folder: Path, pattern: str) -> dict[str, Raw]:
     pictures: list[Picture] = []
     for archive in archives:
         part, _ = titles[archive.name]
-        inside = _without_wrapper(_pictures_in_zip(archive))
+        inside = _without_wrapper(pictures_in_zip(archive))
+        if not inside:
+            raise FileError(archive, "holds no image")
         prefix = (str(part),) if are_parts else ()
         pictures += [picture._replace(path=prefix + picture.path) for picture in inside]
     return _parts(folder, pictures, each_once=True)
 
 
-def _pictures_in_folder(folder: Path) -> list[Picture]:
+def pictures_in_folder(folder: Path) -> list[Picture]:
+    """Lists the image files below a folder, by their paths, without those that are hidden.
+
+    Args:
+      folder: The folder of a dataset.
+    """
     pictures = []
     for path in sorted(folder.rglob("*")):
         inner = path.relative_to(folder).parts
@@ -90,9 +104,17 @@ def _pictures_in_folder(folder: Path) -> list[Picture]:
     return pictures
 
 
-def _pictures_in_zip(archive: Path) -> list[Picture]:
+def pictures_in_zip(archive: Path) -> list[Picture]:
+    """Lists the image files in a zip archive, by their paths in it.
+
+    Args:
+      archive: The archive; it may hold no image.
+
+    Raises:
+      FileError: If the archive is damaged or too large.
+    """
     pictures = []
-    for inner, open_entry in images_in_zip(archive):
+    for inner, open_entry in files_in_zip(archive, IMAGE_SUFFIXES):
         path = tuple(word for word in inner.split("/") if word)
         pictures.append(Picture(path, f"{archive}:{inner!r}", open_entry))
     return pictures

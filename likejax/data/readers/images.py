@@ -39,7 +39,9 @@ class Images(NamedTuple):
     notes: tuple[str, ...]
 
 
-def read_images(files: Iterable[tuple[str, Any]]) -> Images:
+def read_images(
+    files: Iterable[tuple[str, Any]], *, prepare: Callable[[Any], Any] | None = None
+) -> Images:
     """Reads image files of one size, turned as their EXIF orientation says.
 
     Images in black and white become 0 and 255, palettes become RGB. Images with transparent pixels,
@@ -49,6 +51,8 @@ def read_images(files: Iterable[tuple[str, Any]]) -> Images:
     Args:
       files: Pairs of a name for messages and something Pillow can open, or a function that returns
         it.
+      prepare: Function from Pillow's image to another, which is done to every image once it is
+        gray or RGB; it brings images of several sizes to one.
 
     Raises:
       FileError: If a file is damaged or refused, or the sizes differ.
@@ -56,7 +60,7 @@ def read_images(files: Iterable[tuple[str, Any]]) -> Images:
     images: list[np.ndarray] = []
     first, turned = "", 0
     for name, source in files:
-        array, was_turned = _read_image(name, source)
+        array, was_turned = _read_image(name, source, prepare)
         turned += was_turned
         if images and array.shape != images[0].shape:
             raise FileError(
@@ -90,7 +94,9 @@ def image_header(name: str, source: Path | io.BytesIO) -> Header:
         raise FileError(name, f"not a readable image: {named(error)}") from error
 
 
-def _read_image(name: str, source: Any) -> tuple[UInt8[np.ndarray, "height width channels"], bool]:
+def _read_image(
+    name: str, source: Any, prepare: Callable[[Any], Any] | None
+) -> tuple[UInt8[np.ndarray, "height width channels"], bool]:
     """Values of one image file, and whether it was turned."""
     from PIL import Image, ImageOps
 
@@ -110,7 +116,8 @@ def _read_image(name: str, source: Any) -> tuple[UInt8[np.ndarray, "height width
                 )
             turned = image.getexif().get(_ORIENTATION, 1) not in (0, 1)
             upright = ImageOps.exif_transpose(image) if turned else image
-            array = np.asarray(upright.convert(_MODES[image.mode]))
+            plain = upright.convert(_MODES[image.mode])
+            array = np.asarray(plain if prepare is None else prepare(plain))
     except FileError:
         raise
     except Exception as error:  # the readers of formats raise many kinds
@@ -145,21 +152,40 @@ def images_in_zip(path: Path) -> list[tuple[str, Callable[[], io.BytesIO]]]:
     Raises:
       FileError: If the archive is damaged, too large, or holds no image.
     """
-    try:
-        archive = zipfile.ZipFile(path)
-        entries = [entry for entry in archive.infolist() if _is_image(entry.filename)]
-    except Exception as error:  # zipfile raises many kinds on damaged archives
-        raise FileError(path, f"damaged zip archive: {named(error)}") from error
+    entries = files_in_zip(path, IMAGE_SUFFIXES)
     if not entries:
         raise FileError(path, "holds no image")
+    return entries
+
+
+def files_in_zip(
+    path: Path, endings: tuple[str, ...]
+) -> list[tuple[str, Callable[[], io.BytesIO]]]:
+    """Lists the files of some endings in a zip archive, without those that are hidden.
+
+    Args:
+      path: The archive.
+      endings: Endings of the names, in small letters.
+
+    Returns:
+      Name of each file, in their order, and a function that reads it.
+
+    Raises:
+      FileError: If the archive is damaged or too large.
+    """
+    try:
+        archive = zipfile.ZipFile(path)
+        entries = [entry for entry in archive.infolist() if _is_one_of(entry.filename, endings)]
+    except Exception as error:  # zipfile raises many kinds on damaged archives
+        raise FileError(path, f"damaged zip archive: {named(error)}") from error
     if sum(entry.file_size for entry in entries) > MAX_BYTES:
         raise FileError(path, "too large to unpack")
     entries.sort(key=lambda entry: entry.filename)
     return [(entry.filename, partial(_read_entry, path, archive, entry)) for entry in entries]
 
 
-def _is_image(name: str) -> bool:
-    return name.lower().endswith(IMAGE_SUFFIXES) and not is_hidden(name.split("/"))
+def _is_one_of(name: str, endings: tuple[str, ...]) -> bool:
+    return name.lower().endswith(endings) and not is_hidden(name.split("/"))
 
 
 def _read_entry(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> io.BytesIO:

@@ -12,7 +12,8 @@ from likejax.data.readers.delimited import layout
 from likejax.data.readers.images import IMAGE_SUFFIXES
 from likejax.data.readers.named_arrays import keys_of_parts
 from likejax.data.sources.folders import FILES
-from likejax.data.sources.forms import is_idx, is_imagenet_batch
+from likejax.data.sources.forms import is_idx, is_imagenet_batch, is_kuzushiji
+from likejax.data.sources.known import known
 from likejax.data.sources.tables import TABLES
 
 _DEEPEST = 4
@@ -92,10 +93,13 @@ def _folders(folder: Path) -> list[Path]:
 def _is_one(folder: Path) -> bool:
     """Whether the files directly in a folder are one dataset."""
     names = [path.name for path in visible_files(folder)]
+    if known(folder.name).layout is not None and _has_pictures_or_archives(folder):
+        return True
     if any(is_idx(name) or is_imagenet_batch(name) or name.endswith(".mat") for name in names):
         return True
     if archives := [name for name in names if name.endswith(".npz")]:
-        return len(archives) == 1 or _are_parts(archives)
+        are_kuzushiji = all(is_kuzushiji(name) for name in archives)
+        return len(archives) == 1 or are_kuzushiji or _are_parts(archives)
     if arrays := [name.removesuffix(".npy") for name in names if name.endswith(".npy")]:
         return len(arrays) == 1 or bool(keys_of_parts(arrays)[0])
     if any(name.startswith(("data_batch_", "test_batch")) for name in names) or _is_cifar100(names):
@@ -135,6 +139,10 @@ def _loose_files(folder: Path) -> list[Path]:
 
 def _is_pictures(place: Path) -> bool:
     return place.is_dir() and _has_pictures(place)
+
+
+def _has_pictures_or_archives(folder: Path) -> bool:
+    return bool(visible_files(folder, ".zip")) or _has_pictures(folder)
 
 
 def _has_pictures(folder: Path) -> bool:

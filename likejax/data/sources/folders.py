@@ -25,7 +25,8 @@ def load_folder(folder: Path, name: str) -> dict[str, Dataset]:
     """Reads the parts that the files of a folder make up, in the first known form that fits.
 
     The forms are IDX pairs, MATLAB files by part, ``.npz`` with ``x_train`` and the like, ``.npy``,
-    CIFAR batches (binary or python), folders or zip archives of images, and tables as text.
+    CIFAR batches (binary or python), folders or zip archives of images, and tables as text. The
+    layouts of CelebA, GTSRB and Tiny ImageNet are known by the names of these datasets.
 
     Args:
       folder: The folder.
@@ -37,8 +38,12 @@ def load_folder(folder: Path, name: str) -> dict[str, Dataset]:
     Raises:
       FileError: If no file is of a known form, or one is damaged.
     """
-    zips = partial(parts_in_zips, pattern=known(name).archives)
+    facts = known(name)
+    pictures = partial(parts_in_folder, left_out=facts.damaged)
+    zips = partial(parts_in_zips, pattern=facts.archives)
+    own = () if facts.layout is None else (facts.layout,)
     for form in (
+        *own,
         forms.idx,
         forms.mat,
         forms.imagenet_batches,
@@ -46,7 +51,7 @@ def load_folder(folder: Path, name: str) -> dict[str, Dataset]:
         forms.npy,
         forms.cifar_binary,
         forms.cifar_python,
-        parts_in_folder,
+        pictures,
         zips,
         forms.text,
     ):

@@ -27,6 +27,7 @@ Parts = dict[str, Raw]
 _PART = "|".join(sorted(PART_NAMES, key=len, reverse=True))
 _IMAGENET = re.compile(r"(?P<part>train|val)_data(_batch_(?P<number>\d+))?(\.npz)?")
 _IDX = re.compile(rf"(?P<before>.*?)(?P<part>{_PART})-images[-.]idx3-ubyte(\.gz)?", re.IGNORECASE)
+_KUZUSHIJI = re.compile(r"k(mnist|49)-(?P<part>train|test)-(?P<kind>imgs|labels)\.npz")
 _SIDES = (8, 16, 32, 64)
 """Sides of the images of the downsampled ImageNet."""
 
@@ -157,6 +158,8 @@ def npz(folder: Path) -> Parts:
     paths = visible_files(folder, ".npz")
     if not paths:
         return {}
+    if all(is_kuzushiji(path.name) for path in paths):
+        return parts_of_arrays(folder, dict(_kuzushiji(path) for path in paths))
     if len(paths) == 1:
         return parts_of_arrays(paths[0], read_npz(paths[0]))
 
@@ -168,6 +171,21 @@ def npz(folder: Path) -> Parts:
         return parts[WHOLE]
 
     return _one_file_each(folder, paths, one_part)
+
+
+def is_kuzushiji(name: str) -> bool:
+    """Whether a file's name is that of an array of Kuzushiji-MNIST or Kuzushiji-49."""
+    return _KUZUSHIJI.fullmatch(name) is not None
+
+
+def _kuzushiji(path: Path) -> tuple[str, np.ndarray]:
+    """The one array in a file, and the name that says what it is."""
+    arrays = read_npz(path)
+    match = _KUZUSHIJI.fullmatch(path.name)
+    if match is None or len(arrays) != 1:
+        raise FileError(path, f"expected one array, got {', '.join(arrays) or 'none'}")
+    meaning = "images" if match["kind"] == "imgs" else "labels"
+    return f"{match['part']}_{meaning}", next(iter(arrays.values()))
 
 
 def npy(folder: Path) -> Parts:

@@ -9,7 +9,7 @@ from likejax.data.readers.delimited import SUFFIXES as TEXT
 from likejax.data.readers.delimited import layout
 from likejax.data.readers.files import FileError
 from likejax.data.readers.idx import idx_header
-from likejax.data.readers.images import IMAGE_SUFFIXES, image_header, images_in_zip
+from likejax.data.readers.images import IMAGE_SUFFIXES, files_in_zip, image_header
 from likejax.data.readers.mat import mat_headers
 from likejax.data.readers.numpy_files import npy_header, npz_headers
 from likejax.data.sources.forms import is_idx, is_imagenet_batch, places_of_cifar
@@ -87,7 +87,9 @@ def _in_folders(folder: Path) -> str:
 def _zips(folder: Path) -> list[str]:
     found = []
     for path in visible_files(folder, ".zip"):
-        entries = images_in_zip(path)
+        entries = files_in_zip(path, IMAGE_SUFFIXES)
+        if not entries:
+            continue  # an archive of lists
         name, read = entries[0]
         found.append(f"{path.name}: {len(entries)} images like {image_header(name, read())}")
     return found

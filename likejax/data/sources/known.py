@@ -1,15 +1,17 @@
-"""Facts about published datasets that their files lack: archives, classes and shapes."""
+"""Facts about published datasets that their files lack: layouts, archives, classes and shapes."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from likejax.data.classes import Classes, numbered
 from likejax.data.dataset import Dataset
-from likejax.data.parts import WHOLE
+from likejax.data.parts import WHOLE, Raw
+from likejax.data.sources.published import celeba, gtsrb, tiny_imagenet
 
 Labels = Mapping[str, np.ndarray | None]
 
@@ -25,6 +27,10 @@ class Known(NamedTuple):
     """Numbers its classes."""
     whole: str = WHOLE
     """Part that files which name none are; ``WHOLE`` to cut them."""
+    layout: Callable[[Path], dict[str, Raw]] | None = None
+    """Reads a folder in the layout of this dataset alone; no parts if it has another."""
+    damaged: frozenset[str] = frozenset()
+    """Names of pictures that are published damaged."""
 
 
 def known(name: str) -> Known:
@@ -57,11 +63,25 @@ def _digit_classes(labels: Labels) -> Classes:
     return Classes(of_parts, tuple("0123456789"), notes)
 
 
+_NOTMNIST = Known(
+    whole="test",
+    damaged=frozenset(
+        {
+            "RGVtb2NyYXRpY2FCb2xkT2xkc3R5bGUgQm9sZC50dGY=.png",
+            "Q3Jvc3NvdmVyIEJvbGRPYmxpcXVlLnR0Zg==.png",
+        }
+    ),
+)
 _SVHN = Known(classes=_digit_classes)
 _KNOWN = {
     "binarized_mnist": Known(adjust=_binary_images),
+    "celeba": Known(layout=celeba),
+    "gtsrb": Known(layout=gtsrb),
+    "notmnist": _NOTMNIST,
+    "notmnist_small": _NOTMNIST,
     # omniglot's archives of one-shot runs belong to another task
     "omniglot": Known(archives="images_background*.zip", whole="test"),
     "svhn": _SVHN,
     "svhn_cropped": _SVHN,
+    "tiny_imagenet": Known(layout=tiny_imagenet),
 }

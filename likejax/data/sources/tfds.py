@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from likejax.data.classes import Classes, numbered
 from likejax.data.dataset import Dataset
 from likejax.data.parts import PART_NAMES
+from likejax.data.sources.published import FACE, resized_face
 
 _NEEDS_TENSORFLOW = (
     "prepare it once where TensorFlow is installed, then remove TensorFlow: pip install "
@@ -32,6 +34,29 @@ NAMES = {
     "emnist_letters": "emnist/letters",
 }
 """From the names of datasets here to those of TFDS."""
+
+
+class _Change(NamedTuple):
+    """A change of every image of a TFDS dataset to the form that its published files get."""
+
+    note: str
+    change: Callable[[np.ndarray], np.ndarray]
+
+
+def _face(image: np.ndarray) -> np.ndarray:
+    from PIL import Image
+
+    return np.asarray(resized_face(Image.fromarray(image)))
+
+
+_CHANGES = {
+    "celeb_a": _Change(FACE, _face),
+    "emnist": _Change("rows and columns exchanged", lambda image: image.transpose(1, 0, 2)),
+    "omniglot": _Change("one of three equal channels", lambda image: image[..., :1]),
+}
+"""From the name of a builder, without its configuration, to what is done to its images."""
+_ROWS = 1000
+"""Rows that are read at once; all of CelebA would fill 24 GB before they are resized."""
 
 
 def load_tfds(name: str, data_dir: Path | None) -> dict[str, Dataset]:
@@ -100,17 +125,8 @@ def _read(tfds: ModuleType, name: str, options: dict[str, Any]) -> dict[str, Dat
         ours = PART_NAMES.get(split)
         if ours is None:
             continue
-        rows = source.__getitems__(list(range(len(source))))
-        if "image" not in rows[0]:
-            raise ValueError(
-                f"expected a dataset of images, the features of {name!r} are {', '.join(rows[0])}"
-            )
-        labels = (
-            np.array([row["label"] for row in rows]) if np.ndim(rows[0].get("label")) == 0 else None
-        )
-        labels = labels if labels is not None and labels.dtype.kind in "ui" else None
-        raw[ours] = np.stack([row["image"] for row in rows]), labels
-        notes[ours] = f"TFDS {name}, part {split}, in the order of its files"
+        raw[ours], changes = _images_and_labels(name, source)
+        notes[ours] = (f"TFDS {name}, part {split}, in the order of its files", *changes)
     if not raw:
         raise ValueError(f"TFDS dataset {name!r} has no train, validation or test part")
     classes = _classes(tfds, name, options, {part: labels for part, (_, labels) in raw.items()})
@@ -121,10 +137,30 @@ def _read(tfds: ModuleType, name: str, options: dict[str, Any]) -> dict[str, Dat
             class_names=classes.names,
             name=name,
             split=part,
-            provenance=[notes[part], *classes.notes],
+            provenance=[*notes[part], *classes.notes],
         )
         for part, (images, _) in raw.items()
     }
+
+
+def _images_and_labels(
+    name: str, source: Any
+) -> tuple[tuple[np.ndarray, np.ndarray | None], tuple[str, ...]]:
+    """Images and labels of a part, and notes on what was done to the images."""
+    change = _CHANGES.get(name.split("/")[0])
+    images: list[np.ndarray] = []
+    labels: list[Any] = []
+    for start in range(0, len(source), _ROWS):
+        rows = source.__getitems__(list(range(start, min(start + _ROWS, len(source)))))
+        if "image" not in rows[0]:
+            raise ValueError(
+                f"expected a dataset of images, the features of {name!r} are {', '.join(rows[0])}"
+            )
+        images += [row["image"] if change is None else change.change(row["image"]) for row in rows]
+        labels += [row.get("label") for row in rows]
+    notes = () if change is None else (change.note,)
+    has_numbers = np.ndim(labels[0]) == 0 and np.array(labels).dtype.kind in "ui"
+    return (np.stack(images), np.array(labels) if has_numbers else None), notes
 
 
 def _classes(
