@@ -406,7 +406,7 @@ class Density(nnx.Module, abc.ABC):
           ValueError: If an argument does not fit, as for ``log_prob``.
         """
         self._check_offers("white_latents")
-        return self._over_batch(_white_latents_of, x, key=key, condition=condition)
+        return self._over_batch(white_latents_of_draw, x, key=key, condition=condition)
 
     def embed(
         self,
@@ -778,10 +778,19 @@ def _statistics_of_draw(
     return jnp.stack(numbers)
 
 
-def _white_latents_of(
-    density: Density, x: Array, key: Array | None, condition: Array | None
+def white_latents_of_draw(
+    density: Density, x: Array, key: Array | None, condition: Array | None, draw: ArrayLike = 0
 ) -> tuple[Array, ...]:
-    return density._white_latents(x, _key_of_draw(key, 0), condition)
+    """Returns the white latents of one example, coarsest first.
+
+    Args:
+      density: A density that offers them.
+      x: One example.
+      key: Key of the example; ``None`` if the density is exact.
+      condition: Condition of the example, if the density has one.
+      draw: Number of the draw, folded into the key.
+    """
+    return density._white_latents(x, _key_of_draw(key, draw), condition)
 
 
 def _embedding_of(

@@ -236,7 +236,7 @@ class NearestNeighbors(_OfEmbedding):
 
     def _numbers(self, state: State, vectors: Any) -> Any:
         """The four numbers of every vector."""
-        numpy = jnp if isinstance(vectors, jax.Array) else np
+        numpy: Any = jnp if isinstance(vectors, jax.Array) else np
         distances = _distances(vectors, state["references"])
         order = numpy.argsort(distances, axis=1)[:, : self.k]
         nearest = numpy.take_along_axis(distances, order, axis=1)

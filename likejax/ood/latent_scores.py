@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from likejax.density import Density, Kind
+from likejax.density import Density, Kind, white_latents_of_draw
 from likejax.ood.density_of_states import Statistics, as_vectors
 from likejax.ood.features import Batch, Compute, Densities, Feature, LogProb, Numbers, Values
 from likejax.ood.score import Groups, Score, State, with_draws
@@ -215,8 +215,13 @@ class LatentFit(Score):
           statistics: Statistics of the tests, ``(n, 1, k)``.
         """
         white = (statistics[:, 0] - state["mean"][None]) / state["std"][None]
-        logs = math.log(2) + _log_cdf(-abs(white))
+        tail = _log_cdf(-abs(white))
+        logs = _numpy_of(white).logaddexp(tail, tail)  # of both tails
         return -2 * logs.sum(axis=1) if self.combine == "fisher" else -logs.min(axis=1)
+
+
+def _numpy_of(values: object) -> Any:
+    return jnp if isinstance(values, jax.Array) else np
 
 
 def _log_cdf(z: Any) -> Any:
@@ -371,10 +376,9 @@ class JacobianSpectrum(Feature):
 def _spectra(density: Density, x: Array, keys: Array | None) -> Float[Array, "n d"]:
     def spectrum(row: tuple[Array, Array | None]) -> Float[Array, " d"]:
         x, key = row
-        own = None if key is None else jax.random.fold_in(key, 0)
 
         def latents(x: Array) -> Array:
-            parts = density._white_latents(x, own, None)
+            parts = white_latents_of_draw(density, x, key, None)
             return jnp.concatenate([part.reshape(-1) for part in parts])
 
         jacobian = jax.jacfwd(latents)(x).reshape(x.size, x.size)
@@ -466,7 +470,7 @@ class LocalDimension(Score):
           statistics: Vectors, ``(n, 1, 1 + D)``.
         """
         values = statistics[:, 0]
-        numpy = jnp if isinstance(values, jax.Array) else np
+        numpy = _numpy_of(values)
         dimension = (values[:, 1:] > state["log_threshold"]).sum(axis=1)
         p_values = []
         for name, own in (("log_prob", values[:, 0]), ("dimension", dimension)):

@@ -13,7 +13,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from likejax.batching import Rows, over_batch
 from likejax.density import Density, Kind, Statistics, Terms, combine_draws, integer_dtype
-from likejax.distributions import normal_kl
+from likejax.distributions import normal_kl, normal_log_prob
 from likejax.inputs import as_array, inside_levels
 from likejax.keys import KeyLike, keys_of_batch, keys_of_rows
 from likejax.models.vae import inference as passes
@@ -207,6 +207,22 @@ class VAE(Density):
             parts[f"kl_{i + 1}"] = normal_kl(*posterior, *prior)
             parts[f"sampled_kl_{i + 1}"] = sampled
         return Terms(reconstruction - self._divergence(passed), parts)
+
+    def log_joint(
+        self, x: Num[Array, "..."], latents: Latents, condition: Array | None = None
+    ) -> Float[Array, ""]:
+        """Returns ``log p(x | z) + sum_i log p(z_i | z_>i)`` of one example, nats.
+
+        Args:
+          x: One example.
+          latents: Values of its latents.
+          condition: Its label or floats.
+        """
+        outputs, priors = passes.generated(self.ladder(condition), latents)
+        total = self._reconstruction(outputs, x)
+        for z, prior in zip(latents, priors, strict=True):
+            total = total + normal_log_prob(z, *prior).sum()
+        return total
 
     def weights_above(
         self,

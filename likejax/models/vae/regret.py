@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+import math
+from typing import NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from likejax.distributions import normal_log_prob
-from likejax.models.vae.inference import Latents, Noise, generated
+from likejax.models.vae.inference import Latents, Noise, Pass
 
-if TYPE_CHECKING:
-    from likejax.models.vae.density import VAE
+
+class LatentVariableModel(Protocol):
+    """What is asked of a VAE here."""
+
+    def draw_noise(self, key: Array) -> Noise:
+        """Draws the noise of one example."""
+        ...
+
+    def run(self, x: Array, noise: Noise, *, condition: Array | None) -> Pass:
+        """Infers the latents of one example."""
+        ...
+
+    def log_joint(self, x: Array, latents: Latents, condition: Array | None) -> Array:
+        """Returns ``log p(x, z)`` of one example in nats."""
+        ...
 
 
 class Posterior(NamedTuple):
@@ -29,7 +42,7 @@ class Posterior(NamedTuple):
 
 
 def regret_of_one(
-    vae: VAE,
+    model: LatentVariableModel,
     x: Array,
     key: Array,
     condition: Array | None,
@@ -41,7 +54,7 @@ def regret_of_one(
     """Returns what the bound of one example gains by fitting its posterior, nats.
 
     Args:
-      vae: The model, which does not change.
+      model: The model, which does not change.
       x: One example.
       key: Its key.
       condition: Its condition.
@@ -50,30 +63,30 @@ def regret_of_one(
       draws: Number of draws of the bounds before and after.
     """
     fit_key, bound_key = jax.random.split(key)
-    inferred = _inferred(vae, x, condition)
-    fitted = _fitted(vae, x, condition, inferred, fit_key, steps, learning_rate)
-    noises = jax.vmap(vae.draw_noise)(jax.random.split(bound_key, draws))
+    inferred = _inferred(model, x, condition)
+    fitted = _fitted(model, x, condition, inferred, fit_key, steps, learning_rate)
+    noises = jax.vmap(model.draw_noise)(jax.random.split(bound_key, draws))
 
     def bound(posterior: Posterior) -> Float[Array, ""]:
-        return jax.vmap(lambda eps: _bound(vae, x, condition, posterior, eps))(
+        return jax.vmap(lambda eps: _bound(model, x, condition, posterior, eps))(
             noises.posterior
         ).mean()
 
     return bound(fitted) - bound(inferred)
 
 
-def _inferred(vae: VAE, x: Array, condition: Array | None) -> Posterior:
+def _inferred(model: LatentVariableModel, x: Array, condition: Array | None) -> Posterior:
     """The moments that the network infers, at the means of the latents."""
-    shapes = vae.draw_noise(jax.random.key(0))
+    shapes = model.draw_noise(jax.random.key(0))
     nothing = Noise(*jax.tree.map(jnp.zeros_like, tuple(shapes)))
-    passed = vae.run(x, nothing, condition=condition)
+    passed = model.run(x, nothing, condition=condition)
     moments = [each for each in passed.posteriors if each is not None]
     means = tuple(each.mean for each in moments)
     return Posterior(means, tuple(jnp.log(each.std) for each in moments))
 
 
 def _fitted(
-    vae: VAE,
+    model: LatentVariableModel,
     x: Array,
     condition: Array | None,
     start: Posterior,
@@ -88,10 +101,11 @@ def _fitted(
         carry: tuple[Posterior, optax.OptState], key: Array
     ) -> tuple[tuple[Posterior, optax.OptState], None]:
         posterior, state = carry
-        eps = vae.draw_noise(key).posterior
-        gradient = jax.grad(lambda q: -_bound(vae, x, condition, q, eps))(posterior)
+        eps = model.draw_noise(key).posterior
+        gradient = jax.grad(lambda q: -_bound(model, x, condition, q, eps))(posterior)
         updates, state = adam.update(gradient, state)
-        return (Posterior(*optax.apply_updates(posterior, updates)), state), None
+        moved = jax.tree.map(jnp.add, posterior, updates)
+        return (moved, state), None
 
     keys = jax.random.split(key, steps)
     (fitted, _), _ = jax.lax.scan(step, (start, adam.init(start)), keys)
@@ -99,15 +113,16 @@ def _fitted(
 
 
 def _bound(
-    vae: VAE, x: Array, condition: Array | None, posterior: Posterior, eps: Latents
+    model: LatentVariableModel,
+    x: Array,
+    condition: Array | None,
+    posterior: Posterior,
+    eps: Latents,
 ) -> Float[Array, ""]:
-    """``log p(x | z) + log p(z) + entropy of q`` at one draw of the latents, nats."""
+    """``log p(x, z)`` and the entropy of the posterior, at one draw of the latents, nats."""
     stds = [jnp.exp(log_std) for log_std in posterior.log_std]
     draws = zip(posterior.mean, stds, eps, strict=True)
     latents = tuple(mean + std * noise for mean, std, noise in draws)
-    outputs, priors = generated(vae.ladder(condition), latents)
-    total = vae._reconstruction(outputs, x)
-    for z, prior, log_std in zip(latents, priors, posterior.log_std, strict=True):
-        entropy = log_std + 0.5 * (1 + jnp.log(2 * jnp.pi))
-        total = total + (normal_log_prob(z, *prior) + entropy).sum()
-    return total
+    entropy_of_one = 0.5 * (1 + math.log(2 * math.pi))
+    entropies = [(log_std + entropy_of_one).sum() for log_std in posterior.log_std]
+    return model.log_joint(x, latents, condition) + sum(entropies[1:], start=entropies[0])
