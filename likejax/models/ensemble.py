@@ -157,8 +157,8 @@ class Ensemble(Density):
           ``(members, *batch)`` in nats.
 
         Raises:
-          TypeError: As ``log_prob`` does.
-          ValueError: As ``log_prob`` does.
+          TypeError: For floats where the members take integers, or the reverse; so for conditions.
+          ValueError: For a wrong shape or values out of range, or a missing key or condition.
 
         Example:
           >>> import jax.numpy as jnp, likejax as lj

@@ -95,7 +95,7 @@ def fit_ensemble(
     Raises:
       TypeError: If ``train`` is an iterator; otherwise as ``fit``.
       CheckpointError: If ``workdir`` holds a run itself; otherwise as ``fit``.
-      ValueError: As ``fit`` does.
+      ValueError: If the number of members is below 1; otherwise as ``fit``.
 
     References:
       Lakshminarayanan, Pritzel and Blundell, 2017, Simple and scalable predictive uncertainty
