@@ -32,6 +32,7 @@ from likejax.experiment import Experiment as Experiment
 from likejax.experiment import Optimizer as Optimizer
 from likejax.exporting import export as export
 from likejax.keys import example_keys as example_keys
+from likejax.models import Ensemble as Ensemble
 from likejax.models import build as build
 from likejax.models import condition as condition
 from likejax.objectives import ELBO as ELBO
@@ -40,8 +41,10 @@ from likejax.presets import PRESETS as PRESETS
 from likejax.presets import preset as preset
 from likejax.storage.density import restore as restore
 from likejax.storage.density import save as save
+from likejax.train.ensemble import fit_ensemble as fit_ensemble
 from likejax.train.loop import fit as fit
 from likejax.train.run import Run as Run
+from likejax.train.weight_noise import weight_noise_ensemble as weight_noise_ensemble
 
 compilation.use_persistent_cache()
 

@@ -324,6 +324,10 @@ def _maf(**options) -> lj.Density:
     return lj.build(lj.models.MAFConfig(**sizes | options), key=0)
 
 
+def _ensemble(density: lj.Density, members: int = 3) -> lj.Density:
+    return lj.Ensemble([perturbed(density, seed, scale=0.1) for seed in range(members)])
+
+
 def _naive_bayes() -> lj.Density:
     images = np.random.default_rng(0).integers(0, 4, (60, 3, 3), np.uint8)
     return lj.models.NaiveBayes.fit(
@@ -405,6 +409,9 @@ DENSITIES: dict[str, DensityCase] = {
         lambda: lj.models.ClassMixture(lj.models.Dequantized(_maf(num_classes=3), 8))
     ),
     "class mixture of estimates": DensityCase(lambda: lj.models.ClassMixture(NoisyByClass())),
+    "ensemble of glows": DensityCase(lambda: _ensemble(_glow(event_shape=(4, 4, 1), scales=1))),
+    "ensemble of mafs, labels": DensityCase(lambda: _ensemble(_maf(num_classes=3)), classes=3),
+    "ensemble of estimates": DensityCase(lambda: _ensemble(NoisyByClass(), members=2), classes=3),
     "user's laplace": DensityCase(Laplace),
     "noisy normal": DensityCase(NoisyStandardNormal),
     "dequantized noisy normal": DensityCase(

@@ -323,6 +323,26 @@ def test_keys_and_examples_may_be_shared():
     np.testing.assert_array_equal(same_key, terms(x, jnp.stack([keys[0], keys[0]])))
 
 
+@pytest.mark.parametrize("wrap", ["integers", "table"])
+def test_log_prob_of_what_wraps_a_flow_takes_the_solver_of_evaluation(wrap):
+    """Around a flow log_prob solves as it does alone; only terms take the solver of training."""
+    fine, coarse = Solver("midpoint", steps=8), Solver("midpoint", steps=1)
+
+    def wrapped(solver: Solver, training: Solver) -> lj.Density:
+        ode = ODE(network(), solver=solver, training_solver=training)
+        flow = lj.models.Flow(ode, (2,))
+        if wrap == "integers":
+            return lj.models.Dequantized(flow, 4)
+        return lj.models.Tabular(flow, [lj.data.Integer(), lj.data.Continuous()])
+
+    x = np.array([[1, 2], [3, 0]], np.uint8 if wrap == "integers" else np.float32)
+    best = wrapped(fine, fine).log_prob(x, key=0)
+    np.testing.assert_array_equal(wrapped(fine, coarse).log_prob(x, key=0), best)
+    assert (wrapped(coarse, fine).log_prob(x, key=0) != best).all()
+    trained = wrapped(fine, coarse).terms(x, key=0).log_prob
+    np.testing.assert_allclose(trained, wrapped(coarse, coarse).log_prob(x, key=0), rtol=1e-6)
+
+
 def test_evaluations_are_counted():
     """What terms reports is what a counter in the field counts, forward; backward is counted
     likewise.

@@ -11,6 +11,8 @@ from likejax.models.class_mixture import ClassMixture as ClassMixture
 from likejax.models.conditioned import Conditioned as Conditioned
 from likejax.models.conditioned import condition as condition
 from likejax.models.dequantize import Dequantized as Dequantized
+from likejax.models.ensemble import Ensemble as Ensemble
+from likejax.models.ensemble import EnsembleConfig as EnsembleConfig
 from likejax.models.ffjord import FFJORDConfig as FFJORDConfig
 from likejax.models.ffjord import ImageFFJORDConfig as ImageFFJORDConfig
 from likejax.models.ffjord import function_evaluations as function_evaluations

@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from likejax.density import Density, Kind, check_density, combine_draws, log_prob_of_draw
 from likejax.inputs import as_array
 from likejax.keys import KeyLike
+from likejax.models.mixing import log_mixture
 from likejax.nn.modules import Buffer, replace
 from likejax.settings import Count, checked
 
@@ -31,10 +32,8 @@ class ClassMixture(Density):
     * ``EXACT`` gives ``EXACT``: ``log sum_y p(y) p(x | y)``.
     * ``BOUND`` gives ``BOUND``. A draw ``w_y`` of each class, all with one key, has
       ``E[w_y] = p(x | y)``, so ``sum_y p(y) w_y`` is an importance weight of the mixture.
-    * ``ESTIMATE`` gives ``ESTIMATE``. The log of a sum of exponentials of noisy estimates is too
-      high on average. So one draw of all estimates ``l'_y`` gives weights
-      ``q(y) ~ p(y) exp(l'_y)``, and a second draw ``l_y`` with an independent key the value
-      ``sum_y q(y) (log p(y) + l_y - log q(y))``, which is at most ``log p(x)`` on average.
+    * ``ESTIMATE`` gives ``ESTIMATE``, which is at most ``log p(x)`` on average; see
+      ``likejax.models.mixing.log_mixture``.
 
     Args:
       density: A density whose condition is a class label.
@@ -101,14 +100,7 @@ class ClassMixture(Density):
         return combine_draws(jnp.asarray(values), self.kind)
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
-        if self.kind is not Kind.ESTIMATE:
-            return jax.nn.logsumexp(self._joint(x, key))
-        assert key is not None
-        weights_key, value_key = jax.random.split(key)
-        log_q = jax.nn.log_softmax(self._joint(x, weights_key))
-        possible = log_q > -jnp.inf  # classes of prior 0 add nothing
-        gain = jnp.where(possible, self._joint(x, value_key), 0) - jnp.where(possible, log_q, 0)
-        return jnp.sum(jnp.exp(log_q) * gain)
+        return log_mixture(lambda key: self._joint(x, key), self.kind, key)
 
     def _joint(self, x: Array, key: Array | None) -> Float[Array, " classes"]:
         """One draw of ``log p(y) + log p(x | y)`` of every class, of one example."""

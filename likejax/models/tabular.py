@@ -81,17 +81,25 @@ class Tabular(Density):
         return Kind.BOUND if inner is Kind.EXACT and self.maps.adds_noise else inner
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
-        return self._terms(x, key, condition).log_prob
+        z, log_det, key = self._mapped(x, key)
+        return self._total(x, self.density._log_prob(z, key, condition), log_det)
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
+        z, log_det, key = self._mapped(x, key)
+        terms = self.density._terms(z, key, condition)
+        return terms._replace(log_prob=self._total(x, terms.log_prob, log_det))
+
+    def _mapped(self, x: Array, key: Array | None) -> tuple[Array, Array, Array | None]:
+        """The vector of one row, the log-determinant of the map, and the key that is left."""
         noise, key = self._noise(key, x)
         outside = self.maps.outside(x)
         # any row that the columns hold in place of one they do not: no gradient may be NaN
         held = jnp.where(outside, self.maps.inverse(jnp.zeros_like(x)), x)
-        z, log_det = self._forward(held, noise)
-        terms = self.density._terms(z, key, condition)
-        log_prob = jnp.where(outside.any(), -jnp.inf, terms.log_prob + log_det)
-        return terms._replace(log_prob=log_prob)
+        return *self._forward(held, noise), key
+
+    def _total(self, x: Array, log_prob: Array, log_det: Array) -> Float[Array, ""]:
+        """The log-probability of a row; minus infinity if the columns cannot hold it."""
+        return jnp.where(self.maps.outside(x).any(), -jnp.inf, log_prob + log_det)
 
     def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
         """Statistics of the density inside, of the row as standardized real numbers."""

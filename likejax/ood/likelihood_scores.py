@@ -126,6 +126,11 @@ class LikelihoodRatio(Score):
     (``fit_background``), one trained on much broader data, or the one that ``p`` was fine-tuned
     from. Both see the same noise.
 
+    To fine-tune is to train with the weights of another run as the initial ones,
+    ``lj.fit(..., initial=broad)``. The ratio then says what the fine-tuning has changed, and what
+    both share, such as the preference for simple images, cancels. The broad data must hold what
+    resembles the outside examples: the ratio of what neither has seen is no evidence.
+
     References:
       Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845.
       Schirrmeister et al., 2020, Understanding anomaly detection with deep invertible networks
@@ -139,6 +144,17 @@ class LikelihoodRatio(Score):
       >>> score = lj.ood.LikelihoodRatio(broad).fit(gaussian, points[200:])
       >>> near, far = score(np.array([[0, 0], [9, 9]], np.float32))
       >>> bool(near < 0 < far)
+      True
+
+      The background is the run that the density was fine-tuned from:
+
+      >>> model = lj.models.VectorGlowConfig(depth=1, width=4)
+      >>> experiment = lj.Experiment(model=model, batch_size=50, steps=40)
+      >>> broad = lj.fit(experiment, 5 * points[:100], key=0)
+      >>> tuned = lj.fit(experiment, points[:100], key=1, initial=broad)
+      >>> score = lj.ood.LikelihoodRatio(broad.density).fit(tuned.density, points[200:])
+      >>> near, far = score(np.array([[0, 0], [9, 9]], np.float32))
+      >>> bool(near < far)
       True
     """
 

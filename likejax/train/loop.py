@@ -70,10 +70,11 @@ def fit(
         ``key``, the same for the whole run.
       workdir: Directory of checkpoints, ``metrics.jsonl`` and ``experiment.json``; nothing is
         written without one.
-      initial: Weights to start from instead of new ones: a ``Run``, a density, or the directory of
-        either. It is a new run of ``experiment.steps`` steps, whose schedule begins anew. Of a run
-        the raw weights and the moving average are taken, and the state of the optimizer if its
-        settings are the same. A run in ``workdir`` goes on from its own checkpoint.
+      initial: Weights to start from, and so to fine-tune, instead of new ones: a ``Run``, a
+        density, or the directory of either. It is a new run of ``experiment.steps`` steps, whose
+        schedule begins anew. Of a run the raw weights and the moving average are taken, and the
+        state of the optimizer if its settings are the same. A run in ``workdir`` goes on from its
+        own checkpoint.
       devices: Devices to train on, or a mesh of them; all devices of all processes if not given.
       loggers: Objects with the methods ``log(record)`` and ``close()``; that of
         ``likejax.train.Logger`` is a connection to Weights & Biases.
