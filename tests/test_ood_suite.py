@@ -388,6 +388,33 @@ def test_regret_of_the_linear_model(shift):
     assert float(found[0]) == pytest.approx(before - after, abs=0.03)
 
 
+# --- ensembles
+
+
+def test_waic():
+    """Equal members have no variance; two that differ by c have c^2/4 (ood.md, oracle 6)."""
+    density = Mean(np.zeros(4))
+    x = np.asarray(density.sample(0, 30))
+    same = lj.Ensemble([density, density])
+    plain = ood.NegativeLogProb().fit(density, x)
+    np.testing.assert_allclose(ood.EnsembleScore(same).fit(density, x)(x), plain(x), rtol=1e-6)
+    other = Mean(np.full(4, 0.5))
+    two = lj.Ensemble([density, other])
+    first, second = (np.asarray(each.log_prob(x), np.float64) for each in (density, other))
+    variance = (first - second) ** 2 / 4
+    options = {"quantity": "variance"}
+    np.testing.assert_allclose(
+        ood.EnsembleScore(two, **options).fit(density, x)(x), variance, rtol=1e-3, atol=1e-5
+    )
+    per_dimension = ood.EnsembleScore(two, per_dimension=True).fit(density, x)(x)
+    expected = variance / 16 - (first + second) / 8
+    np.testing.assert_allclose(per_dimension, expected, rtol=1e-4)
+    labels = [score.label for score in ood.standard(density, ensemble=two)]
+    assert {"WAIC", "variance of members"} <= set(labels)
+    with pytest.raises(TypeError, match=r"expected an ensemble, got Mean"):
+        ood.EnsembleScore(density)
+
+
 # --- combinations
 
 

@@ -81,9 +81,7 @@ class Dequantized(Density):
         return k.astype(integer_dtype(self.levels))
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
-        assert key is not None
-        noise_key, density_key = jax.random.split(key)
-        y = self.dequantize(x, noise_key)
+        y, density_key = self._continuous(x, key)
         return self._mass(x, self.density._log_prob(y, density_key, condition))
 
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:

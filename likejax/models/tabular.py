@@ -103,7 +103,7 @@ class Tabular(Density):
 
     def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
         """Statistics of the density inside, of the row as standardized real numbers."""
-        z, inner_key = self._standardized(x, key)
+        z, _, inner_key = self._mapped(x, key)
         values = self.density._statistics(z, inner_key, condition)
         return {**values, "log_prob": self._log_prob(x, key, condition)}
 
@@ -118,18 +118,12 @@ class Tabular(Density):
     def _white_latents(
         self, x: Array, key: Array | None, condition: Array | None
     ) -> tuple[Array, ...]:
-        z, inner_key = self._standardized(x, key)
+        z, _, inner_key = self._mapped(x, key)
         return self.density._white_latents(z, inner_key, condition)
 
     def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
-        z, inner_key = self._standardized(x, key)
+        z, _, inner_key = self._mapped(x, key)
         return self.density._embed(z, inner_key, condition)
-
-    def _standardized(self, x: Array, key: Array | None) -> tuple[Array, Array | None]:
-        """The row as standardized real numbers, and the key that is left."""
-        noise, inner_key = self._noise(key, x)
-        held = jnp.where(self.maps.outside(x), self.maps.inverse(jnp.zeros_like(x)), x)
-        return self._forward(held, noise)[0], inner_key
 
     def _noise(self, key: Array | None, x: Array) -> tuple[Array, Array | None]:
         """Noise of one row, and the key that is left."""

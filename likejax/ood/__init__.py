@@ -38,6 +38,8 @@ from likejax.ood.density_of_states import likelihood_path as likelihood_path
 from likejax.ood.embeddings import Embedding as Embedding
 from likejax.ood.embeddings import NearestNeighbors as NearestNeighbors
 from likejax.ood.embeddings import WhitenedEmbedding as WhitenedEmbedding
+from likejax.ood.ensembles import EnsembleScore as EnsembleScore
+from likejax.ood.ensembles import MemberLogProbs as MemberLogProbs
 from likejax.ood.features import Feature as Feature
 from likejax.ood.features import LogProb as LogProb
 from likejax.ood.gradients import GradientNorms as GradientNorms

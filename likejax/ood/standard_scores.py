@@ -6,11 +6,13 @@ import math
 from collections.abc import Iterator, Sequence
 
 from likejax.density import Density, check_density, count_parameters
+from likejax.models.ensemble import Ensemble
 from likejax.ood.baselines import Contrast, MeanIntensity
 from likejax.ood.combined import Combined
 from likejax.ood.complexity import CodeLength, ComplexityOnly, InputComplexity
 from likejax.ood.density_of_states import DensityOfStates, Statistics, likelihood_path
 from likejax.ood.embeddings import NearestNeighbors, WhitenedEmbedding
+from likejax.ood.ensembles import EnsembleScore
 from likejax.ood.features import Feature
 from likejax.ood.gradients import InputGradient, ParameterGradient
 from likejax.ood.hierarchy import Hierarchical, HierarchyRatio
@@ -31,6 +33,7 @@ def standard(
     groups: Sequence[int] = (),
     background: Density | None = None,
     early: Density | None = None,
+    ensemble: Density | None = None,
 ) -> list[Score]:
     """Returns every score that applies to a density, by what it offers.
 
@@ -39,6 +42,7 @@ def standard(
     outside data must not choose ``k``, and for a VAE the likelihood path and its regret; for a flow
     of several scales the last one; the density of states; gradients, and their combination with
     typicality; for a flow the fit of its latents, and their local dimension up to 128 dimensions;
+    for an ensemble WAIC and the variance of its members;
     embeddings, where the density has one; and for integer images ``InputComplexity`` and what needs
     no density: the complexity, intensity and contrast.
 
@@ -48,6 +52,7 @@ def standard(
       groups: Sizes of groups that typicality scores together, besides single examples.
       background: Density for a ``LikelihoodRatio``; ``None`` for no such score.
       early: The same model after little training, for its gradient; ``None`` for no such score.
+      ensemble: Ensemble for ``EnsembleScore``; the density itself if it is one.
 
     Returns:
       Scores for ``benchmark``.
@@ -67,6 +72,10 @@ def standard(
     scores += _of_statistics(density, draws)
     scores += _of_gradients(density, draws, early)
     scores += _of_flows(density, draws)
+    members = density if ensemble is None and isinstance(density, Ensemble) else ensemble
+    if members is not None:
+        quantities = ("waic", "variance")
+        scores += [EnsembleScore(members, quantity=each, draws=draws) for each in quantities]
     if density.offers("embed"):
         scores += [WhitenedEmbedding(), NearestNeighbors()]
     if _is_image(density):
