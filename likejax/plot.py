@@ -308,6 +308,56 @@ def roc(panels: Mapping[str, Mapping[str, tuple[Any, Any]]]):
     return _panels(panels, draw, height=4.6)
 
 
+def galleries(rows: Mapping[str, Num[np.ndarray, "..."]]):
+    """Draws rows of pictures, each with a title.
+
+    Args:
+      rows: From a title to images ``(n, height, width, channels)`` with values from 0 to 1, of one
+        or three channels; or to maps of any numbers ``(n, height, width)``, which get a color bar.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ValueError: If there are no rows, or one holds neither images nor maps.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> rng = np.random.default_rng(0)
+      >>> rows = {"images": rng.random((5, 8, 8, 1)), "nats": -rng.random((5, 8, 8))}
+      >>> figure = lj.plot.galleries(rows)
+    """
+    _check_not_empty("rows", rows)
+    longest = max(len(pictures) for pictures in rows.values())
+    figure = _figure(_INCHES * longest + 0.8, (_INCHES + 0.3) * len(rows))
+    for number, (title, pictures) in enumerate(rows.items()):
+        if pictures.ndim not in (3, 4) or len(pictures) == 0:
+            raise ValueError(
+                f"expected images (n, height, width, channels) or maps (n, height, width) for "
+                f"{title!r}, got shape {pictures.shape}"
+            )
+        axes = figure.add_subplot(len(rows), 1, number + 1)
+        axes.set_axis_off()
+        axes.set_title(title, fontsize=8, loc="left")
+        _draw_row(figure, axes, pictures)
+    return figure
+
+
+def _draw_row(figure: Any, axes: Any, pictures: Num[np.ndarray, "..."]) -> None:
+    """Draws one row of images or of maps."""
+    if pictures.ndim == 3:
+        lowest = float(pictures.min())
+        canvas = _tiled(pictures[..., None].astype(float), len(pictures), background=np.nan)
+        drawn = axes.imshow(canvas[..., 0], interpolation="nearest", cmap="magma", vmin=lowest)
+        figure.colorbar(drawn, ax=axes, shrink=0.9, pad=0.01).ax.tick_params(labelsize=6)
+        return
+    canvas = _tiled(pictures.astype(float), len(pictures), background=_GRID)
+    if canvas.shape[2] == 3:
+        axes.imshow(canvas, interpolation="nearest")
+    else:
+        axes.imshow(canvas[..., 0], interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+
+
 def _panels(
     panels: Mapping[str, Content], draw: Callable[[Any, Content], None], *, height: float = 3.2
 ):

@@ -94,7 +94,7 @@ def test_markdown_says_what_one_must_know(report):
     ):
         assert expected in text, expected
     tables = re.findall(r"(?:^\|.*\|\n)+", text, re.M)
-    assert len(tables) == 2 + 3 + 1
+    assert len(tables) == 2 + 1 + 3 + 1
     for table in tables:
         assert len({line.count("|") for line in table.splitlines()}) == 1
 

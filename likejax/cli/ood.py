@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import difflib
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +16,9 @@ from likejax.settings import Count, CountOrZero, Probability, Range
 
 if TYPE_CHECKING:
     from likejax.data.dataset import Dataset
+    from likejax.density import Density
     from likejax.experiment import Experiment
+    from likejax.ood.score import Score
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -28,14 +32,23 @@ class Ood(WeightsOption, ScoringOptions):
     """Out-of-distribution datasets, with steps where needed (omniglot+invert+resize:28x28).
     `noise` and `constants` are made in the shape of the test data; `suite` stands for the classic
     sets of the run's dataset that are in the data folder."""
+    scores: tuple[str, ...] = ()
+    """Scores by their names in the table, or the beginning of them (typicality "parameter
+    gradient"); all that apply if none is given."""
+    trainings: tuple[Path, ...] = ()
+    """Directories of further runs of the same model with other seeds: the table then has the
+    standard deviation between trainings."""
     background: Path | None = None
     """Directory of a run trained with --background, for the likelihood ratio."""
+    ensemble: bool = False
+    """Also score by the ensemble of the run and its --trainings (WAIC)."""
     groups: tuple[Count, ...] = (5,)
     """Group sizes of typicality tests, besides single examples."""
     out: Path | None = None
     """Directory of the report; RUN/ood if not given."""
     limit: CountOrZero = 0
-    """Largest number of examples of a dataset, drawn at random; 0 for all."""
+    """Largest number of examples of a dataset, drawn at random, and twice as many of the rows that
+    scores are fitted on and calibrated with; 0 for all."""
     fpr: Probability = 0.05
     """False-positive rate of the calibrated thresholds."""
     overlap_tolerance: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
@@ -60,18 +73,14 @@ class Ood(WeightsOption, ScoringOptions):
         }
         inside = self._limited(parts["test"])
         outside = self._outside(experiment, inside)
-        density = lj.restore(self.run, which=self.which)
-        background = None if self.background is None else lj.restore(self.background)
-        scores = lj.ood.standard(
-            density, draws=self.draws, groups=self.groups, background=background
-        )
+        densities = [lj.restore(run, which=self.which) for run in (self.run, *self.trainings)]
         selected_on, notes = self._selecting_rows(parts["validation"])
         report = lj.ood.benchmark(
-            density,
+            densities,
             inside=inside,
             outside=outside,
-            scores=scores,
-            held_out=parts["validation"],
+            scores=self._recipes_of(densities),
+            held_out=self._held_out(parts["validation"], selected_on),
             train=parts["train"],
             selected_on=selected_on,
             overlap_tolerance=self.overlap_tolerance,
@@ -79,6 +88,7 @@ class Ood(WeightsOption, ScoringOptions):
             fpr=self.fpr,
             resamples=self.resamples,
             batch_size=self.batch_size,
+            workdir=out / "features",
         )
         of_benchmark = [note for note in report.notes if note != lj.ood.NOT_SAID]
         report = dataclasses.replace(report, notes=(*notes, *of_benchmark))
@@ -86,13 +96,63 @@ class Ood(WeightsOption, ScoringOptions):
         print(f"report: {report.write(out) / 'report.md'}")
         return 0
 
+    def _recipes_of(self, densities: Sequence[Density]) -> Callable[[Density], list[Score]]:
+        """Returns the function that makes the scores of a density."""
+        import likejax as lj
+
+        background = None if self.background is None else lj.restore(self.background)
+        if self.ensemble and len(densities) == 1:
+            raise UsageError("expected further runs for an ensemble: --trainings RUN2 RUN3")
+        ensemble = lj.Ensemble(densities) if self.ensemble else None
+
+        def recipes(density: Density) -> list[Score]:
+            found = lj.ood.standard(
+                density,
+                draws=self.draws,
+                groups=self.groups,
+                background=background,
+                ensemble=ensemble,
+            )
+            return self._chosen(found)
+
+        return recipes
+
+    def _chosen(self, scores: list[Score]) -> list[Score]:
+        """Returns the scores that --scores names, in the order of the table.
+
+        Raises:
+          UsageError: If a name begins no score.
+        """
+        labels = [score.label for score in scores]
+        for name in self.scores:
+            if not any(label.startswith(name) for label in labels):
+                near = difflib.get_close_matches(name, labels, n=1)
+                advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(labels)}"
+                raise UsageError(
+                    f"expected the name of a score that applies, got {name!r}; {advice}"
+                )
+        if not self.scores:
+            return scores
+        return [score for score in scores if score.label.startswith(self.scores)]
+
     def _load(self, experiment: Experiment, name: str, split: str) -> Dataset:
         return load_as_evaluated(experiment, name, split=split, data_dir=self.data_dir)
 
-    def _limited(self, data: Dataset) -> Dataset:
-        if not self.limit or len(data) <= self.limit:
+    def _limited(self, data: Dataset, times: int = 1) -> Dataset:
+        if not self.limit or len(data) <= times * self.limit:
             return data
-        return data.shuffled(self.seed).take(slice(0, self.limit))
+        return data.shuffled(self.seed).take(slice(0, times * self.limit))
+
+    def _held_out(self, validation: Dataset, selected_on: Dataset | None) -> Dataset:
+        """Returns the rows to fit and calibrate on, at most twice the limit of other sets."""
+        import numpy as np
+
+        from likejax.data.splits import row_hashes
+
+        if selected_on is not None and self.limit:
+            selecting = np.isin(row_hashes(validation), row_hashes(selected_on))
+            validation = validation.take(~selecting)
+        return self._limited(validation, times=2)
 
     def _outside(self, experiment: Experiment, inside: Dataset) -> list[Dataset]:
         """Returns the outside datasets, each with a name of its own."""
@@ -137,7 +197,8 @@ class Ood(WeightsOption, ScoringOptions):
         from likejax.data.splits import row_hashes
         from likejax.train.record import selection_of
 
-        runs = [self.run] if self.background is None else [self.run, self.background]
+        runs = [self.run, *self.trainings]
+        runs += [] if self.background is None else [self.background]
         recorded = {str(run): selection_of(run) for run in runs}
         unknown = [run for run, rows in recorded.items() if rows is None]
         known = [rows for rows in recorded.values() if rows is not None]

@@ -53,6 +53,7 @@ from likejax.ood.hierarchy import LogProbAbove as LogProbAbove
 from likejax.ood.hierarchy import choose_k as choose_k
 from likejax.ood.inputs import NOT_SAID as NOT_SAID
 from likejax.ood.intervals import Interval as Interval
+from likejax.ood.intervals import Spread as Spread
 from likejax.ood.intervals import auroc_difference as auroc_difference
 from likejax.ood.intervals import auroc_interval as auroc_interval
 from likejax.ood.intervals import evaluate_scores as evaluate_scores

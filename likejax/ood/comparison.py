@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -15,25 +17,28 @@ from likejax.data.splits import halves
 from likejax.density import Density
 from likejax.keys import KeyLike, as_key
 from likejax.ood.checks import Examples
-from likejax.ood.features import Compute, LogProb, features_of, keys_of
+from likejax.ood.features import Compute, Densities, LogProb, features_of, keys_of
 from likejax.ood.inputs import Inputs, Outside, check_inputs
 from likejax.ood.intervals import evaluate_scores
+from likejax.ood.kept import KeptFeatures
 from likejax.ood.report import Report
 from likejax.ood.results import ScoreResult, SetResult, describe
 from likejax.ood.score import FittedScore, Score
 from likejax.progress import track
 from likejax.settings import Count, CountOrZero, Probability, checked
 
+Scores = Sequence[Score] | Callable[[Density], Sequence[Score]]
+"""Recipes of scores, or a function that makes them from a density."""
 Values = dict[str, np.ndarray]
 """Scores of examples by the name of their set."""
 
 
 def benchmark(
-    density: Density,
+    density: Density | Sequence[Density],
     *,
     inside: Examples,
     outside: Outside,
-    scores: Sequence[Score],
+    scores: Scores,
     held_out: Examples,
     key: KeyLike,
     train: Examples | None = None,
@@ -43,6 +48,7 @@ def benchmark(
     confidence: float = 0.95,
     resamples: int = 1000,
     batch_size: int = 128,
+    workdir: str | os.PathLike[str] | None = None,
     fit: None = None,
 ) -> Report:
     """Fits, calibrates and compares scores; every example of every set is scored once.
@@ -52,12 +58,17 @@ def benchmark(
     scores need is computed once, with the same draws: example ``i`` of a set has the key of its
     index. All sets may be datasets or arrays ``(n, *event_shape)``.
 
+    With several densities, which are trainings of one model with different seeds, each is scored by
+    itself. The tables then have the standard deviation between trainings beside the interval of the
+    first: it is often the larger one.
+
     Args:
-      density: Density that is scored.
+      density: Density that is scored, or several trainings of one model.
       inside: Inside (in-distribution) examples that nothing was trained, selected or fitted on.
       outside: Outside (out-of-distribution) examples in the same representation as ``inside``: one
         set, several, or a mapping from the names that they have in the report.
-      scores: Recipes, such as ``Typicality()``; ``standard(density)`` makes a list.
+      scores: Recipes, such as ``Typicality()``; or a function that makes them from a density, such
+        as ``standard``.
       held_out: Inside examples that the density was not trained on, disjoint from ``inside``.
       key: Key of the cut, the draws and the bootstrap.
       train: Examples that the density was trained on, to check that nothing overlaps.
@@ -71,6 +82,8 @@ def benchmark(
       confidence: Probability that an interval holds the true value.
       resamples: Number of bootstrap resamples.
       batch_size: Number of examples at a time.
+      workdir: Directory in which features are kept, so that the same call goes on after it was
+        stopped: at most one feature of one set is lost. ``None`` to keep nothing.
       fit: Former name of ``held_out``; refused.
 
     Returns:
@@ -107,15 +120,53 @@ def benchmark(
         batch_size=checked("batch_size", batch_size, Count),
     )
     given = {"held_out": held_out, "train": train, "selected_on": selected_on}
-    inputs = check_inputs(
-        density, inside, outside, scores, given, overlap_tolerance=overlap_tolerance
-    )
+    reports = []
+    for each in _trainings(density):
+        recipes = scores(each) if callable(scores) else scores
+        inputs = check_inputs(
+            each, inside, outside, recipes, given, overlap_tolerance=overlap_tolerance
+        )
+        reports.append(_report(inputs, as_key(key), options, workdir))
+    first, *others = reports
+    _check_same_scores(reports)
+    return dataclasses.replace(first, trainings=tuple(others))
+
+
+def _trainings(density: Density | Sequence[Density]) -> Sequence[Density]:
+    """Returns the trainings, one or several."""
+    if isinstance(density, Density) or not isinstance(density, Sequence):
+        return [density]  # anything else is refused where densities are
+    if isinstance(density, str) or len(density) == 0:
+        raise TypeError(f"expected a density, or several trainings of one, got {density!r}")
+    return density
+
+
+def _check_same_scores(reports: Sequence[Report]) -> None:
+    """Raises a ValueError unless all trainings have the scores of the first."""
+    labels = [[score.label for score in report.scores] for report in reports]
+    for own in labels[1:]:
+        if own != labels[0]:
+            raise ValueError(
+                f"expected the same scores for all trainings, got {', '.join(labels[0])} and "
+                f"{', '.join(own)}"
+            )
+
+
+def _report(
+    inputs: Inputs,
+    key: Key[Array, ""],
+    options: _Options,
+    workdir: str | os.PathLike[str] | None,
+) -> Report:
+    """Returns the report of one training."""
     keys = _Keys.of(key)
+    kept = None if workdir is None else KeptFeatures(workdir, inputs.densities)
+    features = _Features(inputs.densities, options.batch_size, kept)
     rows = _cut(inputs.held_out, keys)
-    fitted = _fit_and_calibrate(inputs, rows, keys, options)
-    sets, values = _score_sets(inputs, fitted, keys, options)
+    fitted = _fit_and_calibrate(inputs, rows, keys, features)
+    sets, values = _score_sets(inputs, fitted, keys, features)
     results = _evaluate(fitted, values, keys, options)
-    return _assemble(inputs, rows, sets, results, as_key(key), options)
+    return _assemble(inputs, rows, sets, results, key, options)
 
 
 class _Options(NamedTuple):
@@ -143,13 +194,20 @@ class _Keys(NamedTuple):
         return cls(cut, fit, calibrate, test, int(jax.random.randint(seed, (), 0, 2**31 - 1)))
 
 
-def _features(
-    inputs: Inputs, dataset: Dataset, key: Key[Array, ""], options: _Options, what: str
-) -> Compute:
-    """Returns a function that computes features of a set; every example has its own key."""
-    keys = keys_of(key, (len(dataset),))
-    size = options.batch_size
-    return features_of(inputs.densities, dataset.examples, keys, batch_size=size, what=what)
+class _Features(NamedTuple):
+    """How features are computed, and where they are kept."""
+
+    densities: Densities
+    batch_size: int
+    kept: KeptFeatures | None
+
+    def of(self, dataset: Dataset, key: Key[Array, ""], what: str) -> Compute:
+        """Returns a function that computes features of a set; every example has its own key."""
+        keys = keys_of(key, (len(dataset),))
+        assert keys is not None
+        size = self.batch_size
+        compute = features_of(self.densities, dataset.examples, keys, batch_size=size, what=what)
+        return compute if self.kept is None else self.kept.of(compute, dataset, keys)
 
 
 class _Rows(NamedTuple):
@@ -166,12 +224,12 @@ def _cut(held_out: Dataset, keys: _Keys) -> _Rows:
 
 
 def _fit_and_calibrate(
-    inputs: Inputs, rows: _Rows, keys: _Keys, options: _Options
+    inputs: Inputs, rows: _Rows, keys: _Keys, features: _Features
 ) -> list[FittedScore]:
     """Returns the scores, fitted on one half of the held-out rows and calibrated with the other."""
     to_fit, to_calibrate = rows
-    of_fit = _features(inputs, to_fit, keys.fit, options, "fitting scores")
-    of_rest = _features(inputs, to_calibrate, keys.calibrate, options, "calibrating scores")
+    of_fit = features.of(to_fit, keys.fit, "fitting scores")
+    of_rest = features.of(to_calibrate, keys.calibrate, "calibrating scores")
     fitted = []
     for score in inputs.scores:
         densities = score.densities_of(inputs.density, to_fit)
@@ -182,14 +240,14 @@ def _fit_and_calibrate(
 
 
 def _score_sets(
-    inputs: Inputs, fitted: Sequence[FittedScore], keys: _Keys, options: _Options
+    inputs: Inputs, fitted: Sequence[FittedScore], keys: _Keys, features: _Features
 ) -> tuple[list[SetResult], dict[str, Values]]:
     """Returns the likelihood of every set, and the scores of its examples by label and set."""
     likelihood = LogProb(draws=_draws_of(inputs.scores))
     sets = []
     values: dict[str, Values] = {score.recipe.label: {} for score in fitted}
     for name, dataset in inputs.sets.items():
-        compute = _features(inputs, dataset, keys.test, options, f"scoring {name}")
+        compute = features.of(dataset, keys.test, f"scoring {name}")
         log_prob = np.asarray(compute(likelihood))
         sets.append(SetResult.of(dataset, name, log_prob, inputs.density))
         for score in fitted:

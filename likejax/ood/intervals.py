@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -83,6 +84,33 @@ def _ends_on_logit_scale(value: float, error: float, confidence: float) -> tuple
     spread = _quantile(confidence) * error / (value * (1 - value))
     low, high = (min(max(end, -700), 700) for end in (logit - spread, logit + spread))
     return 1 / (1 + math.exp(-low)), 1 / (1 + math.exp(-high))
+
+
+class Spread(NamedTuple):
+    """A number over several trainings of a model.
+
+    Attributes:
+      mean: Mean over the trainings.
+      deviation: Standard deviation between them, with ``n - 1`` in the denominator; NaN for one.
+      count: Number of trainings.
+    """
+
+    mean: float
+    deviation: float
+    count: int
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        """Returns the spread of numbers.
+
+        Args:
+          values: One number for each training.
+        """
+        deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+        return cls(float(np.mean(values)), deviation, len(values))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.3f} ± {self.deviation:.3f} ({self.count} trainings)"
 
 
 def auroc_difference(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from likejax import plot
+from likejax.ood.intervals import Spread
 from likejax.ood.metrics import METRICS, roc_curve
 from likejax.ood.results import ScoreResult, SetResult
 
@@ -55,6 +56,40 @@ class Table:
         lines = [_html_line(self.header, "th"), *(_html_line(row, "td") for row in self.rows)]
         return f"<table>{''.join(lines)}</table>"
 
+    def to_latex(self) -> str:
+        """Returns the table in LaTeX, for the package ``booktabs``."""
+        columns = "l" + "r" * (len(self.header) - 1)
+        header, *body = [_latex_line(cells) for cells in (self.header, *self.rows)]
+        lines = ["\\toprule", header, "\\midrule", *body, "\\bottomrule"]
+        inner = "\n".join(lines)
+        return f"\\begin{{tabular}}{{{columns}}}\n{inner}\n\\end{{tabular}}\n"
+
+
+def _latex_line(cells: Sequence[str]) -> str:
+    escaped = []
+    for cell in cells:
+        text = "".join(_LATEX.get(character, character) for character in cell)
+        escaped.append(text)
+    return " & ".join(escaped) + r" \\"
+
+
+_LATEX = {
+    "&": r"\&",
+    "%": r"\%",
+    "#": r"\#",
+    "_": r"\_",
+    "$": r"\$",
+    "{": r"\{",
+    "}": r"\}",
+    "±": r"$\pm$",
+    ">": "$>$",
+    "<": "$<$",
+    "~": r"$\sim$",
+    "^": r"\^{}",
+    "\\": r"\textbackslash{}",
+}
+"""Characters that mean something to LaTeX, and how they are written."""
+
 
 def _markdown_line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
@@ -79,17 +114,31 @@ def likelihood_table(sets: Sequence[SetResult]) -> Table:
     return Table(header, rows)
 
 
-def auroc_table(scores: Sequence[ScoreResult], outside: Sequence[str]) -> Table:
+def auroc_table(
+    scores: Sequence[ScoreResult],
+    outside: Sequence[str],
+    trainings: Sequence[Sequence[ScoreResult]] = (),
+) -> Table:
     """Returns AUROC with its interval, scores against outside sets.
 
     Args:
-      scores: Records of the scores.
+      scores: Records of the scores, of the first training.
       outside: Names of the outside sets.
+      trainings: Records of the same scores of further trainings, whose standard deviation is added.
     """
     rows = []
-    for score in scores:
-        rows.append([score.label, *(str(score.metrics[name]["auroc"]) for name in outside)])
+    for number, score in enumerate(scores):
+        of_score = [score, *(training[number] for training in trainings)]
+        rows.append([score.label, *(_auroc_cell(of_score, name) for name in outside)])
     return Table(["score", *outside], rows)
+
+
+def _auroc_cell(of_score: Sequence[ScoreResult], outside: str) -> str:
+    """AUROC and interval of the first training, and the deviation between all if there are more."""
+    found = [score.metrics[outside]["auroc"] for score in of_score]
+    if len(found) == 1:
+        return str(found[0])
+    return f"{found[0]} ± {Spread.of([each.value for each in found]).deviation:.3f}"
 
 
 def metrics_table(scores: Sequence[ScoreResult], outside: str) -> Table:
@@ -141,6 +190,36 @@ def score_record(score: ScoreResult) -> dict[str, Any]:
         "flagged": {name: score.flagged(name) for name in score.values},
         "values": {name: values.tolist() for name, values in score.values.items()},
     }
+
+
+def set_record(result: SetResult) -> dict[str, Any]:
+    """Returns everything that is known of a set, but for its pictures, for JSON.
+
+    Args:
+      result: Record of the set.
+    """
+    names = [field.name for field in dataclasses.fields(result) if field.name != "extremes"]
+    return {name: getattr(result, name) for name in names}
+
+
+def galleries(sets: Sequence[SetResult]) -> dict[str, Any]:
+    """Returns rows of pictures by their titles, for sets of images.
+
+    Args:
+      sets: Records of the sets.
+    """
+    rows: dict[str, Any] = {}
+    for each in sets:
+        if each.extremes is None:
+            continue
+        for what, part in (
+            ("most likely", each.extremes.most),
+            ("least likely", each.extremes.least),
+        ):
+            rows[f"{each.name}: {what}"] = part.images
+            if part.maps is not None:
+                rows[f"{each.name}: {what}, nats of pixels"] = part.maps
+    return rows
 
 
 def for_json(value: object) -> Any:

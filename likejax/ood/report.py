@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import html
@@ -10,8 +11,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from likejax import plot
 from likejax.ood import render
-from likejax.ood.intervals import Interval
+from likejax.ood.intervals import Interval, Spread, auroc_difference
 from likejax.ood.metrics import METRICS
 from likejax.ood.results import ScoreResult, SetResult
 
@@ -35,6 +37,7 @@ class Report:
       draws: Number of draws per example, for the likelihoods of the sets.
       key: Data of the key.
       versions: Versions of the packages.
+      trainings: Reports of further trainings of the same model, scored in the same way.
 
     Example:
       >>> import likejax as lj, numpy as np
@@ -67,6 +70,7 @@ class Report:
     draws: int
     key: list[int]
     versions: dict[str, str]
+    trainings: tuple[Report, ...] = ()
 
     @property
     def title(self) -> str:
@@ -84,7 +88,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         heading = f"<p>{html.escape(self.title)}, AUROC [{self._percent} interval]</p>"
-        return heading + render.auroc_table(self.scores, self._names[1:]).to_html()
+        return heading + self._auroc_table().to_html()
 
     def metric(self, score: str, outside: str, name: str) -> Interval:
         """Returns one number of the tables.
@@ -107,14 +111,94 @@ class Report:
             f"{', '.join(METRICS)}; got {score!r}, {outside!r}, {name!r}"
         )
 
+    def spread(self, score: str, outside: str, name: str) -> Spread:
+        """Returns mean and standard deviation of one number over all trainings.
+
+        Args:
+          score: Label of the score.
+          outside: Name of the outside set.
+          name: Name of the metric, one of ``ood.METRICS``.
+
+        Raises:
+          ValueError: If there is no such number.
+        """
+        reports = (self, *self.trainings)
+        return Spread.of([report.metric(score, outside, name).value for report in reports])
+
+    def best(self, outside: str) -> str:
+        """Returns the label of the score with the largest AUROC on a set, of the first training.
+
+        Args:
+          outside: Name of the outside set.
+        """
+        labels = [score.label for score in self.scores]
+        return max(labels, key=lambda label: self.metric(label, outside, "auroc").value)
+
+    def difference(self, score: str, other: str, outside: str) -> Interval:
+        """Returns AUROC of a score minus that of another on the same examples, by paired DeLong.
+
+        Args:
+          score: Label of the score.
+          other: Label of the other.
+          outside: Name of the outside set.
+
+        Raises:
+          ValueError: If the scores are not of single examples both, or not in the report.
+        """
+        self.metric(score, outside, "auroc")
+        self.metric(other, outside, "auroc")
+        values = {result.label: result.values for result in self.scores}
+        inside = self._names[0]
+        pairs = [(values[label][inside], values[label][outside]) for label in (score, other)]
+        return auroc_difference(*pairs, confidence=self.confidence)
+
+    def to_records(self) -> list[dict[str, Any]]:
+        """Returns one row for every number of every training, as ``pandas.DataFrame`` takes them.
+
+        The columns are ``inside``, ``outside``, ``score``, ``metric``, ``training``, ``value``,
+        ``low``, ``high``, ``n_inside``, ``n_outside``, ``kind`` and ``draws``.
+        """
+        records = []
+        for training, report in enumerate((self, *self.trainings)):
+            for score in report.scores:
+                records += report._records_of(score, training)
+        return records
+
+    def _records_of(self, score: ScoreResult, training: int) -> list[dict[str, Any]]:
+        inside = self._names[0]
+        common = {"inside": inside, "score": score.label, "training": training}
+        source = {"kind": self.sets[0].kind, "draws": self.draws}
+        records = []
+        for outside, metrics in score.metrics.items():
+            counts = {
+                "n_inside": len(score.values[inside]),
+                "n_outside": len(score.values[outside]),
+            }
+            for name, interval in metrics.items():
+                found = {"value": interval.value, "low": interval.low, "high": interval.high}
+                place = {"outside": outside, "metric": name}
+                records.append({**common, **place, **found, **counts, **source})
+        return records
+
     def representation_hash(self) -> str:
         """Returns twelve digits that are equal for reports on data in the same representation."""
         text = json.dumps(self.representation, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def auroc_table(self) -> str:
-        """Returns AUROC with its interval, scores against outside sets, in Markdown."""
-        return render.auroc_table(self.scores, self._names[1:]).to_markdown()
+        """Returns AUROC with its interval, scores against outside sets, in Markdown.
+
+        With several trainings the standard deviation between them follows the interval.
+        """
+        return self._auroc_table().to_markdown()
+
+    def to_latex(self) -> str:
+        """Returns the table of AUROC in LaTeX, for the package ``booktabs``."""
+        return self._auroc_table().to_latex()
+
+    def _auroc_table(self) -> render.Table:
+        others = [report.scores for report in self.trainings]
+        return render.auroc_table(self.scores, self._names[1:], others)
 
     def to_markdown(self) -> str:
         """Returns all tables: likelihoods, AUROC, every metric per outside set, and calibration."""
@@ -122,10 +206,11 @@ class Report:
             f"# {self.title}",
             self._about_likelihoods(),
             render.likelihood_table(self.sets).to_markdown(),
-            f"## AUROC [{self._percent} interval]",
+            f"## AUROC [{self._percent} interval]{self._about_trainings()}",
             self.auroc_table(),
             render.CONVENTIONS,
             *self._about_mixed_kinds(),
+            *self._differences(),
         ]
         for name in self._names[1:]:
             blocks += [f"## {name}", render.metrics_table(self.scores, name).to_markdown()]
@@ -136,6 +221,33 @@ class Report:
             *self.notes,
         ]
         return "\n\n".join(blocks) + "\n"
+
+    def _about_trainings(self) -> str:
+        if not self.trainings:
+            return ""
+        return f" of the first training ± standard deviation over {len(self.trainings) + 1}"
+
+    def _differences(self) -> list[str]:
+        """Returns the table of what each score has less than the best one of a set."""
+        single = [score.label for score in self.scores if self._is_single(score)]
+        if len(single) < 2:
+            return []
+        best = {}
+        for name in self._names[1:]:
+            best[name] = max(single, key=lambda label: self.metric(label, name, "auroc").value)
+        rows = []
+        for label in single:
+            cells = []
+            for name, first in best.items():
+                cells.append("best" if label == first else str(self.difference(label, first, name)))
+            rows.append([label, *cells])
+        table = render.Table(["score", *best], rows)
+        heading = "## AUROC minus that of the best score of the set, paired (DeLong)"
+        return [f"{heading} [{self._percent} interval]", table.to_markdown()]
+
+    def _is_single(self, score: ScoreResult) -> bool:
+        """Whether a score is of single examples, as the likelihoods are."""
+        return len(score.values[self._names[0]]) == self.sets[0].record["n"]
 
     @property
     def _percent(self) -> str:
@@ -179,22 +291,29 @@ class Report:
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         record["representation_hash"] = self.representation_hash()
         record["conventions"] = render.CONVENTIONS
-        record["sets"] = [dataclasses.asdict(each) for each in self.sets]
+        record["sets"] = [render.set_record(each) for each in self.sets]
         record["scores"] = [render.score_record(score) for score in self.scores]
+        record["trainings"] = [report.to_dict() for report in self.trainings]
         return render.for_json(record)
 
     def plot(self) -> dict[str, Any]:
-        """Returns two figures.
+        """Returns the figures.
 
-        ``histograms`` shows every score on every set, ``roc`` the curves for every outside set.
+        ``histograms`` shows every score on every set, ``roc`` the curves for every outside set, and
+        ``extremes``, for images, the most and the least likely ones of every set, with maps of the
+        log-probability of their pixels where the density has them.
         """
-        return {
+        figures = {
             "histograms": render.histograms(self.scores),
             "roc": render.roc_curves(self.scores, self._names),
         }
+        galleries = render.galleries(self.sets)
+        if galleries:
+            figures["extremes"] = plot.galleries(galleries)
+        return figures
 
     def write(self, directory: str | os.PathLike[str]) -> Path:
-        """Writes ``report.md``, ``report.json`` and the pictures.
+        """Writes ``report.md``, ``report.json``, ``auroc.tex``, ``records.csv`` and the pictures.
 
         Args:
           directory: Directory to write to; created if absent.
@@ -210,4 +329,10 @@ class Report:
         shown = "\n".join(f"![{name}]({name}.png)" for name in pictures)
         (place / "report.md").write_text(self.to_markdown() + "\n" + shown + "\n")
         (place / "report.json").write_text(json.dumps(self.to_dict()))
+        (place / "auroc.tex").write_text(self.to_latex())
+        records = self.to_records()
+        with (place / "records.csv").open("w", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(records[0]))
+            writer.writeheader()
+            writer.writerows(records)
         return place

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -13,6 +13,9 @@ from jaxtyping import Float
 from likejax.data.dataset import Dataset
 from likejax.density import Density, bits_per_dim
 from likejax.ood.intervals import Interval
+
+_SHOWN = 10
+"""Number of images of each kind that a report shows."""
 
 
 def describe(dataset: Dataset) -> dict[str, Any]:
@@ -30,7 +33,32 @@ def describe(dataset: Dataset) -> dict[str, Any]:
     }
 
 
-@dataclasses.dataclass(frozen=True)
+class Pictures(NamedTuple):
+    """Images and what the density says of their pixels.
+
+    Attributes:
+      images: Images ``(n, height, width, channels)``.
+      maps: Log-probabilities of the pixels in nats ``(n, height, width)``; ``None`` if the density
+        has none.
+    """
+
+    images: np.ndarray
+    maps: np.ndarray | None
+
+
+class Extremes(NamedTuple):
+    """The most and the least likely images of a set, the extreme ones first.
+
+    Attributes:
+      most: The most likely ones.
+      least: The least likely ones.
+    """
+
+    most: Pictures
+    least: Pictures
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class SetResult:
     """The likelihood of a set of examples.
 
@@ -43,6 +71,7 @@ class SetResult:
       deviation: Standard deviation over examples.
       unit: ``bits/dim`` or ``nats``.
       kind: Kind of the log-probabilities.
+      extremes: The most and least likely images; ``None`` for other data.
     """
 
     name: str
@@ -52,6 +81,7 @@ class SetResult:
     deviation: float
     unit: str
     kind: str
+    extremes: Extremes | None = None
 
     @classmethod
     def of(
@@ -80,7 +110,32 @@ class SetResult:
             deviation=deviation,
             unit=unit,
             kind=density.kind.value,
+            extremes=_extremes(dataset, log_prob, density),
         )
+
+
+def _extremes(
+    dataset: Dataset, log_prob: Float[np.ndarray, " n"], density: Density
+) -> Extremes | None:
+    """Returns the most and least likely images of a set, if it is one of images."""
+    if (
+        density.levels is None
+        or len(density.event_shape) != 3
+        or density.event_shape[2] not in (1, 3)
+    ):
+        return None
+    order = np.argsort(log_prob, kind="stable")
+    most, least = order[::-1][:_SHOWN], order[:_SHOWN]
+    return Extremes(*(_pictures(dataset, rows, density) for rows in (most, least)))
+
+
+def _pictures(dataset: Dataset, rows: np.ndarray, density: Density) -> Pictures:
+    """Returns images of a set, scaled to [0, 1], and the maps of the density."""
+    x = dataset.examples[rows]
+    assert density.levels is not None
+    log_prob_map = getattr(density, "log_prob_map", None)
+    maps = None if log_prob_map is None else np.asarray(log_prob_map(x)).sum(-1)
+    return Pictures(x / (density.levels - 1), maps)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
