@@ -188,6 +188,8 @@ class Density(nnx.Module, abc.ABC):
       kind: Kind of number that ``log_prob`` returns; see ``Kind``.
       sum_log_std: ``sum(log std)`` in nats of the data that the density standardizes inside;
         ``None`` if it does not.
+      differentiable: Whether the log-probability changes with ``x`` between integers too; False for
+        tables of probabilities.
       column_kinds: Kinds of the columns of a table whose raw rows the density takes, such as
         ``dataset.column_kinds``; ``None`` for other data.
       config: Config that ``build`` made the density from; ``None`` for one put together by hand.
@@ -211,6 +213,7 @@ class Density(nnx.Module, abc.ABC):
     num_classes: int | None = None
     kind: Kind
     sum_log_std: float | None = None
+    differentiable: bool = True
     column_kinds: tuple[Any, ...] | None = None
     config: Any = None
 

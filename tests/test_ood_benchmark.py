@@ -226,6 +226,113 @@ def test_a_density_must_say_what_it_is():
         ood.benchmark("runs/glow", **options)
 
 
+def test_several_trainings():
+    """Each is scored by itself; tables have the spread; other scores for one are refused."""
+    halves = [lj.models.PixelHistogram.fit(TRAIN.take(slice(i, None, 3))) for i in range(3)]
+    options = {
+        "inside": TEST,
+        "outside": [TEST.invert(), TEST.shuffled(0).invert().mutate(0.5, 0)],
+        "held_out": VALID,
+        "key": 0,
+        "resamples": 2,
+    }
+    options["outside"][1] = dataclasses.replace(options["outside"][1], name="mutated")
+    whole = ood.benchmark(halves, scores=lambda density: [ood.Typicality()], **options)
+    alone = [ood.benchmark(each, scores=[ood.Typicality()], **options) for each in halves]
+    values = [each.metric("typicality", "mutated", "auroc").value for each in alone]
+    spread = whole.spread("typicality", "mutated", "auroc")
+    assert spread == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)), 3)
+    assert whole.metric("typicality", "mutated", "auroc").value == values[0]
+    assert f"] ± {spread.deviation:.3f} |" in whole.auroc_table()
+    assert "± standard deviation over 3" in whole.to_markdown()
+    records = whole.to_records()
+    assert len(records) == 3 * 2 * len(ood.METRICS)
+    found = [r["value"] for r in records if (r["outside"], r["metric"]) == ("mutated", "auroc")]
+    assert found == values
+    assert len(json.loads(json.dumps(whole.to_dict()))["trainings"]) == 2
+    kinds = iter([[ood.Typicality()], [ood.ComplexityOnly()]])
+    with pytest.raises(ValueError, match="the same scores for all trainings"):
+        ood.benchmark(halves[:2], scores=lambda density: next(kinds), **options)
+
+
+def test_features_are_kept(tmp_path, monkeypatch):
+    """A second call reads every feature; other weights, examples, keys or draws do not find it."""
+    options = {"scores": [ood.Typicality()], "resamples": 2, "workdir": tmp_path}
+    first = benchmark(**options)
+    files = set(tmp_path.iterdir())
+    assert len(files) == 2 + len(first.sets)  # the two halves to fit and calibrate, and the sets
+    computed = []
+
+    def counted(feature, densities, x, keys):
+        computed.append(len(x))
+        return original(feature, densities, x, keys)
+
+    original = ood.LogProb.__call__
+    monkeypatch.setattr(ood.LogProb, "__call__", counted)
+    again = benchmark(**options)
+    assert not computed
+    assert again.to_dict() == first.to_dict()
+    (tmp_path / sorted(files)[0].name).unlink()
+    assert benchmark(**options).to_dict() == first.to_dict()
+    assert computed
+    computed.clear()
+    benchmark(**{**options, "scores": [ood.Typicality(draws=2)]})
+    assert len(computed) >= 5
+    computed.clear()
+    benchmark(**options, key=1)
+    assert computed
+
+
+def test_functions_are_not_kept(tmp_path):
+    """Only the name of a function is known, so that its numbers might be another function's."""
+
+    def rows(x):
+        return np.asarray(x, float).reshape(len(x), 8, 8).sum(1)
+
+    benchmark(scores=[ood.WhitenedEmbedding(rows)], resamples=2, workdir=tmp_path)
+    kept = [np.load(path) for path in tmp_path.iterdir()]
+    assert all(values.ndim == 1 for values in kept)
+
+
+def test_differences_records_and_latex(report):
+    """Paired differences from the best score; rows for a data frame; a table for a paper."""
+    best = report.best("noise")
+    text = report.to_markdown()
+    section = text.split("AUROC minus that of the best")[1].split("##")[0]
+    assert "typicality of 4" not in section  # groups are no pairs with single examples
+    other = "negative log-likelihood" if best != "negative log-likelihood" else "typicality"
+    values = {score.label: score.values for score in report.scores}
+    pairs = [(values[label]["digits"], values[label]["noise"]) for label in (other, best)]
+    expected = ood.auroc_difference(*pairs)
+    assert report.difference(other, best, "noise") == expected
+    assert str(expected) in section
+    records = report.to_records()
+    assert {record["n_inside"] for record in records} == {len(TEST), len(TEST) // 4}
+    assert set(records[0]) == {
+        *("inside", "outside", "score", "metric", "training", "value", "low", "high"),
+        *("n_inside", "n_outside", "kind", "draws"),
+    }
+    latex = report.to_latex()
+    assert latex.startswith("\\begin{tabular}{lrrr}")
+    assert "digits (inverted)" in latex
+    assert (
+        r"100 \%"
+        in dataclasses.replace(
+            report, scores=(dataclasses.replace(report.scores[0], label="100 %"),)
+        ).to_latex()
+    )
+
+
+def test_extremes(report):
+    """The most and the least likely images of every set, in order."""
+    log_prob = np.asarray(HISTOGRAM.log_prob(TEST.examples))
+    order = np.argsort(log_prob, kind="stable")
+    extremes = report.sets[0].extremes
+    np.testing.assert_allclose(extremes.least.images[0] * 16, TEST.examples[order[0]])
+    np.testing.assert_allclose(extremes.most.images[1] * 16, TEST.examples[order[-2]])
+    assert "extremes" in report.plot()
+
+
 def test_outside_sets_by_name_or_alone():
     options = {"scores": [ood.ComplexityOnly()], "resamples": 2}
     by_name = benchmark(
@@ -258,8 +365,11 @@ def test_standard_scores_by_what_a_density_offers():
         "negative log-likelihood (2 draws)",
         "typicality (2 draws)",
         "typicality of 3 (2 draws)",
+        "density of states, gaussian (2 draws)",
         "input complexity (2 draws)",
         "complexity only",
+        "mean intensity",
+        "contrast",
     ]
     with_background = ood.standard(lj.models.Uniform((2,)), background=lj.models.Uniform((2,)))
     assert [score.name for score in with_background][2:] == ["likelihood ratio"]

@@ -97,7 +97,7 @@ def test_what_is_not_offered_is_refused():
         (ood.LatentFit(), "DensityOfStates"),
         (ood.LocalDimension(), "DensityOfStates"),
         (ood.LastScale(), "NegativeLogProb"),
-        (ood.LikelihoodRegret(), "InputGradient"),
+        (ood.LikelihoodRegret(), "Typicality"),
         (ood.WhitenedEmbedding(), "expected a function embed="),
         (ood.NearestNeighbors(), "expected a function embed="),
         (ood.likelihood_path(), "DensityOfStates"),
@@ -106,6 +106,9 @@ def test_what_is_not_offered_is_refused():
             score.fit(density, inside)
     with pytest.raises(ValueError, match=r"one of log_prob, .*got 'kl_1'"):
         ood.DensityOfStates(features=(ood.Statistics(("kl_1",)),)).fit(density, inside)
+    histogram = lj.models.PixelHistogram.fit(lj.load("digits"))
+    with pytest.raises(ValueError, match="PixelHistogram is constant between integers"):
+        ood.InputGradient().fit(histogram, DIGITS)
     student = lj.models.Flow(lj.bijections.ActNorm(2), (2,), base=lj.models.StudentT(2))
     assert not student.offers("white_latents")
 

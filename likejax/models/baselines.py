@@ -33,6 +33,7 @@ class PixelHistogram(Density):
     """
 
     kind = Kind.EXACT
+    differentiable = False
     levels: int
 
     def __init__(self, log_probs: Float[Array, "*event levels"]):
@@ -187,6 +188,7 @@ class Uniform(Density):
     """
 
     kind = Kind.EXACT
+    differentiable = False
 
     def __init__(self, event_shape: tuple[int, ...]):
         self.event_shape = checked("event_shape", event_shape, tuple[Count, ...])

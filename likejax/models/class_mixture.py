@@ -77,6 +77,11 @@ class ClassMixture(Density):
         """``sum(log std)`` in nats of the data that the density standardizes inside, if it does."""
         return self.density.sum_log_std
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether the log-probability changes with ``x`` between integers too."""
+        return self.density.differentiable
+
     def class_log_prob(
         self, x: ArrayLike, *, key: KeyLike | None = None, draws: int = 1
     ) -> Float[Array, "*batch classes"]:

@@ -76,6 +76,11 @@ class Conditioned(Density):
         """``sum(log std)`` in nats of the data that the density standardizes inside, if it does."""
         return self.density.sum_log_std
 
+    @property
+    def differentiable(self) -> bool:
+        """Whether the log-probability changes with ``x`` between integers too."""
+        return self.density.differentiable
+
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         return self.density._log_prob(x, key, self.value[...])
 

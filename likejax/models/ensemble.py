@@ -109,6 +109,11 @@ class Ensemble(Density):
         return self.density.kind
 
     @property
+    def differentiable(self) -> bool:
+        """Whether the log-probability changes with ``x`` between integers too."""
+        return self.member(0).differentiable
+
+    @property
     def sum_log_std(self) -> float | None:
         """``sum(log std)`` in nats that all members standardize by; ``None`` if they differ."""
         values = {self.member(number).sum_log_std for number in range(self.size)}

@@ -42,6 +42,7 @@ class NaiveBayes(Density):
     """
 
     kind = Kind.EXACT
+    differentiable = False
     condition_shape = ()
     levels: int
 

@@ -134,11 +134,8 @@ def benchmark(
 
 def _trainings(density: Density | Sequence[Density]) -> Sequence[Density]:
     """Returns the trainings, one or several."""
-    if isinstance(density, Density) or not isinstance(density, Sequence):
-        return [density]  # anything else is refused where densities are
-    if isinstance(density, str) or len(density) == 0:
-        raise TypeError(f"expected a density, or several trainings of one, got {density!r}")
-    return density
+    is_several = isinstance(density, list | tuple) and len(density) > 0
+    return density if is_several else [density]  # anything else is refused where densities are
 
 
 def _check_same_scores(reports: Sequence[Report]) -> None:

@@ -182,7 +182,7 @@ class ParameterGradient(Score):
         if count_parameters(source) == 0:
             raise ValueError(
                 f"expected a density with parameters that are trained, {type(source).__name__} has "
-                "none: lj.ood.InputGradient() takes any density"
+                "none: lj.ood.Typicality() takes any density"
             )
 
     def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
@@ -251,6 +251,18 @@ class InputGradient(Score):
     def features(self) -> tuple[Feature, ...]:
         """The norm of the gradient."""
         return (InputGradientNorm(),)
+
+    def check(self, density: Density) -> None:
+        """Raises a ValueError if the density has no gradient by its input.
+
+        Args:
+          density: Density that is scored.
+        """
+        if not density.differentiable:
+            raise ValueError(
+                f"expected a density that changes with x, {type(density).__name__} is constant "
+                "between integers: lj.ood.Typicality() takes any density"
+            )
 
     def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
         """Returns the norm of the gradient in nats per unit of the data.

@@ -93,6 +93,11 @@ class Spread(NamedTuple):
       mean: Mean over the trainings.
       deviation: Standard deviation between them, with ``n - 1`` in the denominator; NaN for one.
       count: Number of trainings.
+
+    Example:
+      >>> from likejax import ood
+      >>> print(ood.Spread.of([0.8, 0.9, 1.0]))
+      0.900 ± 0.100 (3 trainings)
     """
 
     mean: float

@@ -127,7 +127,7 @@ class LikelihoodRegret(Score):
         if not isinstance(density, Regretful):
             raise ValueError(
                 "expected a VAE, whose posterior can be fitted to an example, got "
-                f"{type(density).__name__}: lj.ood.InputGradient() takes any density"
+                f"{type(density).__name__}: lj.ood.Typicality() takes any density"
             )
 
     def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:

@@ -60,7 +60,7 @@ def standard(
     Example:
       >>> import likejax as lj
       >>> [score.label for score in lj.ood.standard(lj.models.Uniform((2,)), groups=[5])]
-      ['negative log-likelihood', 'typicality', 'typicality of 5', 'input gradient']
+      ['negative log-likelihood', 'typicality', 'typicality of 5']
     """
     check_density(density)
     draws = checked("draws", draws, Count)
@@ -113,7 +113,8 @@ def _of_gradients(density: Density, draws: int, early: Density | None) -> Iterat
         yield Combined(scores=(Typicality(draws=draws), gradient))
     if early is not None:
         yield ParameterGradient(early)
-    yield InputGradient()
+    if density.differentiable:
+        yield InputGradient()
 
 
 def _of_flows(density: Density, draws: int) -> Iterator[Score]:
