@@ -611,6 +611,9 @@ def test_the_command(runs, tmp_path, capsys):
         *outside,
         "--background",
         str(background),
+        "--trainings",
+        str(background),
+        "--ensemble",
         "--limit",
         "60",
         "--resamples",
@@ -625,8 +628,17 @@ def test_the_command(runs, tmp_path, capsys):
         "likelihood ratio",
         "input complexity",
         "complexity only",
+        "density of states, gaussian",
+        "parameter gradient",
+        "fisher of typicality and parameter gradient",
+        "latent fit",
+        "local dimension",
+        "nearest neighbors",
+        "WAIC",
+        "contrast",
     ):
         assert f"| {label} |" in printed
+    assert "± standard deviation over 2" in printed
     assert (
         "fitted on 45 of digits validation; calibrated with 45 of digits validation; "
         "selected on 90 of" in printed
@@ -637,11 +649,20 @@ def test_the_command(runs, tmp_path, capsys):
         assert set(row_hashes(lj.data.hold_out(VALID)[0])) <= set(chose)
         assert not np.isin(row_hashes(lj.data.hold_out(VALID)[1]), chose).any()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "auroc.tex",
+        "extremes.png",
+        "features",
         "histograms.png",
+        "records.csv",
         "report.json",
         "report.md",
         "roc.png",
     ]
+    wrong = ["--outside", "noise", "--scores", "typicalty"]
+    assert main(["ood", str(run), *wrong]) == 2
+    assert "got 'typicalty'; did you mean 'typicality'?" in capsys.readouterr().err
+    assert main(["ood", str(run), "--outside", "noise", "--ensemble"]) == 2
+    assert "expected further runs for an ensemble" in capsys.readouterr().err
     assert main(["ood", str(run)]) == 2
     assert "expected outside datasets" in capsys.readouterr().err
     assert main(["ood", str(run), "--outside", "photographs"]) == 1
@@ -666,6 +687,8 @@ def test_the_command_says_when_calibration_rows_chose_the_weights(runs, tmp_path
         "2",
         "--groups",
         "2",
+        "--scores",
+        "typicality",
     ]
     assert main(arguments) == 0
     found = capsys.readouterr()

@@ -144,15 +144,23 @@ class Ood(WeightsOption, ScoringOptions):
         return data.shuffled(self.seed).take(slice(0, times * self.limit))
 
     def _held_out(self, validation: Dataset, selected_on: Dataset | None) -> Dataset:
-        """Returns the rows to fit and calibrate on, at most twice the limit of other sets."""
+        """Returns the validation part, with at most twice the limit of rows to fit and calibrate.
+
+        Those that selected the weights stay in it: ``benchmark`` leaves them out and says so.
+        """
         import numpy as np
 
         from likejax.data.splits import row_hashes
 
-        if selected_on is not None and self.limit:
-            selecting = np.isin(row_hashes(validation), row_hashes(selected_on))
-            validation = validation.take(~selecting)
-        return self._limited(validation, times=2)
+        is_selecting = np.zeros(len(validation), bool)
+        if selected_on is not None:
+            is_selecting = np.isin(row_hashes(validation), row_hashes(selected_on))
+        free = validation.take(~is_selecting)
+        limited = self._limited(free, times=2)
+        if len(limited) == len(free):
+            return validation
+        kept = np.isin(row_hashes(validation), row_hashes(limited))
+        return validation.take(kept | is_selecting)
 
     def _outside(self, experiment: Experiment, inside: Dataset) -> list[Dataset]:
         """Returns the outside datasets, each with a name of its own."""
