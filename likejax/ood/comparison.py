@@ -134,8 +134,9 @@ def benchmark(
 
 def _trainings(density: Density | Sequence[Density]) -> Sequence[Density]:
     """Returns the trainings, one or several."""
-    is_several = isinstance(density, list | tuple) and len(density) > 0
-    return density if is_several else [density]  # anything else is refused where densities are
+    if isinstance(density, list | tuple) and len(density) > 0:
+        return density
+    return [density]  # pyright: ignore[reportReturnType] what is no density is refused later
 
 
 def _check_same_scores(reports: Sequence[Report]) -> None:
