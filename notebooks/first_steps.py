@@ -84,7 +84,12 @@ report = lj.ood.benchmark(
     density,
     inside=test,
     outside=[patches, turned, blank],
-    scores=lj.ood.standard(density),
+    scores=[
+        lj.ood.NegativeLogProb(),
+        lj.ood.Typicality(),
+        lj.ood.InputComplexity(),
+        lj.ood.ComplexityOnly(),
+    ],  # lj.ood.standard(density) makes all that apply
     held_out=held_out,
     selected_on=selecting,
     train=train,

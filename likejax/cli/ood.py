@@ -40,6 +40,8 @@ class Ood(WeightsOption, ScoringOptions):
     standard deviation between trainings."""
     background: Path | None = None
     """Directory of a run trained with --background, for the likelihood ratio."""
+    early: Path | None = None
+    """Directory of a short run of the same model, for the gradient of early weights."""
     ensemble: bool = False
     """Also score by the ensemble of the run and its --trainings (WAIC)."""
     groups: tuple[Count, ...] = (5,)
@@ -101,6 +103,7 @@ class Ood(WeightsOption, ScoringOptions):
         import likejax as lj
 
         background = None if self.background is None else lj.restore(self.background)
+        early = None if self.early is None else lj.restore(self.early)
         if self.ensemble and len(densities) == 1:
             raise UsageError("expected further runs for an ensemble: --trainings RUN2 RUN3")
         ensemble = lj.Ensemble(densities) if self.ensemble else None
@@ -111,6 +114,7 @@ class Ood(WeightsOption, ScoringOptions):
                 draws=self.draws,
                 groups=self.groups,
                 background=background,
+                early=early,
                 ensemble=ensemble,
             )
             return self._chosen(found)
@@ -206,7 +210,7 @@ class Ood(WeightsOption, ScoringOptions):
         from likejax.train.record import selection_of
 
         runs = [self.run, *self.trainings]
-        runs += [] if self.background is None else [self.background]
+        runs += [run for run in (self.background, self.early) if run is not None]
         recorded = {str(run): selection_of(run) for run in runs}
         unknown = [run for run, rows in recorded.items() if rows is None]
         known = [rows for rows in recorded.values() if rows is not None]
