@@ -207,6 +207,24 @@ def test_a_test_part_is_read_with_the_kinds_of_training():
     assert test.provenance == ("from a table in memory", "columns left out: new")
 
 
+def test_conditions_by_name():
+    """Columns of numbers are conditions in the order given; what is no number is refused."""
+    frame = {"a": [0.5, 1.5, 2.5], "b": [1, 2, 3], "c": [9.0, 8.0, 7.0], "word": ["x", "y", "x"]}
+    data = lj.Dataset.from_table(frame, columns={"word": None}, conditions=["c", "b"])
+    assert data.columns == ("a",)
+    np.testing.assert_array_equal(data.conditions, [[9, 1], [8, 2], [7, 3]])
+    one = lj.Dataset.from_table(frame, columns={"word": None}, conditions="b")
+    assert one.conditions.shape == (3, 1)
+    given = lj.Dataset.from_table(frame, conditions=np.ones((3, 2, 2)))
+    assert given.conditions.shape == (3, 2, 2)
+    with pytest.raises(TypeError, match=r"'word': expected numbers to condition on.* labels="):
+        lj.Dataset.from_table(frame, conditions=["word"])
+    with pytest.raises(ValueError, match="did you mean 'word'"):
+        lj.Dataset.from_table(frame, conditions=["wird"])
+    with pytest.raises(ValueError, match="condition"):
+        lj.Dataset.from_table(frame, conditions=np.ones((2, 2)))
+
+
 def test_labels_and_weights_by_name():
     train = lj.Dataset.from_table(SMALL, labels="city", weights="size")
     assert train.columns == ("rooms", "lift")

@@ -15,7 +15,13 @@ from jaxtyping import DTypeLike, Float, Integer, Num
 from likejax.data import distortions, transforms
 from likejax.data.arrays import as_conditions, as_labels, as_numbers
 from likejax.data.columns import Column, Continuous, check_support, identified, summary
-from likejax.data.declared import Declarations, declared, labels_of
+from likejax.data.declared import (
+    Declarations,
+    conditions_of,
+    declared,
+    labels_of,
+    names_of_conditions,
+)
 from likejax.data.html import facts_table, image_row
 from likejax.data.names import meant
 from likejax.inputs import refuse_masked
@@ -181,6 +187,7 @@ class Dataset:
         columns: Declarations | None = None,
         labels: object = None,
         weights: object = None,
+        conditions: object = None,
         class_names: Sequence[str] | None = None,
         name: str = "table",
         split: str = "train",
@@ -203,6 +210,8 @@ class Dataset:
             example.
           weights: Name of a column of positive numbers, or numbers ``(n,)``: how much each example
             counts in training.
+          conditions: Names of columns of numbers that a density may be conditioned on, in the order
+            of its condition; or numbers ``(n, *condition_shape)``. They are no part of an example.
           class_names: Name of each class, in the order of the labels; those of a training part.
           name: Name of the data.
           split: ``train``, ``validation`` or ``test``.
@@ -223,8 +232,11 @@ class Dataset:
         """
         if isinstance(source, Dataset):
             raise TypeError("expected a table, got a Dataset: it can be used as it is")
+        given = names_of_conditions(conditions)
         taken = [each for each in (labels, weights) if isinstance(each, str)]
-        table = declared(source, columns, taken)
+        table = declared(source, columns, [*taken, *given])
+        if given:
+            conditions = conditions_of(table.taken, given)
         if isinstance(labels, str):
             labels, class_names = labels_of(table.taken[labels], labels, class_names)
         if isinstance(weights, str):
@@ -234,6 +246,7 @@ class Dataset:
             table.rows,
             labels=labels,
             weights=weights,
+            conditions=conditions,
             class_names=class_names,
             name=name,
             split=split,

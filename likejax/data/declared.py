@@ -139,6 +139,41 @@ def labels_of(
     return _numbers(column, Categorical(classes, name=name)), classes
 
 
+def names_of_conditions(conditions: object) -> tuple[str, ...]:
+    """Returns the names of columns if conditions are given by names, else none.
+
+    Args:
+      conditions: One name, a sequence of names, numbers, or ``None``.
+    """
+    if isinstance(conditions, str):
+        return (conditions,)
+    is_list = isinstance(conditions, list | tuple) and len(conditions) > 0
+    if is_list and all(isinstance(each, str) for each in conditions):
+        return tuple(str(each) for each in conditions)
+    return ()
+
+
+def conditions_of(
+    taken: Mapping[str, np.ndarray], names: Sequence[str]
+) -> Float[np.ndarray, "n k"]:
+    """Returns columns of numbers side by side, as the conditions of the rows.
+
+    Args:
+      taken: Columns by their names.
+      names: Names of the columns, in order.
+
+    Raises:
+      TypeError: If a column does not hold numbers.
+    """
+    for name in names:
+        if not Values(taken[name], None).are_numbers:
+            raise TypeError(
+                f"column {name!r}: expected numbers to condition on, got {taken[name].dtype}: pass "
+                "a column of classes as labels="
+            )
+    return np.stack([taken[name].astype(np.float64) for name in names], axis=1)
+
+
 # --- the source
 
 
