@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib.metadata
 import json
 import os
 from collections.abc import Mapping
@@ -23,8 +24,8 @@ from likejax.storage.density import checksum_of
 class KeptFeatures:
     """Files of features, each named by everything that its numbers depend on.
 
-    That is the weights of all densities, the examples, their keys, and the feature with its
-    settings. So nothing has to be declared the same for a benchmark to go on, and nothing stale is
+    That is the version of likejax, the weights of all densities, the examples, their keys, and the
+    feature with its settings. So nothing has to be declared the same for a benchmark to go on, and nothing stale is
     ever read. A feature whose settings hold a function, of which only the name is known, is not
     kept.
 
@@ -54,6 +55,7 @@ class KeptFeatures:
         """
         draws = hashlib.sha256(np.asarray(jax.random.key_data(keys)).tobytes()).hexdigest()
         identity = {
+            "version": importlib.metadata.version("likejax"),
             "densities": self._checksums,
             "examples": dataset.fingerprint(),
             "keys": draws,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from likejax.batching import Rows, over_batch
@@ -17,11 +18,11 @@ from likejax.distributions import normal_kl, normal_log_prob
 from likejax.inputs import as_array, inside_levels
 from likejax.keys import KeyLike, keys_of_batch, keys_of_rows
 from likejax.models.vae import inference as passes
+from likejax.models.vae import regret
 from likejax.models.vae.imputation import chain_mean
 from likejax.models.vae.inference import Ladder, Latents, Noise, Pass, Replacement
 from likejax.models.vae.likelihood import Likelihood
 from likejax.models.vae.network import GenerativeStage, InferenceStage, Map
-from likejax.models.vae.regret import regret_of_one
 from likejax.nn.condition import as_vector
 from likejax.nn.weight_norm import initialize_by_running
 from likejax.settings import Count, CountOrZero, Positive, checked
@@ -426,7 +427,8 @@ class VAE(Density):
           key: Key or keys, as for ``log_prob``.
           condition: Condition, as for ``log_prob``.
           steps: Steps of Adam, each with one new draw of the noise.
-          learning_rate: Learning rate of the means and the logs of the standard deviations.
+          learning_rate: Learning rate of the means and the logs of the standard deviations, which
+            falls to zero.
           draws: Number of draws of both bounds.
 
         Returns:
@@ -439,12 +441,23 @@ class VAE(Density):
           Xiao, Yan and Amit, 2020, Likelihood regret, arXiv:2003.02977. The network is not trained
           on here, but the moments that it gives.
         """
-        options = {
-            "steps": checked("steps", steps, Count),
-            "learning_rate": checked("learning_rate", learning_rate, Positive),
-            "draws": checked("draws", draws, Count),
-        }
-        return self._over_batch(regret_of_one, x, key=key, condition=condition, **options)
+        steps, draws = checked("steps", steps, Count), checked("draws", draws, Count)
+        rate = checked("learning_rate", learning_rate, Positive)
+        rows = self._rows(x, key=key, condition=condition)
+        flat = rows._replace(shape=(rows.count,))
+        fit = over_batch(regret.begin, self, flat._replace(key=None))
+
+        def step(number: Array | np.ndarray, fit: regret.Fit) -> regret.Fit:
+            falling = rate * (1 - number / steps)  # the noise of single draws averages out
+            return over_batch(regret.step, self, flat._replace(x=(flat.x, fit)), number, falling)
+
+        if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(fit)):
+            fit = jax.lax.fori_loop(0, steps, step, fit)
+        else:  # XLA's convolutions are slow in a loop on CPU: one compiled call for every step
+            for number in range(steps):
+                fit = step(np.asarray(number), fit)
+        gains = over_batch(regret.gain, self, flat._replace(x=(flat.x, fit)), draws=draws)
+        return gains.reshape(rows.shape)
 
     def encode(self, x: ArrayLike, *, key: KeyLike, condition: ArrayLike | None = None) -> Latents:
         """A draw of all latents given examples, from the one next to the data upwards.

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Float
 
@@ -42,38 +43,85 @@ class Posterior(NamedTuple):
     log_std: Latents
 
 
-def regret_of_one(
+class Fit(NamedTuple):
+    """State of the fitting of one example's posterior.
+
+    Attributes:
+      posterior: Its moments.
+      optimizer: State of Adam.
+    """
+
+    posterior: Posterior
+    optimizer: optax.OptState
+
+
+def begin(model: LatentVariableModel, x: Array, key: None, condition: Array | None) -> Fit:
+    """Returns the state before the first step: the moments that the network infers.
+
+    Args:
+      model: The model.
+      x: One example.
+      key: Nothing; nothing is drawn.
+      condition: Its condition.
+    """
+    del key
+    posterior = _inferred(model, x, condition)
+    return Fit(posterior, optax.scale_by_adam().init(posterior))
+
+
+def step(
     model: LatentVariableModel,
-    x: Array,
+    example: tuple[Array, Fit],
     key: Array,
     condition: Array | None,
-    *,
-    steps: int,
-    learning_rate: float,
-    draws: int,
-) -> Float[Array, ""]:
-    """Returns what the bound of one example gains by fitting its posterior, nats.
+    number: Array,
+    rate: Array,
+) -> Fit:
+    """Returns the state after one step of Adam, at one draw of the latents.
 
     Args:
       model: The model, which does not change.
-      x: One example.
-      key: Its key.
+      example: One example and the state of its posterior.
+      key: Key of the example.
       condition: Its condition.
-      steps: Steps of Adam.
-      learning_rate: Learning rate.
-      draws: Number of draws of the bounds before and after.
+      number: Number of the step, folded into the key.
+      rate: Learning rate of the step.
     """
-    fit_key, bound_key = jax.random.split(key)
+    x, fit = example
+    eps = model.draw_noise(jax.random.fold_in(key, number)).posterior
+    gradient = jax.grad(lambda q: -_bound(model, x, condition, q, eps))(fit.posterior)
+    updates, optimizer = optax.scale_by_adam().update(gradient, fit.optimizer)
+    moved = jax.tree.map(lambda old, change: old - rate * change, fit.posterior, updates)
+    return Fit(moved, optimizer)
+
+
+def gain(
+    model: LatentVariableModel,
+    example: tuple[Array, Fit],
+    key: Array,
+    condition: Array | None,
+    *,
+    draws: int,
+) -> Float[Array, ""]:
+    """Returns what the bound has gained by fitting, nats, both at the same draws.
+
+    Args:
+      model: The model.
+      example: One example and the state of its posterior.
+      key: Key of the example.
+      condition: Its condition.
+      draws: Number of draws.
+    """
+    x, fit = example
+    keys = jax.random.split(jax.random.fold_in(key, np.uint32(2**32 - 1)), draws)
+    noises = jax.vmap(lambda key: model.draw_noise(key).posterior)(keys)
     inferred = _inferred(model, x, condition)
-    fitted = _fitted(model, x, condition, inferred, fit_key, steps, learning_rate)
-    noises = jax.vmap(model.draw_noise)(jax.random.split(bound_key, draws))
 
-    def bound(posterior: Posterior) -> Float[Array, ""]:
-        return jax.vmap(lambda eps: _bound(model, x, condition, posterior, eps))(
-            noises.posterior
-        ).mean()
+    def difference(eps: Latents) -> Float[Array, ""]:
+        after = _bound(model, x, condition, fit.posterior, eps)
+        return after - _bound(model, x, condition, inferred, eps)
 
-    return bound(fitted) - bound(inferred)
+    return jax.vmap(difference)(noises).mean()
 
 
 def _inferred(model: LatentVariableModel, x: Array, condition: Array | None) -> Posterior:
@@ -84,33 +132,6 @@ def _inferred(model: LatentVariableModel, x: Array, condition: Array | None) -> 
     moments = [each for each in passed.posteriors if each is not None]
     means = tuple(each.mean for each in moments)
     return Posterior(means, tuple(jnp.log(each.std) for each in moments))
-
-
-def _fitted(
-    model: LatentVariableModel,
-    x: Array,
-    condition: Array | None,
-    start: Posterior,
-    key: Array,
-    steps: int,
-    learning_rate: float,
-) -> Posterior:
-    """The moments after some steps of Adam."""
-    adam = optax.adam(learning_rate)
-
-    def step(
-        carry: tuple[Posterior, optax.OptState], key: Array
-    ) -> tuple[tuple[Posterior, optax.OptState], None]:
-        posterior, state = carry
-        eps = model.draw_noise(key).posterior
-        gradient = jax.grad(lambda q: -_bound(model, x, condition, q, eps))(posterior)
-        updates, state = adam.update(gradient, state)
-        moved = jax.tree.map(jnp.add, posterior, updates)
-        return (moved, state), None
-
-    keys = jax.random.split(key, steps)
-    (fitted, _), _ = jax.lax.scan(step, (start, adam.init(start)), keys)
-    return fitted
 
 
 def _bound(
