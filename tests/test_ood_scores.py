@@ -46,10 +46,7 @@ SCORES = {
         draws=2, replacement="sample", shared_noise=False
     ),
     "density of states": ood.DensityOfStates(features=(ood.Statistics(), ood.CodeLength())),
-    "density of states, mixture": ood.DensityOfStates(backend="mixture"),
-    "density of states, kde": ood.DensityOfStates(backend="kde"),
     "density of states, copod": ood.DensityOfStates(backend="copod"),
-    "density of states, svm": ood.DensityOfStates(backend="one_class_svm"),
     "likelihood path": ood.likelihood_path(backend="gaussian"),
     "likelihood regret": ood.LikelihoodRegret(steps=3, draws=2),
     "last scale": ood.LastScale(),
