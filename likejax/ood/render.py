@@ -18,6 +18,8 @@ _TITLES = {
     "aupr_in": "AUPR-In",
     "fpr95": "FPR95",
     "fpr80": "FPR80",
+    "tpr_at_1": "TPR at FPR 1 %",
+    "tpr_at_01": "TPR at FPR 0.1 %",
     "detection_error": "detection error",
 }
 _SIGNS = {"exact": "= ", "bound": "<= ", "estimate": "~ "}
@@ -25,9 +27,10 @@ CONVENTIONS = (
     "Inside is in-distribution, outside is out-of-distribution (OOD). OOD is the positive class "
     "and higher scores are more OOD. AUROC counts ties half, with DeLong intervals; AUPR is "
     "average precision (In: inside positive, scores negated); FPR95 and FPR80 are read at the "
-    "first of all thresholds that reaches that TPR; detection error is the smallest mean of FNR "
+    "first of all thresholds that reaches that TPR, and TPR at an FPR at the last that keeps it (with "
+    "fewer than 1,000 inside examples 0.1 % means none of them); detection error is the smallest mean of FNR "
     "and FPR. Their intervals come from a bootstrap that resamples inside and outside separately: "
-    "percentiles for FPR; for AUPR and detection error standard errors on the logit scale, with "
+    "percentiles for FPR, also over the threshold for TPR; for AUPR and detection error standard errors on the logit scale, with "
     "the bias of resampling taken back. Where scores do not overlap those of AUPR have no width. "
     "Intervals take examples as independent and do not cover the variance between trainings."
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 from likejax.models.vae.inference import Latents, Noise, Pass
 
 
+@runtime_checkable
 class LatentVariableModel(Protocol):
     """What is asked of a VAE here."""
 
