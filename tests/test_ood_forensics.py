@@ -191,7 +191,7 @@ def test_maps_show_where():
 @pytest.mark.untyped
 def test_scores_without_parts_have_no_map():
     x = DIGITS["validation"].examples[:20]
-    with pytest.raises(ValueError, match="typicality is none: .*NegativeLogProb"):
+    with pytest.raises(ValueError, match=r"typicality is none: .*NegativeLogProb"):
         ood.Typicality().fit(HISTOGRAM, x).score_map(x)
     fitted = ood.NegativeLogProb().fit(HISTOGRAM, x)
     with pytest.raises(TypeError, match=r"pass its \.examples"):
@@ -264,7 +264,7 @@ def test_perturbed_integers_stay_on_their_levels():
 @pytest.mark.untyped
 def test_curvature_is_checked():
     x = np.zeros((3, 2, 2, 1), np.uint8)
-    with pytest.raises(ValueError, match="at least 0.5 levels"):
+    with pytest.raises(ValueError, match=r"at least 0\.5 levels"):
         ood.Curvature(scale=0.1).fit(even(), x, key=0)
     with pytest.raises(ValueError, match="at least 2 draws"):
         ood.Curvature(scale=1.0, draws=1, standardize=True)

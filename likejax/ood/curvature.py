@@ -1,4 +1,4 @@
-"""Score from the curvature of the log-probability: how much perturbations of an example lower it."""
+"""Score from the curvature of the log-probability: how much perturbations lower it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _LEAST_SCALE = 0.5
 
 @dataclasses.dataclass(frozen=True)
 class PerturbedLogProbs(Feature):
-    """``log p(x + perturbation_i)`` for several Gaussian perturbations of an example, ``(n, draws)``.
+    """``log p(x + e_i)`` for several Gaussian perturbations ``e_i`` of an example, ``(n, draws)``.
 
-    Perturbations of integers are rounded, and the results clipped to the levels. The log-probability
-    of every perturbation is one draw with the noise of the unperturbed example, so that the
-    difference from ``LogProb()`` is that of the perturbation alone.
+    Perturbations of integers are rounded, and the results clipped to the levels. Every
+    log-probability is one draw with the noise of the unperturbed example, so that its difference
+    from ``LogProb()`` is that of the perturbation alone.
 
     Example:
       >>> import likejax as lj, numpy as np

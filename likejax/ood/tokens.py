@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from likejax.density import Density
+from likejax.density import Density, OptionalQuery
 from likejax.ood.features import Batch, Compute, Densities, Feature, LogProbMap, Numbers, Values
 from likejax.ood.score import Score
 from likejax.settings import Range
@@ -108,8 +108,9 @@ def _lowest_count(dimensions: int, percent: int) -> int:
 class _OfLowest:
     """Part of the scores that are the mean of the lowest entries of a map, with the sign turned."""
 
+    name: ClassVar[str]
     percent: int
-    query: ClassVar[str]
+    query: ClassVar[OptionalQuery]
     entries: ClassVar[Feature]
 
     @property
@@ -120,7 +121,7 @@ class _OfLowest:
     @property
     def label(self) -> str:
         """Name in tables, with the share of the dimensions."""
-        return f"{getattr(self, 'name')}, {self.percent} %"
+        return f"{self.name}, {self.percent} %"
 
     def check(self, density: Density) -> None:
         """Raises a ValueError unless the density has a term for every dimension.
@@ -183,7 +184,7 @@ class MinK(_OfLowest, Score):
     """
 
     name: ClassVar[str] = "Min-K"
-    query: ClassVar[str] = "log_prob_map"
+    query: ClassVar[OptionalQuery] = "log_prob_map"
     entries: ClassVar[Feature] = LogProbMap()
 
     percent: Percent = 20
@@ -215,7 +216,7 @@ class MinKPlus(_OfLowest, Score):
     """
 
     name: ClassVar[str] = "Min-K++"
-    query: ClassVar[str] = "token_moments"
+    query: ClassVar[OptionalQuery] = "token_moments"
     entries: ClassVar[Feature] = StandardizedMap()
 
     percent: Percent = 20

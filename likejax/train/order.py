@@ -23,7 +23,9 @@ Order = Integer[np.ndarray, "steps batch"]
 """Row numbers of the dataset, a line for each step."""
 
 
-def order_of(experiment: Experiment, train: Any, *, key: KeyLike, steps: int | None = None) -> Order:
+def order_of(
+    experiment: Experiment, train: Any, *, key: KeyLike, steps: int | None = None
+) -> Order:
     """Returns the rows that ``fit(experiment, train, key=key)`` trains on, step by step.
 
     Each epoch visits every row once, in an order that depends on the key, the epoch and the number
