@@ -4,9 +4,10 @@
 
 Two PixelCNN++ of the same size: one is over-fitted to the members, few training digits without
 dropout; the other is trained on nearly all training digits with dropout, and has the weights that
-were best on validation. Members are the positive class. AUROC has DeLong's interval; the true-positive
-rate at a false-positive rate of 1 % is the share of members that are recognized while 1 % of the
-new digits are taken for members. The published statistics are Min-K% and Min-K%++ with k = 20.
+were best on validation. Members are the positive class. AUROC has DeLong's interval; the
+true-positive rate at a false-positive rate of 1 % is the share of members that are recognized while
+1 % of the new digits are taken for members. The published statistics are Min-K% and Min-K%++ with
+k = 20.
 """
 
 from __future__ import annotations

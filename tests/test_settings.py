@@ -179,6 +179,9 @@ WRONG_WORDS = {
     ),
     ("VAE.reconstruct", "replacement"): lambda: VAE.reconstruct(IMAGES, key=0, replacement="mode"),
     ("choose_k", "replacement"): lambda: lj.ood.choose_k(VAE, DATA, key=0, replacement="mode"),
+    ("order_test", "alternative"): lambda: lj.ood.order_test(
+        [0.0, 1.0, 2.0], [0, 1, 2], alternative="greatr"
+    ),
     ("aupr", "positive"): lambda: lj.ood.aupr([0.0], [1.0], positive="in"),
     ("aupr", "estimator"): lambda: lj.ood.aupr([0.0], [1.0], estimator="average"),
     ("restore", "which"): lambda: lj.restore(".", which="beast"),

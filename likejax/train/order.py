@@ -62,9 +62,9 @@ def order_of(
             f"expected a dataset or an array, whose order fit draws, got {type(train).__name__}: "
             "an iterable is trained on in its own order"
         )
-    steps = checked("steps", experiment.steps if steps is None else steps, CountOrZero)
+    count = experiment.steps if steps is None else checked("steps", steps, CountOrZero)
     rows = len(array_dataset(experiment, train))
-    return _rows(RunKeys.of(key).order_seed, rows, batch_size=experiment.batch_size, steps=steps)
+    return _rows(RunKeys.of(key).order_seed, rows, batch_size=experiment.batch_size, steps=count)
 
 
 def recorded_order(directory: str | os.PathLike[str], train: Dataset) -> Order:
