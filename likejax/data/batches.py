@@ -63,7 +63,7 @@ class RowOrder(Iterator[np.ndarray]):
     Example:
       >>> from likejax.data.batches import Position, RowOrder
       >>> order = RowOrder(4, 2, Position(seed=0, epoch=0, row=0))
-      >>> sorted([*next(order), *next(order)]), order.position.epoch
+      >>> sorted([*next(order).tolist(), *next(order).tolist()]), order.position.epoch
       ([0, 1, 2, 3], 1)
     """
 
