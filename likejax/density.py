@@ -50,10 +50,21 @@ class Kind(enum.Enum):
     ESTIMATE = "estimate"
 
 
-OptionalQuery = Literal["white_latents", "embed"]
+OptionalQuery = Literal["white_latents", "embed", "log_prob_map", "token_moments"]
 """Names of queries that not every family has."""
+_WHO_OFFERS: dict[OptionalQuery, str] = {
+    "white_latents": "such as a flow",
+    "embed": "such as a flow",
+    "log_prob_map": "such as a PixelCNN++; log_prob(x) gives the sum over all dimensions",
+    "token_moments": "such as a PixelCNN++; log_prob(x) gives the sum over all dimensions",
+}
+"""A family that has the query, or what to call instead."""
 Statistics = Mapping[str, Array]
 """Named numbers of one example, scalars."""
+
+
+Moments = tuple[Float[Array, "*event"], Float[Array, "*event"]]
+"""Mean and standard deviation for every dimension of an example."""
 
 
 class Terms(NamedTuple):
@@ -258,6 +269,14 @@ class Density(nnx.Module, abc.ABC):
         """Returns the embedding of one example, if the family has one."""
         raise NotImplementedError
 
+    def _log_prob_map(self, x: Array, condition: Array | None) -> Float[Array, "*event"]:
+        """Returns one log-probability per dimension given those before it, if there are such."""
+        raise NotImplementedError
+
+    def _token_moments(self, x: Array, condition: Array | None) -> Moments:
+        """Returns the moments of the log-probability of each dimension, if they can be had."""
+        raise NotImplementedError
+
     def initialize(self, batch: ArrayLike, key: KeyLike) -> Density:
         """Returns a density whose data-dependent parameters fit ``batch``.
 
@@ -438,11 +457,63 @@ class Density(nnx.Module, abc.ABC):
         self._check_offers("embed")
         return self._over_batch(_embedding_of, x, key=key, condition=condition)
 
+    def log_prob_map(
+        self, x: ArrayLike, *, condition: ArrayLike | None = None
+    ) -> Float[Array, "*batch event"]:
+        """Log-probability of every dimension given those before it in the example, in nats.
+
+        ``log p(x) = sum_t log p(x_t | x_1 ... x_(t-1))``: the sum of the map is ``log_prob``.
+        Autoregressive models have it, and models of independent entries;
+        ``offers("log_prob_map")`` asks.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``.
+          condition: Condition, as for ``log_prob``.
+
+        Returns:
+          ``(*batch, *event_shape)``; a PixelCNN++ has one entry for every channel of every pixel.
+
+        Raises:
+          TypeError: If the density has no such terms.
+          ValueError: If an argument does not fit, as for ``log_prob``.
+        """
+        self._check_offers("log_prob_map")
+        return self._over_batch(_log_prob_map_of, x, condition=condition)
+
+    def token_moments(
+        self, x: ArrayLike, *, condition: ArrayLike | None = None
+    ) -> tuple[Float[Array, "*batch event"], Float[Array, "*batch event"]]:
+        """Mean and standard deviation of ``log p`` over the values each dimension could have taken.
+
+        ``mu_t = sum_v p_t(v) log p_t(v)`` and
+        ``sigma_t^2 = sum_v p_t(v) (log p_t(v) - mu_t)^2`` with
+        ``p_t(v) = p(x_t = v | x_1 ... x_(t-1))`` and ``v`` over all levels, in nats; exact.
+        ``-mu_t`` is the entropy of the dimension given those before it. Models of integers that
+        have ``log_prob_map`` have it; ``offers("token_moments")`` asks.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``.
+          condition: Condition, as for ``log_prob``.
+
+        Returns:
+          Means and standard deviations, each ``(*batch, *event_shape)``.
+
+        Raises:
+          TypeError: If the density has no such moments.
+          ValueError: If an argument does not fit, as for ``log_prob``.
+
+        References:
+          Zhang et al., 2024, Min-K%++: improved baseline for detecting pre-training data from large
+          language models, arXiv:2404.02936.
+        """
+        self._check_offers("token_moments")
+        return self._over_batch(_token_moments_of, x, condition=condition)
+
     def offers(self, query: str) -> bool:
         """Returns whether the density has one of the queries that not every family has.
 
         Args:
-          query: ``white_latents`` or ``embed``.
+          query: ``white_latents``, ``embed``, ``log_prob_map`` or ``token_moments``.
 
         Raises:
           ValueError: If there is no such query.
@@ -451,12 +522,12 @@ class Density(nnx.Module, abc.ABC):
         own = getattr(type(self), f"_{query}")
         return own is not getattr(Density, f"_{query}")
 
-    def _check_offers(self, query: str) -> None:
+    def _check_offers(self, query: OptionalQuery) -> None:
         self._check_declared()
         if not self.offers(query):
             raise TypeError(
-                f"expected a density with {query.replace('_', ' ')}, such as a flow, "
-                f"{type(self).__name__} has none"
+                f"expected a density with {query.replace('_', ' ')}, {type(self).__name__} has "
+                f"none: take another, {_WHO_OFFERS[query]}"
             )
 
     @property
@@ -800,6 +871,18 @@ def _embedding_of(
     density: Density, x: Array, key: Array | None, condition: Array | None
 ) -> Float[Array, " d"]:
     return density._embed(x, _key_of_draw(key, 0), condition)
+
+
+def _log_prob_map_of(
+    density: Density, x: Array, key: None, condition: Array | None
+) -> Float[Array, "*event"]:
+    del key
+    return density._log_prob_map(x, condition)
+
+
+def _token_moments_of(density: Density, x: Array, key: None, condition: Array | None) -> Moments:
+    del key
+    return density._token_moments(x, condition)
 
 
 def _key_of_draw(key: Array | None, draw: ArrayLike) -> Array | None:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
+from likejax.inputs import inside_levels
 from likejax.settings import checked
 
 Form = Literal["exact", "reference"]
@@ -231,6 +234,112 @@ def logistic_mixture_log_probs(
         out.append(joint - before)
         before = joint
     return jnp.stack(out, axis=-1)
+
+
+def table_log_probs(
+    k: Num[Array, "*shape"], log_probs: Float[Array, "*shape levels"]
+) -> Float[Array, "*shape"]:
+    """Log-masses of integers by tables of them, elementwise; minus infinity outside the levels.
+
+    Args:
+      k: Integers.
+      log_probs: Log-mass of every level of every entry.
+    """
+    rows = k[..., None].astype(jnp.int32)
+    found = jnp.take_along_axis(log_probs, rows, axis=-1, mode="clip")[..., 0]
+    return jnp.where(inside_levels(k, log_probs.shape[-1]), found, -jnp.inf)
+
+
+def table_moments(
+    log_probs: Float[Array, "*shape levels"],
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Moments of the log-mass of a value drawn by a table of them; ``log_prob_moments``.
+
+    Args:
+      log_probs: Log-mass of every level of every entry.
+    """
+    levels = log_probs.shape[-1]
+    return log_prob_moments(lambda value: log_probs[..., value.astype(jnp.int32)], levels)
+
+
+def log_prob_moments(
+    log_prob: Callable[[Float[Array, ""]], Float[Array, "*shape"]], levels: int
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Mean and standard deviation of ``log p`` of a value drawn from ``p`` on integers, in nats.
+
+    ``mean = sum_v p(v) log p(v)`` and ``std^2 = sum_v p(v) (log p(v) - mean)^2``. The values are
+    taken one after the other and the moments corrected by each, so that nothing cancels and only
+    one value's masses are held.
+
+    Args:
+      log_prob: Function from a value ``0..levels-1`` to its log-masses, ``(*shape,)``.
+      levels: Number of integers.
+    """
+
+    def with_value(
+        moments: tuple[Array, Array, Array], value: Array
+    ) -> tuple[tuple[Array, Array, Array], None]:
+        total, mean, square = moments
+        each = log_prob(value)
+        mass = jnp.exp(each)
+        finite = jnp.where(mass == 0, 0.0, each)  # a mass of 0 adds 0
+        total = total + mass
+        distance = finite - mean
+        mean = mean + distance * mass / jnp.where(total == 0, 1.0, total)
+        square = square + mass * distance * (finite - mean)
+        return (total, mean, square), None
+
+    form = jax.eval_shape(log_prob, jnp.zeros(()))
+    nothing = jnp.zeros(form.shape, form.dtype)
+    values = jnp.arange(levels, dtype=form.dtype)
+    (_, mean, square), _ = jax.lax.scan(with_value, (nothing, nothing, nothing), values)
+    return mean, jnp.sqrt(jnp.maximum(square, 0.0))
+
+
+def logistic_mixture_moments(
+    k: Num[Array, "*shape channels"],
+    mixture: LogisticMixture,
+    levels: int,
+    form: Form = "exact",
+) -> tuple[Float[Array, "*shape channels"], Float[Array, "*shape channels"]]:
+    """Moments of ``log p(v | x_<c)`` over the values ``v`` of every channel; ``log_prob_moments``.
+
+    Given the channels before it, a channel is a mixture of logistics whose weights are those of the
+    components given these channels.
+
+    Args:
+      k: Integers ``0..levels-1``, as integers or floats.
+      mixture: Parameters of the pixels.
+      levels: Number of integers.
+      form: Form of the logistic, see ``discretized_logistic_log_prob``.
+
+    Returns:
+      Means and standard deviations, each of the shape of ``k``.
+    """
+    values = k.astype(mixture.means.dtype)
+    scaled = to_unit_scale(values, levels, values.dtype)
+    weights = jax.nn.log_softmax(mixture.logits)
+    means, stds = [], []
+    for channel in range(k.shape[-1]):
+        mean, log_scale = mixture.mean(channel, scaled), mixture.log_scales[..., channel, :]
+        of_components = functools.partial(
+            discretized_logistic_log_prob, mean=mean, log_scale=log_scale, levels=levels, form=form
+        )
+
+        def log_prob(
+            value: Array,
+            weights: Array = weights,
+            of_components: Callable[[Array], Array] = of_components,
+        ) -> Array:
+            each = of_components(jnp.broadcast_to(value, weights.shape))
+            return jax.nn.logsumexp(weights + each, axis=-1)
+
+        each = log_prob_moments(log_prob, levels)
+        means.append(each[0])
+        stds.append(each[1])
+        of_this = of_components(jnp.broadcast_to(values[..., channel, None], weights.shape))
+        weights = jax.nn.log_softmax(weights + of_this)
+    return jnp.stack(means, axis=-1), jnp.stack(stds, axis=-1)
 
 
 def logistic_mixture_sample(

@@ -36,6 +36,9 @@ def config_classes() -> list[type]:
 
 EXAMPLES = {
     "Experiment": lambda: lj.preset("glow/digits"),
+    "Curvature": lambda: lj.ood.Curvature(scale=1.0),
+    "LowestMean": lambda: lj.ood.LowestMean(lj.ood.LogProbMap()),
+    "PerturbedLogProbs": lambda: lj.ood.PerturbedLogProbs(scale=1.0),
     "LikelihoodRatio": lambda: lj.ood.LikelihoodRatio(lj.models.Uniform((2,))),
     "Train": lambda: cli.Train(preset="glow/digits"),
     "Categorical": lambda: lj.data.Categorical(("blue", "red")),

@@ -131,6 +131,8 @@ def test_intervals_cover():
         "aupr_in": average_precision,
         "fpr95": stats.norm.sf(stats.norm.isf(0.95, loc=1)),
         "fpr80": stats.norm.sf(stats.norm.isf(0.8, loc=1)),
+        "tpr_at_1": stats.norm.sf(stats.norm.isf(0.01), loc=1),
+        "tpr_at_01": stats.norm.sf(stats.norm.isf(0.001), loc=1),
         "detection_error": stats.norm.sf(0.5),
     }
     assert set(truth) == set(ood.METRICS)

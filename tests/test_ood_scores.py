@@ -54,6 +54,7 @@ SCORES = {
     "local dimension": ood.LocalDimension(),
     "parameter gradient": ood.ParameterGradient(),
     "input gradient": ood.InputGradient(),
+    "curvature": ood.Curvature(scale=1.0, draws=2),
     "combined": ood.Combined(scores=(ood.Typicality(), ood.InputGradient())),
     "combined, simes": ood.Combined(scores=(ood.Typicality(), ood.LatentFit()), rule="simes"),
     "whitened embedding": ood.WhitenedEmbedding(),

@@ -161,6 +161,9 @@ WRONG_WORDS = {
     ("GaussianNaiveBayes.fit", "variance"): lambda: lj.models.GaussianNaiveBayes.fit(
         DATA, variance="share"
     ),
+    ("likelihood_path", "backend"): lambda: lj.ood.likelihood_path(backend="copd"),
+    ("fit_backend", "name"): lambda: lj.ood.fit_backend("copd", np.eye(3)),
+    ("backend_score", "name"): lambda: lj.ood.backend_score("copd", {}, np.eye(3)),
     ("StudentT.__init__", "degrees"): lambda: lj.models.StudentT(2, degrees="on"),
     ("PixelCNN.__init__", "form"): lambda: lj.models.PixelCNN(
         None, (4, 4, 1), levels=4, mixtures=1, form="exakt"
@@ -179,6 +182,9 @@ WRONG_WORDS = {
     ),
     ("VAE.reconstruct", "replacement"): lambda: VAE.reconstruct(IMAGES, key=0, replacement="mode"),
     ("choose_k", "replacement"): lambda: lj.ood.choose_k(VAE, DATA, key=0, replacement="mode"),
+    ("order_test", "alternative"): lambda: lj.ood.order_test(
+        [0.0, 1.0, 2.0], [0, 1, 2], alternative="greatr"
+    ),
     ("aupr", "positive"): lambda: lj.ood.aupr([0.0], [1.0], positive="in"),
     ("aupr", "estimator"): lambda: lj.ood.aupr([0.0], [1.0], estimator="average"),
     ("restore", "which"): lambda: lj.restore(".", which="beast"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Integer, Num
 
 from likejax.data.augment import augmentation
 from likejax.data.conditions import condition_of
@@ -44,6 +44,52 @@ class Batches(Protocol):
     position: Position
 
     def __next__(self) -> Batch: ...
+
+
+class RowOrder(Iterator[np.ndarray]):
+    """Row numbers of the batches of a dataset, ``(batch_size,)`` each, for ever.
+
+    Each epoch visits every row once, in an order of ``(seed, epoch)``. A batch may end one epoch
+    and begin the next, so no row is ever dropped.
+
+    Args:
+      count: Number of rows of the dataset.
+      batch_size: Rows per batch.
+      position: Place to begin at.
+
+    Attributes:
+      position: Place of the next batch.
+
+    Example:
+      >>> from likejax.data.batches import Position, RowOrder
+      >>> order = RowOrder(4, 2, Position(seed=0, epoch=0, row=0))
+      >>> sorted([*next(order).tolist(), *next(order).tolist()]), order.position.epoch
+      ([0, 1, 2, 3], 1)
+    """
+
+    def __init__(self, count: int, batch_size: int, position: Position):
+        self.position = position
+        self._count = count
+        self._batch_size = batch_size
+        self._order = self._shuffled()
+
+    def _shuffled(self) -> np.ndarray:
+        rng = np.random.default_rng([self.position.seed, self.position.epoch])
+        return rng.permutation(self._count)
+
+    def __next__(self) -> Integer[np.ndarray, " n"]:
+        taken: list[np.ndarray] = []
+        missing = self._batch_size
+        while missing:
+            seed, epoch, row = self.position
+            rows = self._order[row : row + missing]
+            taken.append(rows)
+            missing -= len(rows)
+            self.position = Position(seed, epoch, row + len(rows))
+            if row + len(rows) == self._count:
+                self.position = Position(seed, epoch + 1, 0)
+                self._order = self._shuffled()
+        return np.concatenate(taken)
 
 
 class DatasetBatches(Iterator[Batch]):
@@ -86,30 +132,12 @@ class DatasetBatches(Iterator[Batch]):
             self._weights = (dataset.weights / dataset.weights.mean()).astype("f4")
         self._augment = [augmentation(spec, levels=dataset.levels) for spec in augment]
         self._mine = _share(batch_size, part)
-        self._order = self._shuffled()
-
-    def _shuffled(self) -> np.ndarray:
-        return np.random.default_rng([self.position.seed, self.position.epoch]).permutation(
-            len(self.dataset)
-        )
-
-    def _rows(self) -> np.ndarray:
-        taken: list[np.ndarray] = []
-        missing = self.batch_size
-        while missing:
-            seed, epoch, row = self.position
-            rows = self._order[row : row + missing]
-            taken.append(rows)
-            missing -= len(rows)
-            self.position = Position(seed, epoch, row + len(rows))
-            if row + len(rows) == len(self.dataset):
-                self.position = Position(seed, epoch + 1, 0)
-                self._order = self._shuffled()
-        return np.concatenate(taken)
+        self._order = RowOrder(len(dataset), batch_size, self.position)
 
     def __next__(self) -> Batch:
         rng = np.random.default_rng([*self.position, 1])
-        rows = self._rows()
+        rows = next(self._order)
+        self.position = self._order.position
         mine = rows[self._mine]
         if self._augment:
             # all processes augment the whole batch, so they draw the same and their parts fit

@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, Kind, integer_dtype
-from likejax.distributions import standard_normal_log_prob
-from likejax.inputs import inside_levels
+from likejax.density import Density, Kind, Moments, integer_dtype
+from likejax.distributions import standard_normal_log_prob, table_log_probs, table_moments
 from likejax.models.dequantize import Dequantized
 from likejax.nn.modules import Buffer
 from likejax.settings import Count, NonNegative, checked
@@ -68,10 +67,13 @@ class PixelHistogram(Density):
         return cls(jnp.asarray(np.log((counts + 1.0) / (len(dataset) + dataset.levels))))
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
-        log_probs = jnp.take_along_axis(
-            self.log_probs[...], x[..., None].astype(jnp.int32), axis=-1, mode="clip"
-        )
-        return jnp.where(inside_levels(x, self.levels).all(), log_probs.sum(), -jnp.inf)
+        return self._log_prob_map(x, condition).sum()
+
+    def _log_prob_map(self, x: Array, condition: Array | None) -> Float[Array, "*event"]:
+        return table_log_probs(x, self.log_probs[...])
+
+    def _token_moments(self, x: Array, condition: Array | None) -> Moments:
+        return table_moments(self.log_probs[...])
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         # At temperature 0 the sample is the most frequent value.

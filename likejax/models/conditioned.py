@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from likejax.bijections.bijection import Latent
-from likejax.density import Density, Kind, Statistics, Terms, check_density
+from likejax.density import Density, Kind, Moments, Statistics, Terms, check_density
 from likejax.keys import KeyLike
 from likejax.nn.modules import Buffer, replace
 
@@ -94,7 +94,7 @@ class Conditioned(Density):
         """Returns whether the density inside has a query.
 
         Args:
-          query: ``white_latents`` or ``embed``.
+          query: Name of the query, see ``Density.offers``.
         """
         return self.density.offers(query)
 
@@ -105,6 +105,12 @@ class Conditioned(Density):
 
     def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
         return self.density._embed(x, key, self.value[...])
+
+    def _log_prob_map(self, x: Array, condition: Array | None) -> Float[Array, "*event"]:
+        return self.density._log_prob_map(x, self.value[...])
+
+    def _token_moments(self, x: Array, condition: Array | None) -> Moments:
+        return self.density._token_moments(x, self.value[...])
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         return self._draw(key, condition, temperature)[0]

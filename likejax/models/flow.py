@@ -121,7 +121,7 @@ class Flow(Density):
         """Returns whether the flow has a query; latents of another base are not white.
 
         Args:
-          query: ``white_latents`` or ``embed``.
+          query: Name of the query, see ``Density.offers``.
         """
         return super().offers(query) and (query != "white_latents" or self.base is None)
 

@@ -10,9 +10,8 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer
 
 from likejax.data.dataset import Dataset
-from likejax.density import Density, Kind, integer_dtype
-from likejax.distributions import normal_log_prob
-from likejax.inputs import inside_levels
+from likejax.density import Density, Kind, Moments, integer_dtype
+from likejax.distributions import normal_log_prob, table_log_probs, table_moments
 from likejax.nn.condition import row_of_label
 from likejax.nn.modules import Buffer
 from likejax.settings import NonNegative, checked
@@ -87,10 +86,13 @@ class NaiveBayes(Density):
         return cls(jnp.asarray(np.log((counts + 1.0) / (totals + levels))))
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
-        log_probs = jnp.take_along_axis(
-            self._of(condition), x[..., None].astype(jnp.int32), axis=-1, mode="clip"
-        )
-        return jnp.where(inside_levels(x, self.levels).all(), log_probs.sum(), -jnp.inf)
+        return self._log_prob_map(x, condition).sum()
+
+    def _log_prob_map(self, x: Array, condition: Array | None) -> Float[Array, "*event"]:
+        return table_log_probs(x, self._of(condition))
+
+    def _token_moments(self, x: Array, condition: Array | None) -> Moments:
+        return table_moments(self._of(condition))
 
     def _of(self, label: Array | None) -> Float[Array, "*event levels"]:
         """The log-frequencies of a class; NaN for a label that no class has."""

@@ -111,9 +111,9 @@ class Tabular(Density):
         """Returns whether the density inside has a query.
 
         Args:
-          query: ``white_latents`` or ``embed``.
+          query: Name of the query; per-dimension terms are not those of the density inside.
         """
-        return self.density.offers(query)
+        return super().offers(query) and self.density.offers(query)
 
     def _white_latents(
         self, x: Array, key: Array | None, condition: Array | None

@@ -25,8 +25,11 @@ from likejax.ood.calibrate import threshold as threshold
 from likejax.ood.combined import Combined as Combined
 from likejax.ood.comparison import benchmark as benchmark
 from likejax.ood.complexity import CodeLength as CodeLength
+from likejax.ood.complexity import CodeLengthMap as CodeLengthMap
 from likejax.ood.complexity import ComplexityOnly as ComplexityOnly
 from likejax.ood.complexity import InputComplexity as InputComplexity
+from likejax.ood.curvature import Curvature as Curvature
+from likejax.ood.curvature import PerturbedLogProbs as PerturbedLogProbs
 from likejax.ood.decisions import adjusted_p_values as adjusted_p_values
 from likejax.ood.decisions import benjamini_hochberg as benjamini_hochberg
 from likejax.ood.decisions import fisher as fisher
@@ -42,6 +45,7 @@ from likejax.ood.ensembles import EnsembleScore as EnsembleScore
 from likejax.ood.ensembles import MemberLogProbs as MemberLogProbs
 from likejax.ood.features import Feature as Feature
 from likejax.ood.features import LogProb as LogProb
+from likejax.ood.features import LogProbMap as LogProbMap
 from likejax.ood.gradients import GradientNorms as GradientNorms
 from likejax.ood.gradients import InputGradient as InputGradient
 from likejax.ood.gradients import InputGradientNorm as InputGradientNorm
@@ -74,6 +78,9 @@ from likejax.ood.metrics import auroc as auroc
 from likejax.ood.metrics import detection_error as detection_error
 from likejax.ood.metrics import fpr_at_tpr as fpr_at_tpr
 from likejax.ood.metrics import roc_curve as roc_curve
+from likejax.ood.metrics import tpr_at_fpr as tpr_at_fpr
+from likejax.ood.provenance import OrderTest as OrderTest
+from likejax.ood.provenance import order_test as order_test
 from likejax.ood.regret import LikelihoodRegret as LikelihoodRegret
 from likejax.ood.regret import Regret as Regret
 from likejax.ood.regret import Regretful as Regretful
@@ -91,5 +98,9 @@ from likejax.ood.suites import SUITES as SUITES
 from likejax.ood.suites import OutsideSet as OutsideSet
 from likejax.ood.suites import Suite as Suite
 from likejax.ood.suites import suite as suite
+from likejax.ood.tokens import LowestMean as LowestMean
+from likejax.ood.tokens import MinK as MinK
+from likejax.ood.tokens import MinKPlus as MinKPlus
+from likejax.ood.tokens import StandardizedMap as StandardizedMap
 from likejax.ood.vectors import backend_score as backend_score
 from likejax.ood.vectors import fit_backend as fit_backend

@@ -11,8 +11,17 @@ from jax.core import Tracer
 from jaxtyping import Array, Key
 
 from likejax.density import bits_per_dim
-from likejax.ood.features import Batch, Compute, Densities, Feature, LogProb, Values
-from likejax.ood.lossless import code_lengths
+from likejax.ood.features import (
+    Batch,
+    Compute,
+    Densities,
+    Feature,
+    LogProb,
+    LogProbMap,
+    Numbers,
+    Values,
+)
+from likejax.ood.lossless import code_length_maps, code_lengths
 from likejax.ood.score import Score, with_draws
 from likejax.settings import Count
 
@@ -38,6 +47,34 @@ class CodeLength(Feature):
         """
         del densities, keys
         return code_lengths(x if isinstance(x, Tracer) else np.asarray(x))
+
+
+@dataclasses.dataclass(frozen=True)
+class CodeLengthMap(Feature):
+    """Length of the lossless code of an image, shared among its values, in bits.
+
+    The code has no parts of single values. Its length is shared in proportion to
+    ``log(n / count)`` with the ``count`` of a value's residual among the ``n`` of the image, the
+    length of an ideal code of residuals; see ``likejax.ood.lossless.code_length_maps``.
+
+    Example:
+      >>> import likejax as lj, numpy as np
+      >>> images = lj.load("digits").examples[:2]
+      >>> maps = lj.ood.CodeLengthMap()({}, images, None)
+      >>> bool(np.allclose(maps.sum((1, 2, 3)), lj.ood.code_lengths(images)))
+      True
+    """
+
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Numbers:
+        """Computes the share of every value of images on the host.
+
+        Args:
+          densities: Densities by name; they do not matter.
+          x: Unsigned integers ``(n, height, width, channels)``.
+          keys: Keys; nothing is drawn.
+        """
+        del densities, keys
+        return code_length_maps(np.asarray(x))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +121,18 @@ class InputComplexity(Score):
         """
         log_prob, code_length = map(compute, self.features)
         return bits_per_dim(log_prob, event_shape) - code_length / math.prod(event_shape)
+
+    def statistic_map(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
+        """Returns the difference of both codes for every value of the images.
+
+        The length of the lossless code is shared among the values; see ``CodeLengthMap``.
+
+        Args:
+          compute: Function that computes a feature.
+          event_shape: Shape of one example.
+        """
+        log_probs, code_lengths = compute(LogProbMap()), compute(CodeLengthMap())
+        return bits_per_dim(log_probs, event_shape) - code_lengths / math.prod(event_shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -108,6 +108,33 @@ class LogProb(Feature):
         return densities[self.density].kind is not Kind.EXACT
 
 
+@dataclasses.dataclass(frozen=True)
+class LogProbMap(Feature):
+    """Log-probability of every dimension given those before it, ``(n, *event_shape)`` in nats.
+
+    Example:
+      >>> import likejax as lj, numpy as np
+      >>> histogram = lj.models.PixelHistogram.fit(lj.load("digits"))
+      >>> x = np.zeros((3, 8, 8, 1), np.uint8)
+      >>> lj.ood.LogProbMap()({"density": histogram}, x, None).shape
+      (3, 8, 8, 1)
+    """
+
+    density: str = "density"
+    """Name of the density: ``density`` for the scored one, or one that it is compared with."""
+
+    def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Numbers:
+        """Computes the log-probabilities of examples.
+
+        Args:
+          densities: Densities by name; the one that is asked offers ``log_prob_map``.
+          x: Examples ``(n, *event_shape)``.
+          keys: Keys; nothing is drawn.
+        """
+        del keys
+        return densities[self.density].log_prob_map(x)
+
+
 Compute = Callable[[Feature], Numbers]
 """From a feature to its values on a set of examples."""
 

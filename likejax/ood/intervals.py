@@ -10,7 +10,15 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from likejax.ood.metrics import METRICS, Ranking, Scores, auroc, checked_scores
+from likejax.ood.metrics import (
+    FALSE_RATES,
+    METRICS,
+    Counts,
+    Ranking,
+    Scores,
+    auroc,
+    checked_scores,
+)
 from likejax.settings import CountOrZero, Probability, checked
 
 
@@ -223,6 +231,10 @@ def evaluate_scores(
     inside and outside examples separately:
 
     * FPR has percentiles. Where it is 0 or 1 the end has the exact binomial bound.
+    * TPR at a small FPR has percentiles over the number of inside scores above the true threshold,
+      which is binomial, and the exact bounds of the outside scores above each; resamples of the
+      largest inside scores would hold the truth too rarely. With few inside examples the lower end
+      is 0, because they do not say where the threshold is.
     * AUPR and the detection error have a number of standard errors on the logit scale, around the
       value less the bias of resampling: a minimum is biased once more in every resample. A
       detection error of 0 has the binomial bound of the smaller class.
@@ -257,8 +269,9 @@ def evaluate_scores(
     draws = _bootstrap(ranking, resamples, seed)
     sizes = len(of_inside), len(of_outside)
     found = {"auroc": auroc_interval(of_inside, of_outside, confidence=confidence)}
-    for name, ends in _ENDS.items():
-        found[name] = _interval(METRICS[name](counts), draws[name], ends, sizes, confidence)
+    for name, values in draws.items():
+        ends = _ENDS.get(name) or _ends_of_found(counts, FALSE_RATES[name], seed)
+        found[name] = _interval(METRICS[name](counts), values, ends, sizes, confidence)
     return found
 
 
@@ -268,7 +281,7 @@ def _bootstrap(
     """Returns the metrics of every resample, each class resampled by itself."""
     rng = np.random.default_rng(seed)
     places = np.flatnonzero(~ranking.is_outside), np.flatnonzero(ranking.is_outside)
-    draws: dict[str, list[float]] = {name: [] for name in _ENDS}
+    draws: dict[str, list[float]] = {name: [] for name in METRICS if name != "auroc"}
     for _ in range(resamples):
         weights = np.zeros(len(ranking.is_outside))
         for place in places:
@@ -322,6 +335,36 @@ def _ends_of_rate(
     return low, high
 
 
+def _ends_of_found(counts: Counts, fpr: float, seed: int) -> Ends:
+    """Returns the ends for a true-positive rate at a small false-positive rate.
+
+    Few inside scores are above the true threshold, so a resample of them never looks beyond the
+    largest, and its percentiles hold the truth far too rarely. Their number ``k`` is binomial: the
+    threshold is between the ``k``-th and the next largest inside score. Above either lies a number
+    of outside scores, whose rate has the distributions of Clopper and Pearson's bounds.
+    """
+
+    def ends(
+        value: float, draws: np.ndarray, sizes: tuple[int, int], confidence: float
+    ) -> tuple[float, float]:
+        del draws
+        rng, (n, m) = np.random.default_rng(seed), sizes
+        k = rng.binomial(n, fpr, _THRESHOLDS)
+        last = np.searchsorted(counts.false, np.stack([k - 1, k]), side="right") - 1
+        above = np.where(last < 0, 0, counts.true[last]).astype(int)
+        lowest = np.where(above[0] > 0, rng.beta(np.maximum(above[0], 1), m - above[0] + 1), 0.0)
+        highest = np.where(above[1] < m, rng.beta(above[1] + 1, np.maximum(m - above[1], 1)), 1.0)
+        tail = (1 - confidence) / 2
+        low, high = np.quantile(lowest, tail), np.quantile(highest, 1 - tail)
+        return min(float(low), value), max(float(high), value)
+
+    return ends
+
+
+_THRESHOLDS = 10_000
+"""Number of thresholds that are drawn for the interval of a true-positive rate."""
+
+
 def _ends_of_error(
     value: float, draws: np.ndarray, sizes: tuple[int, int], confidence: float
 ) -> tuple[float, float]:
@@ -340,7 +383,7 @@ _ENDS: dict[str, Ends] = {
     "fpr80": _ends_of_rate,
     "detection_error": _ends_of_error,
 }
-"""The metrics with bootstrap intervals, and how each gets its ends."""
+"""The metrics whose ends come from resamples, and how."""
 
 
 def _logit_ends(

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import ClassVar
+import math
+from typing import ClassVar, Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from likejax.density import Density
-from likejax.ood.features import Compute, Feature, LogProb, Values
+from likejax.ood.features import Compute, Feature, LogProb, LogProbMap, Numbers, Values
 from likejax.ood.score import Groups, Score, State, with_draws
 from likejax.settings import Count
 
@@ -66,6 +67,16 @@ class NegativeLogProb(_OfLogProb, Score):
         """Name in tables, with the number of draws unless it is one."""
         return with_draws(self.name, self.draws)
 
+    def statistic_map(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
+        """Returns minus the log-probability of every dimension given those before it, in nats.
+
+        Args:
+          compute: Function that computes a feature.
+          event_shape: Shape of one example.
+        """
+        del event_shape
+        return -compute(LogProbMap())
+
 
 @dataclasses.dataclass(frozen=True)
 class Typicality(_OfLogProb, Score):
@@ -120,7 +131,7 @@ class Typicality(_OfLogProb, Score):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class LikelihoodRatio(Score):
-    """Score ``s = log p_background(x) - log p(x)`` in nats.
+    """Score ``s = log p_background(x) - log p(x)`` in nats, or the same over the dimensions.
 
     Any density over the same examples can be the background: one trained on mutated inputs
     (``fit_background``), one trained on much broader data, or the one that ``p`` was fine-tuned
@@ -130,6 +141,11 @@ class LikelihoodRatio(Score):
     ``lj.fit(..., initial=broad)``. The ratio then says what the fine-tuning has changed, and what
     both share, such as the preference for simple images, cancels. The broad data must hold what
     resembles the outside examples: the ratio of what neither has seen is no evidence.
+
+    With ``p(x | c)`` and the mixture ``p(x) = sum_c p(c) p(x | c)`` as its background, ``-s`` is
+    the conditional discrepancy ``log p(x | c) - log p(x)``: what the label says about the example.
+    By Bayes' rule it is ``log p(c | x) - log p(c)``, at most ``-log p(c)``. The last example
+    below computes it.
 
     References:
       Ren et al., 2019, Likelihood ratios for out-of-distribution detection, arXiv:1906.02845.
@@ -156,6 +172,17 @@ class LikelihoodRatio(Score):
       >>> near, far = score(np.array([[0, 0], [9, 9]], np.float32))
       >>> bool(near < far)
       True
+
+      The background is the mixture over labels:
+
+      >>> digits, valid = lj.load("digits"), lj.load("digits", split="validation")
+      >>> of_labels = lj.models.NaiveBayes.fit(digits)
+      >>> classifier = lj.Classifier(of_labels)
+      >>> three, x = lj.condition(of_labels, 3), valid.examples[:5]
+      >>> score = lj.ood.LikelihoodRatio(classifier.mixture, title="is no 3").fit(three, valid)
+      >>> by_bayes = classifier.log_posterior(x)[:, 3] - np.log(0.1)
+      >>> bool(np.allclose(-score(x), by_bayes, atol=1e-3))
+      True
     """
 
     name: ClassVar[str] = "likelihood ratio"
@@ -166,11 +193,15 @@ class LikelihoodRatio(Score):
     """Number of draws per example, of both densities."""
     title: str = ""
     """Title that distinguishes several ratios in one table."""
+    form: Literal["sum", "mean"] = "sum"
+    """``sum`` for the ratio in nats; ``mean`` for the ratio over the number of dimensions."""
 
     @property
     def label(self) -> str:
         """Name in tables, with the title if there is one."""
         name = f"{self.name} ({self.title})" if self.title else self.name
+        if self.form == "mean":
+            name += " per dimension"
         return with_draws(name, self.draws)
 
     @property
@@ -180,15 +211,28 @@ class LikelihoodRatio(Score):
         return LogProb(density=background, draws=self.draws), LogProb(draws=self.draws)
 
     def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
-        """Returns the log-ratio in nats.
+        """Returns the log-ratio in nats, or in nats per dimension.
 
         Args:
           compute: Function that computes a feature.
           event_shape: Shape of one example.
         """
-        del event_shape
         background, density = map(compute, self.features)
-        return background - density
+        return (background - density) / self._divisor(event_shape)
+
+    def statistic_map(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
+        """Returns the log-ratio of every dimension given those before it.
+
+        Args:
+          compute: Function that computes a feature.
+          event_shape: Shape of one example.
+        """
+        (name,) = self.companions()
+        background, density = compute(LogProbMap(name)), compute(LogProbMap())
+        return (background - density) / self._divisor(event_shape)
+
+    def _divisor(self, event_shape: tuple[int, ...]) -> int:
+        return math.prod(event_shape) if self.form == "mean" else 1
 
     def companions(self) -> dict[str, Density]:
         """Returns the background by a name with the title, since one table may hold several."""

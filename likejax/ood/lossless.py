@@ -148,5 +148,43 @@ def code_lengths(images: Integer[Any, "n height width channels"]) -> Float[Any, 
     return np.array([8.0 * len(encode(np.asarray(image))) for image in images], np.float64)
 
 
+def code_length_maps(
+    images: Integer[np.ndarray, "n height width channels"],
+) -> Float[np.ndarray, "n height width channels"]:
+    """Returns the length of the code of each image, shared among its values, in bits.
+
+    Each value gets a part in proportion to ``log(n / count)`` of its residual under the prediction
+    that the code has chosen, where ``count`` of the ``n`` residuals of the image are equal to it.
+    If all residuals are equal, the parts are equal too.
+
+    Args:
+      images: Unsigned integers ``(n, height, width, channels)``.
+
+    Returns:
+      Bits ``(n, height, width, channels)``, whose sums are ``code_lengths``.
+
+    Example:
+      >>> import numpy as np
+      >>> from likejax.ood.lossless import code_length_maps
+      >>> image = np.zeros((1, 8, 8, 1), np.uint8)
+      >>> image[0, 4, 4] = 200
+      >>> bool(code_length_maps(image)[0, 4, 4, 0] == code_length_maps(image).max())
+      True
+    """
+    return np.array([_length_map(image) for image in images], np.float64).reshape(images.shape)
+
+
+def _length_map(image: Image) -> Float[np.ndarray, "height width channels"]:
+    code = encode(image)
+    planes = _bytes_of(image)
+    residuals = (planes - _predictions(planes)[code[0]]).astype(np.uint8)
+    counts = np.bincount(residuals.reshape(-1), minlength=256)
+    ideal = np.log(residuals.size / counts[residuals])
+    if ideal.max() == 0:
+        ideal = np.ones_like(ideal)
+    of_values = ideal.reshape(*image.shape, -1).sum(axis=-1)
+    return 8.0 * len(code) * of_values / of_values.sum()
+
+
 def _lengths_on_host(images: Array | np.ndarray) -> Float[np.ndarray, " n"]:
     return code_lengths(np.asarray(images)).astype(np.float32)

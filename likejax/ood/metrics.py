@@ -92,18 +92,31 @@ class Counts:
         false_rate, true_rate = self.rates()
         return float(false_rate[np.argmax(true_rate >= tpr)])
 
+    def tpr_at_fpr(self, fpr: float) -> float:
+        """Returns the true-positive rate at the last threshold within a false-positive rate.
+
+        Args:
+          fpr: Largest false-positive rate, above 0 and at most 1.
+        """
+        false_rate, true_rate = self.rates()
+        return float(true_rate[np.flatnonzero(false_rate <= fpr)[-1]])
+
     def detection_error(self) -> float:
         """Returns the smallest mean of the false-negative and the false-positive rate."""
         false_rate, true_rate = self.rates()
         return float(np.min(1 - true_rate + false_rate) / 2)
 
 
+FALSE_RATES = {"tpr_at_1": 0.01, "tpr_at_01": 0.001}
+"""False-positive rates of the metrics that are the true-positive rate at one."""
 METRICS: dict[str, Callable[[Counts], float]] = {
     "auroc": Counts.auroc,
     "aupr_out": Counts.aupr,
     "aupr_in": lambda counts: counts.swapped().aupr(),
     "fpr95": lambda counts: counts.fpr_at_tpr(0.95),
     "fpr80": lambda counts: counts.fpr_at_tpr(0.80),
+    "tpr_at_1": lambda counts: counts.tpr_at_fpr(FALSE_RATES["tpr_at_1"]),
+    "tpr_at_01": lambda counts: counts.tpr_at_fpr(FALSE_RATES["tpr_at_01"]),
     "detection_error": Counts.detection_error,
 }
 """The metrics of ``evaluate_scores`` by name, in the order of its tables."""
@@ -293,6 +306,29 @@ def fpr_at_tpr(
     drop_collinear = checked("drop_collinear", drop_collinear, bool)
     counts = Ranking.of(inside, outside).counts()
     return (counts.without_collinear() if drop_collinear else counts).fpr_at_tpr(tpr)
+
+
+def tpr_at_fpr(inside: Scores, outside: Scores, fpr: float) -> float:
+    """Computes the true-positive rate at the last threshold that keeps a false-positive rate.
+
+    It is the largest share of outside examples that can be flagged while at most a share ``fpr`` of
+    the inside examples is. With fewer than ``1 / fpr`` inside examples none of them may be flagged,
+    whatever ``fpr`` is. Membership tests are read at 1 % and 0.1 %: a test that recognizes few
+    members for sure is a leak, even if its AUROC is near chance (Carlini et al., 2022,
+    arXiv:2112.03570).
+
+    Args:
+      inside: Scores of inside examples.
+      outside: Scores of outside examples.
+      fpr: Largest false-positive rate, such as 0.01 or 0.001.
+
+    Example:
+      >>> from likejax import ood
+      >>> ood.tpr_at_fpr(inside=[0.1, 0.3, 0.6, 1.3], outside=[0.2, 0.9], fpr=0.25)
+      0.5
+    """
+    fpr = checked("fpr", fpr, Rate)
+    return Ranking.of(inside, outside).counts().tpr_at_fpr(fpr)
 
 
 def detection_error(inside: Scores, outside: Scores) -> float:

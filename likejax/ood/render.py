@@ -19,6 +19,8 @@ _TITLES = {
     "aupr_in": "AUPR-In",
     "fpr95": "FPR95",
     "fpr80": "FPR80",
+    "tpr_at_1": "TPR at FPR 1 %",
+    "tpr_at_01": "TPR at FPR 0.1 %",
     "detection_error": "detection error",
 }
 _SIGNS = {"exact": "= ", "bound": "<= ", "estimate": "~ "}
@@ -26,10 +28,12 @@ CONVENTIONS = (
     "Inside is in-distribution, outside is out-of-distribution (OOD). OOD is the positive class "
     "and higher scores are more OOD. AUROC counts ties half, with DeLong intervals; AUPR is "
     "average precision (In: inside positive, scores negated); FPR95 and FPR80 are read at the "
-    "first of all thresholds that reaches that TPR; detection error is the smallest mean of FNR "
-    "and FPR. Their intervals come from a bootstrap that resamples inside and outside separately: "
-    "percentiles for FPR; for AUPR and detection error standard errors on the logit scale, with "
-    "the bias of resampling taken back. Where scores do not overlap those of AUPR have no width. "
+    "first of all thresholds that reaches that TPR, TPR at an FPR at the last that keeps it; with "
+    "fewer than 1,000 inside examples 0.1 % means none of them. Detection error is the smallest "
+    "mean of FNR and FPR. Their intervals come from a bootstrap that resamples inside and outside "
+    "separately: percentiles for FPR; for AUPR and detection error standard errors on the logit "
+    "scale, with the bias of resampling taken back. Those of TPR at an FPR also cover where the "
+    "threshold is. Where scores do not overlap those of AUPR have no width. "
     "Intervals take examples as independent and do not cover the variance between trainings."
 )
 

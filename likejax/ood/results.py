@@ -133,8 +133,9 @@ def _pictures(dataset: Dataset, rows: np.ndarray, density: Density) -> Pictures:
     """Returns images of a set, scaled to [0, 1], and the maps of the density."""
     x = dataset.examples[rows]
     assert density.levels is not None
-    log_prob_map = getattr(density, "log_prob_map", None)
-    maps = None if log_prob_map is None else np.asarray(log_prob_map(x)).sum(-1)
+    maps = None
+    if density.offers("log_prob_map"):
+        maps = np.asarray(density.log_prob_map(x)).sum(-1)
     return Pictures(x / (density.levels - 1), maps)
 
 

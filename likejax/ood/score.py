@@ -91,6 +91,24 @@ class Score(Settings, abc.ABC):
           event_shape: Shape of one example.
         """
 
+    def statistic_map(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
+        """Returns the part of every dimension in the score, ``(n, *event_shape)``.
+
+        The parts of an example sum to its score. A score that is such a sum overrides it.
+
+        Args:
+          compute: Function that computes a feature.
+          event_shape: Shape of one example.
+
+        Raises:
+          ValueError: If the score is no sum over dimensions.
+        """
+        del compute, event_shape
+        raise ValueError(
+            f"expected a score that is a sum over dimensions, {self.label} is none: "
+            "lj.ood.NegativeLogProb(), LikelihoodRatio, InputComplexity, MinK and MinKPlus are"
+        )
+
     def learn(self, statistics: Float[np.ndarray, "n ..."]) -> dict[str, Any]:
         """Returns the numbers and arrays that fitting keeps of the statistics of inside examples.
 
@@ -371,6 +389,46 @@ class FittedScore:
             return np.zeros(batch)
         compute = features_of(self.densities, flat, keys, batch_size=batch_size)
         return self._scores(compute).reshape(batch)
+
+    def score_map(self, x: ArrayLike, *, batch_size: int = 128) -> Float[np.ndarray, "..."]:
+        """Returns the part of every dimension in the score: where an example is unusual.
+
+        The parts of an example sum to its score. Negative log-likelihoods have them, ratios, Min-K
+        and, for images, input complexity, all under densities with ``log_prob_map``, such as a
+        PixelCNN++.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``, on the host.
+          batch_size: Number of examples at a time.
+
+        Returns:
+          ``(*batch, *event_shape)`` in float64, in the unit of the score.
+
+        Raises:
+          TypeError: If ``x`` is a dataset, or a density has no term for every dimension.
+          ValueError: If the score is no sum over dimensions, or for a wrong shape.
+
+        Example:
+          >>> import likejax as lj, numpy as np
+          >>> train, valid = lj.load("digits"), lj.load("digits", split="validation")
+          >>> histogram = lj.models.PixelHistogram.fit(train)
+          >>> score = lj.ood.NegativeLogProb().fit(histogram, valid)
+          >>> x = valid.examples[:5]
+          >>> maps = score.score_map(x)
+          >>> maps.shape, bool(np.allclose(maps.sum((1, 2, 3)), score(x)))
+          ((5, 8, 8, 1), True)
+        """
+        if isinstance(x, Dataset):
+            raise TypeError(f"expected an array of examples, got {x!r}: pass its .examples")
+        examples = np.asarray(x)
+        batch = self._batch_of(examples)
+        flat = examples.reshape(-1, *self._event_shape)
+        if len(flat) == 0:
+            return np.zeros((*batch, *self._event_shape))
+        compute = features_of(self.densities, flat, None, batch_size=batch_size)
+        with np.errstate(invalid="ignore"):  # as for scores: impossible under both densities
+            parts = self.recipe.statistic_map(compute, self._event_shape)
+        return np.asarray(parts, np.float64).reshape(*batch, *self._event_shape)
 
     @property
     def _event_shape(self) -> tuple[int, ...]:

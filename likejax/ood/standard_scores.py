@@ -10,6 +10,7 @@ from likejax.models.ensemble import Ensemble
 from likejax.ood.baselines import Contrast, MeanIntensity
 from likejax.ood.combined import Combined
 from likejax.ood.complexity import CodeLength, ComplexityOnly, InputComplexity
+from likejax.ood.curvature import Curvature
 from likejax.ood.density_of_states import DensityOfStates, Statistics, likelihood_path
 from likejax.ood.embeddings import NearestNeighbors, WhitenedEmbedding
 from likejax.ood.ensembles import EnsembleScore
@@ -20,10 +21,14 @@ from likejax.ood.latent_scores import LastScale, LatentFit, LocalDimension
 from likejax.ood.likelihood_scores import LikelihoodRatio, NegativeLogProb, Typicality
 from likejax.ood.regret import LikelihoodRegret, Regretful
 from likejax.ood.score import Score
+from likejax.ood.tokens import MinK, MinKPlus
 from likejax.settings import Count, checked
 
 _MOST_DIMENSIONS = 128
 """Dimensions up to which the whole Jacobian of a flow is taken for every example."""
+
+_LEAST_SCALE = 0.5
+"""Standard deviation of perturbations in levels: that of 8-bit images is 1, of others not less."""
 
 
 def standard(
@@ -39,12 +44,12 @@ def standard(
 
     In this order: the negative log-likelihood and typicality; the ratio to a background; for a
     density with a hierarchy of latents ``HierarchyRatio`` with every ``k``, since a table of
-    outside data must not choose ``k``, and for a VAE the likelihood path and its regret; for a flow
-    of several scales the last one; the density of states; gradients, and their combination with
-    typicality; for a flow the fit of its latents, and their local dimension up to 128 dimensions;
-    for an ensemble WAIC and the variance of its members;
-    embeddings, where the density has one; and for integer images ``InputComplexity`` and what needs
-    no density: the complexity, intensity and contrast.
+    outside data must not choose ``k``, and for a VAE the likelihood path and its regret; Min-K% and
+    Min-K%++ where the density has terms of single pixels, and for images the curvature; the density
+    of states; gradients, and their combination with typicality; for a flow the last of several
+    scales, the fit of its latents, and up to 128 dimensions their local dimension; for an ensemble
+    WAIC and the variance of its members; embeddings, where the density has one; and for integer
+    images ``InputComplexity`` and what needs no density: the complexity, intensity and contrast.
 
     Args:
       density: Density that will be scored.
@@ -69,6 +74,7 @@ def standard(
     if background is not None:
         scores.append(LikelihoodRatio(background, draws=draws))
     scores += _of_latent_variables(density, draws)
+    scores += _of_pixels(density)
     scores += _of_statistics(density, draws)
     scores += _of_gradients(density, draws, early)
     scores += _of_flows(density, draws)
@@ -94,6 +100,17 @@ def _of_latent_variables(density: Density, draws: int) -> Iterator[Score]:
     if isinstance(density, Regretful):
         yield likelihood_path(draws=draws)
         yield LikelihoodRegret()
+
+
+def _of_pixels(density: Density) -> Iterator[Score]:
+    """Scores of the log-probabilities of single pixels or columns, and of small changes of them."""
+    if density.offers("log_prob_map"):
+        yield MinK()
+    if density.offers("token_moments"):
+        yield MinKPlus()
+    if _is_image(density) and density.differentiable:
+        assert density.levels is not None
+        yield Curvature(scale=max(_LEAST_SCALE, (density.levels - 1) / 255))
 
 
 def _of_statistics(density: Density, draws: int) -> Iterator[Score]:

@@ -23,6 +23,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from likejax.settings import checked
+
 Vectors = Float[Any, "n k"]
 """Vectors of examples, on the host or traced."""
 Learned = dict[str, np.ndarray]
@@ -47,7 +49,8 @@ def fit_backend(name: Backend, vectors: Float[np.ndarray, "n k"]) -> Learned:
       vectors: Finite vectors ``(n, k)``.
 
     Raises:
-      ValueError: If there are fewer than two vectors, or none of the columns varies.
+      ValueError: If there is no such backend, there are fewer than two vectors, or none of the
+        columns varies.
       ImportError: If the backend needs scikit-learn, which is not installed.
 
     Example:
@@ -59,6 +62,7 @@ def fit_backend(name: Backend, vectors: Float[np.ndarray, "n k"]) -> Learned:
       >>> bool(scores[0] < scores[1])
       True
     """
+    backend = _BACKENDS[checked("name", name, Backend)]
     if len(vectors) < 2:
         raise ValueError(f"expected at least two examples to fit a vector to, got {len(vectors)}")
     std = vectors.std(axis=0)
@@ -70,7 +74,7 @@ def fit_backend(name: Backend, vectors: Float[np.ndarray, "n k"]) -> Learned:
         )
     chosen = vectors[:, columns]
     shift, scale = chosen.mean(axis=0), std[columns]
-    learned = _BACKENDS[name].fit((chosen - shift) / scale)
+    learned = backend.fit((chosen - shift) / scale)
     return {"columns": columns, "shift": shift, "scale": scale, **learned}
 
 
@@ -92,13 +96,14 @@ def backend_score(name: Backend, learned: dict[str, Any], vectors: Vectors) -> F
       >>> ood.backend_score("copod", learned, np.array([[-np.inf, 0.0]])).tolist()
       [inf]
     """
+    backend = _BACKENDS[checked("name", name, Backend)]
     numpy = _numpy_of(vectors)
     columns = numpy.asarray(learned["columns"]).astype(int)
     chosen = (vectors[:, columns] - learned["shift"][None]) / learned["scale"][None]
     infinite = numpy.isinf(chosen).any(axis=1)
     missing = numpy.isnan(vectors).any(axis=1)
     finite = numpy.where(numpy.isfinite(chosen), chosen, 0.0)
-    score = _in_chunks(lambda rows: _BACKENDS[name].score(learned, rows), finite)
+    score = _in_chunks(lambda rows: backend.score(learned, rows), finite)
     score = numpy.where(infinite, math.inf, score)
     return numpy.where(missing, math.nan, score)
 

@@ -9,6 +9,8 @@ from likejax.train.log import JSONLines as JSONLines
 from likejax.train.log import Logger as Logger
 from likejax.train.log import TensorBoard as TensorBoard
 from likejax.train.loop import fit as fit
+from likejax.train.order import order_of as order_of
+from likejax.train.order import recorded_order as recorded_order
 from likejax.train.run import Run as Run
 from likejax.train.run import restore_run as restore_run
 from likejax.train.state import TrainState as TrainState

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array, Key
 
 from likejax.data.batches import Position
 from likejax.experiment import Experiment, record_of
@@ -28,6 +27,7 @@ from likejax.train.log import Log, Logger, Unit
 from likejax.train.record import check_record
 from likejax.train.resume import Stand, take_up
 from likejax.train.run import Run, run_of
+from likejax.train.run_keys import RunKeys
 from likejax.train.selection import Selection, Validation
 from likejax.train.sheets import SampleSheets
 from likejax.train.source import Source, open_source
@@ -105,7 +105,7 @@ def fit(
     mesh = sharding.device_mesh(experiment.parameter_shards, devices)
     sharding.check_batch_size(experiment.batch_size, mesh=mesh, accumulate=experiment.accumulate)
 
-    keys = _Keys(*jax.random.split(as_key(key), 5))
+    keys = RunKeys.of(key)
     source = open_source(experiment, train)
     density = check_model(experiment, source.examples)
     rows = validation_rows(experiment, validation, density, source.dataset, keys.validation)
@@ -121,16 +121,6 @@ def fit(
     return _train(task, provenance)
 
 
-class _Keys(NamedTuple):
-    """Keys of a run, one for each use."""
-
-    build: Key[Array, ""]
-    data: Key[Array, ""]
-    noise: Key[Array, ""]
-    validation: Key[Array, ""]
-    sample: Key[Array, ""]
-
-
 class _Task(NamedTuple):
     """A call of ``fit`` that was checked, with the run before its first step."""
 
@@ -138,7 +128,7 @@ class _Task(NamedTuple):
     source: Source
     rows: Validation | None
     begun: Begun
-    keys: _Keys
+    keys: RunKeys
     mesh: jax.sharding.Mesh
     workdir: Path | None
     loggers: Sequence[Logger]
@@ -185,10 +175,9 @@ def _train(task: _Task, provenance: dict[str, Any]) -> Run:
 
 def _stand(task: _Task, checkpoints: RunCheckpoints) -> Stand:
     """Where the run goes on: at its beginning or at the last checkpoint of its directory."""
-    seed = int(jax.random.randint(task.keys.data, (), 0, 2**31 - 1))
     return take_up(
         checkpoints,
-        Stand(task.begun.state, Position(seed, 0, 0)),
+        Stand(task.begun.state, Position(task.keys.order_seed, 0, 0)),
         task.experiment,
         rows=task.rows,
         data_hashes=task.source.fingerprints(),

@@ -13,8 +13,22 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
 
 from likejax.batching import over_batch
-from likejax.density import Density, Kind, Statistics, Terms, checked_temperature, integer_dtype
-from likejax.distributions import Form, LogisticMixture, logistic_mixture_log_probs, to_unit_scale
+from likejax.density import (
+    Density,
+    Kind,
+    Moments,
+    Statistics,
+    Terms,
+    checked_temperature,
+    integer_dtype,
+)
+from likejax.distributions import (
+    Form,
+    LogisticMixture,
+    logistic_mixture_log_probs,
+    logistic_mixture_moments,
+    to_unit_scale,
+)
 from likejax.inputs import inside_levels
 from likejax.keys import KeyLike, as_key
 from likejax.models.conditional import Conditional
@@ -202,6 +216,13 @@ class PixelCNN(Density):
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         return Terms(self._log_probs(x, condition, key).sum(), {})
 
+    def _log_prob_map(self, x: Array, condition: Array | None) -> Float[Array, "*event"]:
+        return self._log_probs(x, condition, None)
+
+    def _token_moments(self, x: Array, condition: Array | None) -> Moments:
+        mixture = self.mixture(x, condition)
+        return logistic_mixture_moments(x, mixture, self.levels, self.form)
+
     def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
         """Sum and spread of the pixels' log-probabilities, and the mean of their lowest parts."""
         ordered = jnp.sort(self._log_probs(x, condition, None).reshape(-1))
@@ -247,22 +268,6 @@ class PixelCNN(Density):
         """
         flat = self._checked_batch(batch)
         return replace(self, network=_initialized(self.network, self._image(flat), as_key(key)))
-
-    def log_prob_map(
-        self, x: ArrayLike, *, condition: ArrayLike | None = None
-    ) -> Float[Array, "*batch event"]:
-        """Log-probability of every channel of every pixel given all before it, in nats.
-
-        The sum of the map is ``log_prob``, whose errors are raised here too.
-
-        Args:
-          x: Integers ``(*batch, *event_shape)``.
-          condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``, or one for all.
-
-        Returns:
-          ``(*batch, *event_shape)``.
-        """
-        return self._over_batch(_log_prob_map, x, condition=condition)
 
     def log_prob_rest(
         self, x: ArrayLike, known: int, *, condition: ArrayLike | None = None
@@ -349,10 +354,6 @@ _SAMPLERS: dict[str, Callable[[PixelCNN, sampling.Task], sampling.Drawn]] = {
 
 
 # --- queries of one example, in the form that `batching` vectorizes
-
-
-def _log_prob_map(density: PixelCNN, x: Array, key: None, condition: Array | None) -> Array:
-    return density._log_probs(x, condition, key)
 
 
 def _completed(
