@@ -365,6 +365,8 @@ def test_standard_scores_by_what_a_density_offers():
         "negative log-likelihood (2 draws)",
         "typicality (2 draws)",
         "typicality of 3 (2 draws)",
+        "Min-K, 20 %",
+        "Min-K++, 20 %",
         "density of states, gaussian (2 draws)",
         "input complexity (2 draws)",
         "complexity only",

@@ -25,9 +25,9 @@ class KeptFeatures:
     """Files of features, each named by everything that its numbers depend on.
 
     That is the version of likejax, the weights of all densities, the examples, their keys, and the
-    feature with its settings. So nothing has to be declared the same for a benchmark to go on, and nothing stale is
-    ever read. A feature whose settings hold a function, of which only the name is known, is not
-    kept.
+    feature with its settings. So nothing has to be declared the same for a benchmark to go on, and
+    nothing stale is ever read. A feature whose settings hold a function, of which only the name is
+    known, is not kept.
 
     Args:
       directory: Directory of the files; created if absent.
