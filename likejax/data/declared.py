@@ -147,10 +147,10 @@ def names_of_conditions(conditions: object) -> tuple[str, ...]:
     """
     if isinstance(conditions, str):
         return (conditions,)
-    is_list = isinstance(conditions, list | tuple) and len(conditions) > 0
-    if is_list and all(isinstance(each, str) for each in conditions):
-        return tuple(str(each) for each in conditions)
-    return ()
+    if not isinstance(conditions, Sequence):
+        return ()
+    words = tuple(each for each in conditions if isinstance(each, str))
+    return words if len(words) == len(conditions) else ()
 
 
 def conditions_of(
