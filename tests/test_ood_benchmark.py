@@ -245,6 +245,8 @@ def test_several_trainings():
     assert whole.metric("typicality", "mutated", "auroc").value == values[0]
     assert f"] ± {spread.deviation:.3f} |" in whole.auroc_table()
     assert "± standard deviation over 3" in whole.to_markdown()
+    same = ood.benchmark(halves, scores=[ood.ComplexityOnly()], **options)
+    assert "±" not in same.auroc_table()  # one number, of no training
     records = whole.to_records()
     assert len(records) == 3 * 2 * len(ood.METRICS)
     found = [r["value"] for r in records if (r["outside"], r["metric"]) == ("mutated", "auroc")]

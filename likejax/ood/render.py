@@ -8,6 +8,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from likejax import plot
 from likejax.ood.intervals import Spread
 from likejax.ood.metrics import METRICS, roc_curve
@@ -138,9 +140,13 @@ def auroc_table(
 
 
 def _auroc_cell(of_score: Sequence[ScoreResult], outside: str) -> str:
-    """AUROC and interval of the first training, and the deviation between all if there are more."""
+    """AUROC and interval of the first training, and the deviation between all if they differ.
+
+    Scores without a density, and those of an ensemble of all trainings, are the same numbers.
+    """
     found = [score.metrics[outside]["auroc"] for score in of_score]
-    if len(found) == 1:
+    first = of_score[0].values[outside]
+    if all(np.array_equal(score.values[outside], first) for score in of_score[1:]):
         return str(found[0])
     return f"{found[0]} ± {Spread.of([each.value for each in found]).deviation:.3f}"
 
