@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import io
 import math
 
 import jax
@@ -9,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from PIL import Image
 from scipy import stats
 from sklearn.covariance import ledoit_wolf
 from sklearn.mixture import GaussianMixture
@@ -17,6 +20,7 @@ from sklearn.svm import OneClassSVM
 import likejax as lj
 from likejax import ood
 from likejax.nn.repeat import unstack
+from likejax.ood.codecs import encoder
 from likejax.ood.embeddings import shrunk_covariance
 from likejax.ood.gradients import _gradient_norms
 from tests.registry import _glow, _pixelcnn, _vae, perturbed
@@ -416,6 +420,43 @@ def test_waic():
     assert {"WAIC", "variance of members"} <= set(labels)
     with pytest.raises(TypeError, match=r"expected an ensemble, got Mean"):
         ood.EnsembleScore(density)
+
+
+# --- codecs
+
+
+@pytest.mark.parametrize("codec", ["png", "jpeg2000", "webp"])
+def test_codecs_are_lossless(codec):
+    """Decoded by Pillow, the image is the same; the length is that of the code."""
+    rng = np.random.default_rng(0)
+    for image in (rng.integers(0, 256, (16, 12, 3), dtype=np.uint8), DIGITS[0]):
+        code = encoder(codec)(image)
+        decoded = np.asarray(Image.open(io.BytesIO(code)))
+        if image.shape[2] == 1 and decoded.ndim == 3:
+            decoded = decoded[..., 0]  # WebP has no gray
+        np.testing.assert_array_equal(decoded.reshape(image.shape), image)
+        assert ood.code_lengths(image[None], codec=codec)[0] == 8 * len(code)
+
+
+def test_scores_of_other_codecs():
+    """The shortest code is chosen image by image; labels tell codecs apart; what is refused."""
+    histogram = lj.models.PixelHistogram.fit(lj.load("digits"))
+    inside = lj.load("digits", split="validation")
+    names = ("built-in", "png", "jpeg2000")
+    lengths = [ood.code_lengths(DIGITS, codec=name) for name in names]
+    np.testing.assert_array_equal(ood.code_lengths(DIGITS, codec="smallest"), np.min(lengths, 0))
+    score = ood.InputComplexity(codec="png").fit(histogram, inside)
+    assert score.recipe.label == "input complexity, png"
+    assert ood.ComplexityOnly(codec="smallest").label == "complexity only, smallest"
+    bits = -np.asarray(histogram.log_prob(DIGITS), np.float64) / math.log(2)
+    np.testing.assert_allclose(score(DIGITS), (bits - lengths[1]) / 64, rtol=1e-6)
+    with pytest.raises(ValueError, match="built-in codec for a map, got png"):
+        score.score_map(DIGITS)
+    with pytest.raises(ValueError, match="bytes of one or three channels for the codec png"):
+        ood.code_lengths(np.zeros((1, 4, 4, 2), np.uint8), codec="png")
+    if importlib.util.find_spec("pillow_jxl") is None:
+        with pytest.raises(ImportError, match="pip install pillow-jxl-plugin"):
+            ood.code_lengths(DIGITS, codec="jpeg-xl")
 
 
 # --- combinations

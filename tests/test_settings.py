@@ -161,6 +161,9 @@ WRONG_WORDS = {
     ("GaussianNaiveBayes.fit", "variance"): lambda: lj.models.GaussianNaiveBayes.fit(
         DATA, variance="share"
     ),
+    ("code_lengths", "codec"): lambda: lj.ood.code_lengths(
+        np.zeros((1, 4, 4, 1), np.uint8), codec="pgn"
+    ),
     ("likelihood_path", "backend"): lambda: lj.ood.likelihood_path(backend="copd"),
     ("fit_backend", "name"): lambda: lj.ood.fit_backend("copd", np.eye(3)),
     ("backend_score", "name"): lambda: lj.ood.backend_score("copd", {}, np.eye(3)),

@@ -22,6 +22,7 @@ from likejax.ood.calibrate import false_alarm_rates as false_alarm_rates
 from likejax.ood.calibrate import p_values as p_values
 from likejax.ood.calibrate import rank_of_threshold as rank_of_threshold
 from likejax.ood.calibrate import threshold as threshold
+from likejax.ood.codecs import code_lengths as code_lengths
 from likejax.ood.combined import Combined as Combined
 from likejax.ood.comparison import benchmark as benchmark
 from likejax.ood.complexity import CodeLength as CodeLength
@@ -71,7 +72,6 @@ from likejax.ood.latent_scores import latent_tests as latent_tests
 from likejax.ood.likelihood_scores import LikelihoodRatio as LikelihoodRatio
 from likejax.ood.likelihood_scores import NegativeLogProb as NegativeLogProb
 from likejax.ood.likelihood_scores import Typicality as Typicality
-from likejax.ood.lossless import code_lengths as code_lengths
 from likejax.ood.metrics import METRICS as METRICS
 from likejax.ood.metrics import aupr as aupr
 from likejax.ood.metrics import auroc as auroc

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Key
 
 from likejax.density import bits_per_dim
+from likejax.ood.codecs import Codec, code_lengths
 from likejax.ood.features import (
     Batch,
     Compute,
@@ -21,7 +22,7 @@ from likejax.ood.features import (
     Numbers,
     Values,
 )
-from likejax.ood.lossless import code_length_maps, code_lengths
+from likejax.ood.lossless import code_length_maps
 from likejax.ood.score import Score, with_draws
 from likejax.settings import Count
 
@@ -37,6 +38,10 @@ class CodeLength(Feature):
       True
     """
 
+    codec: Codec = "built-in"
+    """Name of the codec: ``built-in``, ``png``, ``jpeg2000``, ``webp``, ``jpeg-xl`` or the
+    ``smallest`` of the first three."""
+
     def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Values:
         """Computes the length of the code of images.
 
@@ -46,7 +51,7 @@ class CodeLength(Feature):
           keys: Keys; nothing is drawn.
         """
         del densities, keys
-        return code_lengths(x if isinstance(x, Tracer) else np.asarray(x))
+        return code_lengths(x if isinstance(x, Tracer) else np.asarray(x), codec=self.codec)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,12 +82,16 @@ class CodeLengthMap(Feature):
         return code_length_maps(np.asarray(x))
 
 
+def _with_codec(name: str, codec: Codec) -> str:
+    return name if codec == "built-in" else f"{name}, {codec}"
+
+
 @dataclasses.dataclass(frozen=True)
 class InputComplexity(Score):
     """Score ``S = -log2 p(x) - C(x)`` in bits per dimension, with ``C`` the length of a code.
 
     It is what the density needs beyond a lossless code that has learned nothing. The code is
-    ``likejax.ood.lossless.encode``.
+    ``likejax.ood.lossless.encode``, or that of another ``codec``.
 
     References:
       Serra et al., 2020, Input complexity and out-of-distribution detection with likelihood-based
@@ -101,16 +110,18 @@ class InputComplexity(Score):
 
     draws: Count = 1
     """Number of draws per example."""
+    codec: Codec = "built-in"
+    """Name of the codec; see ``CodeLength``."""
 
     @property
     def label(self) -> str:
-        """Name in tables, with the number of draws unless it is one."""
-        return with_draws(self.name, self.draws)
+        """Name in tables, with the codec of another package and the draws unless it is one."""
+        return with_draws(_with_codec(self.name, self.codec), self.draws)
 
     @property
     def features(self) -> tuple[Feature, ...]:
         """The log-probability and the length of the code."""
-        return LogProb(draws=self.draws), CodeLength()
+        return LogProb(draws=self.draws), CodeLength(self.codec)
 
     def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
         """Returns the difference of both code lengths in bits per dimension.
@@ -131,6 +142,11 @@ class InputComplexity(Score):
           compute: Function that computes a feature.
           event_shape: Shape of one example.
         """
+        if self.codec != "built-in":
+            raise ValueError(
+                f"expected the built-in codec for a map, got {self.codec}: the code of another "
+                "package has no known parts"
+            )
         log_probs, code_lengths = compute(LogProbMap()), compute(CodeLengthMap())
         return bits_per_dim(log_probs, event_shape) - code_lengths / math.prod(event_shape)
 
@@ -154,10 +170,18 @@ class ComplexityOnly(Score):
 
     name: ClassVar[str] = "complexity only"
 
+    codec: Codec = "built-in"
+    """Name of the codec; see ``CodeLength``."""
+
+    @property
+    def label(self) -> str:
+        """Name in tables, with the codec of another package."""
+        return _with_codec(self.name, self.codec)
+
     @property
     def features(self) -> tuple[Feature, ...]:
         """The length of the code."""
-        return (CodeLength(),)
+        return (CodeLength(self.codec),)
 
     def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
         """Returns the length of the code in bits per dimension.

@@ -5,13 +5,8 @@ from __future__ import annotations
 import lzma
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jax.core import Tracer
-from jaxtyping import Array, Float, Integer
-
-from likejax.inputs import as_array
+from jaxtyping import Float, Integer
 
 Image = Integer[np.ndarray, "height width channels"]
 
@@ -116,38 +111,6 @@ def _predicted(left: np.ndarray, up: np.ndarray, corner: np.ndarray) -> list[np.
     return [np.zeros_like(left), left, up, (left + up) // 2, paeth, median]
 
 
-def code_lengths(images: Integer[Any, "n height width channels"]) -> Float[Any, " n"]:
-    """Returns the length of the code of each image, in bits.
-
-    Inside compiled functions the lengths come from a call back to the host.
-
-    Args:
-      images: Unsigned integers ``(n, height, width, channels)``.
-
-    Returns:
-      Lengths ``(n,)`` in bits.
-
-    Raises:
-      TypeError: If these are no numbers.
-      ValueError: If these are no unsigned integers of that shape.
-
-    Example:
-      >>> import numpy as np
-      >>> from likejax import ood
-      >>> bool(ood.code_lengths(np.zeros((1, 8, 8, 1), np.uint8))[0] < 8 * 64)
-      True
-    """
-    images = as_array("images", images)
-    if images.ndim != 4:
-        raise ValueError(
-            f"expected images of shape (n, height, width, channels), got {tuple(images.shape)}"
-        )
-    if isinstance(images, Tracer):
-        shape = jax.ShapeDtypeStruct(images.shape[:1], jnp.float32)
-        return jax.pure_callback(_lengths_on_host, shape, images, vmap_method="sequential")
-    return np.array([8.0 * len(encode(np.asarray(image))) for image in images], np.float64)
-
-
 def code_length_maps(
     images: Integer[np.ndarray, "n height width channels"],
 ) -> Float[np.ndarray, "n height width channels"]:
@@ -184,7 +147,3 @@ def _length_map(image: Image) -> Float[np.ndarray, "height width channels"]:
         ideal = np.ones_like(ideal)
     of_values = ideal.reshape(*image.shape, -1).sum(axis=-1)
     return 8.0 * len(code) * of_values / of_values.sum()
-
-
-def _lengths_on_host(images: Array | np.ndarray) -> Float[np.ndarray, " n"]:
-    return code_lengths(np.asarray(images)).astype(np.float32)
