@@ -308,6 +308,52 @@ def roc(panels: Mapping[str, Mapping[str, tuple[Any, Any]]]):
     return _panels(panels, draw, height=4.6)
 
 
+def matrix(
+    values: Float[np.ndarray, "rows columns"],
+    *,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    limits: tuple[float, float],
+):
+    """Draws a table of numbers in color, with the numbers in it.
+
+    Args:
+      values: Numbers ``(rows, columns)``.
+      rows: Title of every row.
+      columns: Title of every column.
+      limits: Numbers at the ends of the colors; the middle between them is white.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ValueError: If the titles do not fit the numbers.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> values = np.array([[0.1, 0.9]])
+      >>> columns = ["noise", "letters"]
+      >>> figure = lj.plot.matrix(values, rows=["- log p"], columns=columns, limits=(0, 1))
+    """
+    if values.shape != (len(rows), len(columns)):
+        raise ValueError(
+            f"expected numbers of shape {(len(rows), len(columns))} for these titles, got "
+            f"{values.shape}"
+        )
+    figure = _figure(2.6 + 0.8 * len(columns), 1.2 + 0.3 * len(rows))
+    axes = figure.add_subplot()
+    low, high = limits
+    axes.imshow(values, cmap="RdBu", vmin=low, vmax=high, aspect="auto")
+    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right", fontsize=8)
+    axes.set_yticks(range(len(rows)), rows, fontsize=8)
+    for (row, column), value in np.ndenumerate(values):
+        is_dark = abs(value - (low + high) / 2) > 0.35 * (high - low)
+        color = "white" if is_dark else "black"
+        style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
+        axes.text(column, row, f"{value:.2f}", color=color, **style)
+    return figure
+
+
 def galleries(rows: Mapping[str, Num[np.ndarray, "..."]]):
     """Draws rows of pictures, each with a title.
 

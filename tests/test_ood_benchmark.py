@@ -653,6 +653,7 @@ def test_the_command(runs, tmp_path, capsys):
         assert set(row_hashes(lj.data.hold_out(VALID)[0])) <= set(chose)
         assert not np.isin(row_hashes(lj.data.hold_out(VALID)[1]), chose).any()
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "auroc.png",
         "auroc.tex",
         "extremes.png",
         "features",

@@ -25,6 +25,8 @@ _TITLES = {
     "tpr_at_01": "TPR at FPR 0.1 %",
     "detection_error": "detection error",
 }
+_CURVES = 8
+"""Most ROC curves of a panel."""
 _SIGNS = {"exact": "= ", "bound": "<= ", "estimate": "~ "}
 CONVENTIONS = (
     "Inside is in-distribution, outside is out-of-distribution (OOD). OOD is the positive class "
@@ -257,7 +259,7 @@ def histograms(scores: Sequence[ScoreResult]) -> Any:
 
 
 def roc_curves(scores: Sequence[ScoreResult], sets: Sequence[str]) -> Any:
-    """Returns a figure with the ROC curves of all scores for every outside set.
+    """Returns a figure with ROC curves for every outside set: of the best scores and the first.
 
     Args:
       scores: Records of the scores.
@@ -267,7 +269,29 @@ def roc_curves(scores: Sequence[ScoreResult], sets: Sequence[str]) -> Any:
     curves: dict[str, dict[str, Any]] = {}
     for name in outside:
         curves[name] = {}
-        for score in scores:
+        for score in _best(scores, name):
             title = f"{score.label} ({score.metrics[name]['auroc'].value:.3f})"
             curves[name][title] = roc_curve(score.values[inside], score.values[name])
     return plot.roc(curves)
+
+
+def _best(scores: Sequence[ScoreResult], outside: str) -> list[ScoreResult]:
+    """The first score and those of the largest AUROC, as many as a panel has colors for."""
+    first, *others = scores
+
+    def auroc(score: ScoreResult) -> float:
+        return score.metrics[outside]["auroc"].value
+
+    return [first, *sorted(others, key=auroc, reverse=True)[: _CURVES - 1]]
+
+
+def auroc_map(scores: Sequence[ScoreResult], outside: Sequence[str]) -> Any:
+    """Returns a figure of AUROC in color, scores against outside sets.
+
+    Args:
+      scores: Records of the scores.
+      outside: Names of the outside sets.
+    """
+    values = [[score.metrics[name]["auroc"].value for name in outside] for score in scores]
+    labels = [score.label for score in scores]
+    return plot.matrix(np.array(values), rows=labels, columns=outside, limits=(0.0, 1.0))

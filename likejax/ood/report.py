@@ -299,11 +299,13 @@ class Report:
     def plot(self) -> dict[str, Any]:
         """Returns the figures.
 
-        ``histograms`` shows every score on every set, ``roc`` the curves for every outside set, and
-        ``extremes``, for images, the most and the least likely ones of every set, with maps of the
+        ``auroc`` shows every score on every outside set in color, ``histograms`` the scores
+        themselves, ``roc`` the curves of the best scores of every outside set, and ``extremes``,
+        for images, the most and the least likely ones of every set, with maps of the
         log-probability of their pixels where the density has them.
         """
         figures = {
+            "auroc": render.auroc_map(self.scores, self._names[1:]),
             "histograms": render.histograms(self.scores),
             "roc": render.roc_curves(self.scores, self._names),
         }
