@@ -51,6 +51,23 @@ def test_readme_python(tmp_path):
     assert "bits/dim <= 2." in result.stdout
 
 
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda path: path.stem)
+def test_pages_run(page, tmp_path):
+    """The Python of a page, run as one program."""
+    blocks = re.findall(r"```python\n(.*?)```", page.read_text(), re.S)
+    command = [sys.executable, "-c", "\n".join(blocks)]
+    result = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_page_of_scores_names_them_all():
+    page = (ROOT / "docs/scores.md").read_text()
+    for name, value in vars(likejax.ood).items():
+        is_score = isinstance(value, type) and issubclass(value, likejax.ood.Score)
+        if is_score and value is not likejax.ood.Score:
+            assert f"`{name}" in page, name
+
+
 def test_readme_commands_exist():
     """Every `likejax ...` command in the README is one, and its presets are."""
     text = MEASUREMENTS
