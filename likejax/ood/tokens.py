@@ -32,8 +32,8 @@ class StandardizedMap(Feature):
     likely, or one is certain: there ``sigma_t`` is 0, and 1e-4 nats stand for it.
 
     Example:
-      >>> import likejax as lj, numpy as np
-      >>> even = lj.models.PixelHistogram(np.full((2, 2, 1, 4), -np.log(4), np.float32))
+      >>> import jax.numpy as jnp, likejax as lj, numpy as np
+      >>> even = lj.models.PixelHistogram(jnp.full((2, 2, 1, 4), -jnp.log(4.0)))
       >>> x = np.zeros((1, 2, 2, 1), np.uint8)
       >>> lj.ood.StandardizedMap()({"density": even}, x, None).ravel().tolist()
       [0.0, 0.0, 0.0, 0.0]
