@@ -34,11 +34,17 @@ def config_classes() -> list[type]:
     return sorted(ours, key=lambda each: each.__name__)
 
 
+def _flow() -> lj.Density:
+    return lj.models.Flow(lj.bijections.ActNorm(2), (2,))
+
+
 EXAMPLES = {
     "Experiment": lambda: lj.preset("glow/digits"),
     "Curvature": lambda: lj.ood.Curvature(scale=1.0),
     "LowestMean": lambda: lj.ood.LowestMean(lj.ood.LogProbMap()),
     "PerturbedLogProbs": lambda: lj.ood.PerturbedLogProbs(scale=1.0),
+    "EnsembleConfig": lambda: lj.models.EnsembleConfig(member=lj.models.NSFConfig(dimensions=2)),
+    "EnsembleScore": lambda: lj.ood.EnsembleScore(lj.Ensemble(2 * [_flow()])),
     "LikelihoodRatio": lambda: lj.ood.LikelihoodRatio(lj.models.Uniform((2,))),
     "Train": lambda: cli.Train(preset="glow/digits"),
     "Categorical": lambda: lj.data.Categorical(("blue", "red")),
