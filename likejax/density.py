@@ -263,19 +263,19 @@ class Density(nnx.Module, abc.ABC):
         self, x: Array, key: Array | None, condition: Array | None
     ) -> tuple[Array, ...]:
         """Returns the white latents of one example, coarsest first, if the family has them."""
-        raise NotImplementedError
+        raise self._lacks("white_latents")
 
     def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
         """Returns the embedding of one example, if the family has one."""
-        raise NotImplementedError
+        raise self._lacks("embed")
 
     def _log_prob_map(self, x: Array, condition: Array | None) -> Float[Array, "*event"]:
         """Returns one log-probability per dimension given those before it, if there are such."""
-        raise NotImplementedError
+        raise self._lacks("log_prob_map")
 
     def _token_moments(self, x: Array, condition: Array | None) -> Moments:
         """Returns the moments of the log-probability of each dimension, if they can be had."""
-        raise NotImplementedError
+        raise self._lacks("token_moments")
 
     def initialize(self, batch: ArrayLike, key: KeyLike) -> Density:
         """Returns a density whose data-dependent parameters fit ``batch``.
@@ -525,10 +525,14 @@ class Density(nnx.Module, abc.ABC):
     def _check_offers(self, query: OptionalQuery) -> None:
         self._check_declared()
         if not self.offers(query):
-            raise TypeError(
-                f"expected a density with {query.replace('_', ' ')}, {type(self).__name__} has "
-                f"none: take another, {_WHO_OFFERS[query]}"
-            )
+            raise self._lacks(query)
+
+    def _lacks(self, query: OptionalQuery) -> TypeError:
+        """The error of a density that was asked for what its family does not have."""
+        return TypeError(
+            f"expected a density with {query.replace('_', ' ')}, {type(self).__name__} has none: "
+            f"take another, {_WHO_OFFERS[query]}"
+        )
 
     @property
     def statistic_names(self) -> tuple[str, ...]:

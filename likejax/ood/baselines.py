@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from likejax.ood.features import Batch, Compute, Densities, Feature, Numbers, Values
+from likejax.ood.features import Batch, Compute, Densities, Feature, Numbers, Values, numpy_of
 from likejax.ood.score import Groups, Score, State
 
 
@@ -32,7 +31,7 @@ class Intensity(Feature):
           keys: Keys; nothing is drawn.
         """
         del densities, keys
-        numpy: Any = np if isinstance(x, np.ndarray) else jnp
+        numpy = numpy_of(x)
         values = numpy.asarray(x.reshape(len(x), -1), float)
         return numpy.stack([values.mean(1), values.std(1)], axis=-1)
 

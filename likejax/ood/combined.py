@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from likejax.data.dataset import Dataset
 from likejax.density import Density
-from likejax.ood.features import Compute, Feature, Numbers, Values
+from likejax.ood.features import Compute, Feature, Values, numpy_of
 from likejax.ood.gradients import ParameterGradient
 from likejax.ood.likelihood_scores import Typicality
 from likejax.ood.score import Score, State
@@ -92,15 +90,6 @@ class Combined(Score):
         for score in self.scores:
             score.check_features(compute)
 
-    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
-        """Raises a TypeError: every score has statistics of its own.
-
-        Args:
-          compute: Function that computes a feature.
-          event_shape: Shape of one example.
-        """
-        raise TypeError("a combination has no statistic of its own: see those of its scores")
-
     def learn_from(self, compute: Compute, dataset: Dataset) -> dict[str, Any]:
         """Returns what every score keeps, and its sorted values on inside examples.
 
@@ -131,7 +120,7 @@ class Combined(Score):
             own = {name.removeprefix(prefix): state[name] for name in names}
             values = score.scores_of(own, compute, event_shape)
             logs.append(_log_p_values(state[f"{i}_ordered"], values))
-        numpy = jnp if isinstance(logs[0], jax.Array) else np
+        numpy = numpy_of(logs[0])
         stacked = numpy.stack(logs, axis=1)
         if self.rule == "fisher":
             return -2 * stacked.sum(axis=1)
@@ -142,7 +131,7 @@ class Combined(Score):
 
 def _log_p_values(ordered: Any, values: Values) -> Values:
     """Logs of the share of inside scores that are at least as high, themselves included."""
-    numpy = jnp if isinstance(values, jax.Array) else np
+    numpy = numpy_of(values)
     n = len(ordered)
     at_least = n - numpy.searchsorted(ordered, values, side="left")
     logs = numpy.log((1 + at_least) / (n + 1))

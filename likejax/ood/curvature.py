@@ -12,7 +12,17 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, Num
 
 from likejax.density import Density, Kind
-from likejax.ood.features import Batch, Compute, Densities, Feature, LogProb, Numbers, Values
+from likejax.ood.features import (
+    Batch,
+    Compute,
+    Densities,
+    Feature,
+    LogProb,
+    Numbers,
+    OfDraws,
+    Values,
+    numpy_of,
+)
 from likejax.ood.score import Score
 from likejax.settings import Count, Positive
 
@@ -23,7 +33,7 @@ _LEAST_SCALE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
-class PerturbedLogProbs(Feature):
+class PerturbedLogProbs(OfDraws):
     """``log p(x + e_i)`` for several Gaussian perturbations ``e_i`` of an example, ``(n, draws)``.
 
     Perturbations of integers are rounded, and the results clipped to the levels. Every
@@ -66,15 +76,6 @@ class PerturbedLogProbs(Feature):
             moved = _perturbed(jnp.asarray(x), keys, np.uint32(draw), self.scale, density.levels)
             values.append(density.log_prob(moved, key=own))
         return jnp.stack(values, axis=-1)
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns True: perturbations are drawn.
-
-        Args:
-          densities: Densities by name.
-        """
-        del densities
-        return True
 
 
 @functools.partial(jax.jit, static_argnums=4)
@@ -172,6 +173,6 @@ class Curvature(Score):
 
 def _spread(values: Float[Any, "n draws"]) -> Float[Any, " n"]:
     """The standard deviation of each row, or 1 where all are equal: there the drop itself is 0."""
-    numpy = np if isinstance(values, np.ndarray) else jnp
+    numpy = numpy_of(values)
     std = values.std(axis=1, ddof=1)
     return numpy.where(std == 0, 1.0, std)

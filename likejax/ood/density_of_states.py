@@ -11,15 +11,24 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
-from likejax.density import Density, Kind
-from likejax.ood.features import Batch, Compute, Densities, Feature, Numbers, Values
+from likejax.density import Density
+from likejax.ood.features import (
+    Batch,
+    Compute,
+    Densities,
+    Feature,
+    Numbers,
+    OfDensity,
+    OfDraws,
+    Values,
+)
 from likejax.ood.score import Groups, Score, State, with_draws
 from likejax.ood.vectors import Backend, backend_score, fit_backend
 from likejax.settings import Count
 
 
 @dataclasses.dataclass(frozen=True)
-class Statistics(Feature):
+class Statistics(OfDensity):
     """Numbers that a density offers by name, ``(n, k)``; see ``Density.statistics``.
 
     Example:
@@ -51,14 +60,6 @@ class Statistics(Feature):
         columns = [values[name] for name in self.names or values]
         on_host = not any(isinstance(column, Tracer) for column in columns)
         return np.stack(columns, axis=-1) if on_host else jnp.stack(columns, axis=-1)
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns whether the density's log-probability is not exact.
-
-        Args:
-          densities: Densities by name.
-        """
-        return densities[self.density].kind is not Kind.EXACT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +174,7 @@ def likelihood_path(*, backend: Backend = "copod", draws: int = 1) -> DensityOfS
 
 
 @dataclasses.dataclass(frozen=True)
-class PathNorms(Feature):
+class PathNorms(OfDraws):
     """Norms of a VAE's reconstruction error and of the moments of its posteriors.
 
     Example:
@@ -195,15 +196,6 @@ class PathNorms(Feature):
         """
         names = path_names(densities["density"])
         return Statistics(names=names, draws=self.draws)(densities, x, keys)
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns True: latents are drawn.
-
-        Args:
-          densities: Densities by name.
-        """
-        del densities
-        return True
 
 
 def path_names(density: Density) -> tuple[str, ...]:

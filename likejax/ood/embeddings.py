@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from likejax.density import Density, Kind
-from likejax.ood.features import Batch, Compute, Densities, Feature, Numbers, Values
+from likejax.ood.features import Batch, Densities, Feature, Numbers, Values, numpy_of
 from likejax.ood.score import Groups, Score, State
 from likejax.ood.vectors import Backend, backend_score, fit_backend
 from likejax.settings import Count
@@ -93,16 +91,6 @@ class _OfEmbedding(Score):
                 f"expected a function embed=, since {type(density).__name__} has no embedding of "
                 "its own: flows and VAEs have one"
             )
-
-    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
-        """Returns the vectors.
-
-        Args:
-          compute: Function that computes a feature.
-          event_shape: Shape of one example.
-        """
-        del event_shape
-        return compute(self.features[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -236,7 +224,7 @@ class NearestNeighbors(_OfEmbedding):
 
     def _numbers(self, state: State, vectors: Any) -> Any:
         """The four numbers of every vector."""
-        numpy: Any = jnp if isinstance(vectors, jax.Array) else np
+        numpy = numpy_of(vectors)
         distances = _distances(vectors, state["references"])
         order = numpy.argsort(distances, axis=1)[:, : self.k]
         nearest = numpy.take_along_axis(distances, order, axis=1)
@@ -261,6 +249,6 @@ class NearestNeighbors(_OfEmbedding):
 
 def _distances(first: Any, second: Any) -> Any:
     """Euclidean distances between all vectors of two sets."""
-    numpy = jnp if isinstance(first, jax.Array) else np
+    numpy = numpy_of(first)
     squares = (first**2).sum(axis=1)[:, None] + (second**2).sum(axis=1)[None]
     return numpy.sqrt(numpy.maximum(squares - 2 * first @ second.T, 0.0))

@@ -6,20 +6,28 @@ import dataclasses
 import math
 from typing import ClassVar, Literal
 
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
-from likejax.density import Density, Kind
+from likejax.density import Density
 from likejax.models.ensemble import Ensemble
-from likejax.ood.features import Batch, Compute, Densities, Feature, Numbers, Values
+from likejax.ood.features import (
+    Batch,
+    Compute,
+    Densities,
+    Feature,
+    Numbers,
+    OfDensity,
+    Values,
+    numpy_of,
+)
 from likejax.ood.score import Score, with_draws
 from likejax.settings import Count
 
 
 @dataclasses.dataclass(frozen=True)
-class MemberLogProbs(Feature):
+class MemberLogProbs(OfDensity):
     """Log-probability of every member of an ensemble, ``(n, members)`` in nats.
 
     Example:
@@ -45,14 +53,6 @@ class MemberLogProbs(Feature):
         assert isinstance(ensemble, Ensemble)
         members = ensemble.log_prob_members(x, key=keys, draws=self.draws)
         return members.T if isinstance(members, Tracer) else np.asarray(members, np.float64).T
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns whether the members' log-probability is not exact.
-
-        Args:
-          densities: Densities by name.
-        """
-        return densities[self.density].kind is not Kind.EXACT
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,7 +121,7 @@ class EnsembleScore(Score):
         """
         members: Float[np.ndarray, "n members"] = compute(self.features[0])
         scale = math.prod(event_shape) if self.per_dimension else 1
-        numpy = jnp if isinstance(members, Tracer) else np
+        numpy = numpy_of(members)
         scaled = members / scale
         variance = numpy.var(scaled, axis=1)
         return variance if self.quantity == "variance" else variance - scaled.mean(axis=1)

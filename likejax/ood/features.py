@@ -28,6 +28,15 @@ Numbers = Float[Any, "n ..."]
 """One number per example, or several."""
 
 
+def numpy_of(values: object) -> Any:
+    """Returns the namespace that computes with arrays: numpy on the host in float64, else JAX.
+
+    Args:
+      values: An array.
+    """
+    return jnp if isinstance(values, jax.Array) else np
+
+
 @dataclasses.dataclass(frozen=True)
 class Feature(Settings, abc.ABC):
     """One number per example, or several.
@@ -65,8 +74,37 @@ class Feature(Settings, abc.ABC):
         return False
 
 
+class OfDensity(Feature):
+    """Part of the features that are computed by one density, with draws unless it is exact.
+
+    It is the density of the field ``density`` if the feature has one, else the scored one.
+    """
+
+    def needs_key(self, densities: Densities) -> bool:
+        """Returns whether the density's log-probability is not exact.
+
+        Args:
+          densities: Densities by name.
+        """
+        name = getattr(self, "density", "density")
+        return densities[name].kind is not Kind.EXACT
+
+
+class OfDraws(Feature):
+    """Part of the features that are computed with random draws, whatever the density is."""
+
+    def needs_key(self, densities: Densities) -> bool:
+        """Returns True.
+
+        Args:
+          densities: Densities by name.
+        """
+        del densities
+        return True
+
+
 @dataclasses.dataclass(frozen=True)
-class LogProb(Feature):
+class LogProb(OfDensity):
     """Log-probability of one of the densities, in nats.
 
     Example:
@@ -98,14 +136,6 @@ class LogProb(Feature):
             number = np.uint32(2**32 - self.stream)  # from the top, where no draw's number is
             keys = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys, number)
         return density.log_prob(x, key=keys, draws=self.draws)
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns whether the density's log-probability is not exact.
-
-        Args:
-          densities: Densities by name.
-        """
-        return densities[self.density].kind is not Kind.EXACT
 
 
 @dataclasses.dataclass(frozen=True)

@@ -11,10 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from likejax.density import Density, Kind, count_parameters, log_prob_of_draw
+from likejax.density import Density, count_parameters, log_prob_of_draw
 from likejax.nn.repeat import stacked_axes
 from likejax.nn.state import merge, split
-from likejax.ood.features import Batch, Compute, Densities, Feature, Numbers, Values
+from likejax.ood.features import (
+    Batch,
+    Densities,
+    Feature,
+    Numbers,
+    OfDensity,
+    Values,
+    numpy_of,
+)
 from likejax.ood.score import Groups, Score, State
 
 _ENTRIES_AT_A_TIME = 2**24
@@ -24,7 +32,7 @@ _LEAST = 1e-30
 
 
 @dataclasses.dataclass(frozen=True)
-class GradientNorms(Feature):
+class GradientNorms(OfDensity):
     """``log ||d log p(x) / d theta_j||^2`` for every tensor of parameters, ``(n, tensors)``.
 
     Every example has a gradient of its own. Few are held together, so the memory is that of
@@ -53,14 +61,6 @@ class GradientNorms(Feature):
         together = max(1, min(32, _ENTRIES_AT_A_TIME // max(1, count_parameters(density))))
         return _gradient_norms(density, jnp.asarray(x), keys, together)
 
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns whether the density's log-probability is not exact.
-
-        Args:
-          densities: Densities by name.
-        """
-        return densities[self.density].kind is not Kind.EXACT
-
 
 @functools.partial(jax.jit, static_argnums=3)
 def _gradient_norms(
@@ -88,7 +88,7 @@ def _squared_norms(name: str, gradient: Array) -> Float[Array, " blocks"]:
 
 
 @dataclasses.dataclass(frozen=True)
-class InputGradientNorm(Feature):
+class InputGradientNorm(OfDensity):
     """``||d log p(x) / dx||``, one number per example, in nats per unit of the data.
 
     Integers are taken as the numbers that they are: a density on integers is differentiated as the
@@ -111,14 +111,6 @@ class InputGradientNorm(Feature):
           keys: Key of each example; not needed if the density is exact.
         """
         return _input_gradient_norms(densities["density"], jnp.asarray(x), keys)
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns whether the density's log-probability is not exact.
-
-        Args:
-          densities: Densities by name.
-        """
-        return densities["density"].kind is not Kind.EXACT
 
 
 @jax.jit
@@ -185,16 +177,6 @@ class ParameterGradient(Score):
                 "none: lj.ood.Typicality() takes any density"
             )
 
-    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
-        """Returns the logarithms of all squared norms, ``(n, tensors)``.
-
-        Args:
-          compute: Function that computes a feature.
-          event_shape: Shape of one example.
-        """
-        del event_shape
-        return compute(self.features[0])
-
     def learn(self, statistics: Float[np.ndarray, "n ..."]) -> dict[str, Any]:
         """Returns mean and standard deviation of each tensor that varies.
 
@@ -217,7 +199,7 @@ class ParameterGradient(Score):
           state: Mapping with ``tensors``, ``mean`` and ``std``.
           statistics: Logarithms of squared norms, ``(n, 1, tensors)``.
         """
-        numpy = jnp if isinstance(statistics, jax.Array) else np
+        numpy = numpy_of(statistics)
         tensors = numpy.asarray(state["tensors"]).astype(int)
         white = (statistics[:, 0][:, tensors] - state["mean"][None]) / state["std"][None]
         constant = numpy.log(numpy.asarray(state["std"]) * np.sqrt(2 * np.pi)).sum()
@@ -263,13 +245,3 @@ class InputGradient(Score):
                 f"expected a density that changes with x, {type(density).__name__} is constant "
                 "between integers: lj.ood.Typicality() takes any density"
             )
-
-    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
-        """Returns the norm of the gradient in nats per unit of the data.
-
-        Args:
-          compute: Function that computes a feature.
-          event_shape: Shape of one example.
-        """
-        del event_shape
-        return compute(self.features[0])

@@ -21,6 +21,7 @@ from likejax.ood.features import (
     Feature,
     LogProb,
     Numbers,
+    OfDraws,
     Values,
     features_of,
     keys_of,
@@ -72,7 +73,7 @@ class Hierarchical(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class LogProbAbove(Feature):
+class LogProbAbove(OfDraws):
     """Bounds ``L^{>k}`` for every number ``k`` of lowest latents, ``(n, L)`` in nats.
 
     Example:
@@ -98,18 +99,9 @@ class LogProbAbove(Feature):
         bounds = density.log_prob_above(x, key=keys, draws=self.draws, replacement=self.replacement)
         return bounds.T
 
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns True: latents are drawn.
-
-        Args:
-          densities: Densities by name.
-        """
-        del densities
-        return True
-
 
 @dataclasses.dataclass(frozen=True)
-class LatentKL(Feature):
+class LatentKL(OfDraws):
     """Divergence of each latent's posterior from its prior, ``(n, L)`` in nats, of one draw.
 
     Example:
@@ -132,15 +124,6 @@ class LatentKL(Feature):
         elementwise = [parts[f"kl_{i + 1}"] for i in range(depth)]  # (n, *latent) each
         summed = [part.reshape(len(x), -1).sum(1) for part in elementwise]
         return jnp.stack(summed, axis=-1)
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns True: latents are drawn.
-
-        Args:
-          densities: Densities by name.
-        """
-        del densities
-        return True
 
 
 @dataclasses.dataclass(frozen=True)

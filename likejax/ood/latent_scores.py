@@ -11,15 +11,25 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from likejax.density import Density, Kind, white_latents_of_draw
+from likejax.density import Density, white_latents_of_draw
 from likejax.ood.density_of_states import Statistics, as_vectors
-from likejax.ood.features import Batch, Compute, Densities, Feature, LogProb, Numbers, Values
+from likejax.ood.features import (
+    Batch,
+    Compute,
+    Densities,
+    Feature,
+    LogProb,
+    Numbers,
+    OfDensity,
+    Values,
+    numpy_of,
+)
 from likejax.ood.score import Groups, Score, State, with_draws
 from likejax.settings import Count
 
 
 @dataclasses.dataclass(frozen=True)
-class LatentTests(Feature):
+class LatentTests(OfDensity):
     """Statistics of tests that an example's latents are independent standard normals, ``(n, k)``.
 
     ``radius``: the cube root of ``||z||^2 / D`` in standard deviations (Wilson and Hilferty).
@@ -46,14 +56,6 @@ class LatentTests(Feature):
         """
         latents = densities["density"].white_latents(x, key=keys)
         return latent_tests(latents)
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns whether the density's log-probability is not exact.
-
-        Args:
-          densities: Densities by name.
-        """
-        return densities["density"].kind is not Kind.EXACT
 
 
 @jax.jit
@@ -186,16 +188,6 @@ class LatentFit(Score):
         """
         check_white(density)
 
-    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
-        """Returns the statistics of the tests, ``(n, k)``.
-
-        Args:
-          compute: Function that computes a feature.
-          event_shape: Shape of one example.
-        """
-        del event_shape
-        return compute(self.features[0])
-
     def learn(self, statistics: Float[np.ndarray, "n ..."]) -> dict[str, Any]:
         """Returns mean and standard deviation of every statistic over inside examples.
 
@@ -216,12 +208,8 @@ class LatentFit(Score):
         """
         white = (statistics[:, 0] - state["mean"][None]) / state["std"][None]
         tail = _log_cdf(-abs(white))
-        logs = _numpy_of(white).logaddexp(tail, tail)  # of both tails
+        logs = numpy_of(white).logaddexp(tail, tail)  # of both tails
         return -2 * logs.sum(axis=1) if self.combine == "fisher" else -logs.min(axis=1)
-
-
-def _numpy_of(values: object) -> Any:
-    return jnp if isinstance(values, jax.Array) else np
 
 
 def _log_cdf(z: Any) -> Any:
@@ -288,7 +276,7 @@ class LastScale(Score):
 
 
 @dataclasses.dataclass(frozen=True)
-class LastLevel(Feature):
+class LastLevel(OfDensity):
     """Log-probability of the last level of a flow of several scales, in nats.
 
     Example:
@@ -310,14 +298,6 @@ class LastLevel(Feature):
         """
         names = last_level_names(densities["density"])
         return Statistics(names=names, draws=self.draws)(densities, x, keys).sum(-1)
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns whether the density's log-probability is not exact.
-
-        Args:
-          densities: Densities by name.
-        """
-        return densities["density"].kind is not Kind.EXACT
 
 
 def last_level_names(density: Density) -> tuple[str, str]:
@@ -341,7 +321,7 @@ def last_level_names(density: Density) -> tuple[str, str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class JacobianSpectrum(Feature):
+class JacobianSpectrum(OfDensity):
     """Logs of the singular values of ``dx/dz`` at an example, ``(n, D)``, smallest first.
 
     It takes the whole Jacobian of the flow, ``D`` derivatives of it: for tables and small images.
@@ -362,14 +342,6 @@ class JacobianSpectrum(Feature):
           keys: Key of each example; not needed if the density is exact.
         """
         return _spectra(densities["density"], jnp.asarray(x), keys)
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns whether the density's log-probability is not exact.
-
-        Args:
-          densities: Densities by name.
-        """
-        return densities["density"].kind is not Kind.EXACT
 
 
 @jax.jit
@@ -470,7 +442,7 @@ class LocalDimension(Score):
           statistics: Vectors, ``(n, 1, 1 + D)``.
         """
         values = statistics[:, 0]
-        numpy = _numpy_of(values)
+        numpy = numpy_of(values)
         dimension = (values[:, 1:] > state["log_threshold"]).sum(axis=1)
         p_values = []
         for name, own in (("log_prob", values[:, 0]), ("dimension", dimension)):

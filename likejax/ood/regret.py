@@ -9,7 +9,7 @@ from jaxtyping import Array, ArrayLike, Float, Key
 
 from likejax.density import Density
 from likejax.keys import KeyLike
-from likejax.ood.features import Batch, Compute, Densities, Feature, Values
+from likejax.ood.features import Batch, Densities, Feature, OfDraws, Values
 from likejax.ood.score import Score
 from likejax.settings import Count, Positive
 
@@ -46,7 +46,7 @@ class Regretful(Protocol):
 
 
 @dataclasses.dataclass(frozen=True)
-class Regret(Feature):
+class Regret(OfDraws):
     """Gain of the bound by fitting the posterior to the example, in nats; see ``VAE.regret``.
 
     Example:
@@ -75,15 +75,6 @@ class Regret(Feature):
         return density.regret(
             x, key=keys, steps=self.steps, learning_rate=self.learning_rate, draws=self.draws
         )
-
-    def needs_key(self, densities: Densities) -> bool:
-        """Returns True: latents are drawn.
-
-        Args:
-          densities: Densities by name.
-        """
-        del densities
-        return True
 
 
 @dataclasses.dataclass(frozen=True)
@@ -129,13 +120,3 @@ class LikelihoodRegret(Score):
                 "expected a VAE, whose posterior can be fitted to an example, got "
                 f"{type(density).__name__}: lj.ood.Typicality() takes any density"
             )
-
-    def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Values:
-        """Returns the gain of the bound in nats.
-
-        Args:
-          compute: Function that computes a feature.
-          event_shape: Shape of one example.
-        """
-        del event_shape
-        return compute(self.features[0])

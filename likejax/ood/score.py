@@ -47,10 +47,10 @@ Groups = Float[Any, "n group ..."]
 class Score(Settings, abc.ABC):
     """A recipe for a score: a frozen dataclass of settings, which check themselves.
 
-    A subclass names its ``features`` and implements ``statistic``, a number or a vector for each
-    example. One that learns from inside examples also implements ``learn`` and ``group_score``. A
-    field that holds a density is one that the score compares with: its log-probability is the
-    feature ``LogProb(density=...)`` of the field's name.
+    A subclass names its ``features``. Unless the number or the vector of an example is a single
+    feature as it is, it implements ``statistic``. One that learns from inside examples also
+    implements ``learn`` and ``group_score``. A field that holds a density is one that the score
+    compares with: its log-probability is the feature ``LogProb(density=...)`` of the field's name.
 
     Attributes:
       name: Name in tables; the name of the class if it is empty.
@@ -82,14 +82,23 @@ class Score(Settings, abc.ABC):
     def features(self) -> tuple[Feature, ...]:
         """Features that the score is computed from."""
 
-    @abc.abstractmethod
     def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
-        """Returns one number per example from its features, or one vector.
+        """Returns one number per example from its features, or one vector; by default a feature.
 
         Args:
           compute: Function that computes a feature.
           event_shape: Shape of one example.
+
+        Raises:
+          TypeError: If there are several features and the score does not say what it makes of them.
         """
+        del event_shape
+        if len(self.features) != 1:
+            raise TypeError(
+                f"expected {type(self).__name__} to have one feature, or a method statistic that "
+                f"makes one number of its {len(self.features)}"
+            )
+        return compute(self.features[0])
 
     def statistic_map(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
         """Returns the part of every dimension in the score, ``(n, *event_shape)``.

@@ -18,11 +18,10 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from likejax.ood.features import numpy_of
 from likejax.settings import checked
 
 Vectors = Float[Any, "n k"]
@@ -97,7 +96,7 @@ def backend_score(name: Backend, learned: dict[str, Any], vectors: Vectors) -> F
       [inf]
     """
     backend = _BACKENDS[checked("name", name, Backend)]
-    numpy = _numpy_of(vectors)
+    numpy = numpy_of(vectors)
     columns = numpy.asarray(learned["columns"]).astype(int)
     chosen = (vectors[:, columns] - learned["shift"][None]) / learned["scale"][None]
     infinite = numpy.isinf(chosen).any(axis=1)
@@ -112,13 +111,8 @@ def _in_chunks(score: Callable[[Vectors], Any], vectors: Vectors) -> Any:
     """Scores of vectors, a few at a time: distances to all inside vectors take memory."""
     starts = range(0, len(vectors), _ROWS_AT_A_TIME)
     chunks = [score(vectors[start : start + _ROWS_AT_A_TIME]) for start in starts]
-    numpy = _numpy_of(vectors)
+    numpy = numpy_of(vectors)
     return numpy.concatenate(chunks) if chunks else numpy.zeros(0)
-
-
-def _numpy_of(values: object) -> Any:
-    """The namespace that computes with these arrays: of the host in float64, or JAX."""
-    return jnp if isinstance(values, jax.Array) else np
 
 
 class _Backend(abc.ABC):
@@ -175,7 +169,7 @@ class _Mixture(_Backend):
 
     @staticmethod
     def score(learned: dict[str, Any], z: Vectors) -> Float[Any, " n"]:
-        numpy = _numpy_of(z)
+        numpy = numpy_of(z)
         white = z @ learned["whiten"]
         logs = []
         terms = zip(learned["log_weights"], learned["means"], learned["precisions"], strict=True)
@@ -224,7 +218,7 @@ class _COPOD(_Backend):
 
     @staticmethod
     def score(learned: dict[str, Any], z: Vectors) -> Float[Any, " n"]:
-        numpy = _numpy_of(z)
+        numpy = numpy_of(z)
         ordered = learned["ordered"]
         n = len(ordered)
         left, right = [], []
@@ -262,7 +256,7 @@ class _OneClassSVM(_Backend):
 
     @staticmethod
     def score(learned: dict[str, Any], z: Vectors) -> Float[Any, " n"]:
-        numpy = _numpy_of(z)
+        numpy = numpy_of(z)
         white, supports = z @ learned["whiten"], learned["supports"]
         squares = (white**2).sum(axis=1)[:, None] + (supports**2).sum(axis=1)[None]
         distances = squares - 2 * white @ supports.T
@@ -288,7 +282,7 @@ def _whitening(z: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "k r"]:
 
 def _log_sum_exp(values: Any, axis: int) -> Any:
     """The log of the sum of exponentials along an axis."""
-    numpy = _numpy_of(values)
+    numpy = numpy_of(values)
     largest = values.max(axis=axis, keepdims=True)
     total = numpy.log(numpy.exp(values - largest).sum(axis=axis))
     return total + numpy.squeeze(largest, axis=axis)
