@@ -11,6 +11,13 @@ from likejax.models.class_mixture import ClassMixture as ClassMixture
 from likejax.models.conditioned import Conditioned as Conditioned
 from likejax.models.conditioned import condition as condition
 from likejax.models.dequantize import Dequantized as Dequantized
+from likejax.models.diffusion import VDM as VDM
+from likejax.models.diffusion import BoundSettings as BoundSettings
+from likejax.models.diffusion import DiffusionFlow as DiffusionFlow
+from likejax.models.diffusion import DiffusionFlowConfig as DiffusionFlowConfig
+from likejax.models.diffusion import DiffusionSampler as DiffusionSampler
+from likejax.models.diffusion import VDMConfig as VDMConfig
+from likejax.models.diffusion import VectorVDMConfig as VectorVDMConfig
 from likejax.models.ensemble import Ensemble as Ensemble
 from likejax.models.ensemble import EnsembleConfig as EnsembleConfig
 from likejax.models.ffjord import FFJORDConfig as FFJORDConfig

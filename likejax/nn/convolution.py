@@ -20,6 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from likejax.nn.wide_convolution import Padding, convolve_wide
+
 PRECISION = "high"
 """Precision of matrix products in networks: TF32 on GPU, 3 bfloat16 passes on TPU, exact on CPU."""
 
@@ -27,11 +29,11 @@ PRECISION = "high"
 _NARROW = 12
 """Channels of input or output up to which matrix products are faster on CPU than XLA's own form."""
 
+_WIDE = 32
+"""Channels of input and output from which the weight gradient is faster in matrix products."""
+
 Convolve = Callable[..., Array]
 """``convolve`` or ``convolve_outside_loops``."""
-
-Padding = tuple[tuple[int, int], tuple[int, int]]
-"""Zeros above and below, left and right."""
 
 
 def same(rows: int, columns: int) -> Padding:
@@ -151,6 +153,10 @@ def _gather_taps(kernel: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
 
 def _convolve_by_xla(x: Array, kernel: Array, padding: Padding, stride: int) -> Array:
     images = x.reshape(-1, *x.shape[-3:])  # XLA takes one axis of examples
+    on_cpu = jax.default_backend() == "cpu"
+    if on_cpu and stride == 1 and min(kernel.shape[2:]) >= _WIDE:
+        out = convolve_wide(images, kernel, padding, PRECISION)
+        return out.reshape(*x.shape[:-3], *out.shape[1:])
     out = jax.lax.conv_general_dilated(
         images,
         kernel,

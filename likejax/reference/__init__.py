@@ -16,3 +16,4 @@ from likejax.reference.nsf_weights import nsf as nsf
 from likejax.reference.pixelcnn_weights import pixelcnn as pixelcnn
 from likejax.reference.pixelcnn_weights import pixelcnn_arrays as pixelcnn_arrays
 from likejax.reference.pixelcnn_weights import pixelcnn_port_arrays as pixelcnn_port_arrays
+from likejax.reference.vdm_weights import vdm as vdm

@@ -1,0 +1,229 @@
+"""The probability-flow ODE of a diffusion model as a density of its own."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, ArrayLike, Bool, Float
+from typing_extensions import override
+
+from likejax.bijections.ode import ODE, Solver, Trace
+from likejax.density import Density, Kind, Statistics, Terms
+from likejax.distributions import standard_normal_log_prob
+from likejax.models.diffusion.embedding import (
+    LevelEmbedding,
+    RealEmbedding,
+    half_cell,
+    log_mass_of_cell,
+)
+from likejax.models.diffusion.field import DiffusionField
+from likejax.models.diffusion.process import alpha, sigma
+from likejax.models.flow import Flow
+from likejax.settings import Settings, checked
+
+if TYPE_CHECKING:
+    from likejax.models.diffusion.density import VDM
+
+Dequantization = Literal["truncated_normal", "uniform", "variational"]
+"""Noise by which integers become points of the ODE."""
+
+
+class DiffusionFlow(Density):
+    """A diffusion model's probability-flow ODE, whose log-probability has no gap but the solver's.
+
+    ``log p(z_0) = log N(z_1; 0, I) + integral of tr(df/dz)`` along the ODE from the data to the
+    noise. An integer becomes a point ``z_0 = alpha_0 y + sigma_0 eps``, and
+    ``log P(x, eps) = log p(z_0) - log q(z_0 | x)`` is a log importance weight:
+
+    * ``truncated_normal``: ``eps`` is normal within the cell of the integer, about 3 standard
+      deviations to each side;
+    * ``uniform``: the point is uniform in the cell;
+    * ``variational``: ``eps`` is normal, and ``log p(x | z_0)`` of the diffusion model is added.
+
+    Continuous data are the point ``alpha_0 y`` themselves.
+
+    Args:
+      vdm: Diffusion model; the flow holds its parameters.
+      dequantization: Noise by which integers become points; continuous data get none.
+      trace: Trace of the Jacobian.
+      solver: Solver of the ODE.
+
+    Raises:
+      ValueError: If cells of levels are asked for where the data have none.
+
+    References:
+      Song et al., 2021, arXiv:2011.13456. Zheng, Lu, Chen and Zhu, 2023, Improved techniques for
+      maximum likelihood estimation for diffusion ODEs, arXiv:2305.03935.
+
+    Example:
+      >>> import jax, likejax as lj
+      >>> config = lj.models.VDMConfig(event_shape=(4, 4, 1), levels=4, width=8, blocks=1)
+      >>> vdm = lj.build(config, key=jax.random.key(0))
+      >>> vdm.as_flow("uniform").kind
+      <Kind.ESTIMATE: 'estimate'>
+    """
+
+    def __init__(
+        self,
+        vdm: VDM,
+        dequantization: Dequantization = "truncated_normal",
+        *,
+        trace: Trace,
+        solver: Solver,
+    ):
+        checked("dequantization", dequantization, Dequantization)
+        self.embedding = vdm.embedding
+        self.dequantization: Dequantization = dequantization
+        has_cells = isinstance(self.embedding, LevelEmbedding | RealEmbedding)
+        if dequantization != "variational" and not has_cells:
+            raise ValueError(
+                "expected dequantization='variational' for data without levels on a line, got "
+                f"{dequantization!r}"
+            )
+        field = DiffusionField(
+            vdm.denoiser.in_loops(),
+            vdm.schedule,
+            prediction=vdm.settings.prediction,
+            latent_shape=vdm.latent_shape,
+            condition_shape=vdm.condition_shape,
+        )
+        ode = ODE(field, end_time=1.0, learn_end_time=False, trace=trace, solver=solver)
+        self.flow = Flow(
+            ode, vdm.latent_shape, condition_shape=vdm.condition_shape, num_classes=vdm.num_classes
+        )
+        self.event_shape = vdm.event_shape
+        self.levels = vdm.levels
+        self.condition_shape = vdm.condition_shape
+        self.num_classes = vdm.num_classes
+        self.config = None
+        if vdm.config is not None:
+            self.config = DiffusionFlowConfig(vdm.config, dequantization, trace, solver)
+
+    @property
+    def kind(self) -> Kind:
+        """Whether ``log_prob`` is exact, a bound or an estimate."""
+        if self.flow.kind is Kind.ESTIMATE:
+            return Kind.ESTIMATE
+        return Kind.EXACT if self._is_continuous else Kind.BOUND
+
+    @property
+    def _is_continuous(self) -> bool:
+        return isinstance(self.embedding, RealEmbedding)
+
+    @property
+    def _start(self) -> Float[Array, ""]:
+        """``gamma`` at the data."""
+        return self._field.schedule(jnp.zeros(()))
+
+    @property
+    def _field(self) -> DiffusionField:
+        ode = self.flow.bijection
+        assert isinstance(ode, ODE)
+        assert isinstance(ode.dynamics, DiffusionField)
+        return ode.dynamics
+
+    @override
+    def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
+        z, log_weight, key = self._point(x, key)
+        return self.flow._log_prob(z, key, condition) + log_weight
+
+    @override
+    def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
+        z, log_weight, key = self._point(x, key)
+        terms = self.flow._terms(z, key, condition)
+        return terms._replace(log_prob=terms.log_prob + log_weight)
+
+    @override
+    def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
+        """Log-determinant and latent log-probability of the ODE."""
+        z, log_weight, key = self._point(x, key)
+        values = self.flow._statistics(z, key, condition)
+        return {**values, "log_prob": values["log_prob"] + log_weight}
+
+    @override
+    def _white_latents(
+        self, x: Array, key: Array | None, condition: Array | None
+    ) -> tuple[Array, ...]:
+        z, _, key = self._point(x, key)
+        return self.flow._white_latents(z, key, condition)
+
+    @override
+    def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
+        z, _, key = self._point(x, key)
+        return self.flow._embed(z, key, condition)
+
+    def _point(self, x: Array, key: Array | None) -> tuple[Array, Float[Array, ""], Array | None]:
+        """The point of one example, what its noise adds to ``log p``, and the key that is left."""
+        start = self._start
+        y = self.embedding.embed(x)
+        size = y.size
+        a = alpha(start)
+        if isinstance(self.embedding, RealEmbedding):
+            return a * y, size * jnp.log(a) + self.embedding.log_det(), key
+        assert key is not None
+        noise_key, key = jax.random.split(key)
+        if self.dequantization == "variational":
+            noise = jax.random.normal(noise_key, (size,)).reshape(y.shape)
+            u = y + jnp.exp(0.5 * start) * noise
+            log_q = standard_normal_log_prob(noise).sum() - size * jnp.log(sigma(start))
+            return a * u, self.embedding.log_prob(x, u, start) - log_q, key
+        assert self.levels is not None
+        if self.dequantization == "uniform":
+            noise = jax.random.uniform(noise_key, (size,), minval=-1, maxval=1).reshape(y.shape)
+            log_q = -size * jnp.log(2 * a / self.levels)
+            return a * (y + noise / self.levels), -log_q, key
+        tau = half_cell(self.levels, start)
+        noise = jax.random.truncated_normal(noise_key, -tau, tau, (size,)).reshape(y.shape)
+        log_q = standard_normal_log_prob(noise).sum()
+        log_q = log_q - size * (jnp.log(sigma(start)) + log_mass_of_cell(tau))
+        return a * y + sigma(start) * noise, -log_q, key
+
+    @override
+    def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
+        return self._draw(key, condition, temperature)[0]
+
+    @override
+    def _draw(
+        self, key: Array, condition: Array | None, temperature: ArrayLike
+    ) -> tuple[Array, Bool[Array, ""]]:
+        key, last_key = jax.random.split(key)
+        z = self.flow._sample(key, condition, temperature)
+        start = self._start
+        u = z / alpha(start)
+        if self.dequantization == "variational" and not self._is_continuous:
+            x = self.embedding.sample(last_key, u, start)
+        else:
+            x = self.embedding.nearest(u)
+        return x, jnp.isfinite(u).all()
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionFlowConfig(Settings):
+    """The probability-flow ODE of a diffusion model; ``vdm.as_flow()`` makes it of a trained one.
+
+    Example:
+      >>> import jax, likejax as lj
+      >>> config = lj.models.VDMConfig(event_shape=(4, 4, 1), levels=4, width=8, blocks=1)
+      >>> lj.build(lj.models.DiffusionFlowConfig(config), key=jax.random.key(0)).event_shape
+      (4, 4, 1)
+    """
+
+    family: ClassVar[str] = "diffusion_flow"
+
+    model: Any
+    """Config of the diffusion model."""
+    dequantization: Dequantization = "truncated_normal"
+    """Noise by which integers become points."""
+    trace: Trace = dataclasses.field(default_factory=lambda: Trace(probes=1))
+    """Trace of the Jacobian."""
+    solver: Solver = dataclasses.field(default_factory=Solver)
+    """Solver of the ODE."""
+
+    def build(self, rngs: nnx.Rngs) -> DiffusionFlow:
+        """Builds the untrained density."""
+        vdm = self.model.build(rngs)
+        return vdm.as_flow(self.dequantization, trace=self.trace, solver=self.solver)

@@ -1,0 +1,64 @@
+"""Normalization of groups of channels."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+from typing_extensions import override
+
+from likejax.nn.channels import per_channel
+
+
+class GroupNorm(nnx.Module):
+    """``y = scale (x - mean) / sqrt(variance + epsilon) + bias`` with statistics of each group.
+
+    A group is ``channels / groups`` channels in a row, at all positions of one example. It is no
+    ``nnx.GroupNorm``, which takes one axis of examples; this takes any number of them, and its
+    statistics are in float32 or better.
+
+    Args:
+      channels: Size of the last axis.
+      groups: Number of groups, which divides the channels. With as many groups as channels a layer
+        takes out whatever was added to a channel as a whole.
+      position_axes: Number of axes of positions before the last: 2 for images, 0 for vectors.
+      epsilon: Constant added to the variance.
+
+    Raises:
+      ValueError: If the groups do not divide the channels.
+
+    References:
+      Wu and He, 2018, Group normalization, arXiv:1803.08494.
+    """
+
+    def __init__(
+        self, channels: int, groups: int, *, position_axes: int = 2, epsilon: float = 1e-6
+    ):
+        if channels % groups:
+            raise ValueError(f"expected groups that divide {channels} channels, got {groups}")
+        self.scale = nnx.Param(jnp.ones(channels))
+        self.bias = nnx.Param(jnp.zeros(channels))
+        self.groups = groups
+        self.position_axes = position_axes
+        self.epsilon = epsilon
+
+    @override
+    def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*shape channels"]:
+        """Normalizes, and returns the type of ``x``."""
+        channels = x.shape[-1]
+        grouped = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        grouped = grouped.reshape(*x.shape[:-1], self.groups, channels // self.groups)
+        positions = tuple(range(x.ndim - 1 - self.position_axes, x.ndim - 1))
+        axes = (*positions, x.ndim)
+        mean = grouped.mean(axes, keepdims=True)
+        variance = jnp.square(grouped - mean).mean(axes, keepdims=True)
+        # per channel, so that only one product and one sum go over all positions
+        inverse = jax.lax.rsqrt(variance + self.epsilon)
+        like = (*mean.shape[:-2], channels)
+        each = (*mean.shape[:-1], channels // self.groups)
+        factor = jnp.broadcast_to(inverse, each).reshape(like)
+        factor = factor * per_channel(self.scale[...], factor)
+        center = jnp.broadcast_to(mean, each).reshape(like)
+        shift = per_channel(self.bias[...], factor) - center * factor
+        return x * factor.astype(x.dtype) + shift.astype(x.dtype)
