@@ -215,6 +215,24 @@ def _ffjord_image(**options) -> lj.Density:
     return lj.build(lj.models.ImageFFJORDConfig(**sizes | options, **_FIXED), key=0)
 
 
+def _vdm(**options) -> lj.Density:
+    sizes = {"event_shape": (4, 4, 1), "levels": 17, "width": 8, "blocks": 1, "groups": 2}
+    sampler = lj.models.DiffusionSampler(steps=3)
+    return lj.build(lj.models.VDMConfig(**sizes | {"sampler": sampler} | options), key=0)
+
+
+def _vector_vdm(**options) -> lj.Density:
+    sizes = {"dimensions": 3, "width": 8, "blocks": 1, "standardize": False}
+    sampler = lj.models.DiffusionSampler(steps=3, method="ddim", last="drawn")
+    return lj.build(lj.models.VectorVDMConfig(**sizes | {"sampler": sampler} | options), key=0)
+
+
+def _diffusion_flow(**options) -> lj.Density:
+    """Points whose flow is exact, in so few steps that they tell nothing of the equation."""
+    solver = lj.bijections.Solver("midpoint", steps=2)
+    return _vector_vdm(**options).as_flow(trace=lj.bijections.Trace(), solver=solver)
+
+
 def _vector_glow(**options) -> lj.Density:
     sizes = {"dimensions": 3, "depth": 2, "width": 8}
     return lj.build(lj.models.VectorGlowConfig(**sizes | options), key=0)
@@ -387,6 +405,15 @@ DENSITIES: dict[str, DensityCase] = {
         )
     ),
     "vae vector": DensityCase(_vae_vector),
+    "vdm": DensityCase(lambda: _vdm(schedule="learned_network")),
+    "vdm, labels": _on_labels(
+        _vdm,
+        blocks=0,
+        schedule="importance",
+        bound=lj.models.BoundSettings(prediction="velocity", condition_dropout=0.1),
+    ),
+    "vector vdm, floats": _on_floats(_vector_vdm),
+    "diffusion flow, floats": _on_floats(_diffusion_flow),
     "dequantized uniform": DensityCase(
         lambda: lj.models.Dequantized(lj.models.Uniform((2, 2, 1)), 4)
     ),

@@ -11,7 +11,7 @@ import difflib
 from typing import Any
 
 from likejax.experiment import Experiment
-from likejax.presets import ffjord, glow, pixelcnn, vae, vector_flows
+from likejax.presets import diffusion, ffjord, glow, pixelcnn, vae, vector_flows
 from likejax.presets.card import Preset as Preset
 from likejax.presets.card import named
 
@@ -22,6 +22,7 @@ PRESETS: dict[str, Preset] = named(
         *pixelcnn.PRESETS,
         *vae.PRESETS,
         *vector_flows.PRESETS,
+        *diffusion.PRESETS,
     ]
 )
 """All presets by name; ``PRESETS[name].card`` is a description of one."""
