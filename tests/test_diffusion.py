@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 from scipy.special import logsumexp
+from scipy.stats import norm
 
 import likejax as lj
 from likejax.bijections.ode import Solver, Trace
 from likejax.models import VDM, BoundSettings, DiffusionSampler, VDMConfig, VectorVDMConfig
 from likejax.models.diffusion import process
+from likejax.models.diffusion.denoiser import NO_HINTS, Denoiser, Hints
 from likejax.models.diffusion.density import BoundNoises
 from likejax.models.diffusion.embedding import LevelEmbedding, RealEmbedding
 from likejax.models.diffusion.orientations import reoriented
@@ -128,13 +130,14 @@ def test_draws_average_to_the_bound_and_are_no_importance_weights():
 
 
 def test_times_in_parts_vary_less():
-    pmf = (0.1, 0.2, 0.3, 0.4)
-    x = np.ones((2_000, 1), np.uint8)
+    """Of many entries the noise averages, and what is left is the place of the times."""
+    x = np.random.default_rng(0).normal(size=(1, 64)).astype(np.float32) * 0.7
+    x = np.broadcast_to(x, (1_000, 64))
     spread = {}
     for points in (1, 8):
-        density = of_levels(pmf, settings=BoundSettings(time_points=points))
+        density = of_normal(0.7, 64, settings=BoundSettings(time_points=points))
         spread[points] = float(density.log_prob(x, key=0).std())
-    assert spread[8] < 0.7 * spread[1] / np.sqrt(8)
+    assert spread[8] < 0.5 * spread[1] / np.sqrt(8)
     times = np.sort(evaluation_times(jax.random.key(0), 4))
     np.testing.assert_allclose(np.diff(times), 0.25, atol=1e-6)
 
@@ -148,19 +151,36 @@ def test_training_times_are_spread_over_the_batch():
     assert 0 <= float(training_time(keys[0])) < 1
 
 
-@pytest.mark.parametrize("dequantization", ["truncated_normal", "uniform", "variational"])
+@pytest.mark.parametrize("dequantization", ["truncated_normal", "variational"])
 def test_the_flow_of_the_best_denoiser_has_the_masses(dequantization):
     """The probability-flow ODE with its exact trace: the masses, up to the prior's mismatch."""
     pmf = (0.1, 0.2, 0.3, 0.4)
     flow = of_levels(pmf).as_flow(dequantization, trace=EXACT)
     assert flow.kind is lj.Kind.BOUND
-    x = np.repeat(np.arange(4, dtype=np.uint8), 100)[:, None]
-    draws = np.asarray(flow.log_prob(x, key=0), np.float64).reshape(4, 100)
+    draws = np.asarray(flow.log_prob(levels_of(100), key=0), np.float64).reshape(4, 100)
     masses = np.exp(logsumexp(draws, axis=1) - np.log(100))
     assert masses.sum() == pytest.approx(0.9997, abs=0.002)
     if dequantization == "truncated_normal":
         expected = [-2.2623, -1.5930, -1.2042, -0.9355]
         np.testing.assert_allclose(draws.mean(1), expected, atol=0.004)
+
+
+def levels_of(count: int) -> np.ndarray:
+    """Each of four levels so many times."""
+    return np.repeat(np.arange(4, dtype=np.uint8), count)[:, None]
+
+
+def test_uniform_points_integrate_the_density_of_a_cell():
+    """At a noise as wide as a cell the mass of a cell is known: that of a mixture of normals."""
+    pmf = np.array([0.1, 0.2, 0.3, 0.4])
+    gamma = -3.0
+    density = VDM((1,), LevelEmbedding(4), FixedSchedule(gamma, 9.0), BestOfLevels(pmf))
+    flow = density.as_flow("uniform", trace=EXACT)
+    draws = np.asarray(flow.log_prob(levels_of(400), key=0), np.float64).reshape(4, 400)
+    centers, edges = np.linspace(-0.75, 0.75, 4), np.linspace(-1, 1, 5)
+    cumulative = norm.cdf(edges[:, None], centers, np.exp(gamma / 2)) @ pmf
+    masses = np.exp(logsumexp(draws, axis=1) - np.log(400))
+    np.testing.assert_allclose(masses, np.diff(cumulative), rtol=0.03)
 
 
 @pytest.mark.parametrize("as_velocity", [False, True])
@@ -256,73 +276,66 @@ def test_the_reconstruction_of_an_inner_level(levels, level, nats):
     assert -float(weight @ np.asarray(log_prob)) == pytest.approx(nats, abs=2e-6)
 
 
+class Between(nnx.Module):
+    """The ends of one schedule and the course of another in between."""
+
+    def __init__(self, ends, course):
+        self.ends, self.course = ends, course
+
+    def __call__(self, t):
+        start, end = self.ends(jnp.zeros(())), self.ends(jnp.ones(()))
+        low, high = self.course(jnp.zeros(())), self.course(jnp.ones(()))
+        return start + (end - start) * (self.course(t) - low) / (high - low)
+
+    def with_rate(self, t):
+        return jax.jvp(self, (t,), (jnp.ones_like(t),))
+
+
+def bent_schedule() -> MonotoneSchedule:
+    """A learned schedule that is far from a line."""
+    schedule = MonotoneSchedule(*ENDS, rngs=nnx.Rngs(0))
+    leaves = jax.random.normal(jax.random.key(1), (3, 1024))
+    inner, bias, outer = 3 * leaves[0], leaves[1], 30 * leaves[2]
+    return replace(
+        schedule, inner=nnx.Param(inner), inner_bias=nnx.Param(bias), outer=nnx.Param(outer)
+    )
+
+
 def test_a_schedule_can_reduce_the_variance():
     """Between the ends it gets the gradient of the squared loss, at the ends that of the bound."""
-    config = VDMConfig(
-        event_shape=(2, 2, 1), levels=4, width=8, blocks=0, schedule="learned_network"
-    )
-    settings = BoundSettings(schedule_gradient="variance")
-    density = lj.build(config, key=0)
-    schedule = density.schedule
-    leaves = jax.random.normal(jax.random.key(1), (3, 1024))
-    schedule = replace(
-        schedule,
-        inner=nnx.Param(3 * leaves[0]),
-        inner_bias=nnx.Param(leaves[1]),
-        outer=nnx.Param(30 * leaves[2]),
-    )
-    density = replace(density, schedule=schedule)
+    pmf = (0.1, 0.2, 0.3, 0.4)
+    x = jnp.asarray([0, 3])
+    keys = jax.random.split(jax.random.key(2), 2)
+    times = jnp.asarray([0.55, 0.65, 0.75])
     noises = BoundNoises(
-        *(
-            jax.random.normal(jax.random.key(i), shape)
-            for i, shape in [(2, (2, 2, 1)), (3, (3, 2, 2, 1))]
-        ),
-        jnp.asarray([0.2, 0.5, 0.8]),
+        jax.random.normal(keys[0], (2,)), jax.random.normal(keys[1], (3, 2)), times
     )
-    x = jnp.asarray([[[0], [3]], [[1], [2]]])
+    variance = BoundSettings(schedule_gradient="variance")
+
+    def terms(schedule, noises, settings=None):
+        embedding = LevelEmbedding(4)
+        density = VDM((2,), embedding, schedule, BestOfLevels(pmf), settings=settings)
+        return density.bound_of_noises(x, noises)
 
     def loss(schedule):
-        return (
-            -replace(density, schedule=schedule, settings=settings)
-            .bound_of_noises(x, noises)
-            .log_prob
-        )
+        return -terms(schedule, noises, variance).log_prob
 
-    class Between(nnx.Module):
-        """The schedule with one of its two parts held fixed."""
+    def of_the_ends(ends):
+        return -terms(Between(ends, schedule), noises).log_prob
 
-        def __init__(self, ends, course):
-            self.ends, self.course = ends, course
+    def of_the_course(course):
+        total = 0.0
+        for i in range(3):
+            one = BoundNoises(noises[0], noises.noise[i : i + 1], times[i : i + 1])
+            total += jnp.square(terms(Between(schedule, course), one).parts["diffusion"]) / 3
+        return total / x.size
 
-        def __call__(self, t):
-            start, end = self.ends(jnp.zeros(())), self.ends(jnp.ones(()))
-            low, high = self.course(jnp.zeros(())), self.course(jnp.ones(()))
-            return start + (end - start) * (self.course(t) - low) / (high - low)
-
-        def with_rate(self, t):
-            return jax.jvp(self, (t,), (jnp.ones_like(t),))
-
-    def expected(part):
-        def total(moved):
-            ends = moved if part == "ends" else schedule
-            course = moved if part == "course" else schedule
-            terms = []
-            for i in range(3):
-                one = BoundNoises(
-                    noises.reconstruction, noises.noise[i : i + 1], noises.times[i : i + 1]
-                )
-                terms.append(
-                    replace(density, schedule=Between(ends, course)).bound_of_noises(x, one)
-                )
-            diffusion = jnp.stack([term.parts["diffusion"] for term in terms])
-            if part == "course":
-                return jnp.mean(diffusion**2) / x.size
-            return jnp.mean(diffusion) - terms[0].parts["reconstruction"] + terms[0].parts["prior"]
-
-        return jax.grad(total)(schedule)
-
-    found = jax.grad(loss)(schedule)
-    wanted = jax.tree.map(jnp.add, expected("ends"), expected("course"))
+    schedule = bent_schedule()
+    found = jax.jit(jax.grad(loss))(schedule)
+    by_ends, by_course = (jax.jit(jax.grad(f))(schedule) for f in (of_the_ends, of_the_course))
+    wanted = jax.tree.map(jnp.add, by_ends, by_course)
+    largest = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(by_course))
+    assert largest > 1e-3
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-3 * float(np.abs(b).max()))
 
@@ -376,38 +389,62 @@ def test_orientations_are_flagged():
     assert reoriented(x, jax.random.key(0), "none")[1] is None
 
 
+def shaken(density: lj.Density, scale: float = 0.1) -> lj.Density:
+    """The density with parameters that are not zero where they start at zero."""
+
+    def moved(leaf):
+        return leaf + scale * jnp.asarray(
+            np.cos(np.arange(leaf.size)).reshape(leaf.shape), leaf.dtype
+        )
+
+    return jax.tree.map(moved, density)
+
+
 def test_a_network_is_told_of_flags_dropout_and_conditions():
     """In training the augmentation, the dropout and the left-out conditions matter."""
     config = VDMConfig(
-        event_shape=(4, 4, 1),
-        levels=17,
-        width=8,
-        blocks=1,
-        dropout=0.5,
-        num_classes=3,
-        bound=BoundSettings(augmentation="orientations", condition_dropout=0.5),
+        event_shape=(4, 4, 1), levels=17, width=8, blocks=0, groups=2, dropout=0.5, num_classes=3
     )
-    density = lj.build(config, key=0)
-    density = jax.tree.map(
-        lambda leaf: leaf + 0.1 * jnp.cos(jnp.arange(leaf.size)).reshape(leaf.shape), density
-    )
-    x = np.random.default_rng(0).integers(0, 17, (4, 4, 4, 1), np.uint8)
-    terms = density.terms(x, key=0, condition=np.array([0, 1, 2, 0]))
-    assert np.isfinite(terms.log_prob).all()
-    z, gamma = jnp.ones((1, 4, 4, 1)), jnp.zeros(1)
-    from likejax.models.diffusion.denoiser import Hints
-
-    label = jnp.zeros(1, int)
-    plain = density.denoiser(z, gamma, label)
+    denoiser = shaken(lj.build(config, key=0)).denoiser
+    z, gamma, label = jnp.ones((1, 4, 4, 1)), jnp.zeros(1), jnp.zeros(1, int)
+    network = jax.jit(lambda condition, hints: denoiser(z, gamma, condition, hints))
+    plain = network(label, Hints())
     hints = {
         "flag": Hints(flag=jnp.ones(1)),
         "present": Hints(present=jnp.zeros(1, bool)),
         "key": Hints(key=jax.random.key(0)),
     }
     for name, hint in hints.items():
-        assert np.abs(density.denoiser(z, gamma, label, hint) - plain).max() > 1e-4, name
-    none = density.denoiser(z, gamma, None)
-    np.testing.assert_allclose(density.denoiser(z, gamma, label, hints["present"]), none, atol=1e-6)
+        assert np.abs(network(label, hint) - plain).max() > 1e-4, name
+    without = network(None, Hints())
+    np.testing.assert_allclose(network(label, hints["present"]), without, atol=1e-6)
+
+
+class Told(Denoiser):
+    """A denoiser that returns what it is told, so that the bound shows it."""
+
+    def __call__(self, z, gamma, condition=None, hints=NO_HINTS):
+        told = jnp.zeros_like(gamma)
+        if hints.flag is not None:
+            told = told + 100 * hints.flag
+        if hints.present is not None:
+            told = told + 10_000 * hints.present
+        return z * 0 + process.over_event(told, z)
+
+
+def test_training_tells_of_turned_images_and_left_out_conditions():
+    """Half of the images are turned and half of the conditions left out; log_prob tells nothing."""
+    settings = BoundSettings(augmentation="orientations", condition_dropout=0.5)
+    embedding, schedule = LevelEmbedding(4), FixedSchedule(*ENDS)
+    conditions = {"condition_shape": (), "num_classes": 2}
+    density = VDM((2, 2, 1), embedding, schedule, Told(), settings=settings, **conditions)
+    x = np.zeros((400, 2, 2, 1), np.uint8)
+    labels = np.zeros(400, int)
+    losses = np.asarray(density.terms(x, key=0, condition=labels).parts["diffusion"])
+    present, flagged = losses > 1e8, (losses > 1e5) & (losses < 1e8)
+    assert 0.4 < present.mean() < 0.6
+    assert 0.15 < flagged.mean() < 0.35
+    assert density.statistics(x[:2], key=0, condition=labels[:2])["diffusion"].max() < 1e4
 
 
 def test_resolutions_and_patches_keep_the_shape():
@@ -421,10 +458,12 @@ def test_resolutions_and_patches_keep_the_shape():
 
 def test_recomputing_blocks_changes_no_gradient():
     def gradient(remat):
-        config = VDMConfig(event_shape=(4, 4, 1), levels=4, width=8, blocks=1, remat=remat)
-        density = lj.build(config, key=0)
-        x = np.ones((2, 4, 4, 1), np.uint8)
-        return jax.jit(jax.grad(lambda d: d.terms(x, key=0).log_prob.sum()))(density)
+        config = VDMConfig(
+            event_shape=(2, 2, 1), levels=4, width=8, groups=2, blocks=1, dropout=0.0, remat=remat
+        )
+        network = shaken(lj.build(config, key=0)).denoiser
+        z = jnp.ones((1, 2, 2, 1))
+        return jax.jit(jax.grad(lambda network: network(z, jnp.zeros(1)).sum()))(network)
 
     kept, anew = (jax.tree.leaves(gradient(remat)) for remat in (False, True))
     for a, b in zip(kept, anew, strict=True):
@@ -432,11 +471,10 @@ def test_recomputing_blocks_changes_no_gradient():
 
 
 def test_a_diffusion_and_its_flow_are_saved_and_restored(tmp_path):
-    config = VDMConfig(event_shape=(4, 4, 1), levels=17, width=8, blocks=0)
+    vdm = lj.build(VectorVDMConfig(width=8, blocks=1), key=0)
     solver = Solver("midpoint", steps=2)
-    x = np.ones((2, 4, 4, 1), np.uint8)
-    vdm = lj.build(config, key=0)
-    for name, density in (("vdm", vdm), ("flow", vdm.as_flow("uniform", solver=solver))):
+    x = np.ones((2, 2), np.float32)
+    for name, density in (("vdm", vdm), ("flow", vdm.as_flow(solver=solver))):
         lj.save(density, tmp_path / name)
         again = lj.restore(tmp_path / name)
         np.testing.assert_array_equal(again.log_prob(x, key=0), density.log_prob(x, key=0))

@@ -23,6 +23,7 @@ from likejax.models.diffusion.embedding import (
 from likejax.models.diffusion.field import DiffusionField
 from likejax.models.diffusion.process import alpha, sigma
 from likejax.models.flow import Flow
+from likejax.nn.repeat import stack
 from likejax.settings import Settings, checked
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ class DiffusionFlow(Density):
         return isinstance(self.embedding, RealEmbedding)
 
     @property
+    def _in_loops(self) -> Flow:
+        """The flow with the blocks of its network as a scan, also where they are stored apart."""
+        return stack(self.flow)
+
+    @property
     def _start(self) -> Float[Array, ""]:
         """``gamma`` at the data."""
         return self._field.schedule(jnp.zeros(()))
@@ -129,19 +135,19 @@ class DiffusionFlow(Density):
     @override
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         z, log_weight, key = self._point(x, key)
-        return self.flow._log_prob(z, key, condition) + log_weight
+        return self._in_loops._log_prob(z, key, condition) + log_weight
 
     @override
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         z, log_weight, key = self._point(x, key)
-        terms = self.flow._terms(z, key, condition)
+        terms = self._in_loops._terms(z, key, condition)
         return terms._replace(log_prob=terms.log_prob + log_weight)
 
     @override
     def _statistics(self, x: Array, key: Array | None, condition: Array | None) -> Statistics:
         """Log-determinant and latent log-probability of the ODE."""
         z, log_weight, key = self._point(x, key)
-        values = self.flow._statistics(z, key, condition)
+        values = self._in_loops._statistics(z, key, condition)
         return {**values, "log_prob": values["log_prob"] + log_weight}
 
     @override
@@ -149,12 +155,12 @@ class DiffusionFlow(Density):
         self, x: Array, key: Array | None, condition: Array | None
     ) -> tuple[Array, ...]:
         z, _, key = self._point(x, key)
-        return self.flow._white_latents(z, key, condition)
+        return self._in_loops._white_latents(z, key, condition)
 
     @override
     def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
         z, _, key = self._point(x, key)
-        return self.flow._embed(z, key, condition)
+        return self._in_loops._embed(z, key, condition)
 
     def _point(self, x: Array, key: Array | None) -> tuple[Array, Float[Array, ""], Array | None]:
         """The point of one example, what its noise adds to ``log p``, and the key that is left."""
@@ -191,7 +197,7 @@ class DiffusionFlow(Density):
         self, key: Array, condition: Array | None, temperature: ArrayLike
     ) -> tuple[Array, Bool[Array, ""]]:
         key, last_key = jax.random.split(key)
-        z = self.flow._sample(key, condition, temperature)
+        z = self._in_loops._sample(key, condition, temperature)
         start = self._start
         u = z / alpha(start)
         if self.dequantization == "variational" and not self._is_continuous:
