@@ -353,6 +353,9 @@ class Density(nnx.Module, abc.ABC):
     ) -> Terms:
         """Training terms of each example; ``log_prob`` in them is the one-draw value.
 
+        Where training spreads its random numbers over the batch, as a diffusion model its times,
+        it is another draw.
+
         Args:
           x: Examples ``(*batch, *event_shape)``.
           key: Key or keys, as for ``log_prob``; an exact density with dropout uses it too.

@@ -158,6 +158,8 @@ class DensityCase:
     make: Callable[[], lj.Density]
     classes: int = 0
     condition_shape: tuple[int, ...] | None = None
+    spreads_draws: bool = False
+    """Whether training spreads random numbers over the batch, and so draws others."""
 
     def conditions(self, n: int) -> np.ndarray | None:
         """Labels or floats of ``n`` examples, the first the same for every ``n``."""
@@ -405,14 +407,20 @@ DENSITIES: dict[str, DensityCase] = {
         )
     ),
     "vae vector": DensityCase(_vae_vector),
-    "vdm": DensityCase(lambda: _vdm(schedule="learned_network")),
-    "vdm, labels": _on_labels(
-        _vdm,
-        blocks=0,
-        schedule="importance",
-        bound=lj.models.BoundSettings(prediction="velocity", condition_dropout=0.1),
+    "vdm": DensityCase(lambda: _vdm(schedule="learned_network"), spreads_draws=True),
+    "vdm, labels": DensityCase(
+        lambda: _vdm(
+            num_classes=3,
+            blocks=0,
+            schedule="importance",
+            bound=lj.models.BoundSettings(prediction="velocity", condition_dropout=0.1),
+        ),
+        classes=3,
+        spreads_draws=True,
     ),
-    "vector vdm, floats": _on_floats(_vector_vdm),
+    "vector vdm, floats": DensityCase(
+        lambda: _vector_vdm(condition_shape=(1, 3)), condition_shape=(1, 3), spreads_draws=True
+    ),
     "diffusion flow, floats": _on_floats(_diffusion_flow),
     "dequantized uniform": DensityCase(
         lambda: lj.models.Dequantized(lj.models.Uniform((2, 2, 1)), 4)

@@ -75,11 +75,11 @@ _FASHION_SMALL = Experiment(
     dataset="fashion_mnist",
     optimizer=replace(SMALL, learning_rate=1.5e-3),
     batch_size=32,
-    steps=9_000,
-    ema_decay=0.999,
-    validate_every=1_500,
+    steps=5_000,
+    ema_decay=0.998,
+    validate_every=1_000,
     validation_examples=500,
-    checkpoint_every=1_500,
+    checkpoint_every=1_000,
     log_every=100,
 )
 _DIGITS = Experiment(

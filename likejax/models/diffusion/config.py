@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Annotated, ClassVar, Literal
 
 from flax import nnx
@@ -17,7 +16,7 @@ from likejax.models.diffusion.sampling import DiffusionSampler
 from likejax.models.diffusion.schedule import ScheduleName, make_schedule
 from likejax.models.diffusion.vector_network import VectorNetwork
 from likejax.nn.dtypes import compute_dtype
-from likejax.settings import Count, CountOrZero, Fraction, Levels, Range
+from likejax.settings import Count, CountOrZero, Fraction, Levels, Positive, Range
 
 
 class _Diffusion(Conditional):
@@ -148,15 +147,14 @@ class VDMConfig(_Diffusion):
             dtype=compute_dtype(self.compute_dtype),
             remat=self.remat,
         )
-        # half a level and a whole one are half a period of the two
-        highest = math.log2(self.levels)
         denoiser = ScoreNetwork(
             self.event_shape[2],
             sizes,
             blocks=self.blocks,
             resolutions=self.resolutions,
             patch=self.patch,
-            frequencies=(highest - 2, highest - 1) if self.fourier else (),
+            # of the faster one, two levels are a period
+            frequencies=(self.levels / 4, self.levels / 2) if self.fourier else (),
             ends=self.ends,
             condition_size=self.condition_size,
             rngs=rngs,
@@ -195,8 +193,8 @@ class VectorVDMConfig(_Diffusion):
     """Hidden units of the network, an even number."""
     blocks: CountOrZero = 3
     """Residual blocks."""
-    frequencies: tuple[float, ...] = (-2.0, -1.0)
-    """Exponents ``n`` of the Fourier features ``sin(2^n 2 pi z)``, ``cos(2^n 2 pi z)``."""
+    frequencies: tuple[Positive, ...] = (0.25, 0.5)
+    """Frequencies ``f`` of the Fourier features ``sin(2 pi f z)``, ``cos(2 pi f z)``."""
     dropout: Fraction = 0.0
     """Probability of dropping a hidden unit in training."""
     standardize: bool = True

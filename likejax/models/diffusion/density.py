@@ -15,7 +15,8 @@ from likejax.density import Density, Kind, Statistics, Terms
 from likejax.keys import KeyLike, as_key
 from likejax.models.diffusion.denoiser import NO_HINTS, Hints, as_denoiser
 from likejax.models.diffusion.embedding import Embedding
-from likejax.models.diffusion.flow import Dequantization, DiffusionFlow
+from likejax.models.diffusion.field import DiffusionField
+from likejax.models.diffusion.flow import Dequantization, DiffusionFlow, DiffusionFlowConfig
 from likejax.models.diffusion.orientations import Augmentation, reoriented
 from likejax.models.diffusion.process import (
     Predicted,
@@ -297,9 +298,26 @@ class VDM(Density):
           Song et al., 2021, Score-based generative modeling through stochastic differential
           equations, arXiv:2011.13456. Zheng et al., 2023, arXiv:2305.03935 (dequantizations).
         """
-        return DiffusionFlow(
-            self, dequantization, trace=trace or Trace(probes=1), solver=solver or Solver()
+        field = DiffusionField(
+            self.denoiser.in_loops(),
+            self.schedule,
+            prediction=self.settings.prediction,
+            latent_shape=self.latent_shape,
+            condition_shape=self.condition_shape,
         )
+        trace, solver = trace or Trace(probes=1), solver or Solver()
+        flow = DiffusionFlow(
+            field,
+            self.embedding,
+            self.event_shape,
+            dequantization,
+            trace=trace,
+            solver=solver,
+            num_classes=self.num_classes,
+        )
+        if self.config is None:
+            return flow
+        return replace(flow, config=DiffusionFlowConfig(self.config, dequantization, trace, solver))
 
     @override
     def initialize(self, batch: ArrayLike, key: KeyLike) -> VDM:

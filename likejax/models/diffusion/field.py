@@ -72,4 +72,6 @@ class DiffusionField(nnx.Module):
         """
         if self.condition_shape:
             condition = condition.reshape(*condition.shape[:-1], *self.condition_shape)
-        return replace(self, condition=nnx.data(condition))
+        # NNX lets only that trace of JAX change a module in which it was put together
+        of_this_trace = jax.tree.map(lambda leaf: leaf, self)
+        return replace(of_this_trace, condition=nnx.data(condition))

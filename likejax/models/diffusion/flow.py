@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from likejax.bijections.ode import ODE, Solver, Trace
 from likejax.density import Density, Kind, Statistics, Terms
 from likejax.distributions import standard_normal_log_prob
 from likejax.models.diffusion.embedding import (
+    Embedding,
     LevelEmbedding,
     RealEmbedding,
     half_cell,
@@ -26,11 +27,10 @@ from likejax.models.flow import Flow
 from likejax.nn.repeat import stack
 from likejax.settings import Settings, checked
 
-if TYPE_CHECKING:
-    from likejax.models.diffusion.density import VDM
-
 Dequantization = Literal["truncated_normal", "uniform", "variational"]
 """Noise by which integers become points of the ODE."""
+_WITHOUT_NOISE = (LevelEmbedding, RealEmbedding)
+"""Embeddings of data that fill the space, by cells or by themselves."""
 
 
 class DiffusionFlow(Density):
@@ -47,11 +47,16 @@ class DiffusionFlow(Density):
 
     Continuous data are the point ``alpha_0 y`` themselves.
 
+    ``vdm.as_flow()`` makes it of a diffusion model.
+
     Args:
-      vdm: Diffusion model; the flow holds its parameters.
+      field: Vector field of the ODE.
+      embedding: Map from data to points of the diffusion.
+      event_shape: Shape of one example.
       dequantization: Noise by which integers become points; continuous data get none.
-      trace: Trace of the Jacobian.
-      solver: Solver of the ODE.
+      trace: Trace of the Jacobian; by default one random probe.
+      solver: Solver of the ODE; by default dopri5 with tolerances of 1e-5.
+      num_classes: Number of class labels; ``None`` if the condition is none.
 
     Raises:
       ValueError: If cells of levels are asked for where the data have none.
@@ -70,39 +75,40 @@ class DiffusionFlow(Density):
 
     def __init__(
         self,
-        vdm: VDM,
+        field: DiffusionField,
+        embedding: Embedding,
+        event_shape: tuple[int, ...],
         dequantization: Dequantization = "truncated_normal",
         *,
-        trace: Trace,
-        solver: Solver,
+        trace: Trace | None = None,
+        solver: Solver | None = None,
+        num_classes: int | None = None,
     ):
         checked("dequantization", dequantization, Dequantization)
-        self.embedding = vdm.embedding
-        self.dequantization: Dequantization = dequantization
-        has_cells = isinstance(self.embedding, LevelEmbedding | RealEmbedding)
-        if dequantization != "variational" and not has_cells:
+        if dequantization != "variational" and not isinstance(embedding, _WITHOUT_NOISE):
             raise ValueError(
-                "expected dequantization='variational' for data without levels on a line, got "
+                "expected dequantization='variational' for data that are not levels on a line, got "
                 f"{dequantization!r}"
             )
-        field = DiffusionField(
-            vdm.denoiser.in_loops(),
-            vdm.schedule,
-            prediction=vdm.settings.prediction,
-            latent_shape=vdm.latent_shape,
-            condition_shape=vdm.condition_shape,
+        ode = ODE(
+            field,
+            end_time=1.0,
+            learn_end_time=False,
+            trace=checked("trace", trace, Trace | None) or Trace(probes=1),
+            solver=checked("solver", solver, Solver | None),
         )
-        ode = ODE(field, end_time=1.0, learn_end_time=False, trace=trace, solver=solver)
+        self.embedding = embedding
+        self.dequantization: Dequantization = dequantization
         self.flow = Flow(
-            ode, vdm.latent_shape, condition_shape=vdm.condition_shape, num_classes=vdm.num_classes
+            ode,
+            field.latent_shape,
+            condition_shape=field.condition_shape,
+            num_classes=num_classes,
         )
-        self.event_shape = vdm.event_shape
-        self.levels = vdm.levels
-        self.condition_shape = vdm.condition_shape
-        self.num_classes = vdm.num_classes
-        self.config = None
-        if vdm.config is not None:
-            self.config = DiffusionFlowConfig(vdm.config, dequantization, trace, solver)
+        self.event_shape = event_shape
+        self.levels = embedding.levels
+        self.condition_shape = field.condition_shape
+        self.num_classes = num_classes
 
     @property
     def kind(self) -> Kind:

@@ -306,8 +306,8 @@ class ScoreNetwork(Denoiser):
       resolutions: Number of resolutions; 1 in the paper.
       patch: Side of the squares of pixels that become one position, with all their channels; 1 in
         the paper.
-      frequencies: Exponents ``n`` of the Fourier features ``sin(2^n 2 pi z)`` and
-        ``cos(2^n 2 pi z)``.
+      frequencies: Frequencies ``f`` of the Fourier features ``sin(2 pi f z)`` and
+        ``cos(2 pi f z)``.
       ends: ``gamma`` at both ends, by which the time in the embedding is measured.
       condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       rngs: Source of the weights.
@@ -433,15 +433,15 @@ class TimeEmbedding(nnx.Module):
 def fourier_features(
     z: Float[Array, "*shape channels"], frequencies: tuple[float, ...]
 ) -> Float[Array, "*shape more"]:
-    """``z`` with ``sin(2^n 2 pi z)`` and then ``cos(2^n 2 pi z)`` of every channel and exponent.
+    """``z`` with ``sin(2 pi f z)`` and then ``cos(2 pi f z)`` of every channel and frequency.
 
     Args:
       z: Any array.
-      frequencies: Exponents ``n``.
+      frequencies: Frequencies ``f``.
     """
     if not frequencies:
         return z
-    factors = jnp.asarray(2 * np.pi * np.exp2(np.asarray(frequencies)), z.dtype)
+    factors = jnp.asarray(2 * np.pi * np.asarray(frequencies), z.dtype)
     each = z[..., None]
     angles = (each * per_channel(factors, each)).reshape(*z.shape[:-1], -1)
     return jnp.concatenate([z, jnp.sin(angles), jnp.cos(angles)], -1)

@@ -44,7 +44,7 @@ class VectorNetwork(Denoiser):
       dimensions: Number of entries of a vector.
       width: Hidden units; even.
       blocks: Residual blocks.
-      frequencies: Exponents of the Fourier features.
+      frequencies: Frequencies of the Fourier features.
       ends: ``gamma`` at both ends, by which the time in the embedding is measured.
       dropout_rate: Probability of dropping a hidden unit in training.
       condition_size: Entries of a float condition or number of classes; 0 if unconditional.
