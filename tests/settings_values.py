@@ -44,6 +44,7 @@ EXAMPLES = {
     "LowestMean": lambda: lj.ood.LowestMean(lj.ood.LogProbMap()),
     "PerturbedLogProbs": lambda: lj.ood.PerturbedLogProbs(scale=1.0),
     "EnsembleConfig": lambda: lj.models.EnsembleConfig(member=lj.models.NSFConfig(dimensions=2)),
+    "DiffusionFlowConfig": lambda: lj.models.DiffusionFlowConfig(lj.models.VDMConfig()),
     "EnsembleScore": lambda: lj.ood.EnsembleScore(lj.Ensemble(2 * [_flow()])),
     "LikelihoodRatio": lambda: lj.ood.LikelihoodRatio(lj.models.Uniform((2,))),
     "Train": lambda: cli.Train(preset="glow/digits"),

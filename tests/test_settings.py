@@ -171,6 +171,10 @@ WRONG_WORDS = {
     ("PixelCNN.__init__", "form"): lambda: lj.models.PixelCNN(
         None, (4, 4, 1), levels=4, mixtures=1, form="exakt"
     ),
+    ("VDM.as_flow", "dequantization"): lambda: DENSITIES["vdm"].make().as_flow("unifrom"),
+    ("DiffusionFlow.__init__", "dequantization"): lambda: lj.models.DiffusionFlow(
+        None, None, (2,), "unifrom"
+    ),
     ("PixelCNN.with_sampler", "sampler"): lambda: (
         DENSITIES["pixelcnn"].make().with_sampler("cache")
     ),

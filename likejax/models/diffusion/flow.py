@@ -235,7 +235,19 @@ class DiffusionFlowConfig(Settings):
     solver: Solver = dataclasses.field(default_factory=Solver)
     """Solver of the ODE."""
 
+    def _check_together(self):
+        if not hasattr(self.model, "build") or isinstance(self.model, type):
+            raise TypeError(
+                "expected DiffusionFlowConfig.model to be the config of a diffusion model, such as "
+                f"lj.models.VDMConfig(), got {self.model!r:.100}"
+            )
+
     def build(self, rngs: nnx.Rngs) -> DiffusionFlow:
         """Builds the untrained density."""
         vdm = self.model.build(rngs)
+        if not hasattr(vdm, "as_flow"):
+            raise TypeError(
+                "expected DiffusionFlowConfig.model to be the config of a diffusion model, such as "
+                f"lj.models.VDMConfig(), got {type(self.model).__name__}"
+            )
         return vdm.as_flow(self.dequantization, trace=self.trace, solver=self.solver)
