@@ -21,6 +21,8 @@ autodoc_typehints = "none"  # docstrings say what the shapes mean
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
 napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields that have docstrings of their own stand once
+napoleon_attr_annotations = False  # shapes as strings are no reStructuredText
 nitpicky = True
 nitpick_ignore_regex = [(r"py:.*", r".*")]  # jaxtyping's shapes and other libraries have no pages
 
