@@ -148,10 +148,10 @@ def draw_vector_glow() -> None:
     drawn = np.asarray(density.sample(jax.random.key(7), 4_000))
     panels = {
         "data": {"moons": points[:4_000]},
-        "density": {"moons": on_a_grid(density, 3.0)},
+        "density": {"moons": on_a_grid(density, SIDE)},
         "samples": {"moons": drawn},
     }
-    write(lj.plot.plane(panels, side=3.0), "vector_glow.png")
+    write(lj.plot.plane(panels, side=SIDE), "vector_glow.png")
 
 
 def draw_ffjord() -> None:
@@ -160,10 +160,10 @@ def draw_ffjord() -> None:
     drawn = np.asarray(density.sample(jax.random.key(8), 4_000))
     panels = {
         "data": {"moons": points[:4_000]},
-        "density": {"moons": on_a_grid(density, 3.0, size=100)},
+        "density": {"moons": on_a_grid(density, SIDE, size=100)},
         "samples": {"moons": drawn},
     }
-    write(lj.plot.plane(panels, side=3.0), "ffjord.png")
+    write(lj.plot.plane(panels, side=SIDE), "ffjord.png")
 
 
 def main() -> None:

@@ -42,6 +42,7 @@ def test_public_functions_have_examples():
 
 
 def blocks_of(text: str, language: str) -> list[str]:
+    """The fenced blocks of a page that are in a language."""
     return re.findall(rf"```{language}\n(.*?)```", text, re.S)
 
 
@@ -93,7 +94,8 @@ def test_readme_commands_exist():
     text = TEXTS
     from likejax.cli import COMMANDS
 
-    used = set(re.findall(r"^likejax (\w+)", text, re.M))
+    programs = "\n".join(re.findall(r"^```[^\n]*\n(.*?)^```", text, re.S | re.M))
+    used = {*re.findall(r"^likejax (\w+)", programs, re.M), *re.findall(r"`likejax (\w+)", text)}
     assert used
     assert used <= set(COMMANDS)
     trained = set(re.findall(r"likejax train\s([\w/-]+)", text)) - {"PRESET"}  # a placeholder

@@ -58,15 +58,17 @@ def environment(built, tmp_path_factory) -> Path:
 
 def test_what_the_distributions_hold(built):
     (wheel,) = built.glob("*.whl")
-    names = zipfile.ZipFile(wheel).namelist()
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
     packages = {str(path.relative_to(ROOT)) for path in (ROOT / "likejax").rglob("*.py")}
-    assert packages <= set(names)
+    assert packages <= names
     assert "likejax/py.typed" in names
     assert f"likejax-{VERSION}.dist-info/licenses/LICENSE" in names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "docs"))]
     (sdist,) = built.glob("*.tar.gz")
-    held = tarfile.open(sdist).getnames()
-    assert {f"likejax-{VERSION}/{name}" for name in ("README.md", "LICENSE", "likejax")} <= {*held}
+    with tarfile.open(sdist) as archive:
+        held = set(archive.getnames())
+    assert {f"likejax-{VERSION}/{name}" for name in SOURCES} <= held
 
 
 def test_the_installed_program_says_its_version(environment, tmp_path):
