@@ -21,6 +21,7 @@ PAGES = sorted((ROOT / "docs").glob("**/*.md"))
 PAGES = [path for path in PAGES if "_build" not in path.parts]
 MEASUREMENTS = README + (ROOT / "benchmarks/README.md").read_text()
 TEXTS = MEASUREMENTS + "".join(path.read_text() for path in PAGES)
+LINKED = [*PAGES, *ROOT.glob("*.md"), ROOT / "benchmarks/README.md"]
 MODULES = [m.name for m in pkgutil.walk_packages(likejax.__path__, "likejax.")]
 
 
@@ -75,10 +76,36 @@ def test_readme_is_short():
     assert len(README.splitlines()) <= 120
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.stem)
+PROGRAMS = {
+    str(path.relative_to(ROOT / "docs").with_suffix("")): blocks_of(path.read_text(), "python")
+    for path in PAGES
+}
+"""The Python blocks of each page, by its name."""
+
+
+@pytest.mark.parametrize("page", [name for name, blocks in PROGRAMS.items() if blocks])
 def test_pages_run(page, tmp_path):
     """The Python of a page, run as one program."""
-    run_python("\n".join(blocks_of(page.read_text(), "python")), tmp_path, timeout=120)
+    run_python("\n".join(PROGRAMS[page]), tmp_path, timeout=120)
+
+
+@pytest.mark.parametrize("page", LINKED, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    """Links and pictures that name a file of the repository name one that exists."""
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if not target.startswith(("http", "#")):
+            assert (page.parent / target.split("#")[0]).exists(), target
+
+
+def test_every_family_has_a_page():
+    """Each page of a family is in the list, and names its paper or says what it is."""
+    index = (ROOT / "docs/families/index.md").read_text()
+    for path in (ROOT / "docs/families").glob("*.md"):
+        if path.stem != "index":
+            assert re.search(rf"^{path.stem}$", index, re.M), path.stem
+            text = path.read_text()
+            assert "## Measured" in text, path.stem
+            assert "](../pictures/" in text, path.stem
 
 
 def test_the_page_of_scores_names_them_all():
