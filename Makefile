@@ -12,21 +12,27 @@ WORKERS ?= 2
 CHECKER = beartype.beartype(conf=beartype.BeartypeConf(is_pep484_tower=True))
 PYTEST = -m pytest -n $(WORKERS) --dist worksteal --durations=30
 
-.PHONY: demo test lint next clean
+.PHONY: demo test lint docs next clean
 
 demo: $(INSTALLED)
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/likejax demo --out demo
 
-# Everything not marked slow; SLOW=1 adds the slow tests, lint and types, and the newest JAX where there is a Python for it.
+# Everything not marked slow; SLOW=1 adds the slow tests, lint and types, the documentation, and the newest JAX where there is
+# a Python for it.
 test: $(INSTALLED)
 	$(BIN)/python $(PYTEST) "--jaxtyping-packages=likejax,$(CHECKER)" -m "not untyped" $(if $(SLOW),--slow)
 	$(BIN)/python $(PYTEST) -m untyped $(if $(SLOW),--slow)
-	$(if $(SLOW),$(MAKE) lint next)
+	$(if $(SLOW),$(MAKE) lint docs next)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
+
+# The documentation with the API reference, in docs/_build/html; a warning is an error, and no network is needed.
+docs: $(INSTALLED)
+	$(BIN)/python benchmarks/render.py --check
+	JAX_PLATFORMS=cpu $(BIN)/python -m sphinx --builder html --nitpicky --fail-on-warning --keep-going --quiet docs docs/_build/html
 
 # The contract tests again, on the newest Python and JAX, with the defaults that Flax NNX announces.
 next:
@@ -51,4 +57,4 @@ $(NEXT_VENV)/.installed: pyproject.toml
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(NEXT_VENV) .cache demo
+	rm -rf $(VENV) $(NEXT_VENV) .cache demo docs/_build

@@ -1,0 +1,48 @@
+"""Sphinx settings. `make docs` builds strictly and without a network: a warning is an error."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+project = "likejax"
+author = "The likejax authors"
+version = release = importlib.metadata.version("likejax")
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = f"likejax {version}"
+html_show_copyright = False
+
+myst_enable_extensions = ["dollarmath", "amsmath"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "none"  # docstrings say what the shapes mean
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+napoleon_numpy_docstring = False
+napoleon_use_ivar = True  # fields that have docstrings of their own stand once
+napoleon_attr_annotations = False  # shapes as strings are no reStructuredText
+nitpicky = True
+nitpick_ignore_regex = [(r"py:.*", r".*")]  # jaxtyping's shapes and other libraries have no pages
+
+_fields: dict[str, list[str]] = {}
+
+
+def _hide_field(app, what, name, obj, options, lines) -> None:
+    """Keeps the docstring of a field from Napoleon, which reads "word: text" as a type."""
+    if what == "attribute":
+        _fields[name] = list(lines)
+        lines.clear()
+
+
+def _show_field(app, what, name, obj, options, lines) -> None:
+    """Gives the docstring of a field back."""
+    if what == "attribute":
+        lines[:] = _fields.pop(name, list(lines))
+
+
+def setup(app) -> None:
+    """Puts the two functions before and after Napoleon, whose priority is 500."""
+    app.connect("autodoc-process-docstring", _hide_field, priority=400)
+    app.connect("autodoc-process-docstring", _show_field, priority=600)

@@ -1,0 +1,116 @@
+"""Every number that a page shows in a generated table stands in a record."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks import render
+
+RECORDS = render.records()
+NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\w.])")
+
+
+def words_of(value: object, digits: int) -> Iterator[str]:
+    """All texts and numbers of a piece of JSON, the numbers as they are written in tables."""
+    if isinstance(value, dict):
+        digits = value.get("digits", digits)
+        for each in value.values():
+            yield from words_of(each, digits)
+    elif isinstance(value, list):
+        for each in value:
+            yield from words_of(each, digits)
+    elif isinstance(value, str):
+        yield value
+    elif isinstance(value, int | float):
+        yield render.number(value, digits)
+
+
+def source_of(name: str) -> dict:
+    """The record or the table of that name; a cell that points to a record is followed."""
+    if name in RECORDS:
+        return RECORDS[name]
+    table = json.loads((render.TABLES / f"{name}.json").read_text())
+    for row in table["rows"]:
+        for column, cell in row.items():
+            if isinstance(cell, dict):
+                found, digits = render.find_cell(cell)
+                row[column] = {"digits": digits, **found}  # type: ignore[dict-item]
+    return table
+
+
+@pytest.mark.parametrize("name", RECORDS)
+def test_a_record_states_where_its_numbers_come_from(name):
+    record = RECORDS[name]
+    for fact, types in render.FACTS.items():
+        assert isinstance(record[fact], types), fact
+        assert record[fact] != "", fact
+    assert set(record) <= {*render.FACTS, "remarks"}
+    for row in record["rows"]:
+        assert set(row) - {"id"} == set(record["columns"])
+
+
+def test_pages_are_up_to_date():
+    """`python benchmarks/render.py` mends this."""
+    assert render.outdated() == []
+
+
+@pytest.mark.parametrize("path", render.pages(), ids=lambda path: str(path.name))
+def test_every_number_of_a_table_has_its_record(path):
+    shown = 0
+    for match in render.MARKED.finditer(path.read_text()):
+        name = render.read_marker(match[2]).name
+        source = source_of(name)
+        known = set()
+        for word in words_of(source, source.get("digits", 0)):
+            known |= set(NUMBER.findall(word))
+        lines = [line for line in match[0].splitlines() if line.startswith("|")]
+        numbers = NUMBER.findall("\n".join(lines))
+        assert set(numbers) <= known, name
+        shown += len(numbers)
+    assert shown > 0
+
+
+def test_a_number_that_was_edited_by_hand_is_found():
+    page = (render.ROOT / "README.md").read_text()
+    edited = page.replace("<= 2.254 ± 0.019", "<= 2.154 ± 0.019")
+    assert edited != page
+    assert render.updated(edited) == page
+
+
+def test_every_record_is_shown_beside_the_benchmarks():
+    page = (render.ROOT / "benchmarks/README.md").read_text()
+    shown = {render.read_marker(match[2]).name for match in render.MARKED.finditer(page)}
+    assert shown == set(RECORDS)
+
+
+def test_a_marker_selects_rows_and_columns():
+    text = render.rendered("demo rows=pixelcnn columns=model,bits/dim plain")
+    assert "| model | bits/dim |" in text
+    assert "| PixelCNN++ | = 1.867 ± 0.013 |" in text
+    assert "Glow" not in text
+    with pytest.raises(ValueError, match="asked for"):
+        render.rendered("demo rows=glove")
+    with pytest.raises(ValueError, match="lacks the columns"):
+        render.rendered("demo columns=bits")
+    with pytest.raises(ValueError, match=r"expected rows=\.\.\."):
+        render.read_marker("demo lines=glow")
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        (10000, "10,000"),
+        (0.96, "0.960"),
+        ({"kind": "bound", "value": 3.241, "error": 0.009}, "<= 3.241 ± 0.009"),
+        ({"value": 0.04, "unit": "s", "digits": 2}, "0.04 s"),
+        ({"value": 1.94, "quartiles": [1.74, 1.99], "digits": 2}, "1.94 (1.74–1.99)"),
+        ({"value": 1.0, "interval": [0.98, 1.0]}, "1.000 [0.980, 1.000]"),
+        ({"label": "zuko", "value": 75.0, "unit": "ms", "digits": 1}, "zuko 75.0 ms"),
+    ],
+)
+def test_cells(cell, text):
+    assert render.shown(cell, 3) == text
