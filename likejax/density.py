@@ -251,6 +251,10 @@ class Density(nnx.Module, abc.ABC):
         is_float = jnp.issubdtype(x.dtype, jnp.floating)
         return x, jnp.isfinite(x).all() if is_float else jnp.ones((), bool)
 
+    def _draw_rows(self, rows: Rows, temperature: ArrayLike) -> tuple[Array, Bool[Array, "*batch"]]:
+        """Draws the example of every key; a model that takes long shows its progress meanwhile."""
+        return over_batch(_sample_of_key, self, rows, temperature)
+
     def _terms(self, x: Array, key: Array | None, condition: Array | None) -> Terms:
         """Returns the training terms of one example; a model with named parts overrides it."""
         return Terms(self._log_prob(x, key, condition), {})
@@ -581,7 +585,7 @@ class Density(nnx.Module, abc.ABC):
         key = as_key(key)
         keys = key if key.shape == () else keys_of_batch(key, shape)
         rows = Rows(None, keys, condition, shape)
-        x, finite = over_batch(_sample_of_key, self, rows, checked_temperature(temperature))
+        x, finite = self._draw_rows(rows, checked_temperature(temperature))
         if self.levels is not None:
             again = "density.sample(lj.example_keys(key, {rows}), {count}) draws them again"
             warn_of_lost(finite.reshape(-1), "sample", again)

@@ -357,6 +357,17 @@ def test_samples_of_the_best_denoiser(sampler):
     assert abs(np.corrcoef(x.T)[0, 1]) < 0.08
 
 
+def test_long_sampling_shows_progress_and_draws_the_same(monkeypatch, capsys):
+    """Some steps at a time, 100 + 30, are the steps of one program."""
+    monkeypatch.setattr("likejax.progress._DELAY", 0.0)
+    sampler = DiffusionSampler(steps=130)
+    density = of_normal(0.5, sampler=sampler)
+    x = density.sample(jax.random.key(0), (2, 3))
+    assert "sampling" in capsys.readouterr().err
+    at_once = jax.jit(lambda density: density.sample(jax.random.key(0), (2, 3)))(density)
+    np.testing.assert_allclose(x, at_once, atol=1e-5)
+
+
 def test_temperature_and_guidance():
     std = 0.5
     density = of_normal(std, sampler=DiffusionSampler(method="ddim", steps=60))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from itertools import pairwise
 from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 from typing_extensions import override
 
+from likejax.batching import Rows, over_batch
 from likejax.bijections.ode import Solver, Trace
 from likejax.density import Density, Kind, Statistics, Terms
 from likejax.keys import KeyLike, as_key
@@ -37,7 +40,11 @@ from likejax.models.diffusion.times import (
     with_loss_for_schedule,
 )
 from likejax.nn.modules import replace
+from likejax.progress import track
 from likejax.settings import Count, Fraction, Settings, checked
+
+_STEPS_AT_ONCE = 100
+"""Steps of a sampler that one compiled program takes, between two updates of the progress bar."""
 
 ScheduleGradient = Literal["bound", "variance"]
 """What a learned schedule reduces between its ends: the bound, or the variance of its estimate."""
@@ -352,15 +359,55 @@ class VDM(Density):
     def _draw(
         self, key: Array, condition: Array | None, temperature: ArrayLike
     ) -> tuple[Array, Bool[Array, ""]]:
-        first_key, steps_key, last_key = jax.random.split(key, 3)
+        z = self._first_point(key, temperature)
+        z = self._after_steps(z, key, condition, 0, temperature, count=self.sampler.steps)
+        return self._last(z, key)
+
+    @override
+    def _draw_rows(self, rows: Rows, temperature: ArrayLike) -> tuple[Array, Bool[Array, "*batch"]]:
+        """Draws the example of every key, some steps at a time so that there is a progress bar."""
+        leaves = (rows.key, rows.condition, temperature, *jax.tree.leaves(self))
+        total = self.sampler.steps
+        if total <= _STEPS_AT_ONCE or any(isinstance(leaf, Tracer) for leaf in leaves):
+            return super()._draw_rows(rows, temperature)
+        z = over_batch(_first_point, self, rows, temperature)
+        first = total % _STEPS_AT_ONCE or _STEPS_AT_ONCE
+        starts = [0, *range(first, total, _STEPS_AT_ONCE)]
+        for start, end in track(list(pairwise([*starts, total])), what="sampling"):
+            flat = z.reshape(rows.count, *self.latent_shape)
+            now = rows._replace(x=flat)
+            z = over_batch(_after_steps, self, now, start, temperature, count=end - start)
+        flat = z.reshape(rows.count, *self.latent_shape)
+        return over_batch(_last, self, rows._replace(x=flat))
+
+    def _first_point(self, key: Array, temperature: ArrayLike) -> Array:
+        """The noise that one sample begins with."""
+        first_key, _, _ = jax.random.split(key, 3)
+        return temperature * _normal(first_key, (), self.latent_shape)
+
+    def _after_steps(
+        self,
+        z: Array,
+        key: Array,
+        condition: Array | None,
+        first: ArrayLike,
+        temperature: ArrayLike,
+        *,
+        count: int,
+    ) -> Array:
+        """The point of one sample after ``count`` steps from the step ``first`` on."""
+        _, steps_key, _ = jax.random.split(key, 3)
         density = self._in_loops()
-        z = temperature * _normal(first_key, (), self.latent_shape)
 
         def step(z: Array, index: Array) -> tuple[Array, None]:
             noise = _normal(jax.random.fold_in(steps_key, index), (), self.latent_shape)
             return density.step(z, index, temperature * noise, condition), None
 
-        z, _ = jax.lax.scan(step, z, jnp.arange(self.sampler.steps))
+        return jax.lax.scan(step, z, first + jnp.arange(count))[0]
+
+    def _last(self, z: Array, key: Array) -> tuple[Array, Bool[Array, ""]]:
+        """The data of the last point of one sample, and whether its numbers are finite."""
+        _, _, last_key = jax.random.split(key, 3)
         start, _ = self.ends()
         u = z / alpha(start)
         x = self.embedding.nearest(u)
@@ -418,6 +465,36 @@ class BoundNoises(NamedTuple):
     reconstruction: Array
     noise: Array
     times: Float[Array, " times"]
+
+
+# --- queries of one example, in the form that `batching` vectorizes
+
+
+def _first_point(
+    density: VDM, x: None, key: Array, condition: Array | None, temperature: ArrayLike
+) -> Array:
+    del x, condition
+    return density._first_point(key, temperature)
+
+
+def _after_steps(
+    density: VDM,
+    z: Array,
+    key: Array,
+    condition: Array | None,
+    first: ArrayLike,
+    temperature: ArrayLike,
+    *,
+    count: int,
+) -> Array:
+    return density._after_steps(z, key, condition, first, temperature, count=count)
+
+
+def _last(
+    density: VDM, z: Array, key: Array, condition: Array | None
+) -> tuple[Array, Bool[Array, ""]]:
+    del condition
+    return density._last(z, key)
 
 
 def _normal(key: Array, leading: tuple[int, ...], shape: tuple[int, ...]) -> Array:
