@@ -166,6 +166,20 @@ def draw_ffjord() -> None:
     write(lj.plot.plane(panels, side=SIDE), "ffjord.png")
 
 
+def draw_diffusion() -> None:
+    density = trained("vdm/moons")
+    points = lj.load("moons", split="test").examples
+    solver = lj.bijections.Solver(rtol=1e-3, atol=1e-3)
+    flow = density.as_flow(trace=lj.bijections.Trace(), solver=solver)
+    drawn = np.asarray(density.sample(jax.random.key(9), 4_000))
+    panels = {
+        "data": {"moons": points[:4_000]},
+        "density of the flow": {"moons": on_a_grid(flow, SIDE, size=100)},
+        "samples": {"moons": drawn},
+    }
+    write(lj.plot.plane(panels, side=SIDE), "diffusion.png")
+
+
 def main() -> None:
     train, test = (lj.load("digits", split=split) for split in ("train", "test"))
     draw_baselines(train, test)
@@ -177,6 +191,7 @@ def main() -> None:
     draw_vae(models["hierarchical VAE"], test)
     draw_samples(models, test)
     draw_ffjord()
+    draw_diffusion()
 
 
 if __name__ == "__main__":

@@ -19,6 +19,11 @@ from likejax.nn.state import split
 from likejax.train.optimizer import build_optimizer
 
 OFFICIAL = {
+    "vdm/cifar10": 30_578_181,
+    "vdm/cifar10_aug": 122_140_677,
+    "vdm/cifar10_fast": 30_578_179,
+    "vdm/imagenet32_old": 122_137_605,
+    "vdm/imagenet64_old": 237_603_845,
     "glow/cifar10": 44_603_604,
     "glow/cifar10-additive": 38_395_668,
     "glow/imagenet32": 66_861_588,
@@ -234,7 +239,44 @@ def vector_flow_parameters(config) -> int:
     return total
 
 
+def schedule_parameters(config) -> int:
+    return {"learned_linear": 2, "learned_network": 2 + 3 * 1024}.get(config.schedule, 0)
+
+
+def vdm_parameters(config) -> int:
+    """Dense layers of the time, blocks of both ways and of the middle, attention, both ends."""
+    n, channels = config.width, config.event_shape[2] * config.patch**2
+
+    def layer(size, inputs, outputs):
+        return (size * size * inputs + 1) * outputs
+
+    def block(inputs):
+        norms = 2 * (inputs + n)
+        skip = layer(1, inputs, n) if inputs != n else 0
+        attention = 2 * n + 4 * layer(1, n, n) if config.attention else 0
+        return norms + layer(3, inputs, n) + layer(3, n, n) + 4 * n * n + skip + attention
+
+    seen = channels * (5 if config.fourier else 1)
+    total = layer(1, n + 1, 4 * n) + layer(1, 4 * n, 4 * n) + layer(3, seen, n)
+    total += config.resolutions * (config.blocks * block(n) + (config.blocks + 1) * block(2 * n))
+    total += (config.resolutions - 1) * 2 * layer(3, n, n)  # to a smaller resolution and back
+    own_attention = 0 if config.attention else 2 * n + 4 * layer(1, n, n)
+    without = 2 * n + 4 * layer(1, n, n) if config.attention else 0  # the second has none
+    total += 2 * block(n) + own_attention - without
+    return total + 2 * n + layer(3, n, channels) + schedule_parameters(config)
+
+
+def vector_vdm_parameters(config) -> int:
+    n, d = config.width, config.dimensions
+    total = (n + 2) * 4 * n + (4 * n + 1) * 4 * n
+    total += (d * (1 + 2 * len(config.frequencies)) + 1) * n
+    total += config.blocks * (2 * (n + 1) * n + 4 * n * n)
+    return total + (n + 1) * d + schedule_parameters(config)
+
+
 COUNTS = {
+    "vdm": vdm_parameters,
+    "vector_vdm": vector_vdm_parameters,
     "nsf": vector_flow_parameters,
     "maf": vector_flow_parameters,
     "glow": glow_parameters,

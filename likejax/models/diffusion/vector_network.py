@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 from flax import nnx
 from jaxtyping import Array, Float
@@ -10,6 +12,7 @@ from typing_extensions import override
 from likejax.models.diffusion.denoiser import NO_HINTS, Denoiser, Hints
 from likejax.models.diffusion.network import Layer, TimeEmbedding, fourier_features
 from likejax.nn.dropout import dropout
+from likejax.nn.repeat import repeat
 
 
 class VectorBlock(nnx.Module):
@@ -67,7 +70,12 @@ class VectorNetwork(Denoiser):
         self.ends = ends
         self.time = TimeEmbedding(width, condition_size=condition_size, dtype=None, rngs=rngs)
         self.first = Layer(dimensions * (1 + 2 * len(frequencies)), width, rngs=rngs)
-        self.blocks = nnx.List([VectorBlock(width, dropout_rate, rngs=rngs) for _ in range(blocks)])
+        repeated = None
+        if blocks:
+            repeated = repeat(
+                lambda rngs: VectorBlock(width, dropout_rate, rngs=rngs), blocks, rngs=rngs
+            )
+        self.blocks = nnx.data(repeated)
         self.last = Layer(width, dimensions, zero=True, rngs=rngs)
 
     @override
@@ -82,7 +90,12 @@ class VectorNetwork(Denoiser):
         start, end = self.ends
         embedding = self.time((gamma - start) / (end - start), condition, hints)
         h = self.first(fourier_features(z, self.frequencies))
-        for i, block in enumerate(self.blocks):
-            key = None if hints.key is None else jax.random.fold_in(hints.key, i)
-            h = block(h, embedding, key)
+
+        def one(carry: tuple[Array, Array | None], block: VectorBlock) -> tuple[Any, tuple]:
+            h, key = carry
+            own, key = (None, None) if key is None else jax.random.split(key)
+            return (block(h, embedding, own), key), ()
+
+        if self.blocks is not None:
+            (h, _), _ = self.blocks.fold(one, (h, hints.key))
         return z + self.last(jax.nn.silu(h))
