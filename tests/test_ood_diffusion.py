@@ -18,6 +18,8 @@ from likejax.models.diffusion.embedding import RealEmbedding
 from likejax.models.diffusion.schedule import FixedSchedule, ImportanceSchedule
 from likejax.nn.modules import replace
 from likejax.ood.diffusion_scores import posterior_eigenvalues
+from likejax.ood.features import features_of
+from likejax.ood.kept import KeptFeatures
 from tests.registry import _diffusion_flow, _gaussian, _vdm, _vector_vdm, perturbed
 from tests.test_diffusion import ENDS, BestOfNormal, of_levels, of_normal
 
@@ -321,6 +323,52 @@ def test_a_level_that_tells_nothing_is_left_out():
     np.testing.assert_array_equal(state["levels"], [0])
     found = score.group_score(state, values[:, None])
     np.testing.assert_allclose(found, (values[:, 0] - values[:, 0].mean()) / values[:, 0].std())
+
+
+@pytest.mark.parametrize(
+    "feature",
+    [
+        ood.NoiseNorms(),
+        ood.NoiseMoments(),
+        ood.DimensionEstimate(probes=1),
+        ood.PosteriorEigenvalues(eigenvalues=1, draws=1, iterations=1),
+    ],
+    ids=lambda feature: type(feature).__name__,
+)
+def test_features_are_kept(feature, tmp_path):
+    """What is computed once is read again; by other keys it is computed anew."""
+    density, data = of_normal(0.7), lj.Dataset.from_array(RNG.normal(size=(4, 2)))
+    keys = lj.example_keys(0, np.arange(4))
+    compute = features_of({"density": density}, data.examples.astype(np.float32), keys)
+
+    def nothing(feature):
+        raise AssertionError(f"{feature} is computed anew")
+
+    kept = KeptFeatures(tmp_path, {"density": density})
+    values = kept.of(compute, data, keys)(feature)
+    assert values.dtype == np.float64
+    again = KeptFeatures(tmp_path, {"density": density})
+    np.testing.assert_array_equal(again.of(nothing, data, keys)(feature), values)
+    other_keys = lj.example_keys(1, np.arange(4))
+    with pytest.raises(AssertionError, match="computed anew"):
+        again.of(nothing, data, other_keys)(feature)
+
+
+def test_in_double_precision():
+    """Weights in single precision and noise in double: the features are the same numbers."""
+    density = perturbed(_vector_vdm(schedule="learned_linear"))
+    x = RNG.normal(size=(2, 3)).astype(np.float32)
+    features = (
+        ood.NoiseMoments(),
+        ood.DimensionEstimate(),
+        ood.PosteriorEigenvalues(eigenvalues=3, iterations=1),
+    )
+    single = [computed(feature, density, x) for feature in features]
+    with jax.enable_x64(True):
+        double = [computed(feature, density, x) for feature in features]
+    for a, b in zip(single[:2], double[:2], strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-3)
+    assert np.isfinite(double[2]).all()
 
 
 def test_nan_stays():

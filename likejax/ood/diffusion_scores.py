@@ -1,9 +1,9 @@
 """Scores from what the denoiser of a diffusion model sees: norms, a path, dimensions, posteriors.
 
 An example has a point ``y``. At ``gamma``, the negative log signal-to-noise ratio, that point with
-noise is ``z = alpha y + sigma eps``, and the denoiser sees the noise ``eps_hat(z, gamma)`` in it. So
-``-eps_hat / sigma`` is the gradient of ``log p(z)``, and ``y_hat = (z - sigma eps_hat) / alpha`` is
-the mean of what ``y`` may have been. A score asks a density for its ``diffusion``, never for its
+noise is ``z = alpha y + sigma eps``, and the denoiser sees the noise ``eps_hat(z, gamma)`` in it.
+So ``-eps_hat / sigma`` is the gradient of ``log p(z)``, and ``y_hat = (z - sigma eps_hat) / alpha``
+is the mean of what ``y`` may have been. A score asks a density for its ``diffusion``, never for its
 class.
 
 No default was chosen with outside data. They are those of the papers, with their noise levels in
@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float, Key
+from jaxtyping import Array, ArrayLike, Float, Key, Num
 
 from likejax.density import Density, Diffusion, diffusion_of_draw
 from likejax.keys import as_key
@@ -262,7 +262,7 @@ def _dimensions(
         diffusion = diffusion_of_draw(density, x, key, None)
         level = _inside(diffusion, gamma)
         z = alpha(level) * diffusion.point
-        directions = _directions(key, z.shape, probes)
+        directions = _directions(key, z.shape, probes).astype(z.dtype)
 
         def along(direction: Array) -> tuple[Float[Array, ""], Float[Array, ""]]:
             noise, pushed = _noise_and_change(diffusion, z, level, direction)
@@ -275,13 +275,13 @@ def _dimensions(
     return jax.vmap(dimension)(x, keys)
 
 
-def _directions(key: Array, shape: tuple[int, ...], probes: int) -> Float[Array, "probes ..."]:
+def _directions(key: Array, shape: tuple[int, ...], probes: int) -> Num[Array, "probes ..."]:
     """All unit vectors if there are no more than the probes, else vectors of random signs."""
     size = math.prod(shape)
     if size <= probes:
         return jnp.eye(size).reshape(size, *shape)
     signs = jax.random.rademacher(jax.random.fold_in(key, _STREAM), (probes, size))
-    return signs.astype(jnp.zeros(()).dtype).reshape(probes, *shape)
+    return signs.reshape(probes, *shape)
 
 
 def _noise_and_change(
@@ -432,7 +432,7 @@ def _covariance_times(
     variance = (sigma(gamma) / alpha(gamma)) ** 2
 
     def times(vector: Float[Array, " d"]) -> Float[Array, " d"]:
-        direction = vector.reshape(z.shape)
+        direction = vector.reshape(z.shape).astype(z.dtype)
         _, change = _noise_and_change(diffusion, z, gamma, direction)
         return (variance * (direction - sigma(gamma) * change)).reshape(-1)
 

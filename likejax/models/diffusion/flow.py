@@ -173,9 +173,10 @@ class DiffusionFlow(Density):
         """The same as that of the diffusion model: no noise dequantizes the example."""
         del key
         field = self._field
+        denoiser = stack(field.denoiser)
 
         def noise_at(z: Array, gamma: Array) -> Array:
-            output = field.denoiser(z, gamma, condition)
+            output = denoiser(z, gamma, condition)
             return predicted(output, z, gamma, field.prediction).noise
 
         ends = self._start, field.schedule(jnp.ones(()))
