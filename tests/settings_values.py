@@ -43,7 +43,6 @@ EXAMPLES = {
     "Curvature": lambda: lj.ood.Curvature(scale=1.0),
     "LowestMean": lambda: lj.ood.LowestMean(lj.ood.LogProbMap()),
     "PerturbedLogProbs": lambda: lj.ood.PerturbedLogProbs(scale=1.0),
-    "DiffusionFlowConfig": lambda: lj.models.DiffusionFlowConfig(lj.models.VectorVDMConfig()),
     "EnsembleConfig": lambda: lj.models.EnsembleConfig(member=lj.models.NSFConfig(dimensions=2)),
     "DiffusionFlowConfig": lambda: lj.models.DiffusionFlowConfig(lj.models.VDMConfig()),
     "EnsembleScore": lambda: lj.ood.EnsembleScore(lj.Ensemble(2 * [_flow()])),

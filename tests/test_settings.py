@@ -155,7 +155,6 @@ def functions_that_take_words() -> set[tuple[str, str]]:
 
 
 VAE = DENSITIES["vae"].make()
-VDM = DENSITIES["vdm"].make()
 IMAGES = np.zeros((2, 4, 4, 1), np.uint8)
 DATA = lj.Dataset.from_array(IMAGES, levels=17)
 WRONG_WORDS = {
@@ -172,10 +171,6 @@ WRONG_WORDS = {
     ("fit_backend", "name"): lambda: lj.ood.fit_backend("copd", np.eye(3)),
     ("backend_score", "name"): lambda: lj.ood.backend_score("copd", {}, np.eye(3)),
     ("StudentT.__init__", "degrees"): lambda: lj.models.StudentT(2, degrees="on"),
-    ("DiffusionFlow.__init__", "dequantization"): lambda: lj.models.DiffusionFlow(
-        VDM, "unifrom", trace=lj.bijections.Trace(), solver=lj.bijections.Solver()
-    ),
-    ("VDM.as_flow", "dequantization"): lambda: VDM.as_flow("unifrom"),
     ("PixelCNN.__init__", "form"): lambda: lj.models.PixelCNN(
         None, (4, 4, 1), levels=4, mixtures=1, form="exakt"
     ),
