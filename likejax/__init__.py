@@ -21,6 +21,7 @@ from likejax.data.dataset import Dataset as Dataset
 from likejax.data.loading import datasets as datasets
 from likejax.data.loading import load as load
 from likejax.density import Density as Density
+from likejax.density import Diffusion as Diffusion
 from likejax.density import Kind as Kind
 from likejax.density import Terms as Terms
 from likejax.density import bits_per_dim as bits_per_dim

@@ -6,7 +6,7 @@ import abc
 import enum
 import html
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -50,13 +50,14 @@ class Kind(enum.Enum):
     ESTIMATE = "estimate"
 
 
-OptionalQuery = Literal["white_latents", "embed", "log_prob_map", "token_moments"]
+OptionalQuery = Literal["white_latents", "embed", "log_prob_map", "token_moments", "diffusion"]
 """Names of queries that not every family has."""
 _WHO_OFFERS: dict[OptionalQuery, str] = {
     "white_latents": "such as a flow",
     "embed": "such as a flow",
     "log_prob_map": "such as a PixelCNN++; log_prob(x) gives the sum over all dimensions",
     "token_moments": "such as a PixelCNN++; log_prob(x) gives the sum over all dimensions",
+    "diffusion": "such as a VDM",
 }
 """A family that has the query, or what to call instead."""
 Statistics = Mapping[str, Array]
@@ -92,6 +93,34 @@ class Terms(NamedTuple):
     def _summed(self, part: Float[Array, "..."]) -> Float[Array, "*batch"]:
         batch = self.log_prob.shape
         return part if part.shape == batch else part.reshape(*batch, -1).sum(-1)
+
+
+class Diffusion(NamedTuple):
+    """An example in a variance-preserving diffusion, and what the model's denoiser sees around it.
+
+    ``gamma``, the negative log signal-to-noise ratio, rises from the data to the noise. There the
+    point ``y`` of the example has become ``z = alpha y + sigma eps`` with standard normal ``eps``,
+    ``alpha^2 = sigmoid(-gamma)`` and ``sigma^2 = sigmoid(gamma)``.
+
+    Attributes:
+      point: Point ``y`` of the example, ``(*batch, *latent)``.
+      noise_at: Function from points ``z`` of that shape and ``gamma`` of shape ``batch`` to the
+        noise ``eps_hat`` that the denoiser sees in ``z``; the score of the model's density of ``z``
+        is ``-eps_hat / sigma``.
+      ends: ``gamma`` at the data and at the noise, each of shape ``batch``.
+
+    Example:
+      >>> import jax, jax.numpy as jnp, likejax as lj
+      >>> config = lj.models.VectorVDMConfig(width=8, blocks=1)
+      >>> x = jnp.zeros((3, 2))
+      >>> diffusion = lj.build(config, key=0).diffusion(x, key=1)
+      >>> diffusion.noise_at(diffusion.point, diffusion.ends[0]).shape
+      (3, 2)
+    """
+
+    point: Float[Array, "..."]
+    noise_at: Callable[[Array, Array], Array]
+    ends: tuple[Float[Array, "*batch"], Float[Array, "*batch"]]
 
 
 def combine_draws(log_probs: Float[ArrayLike, "draws ..."], kind: Kind) -> Any:
@@ -280,6 +309,10 @@ class Density(nnx.Module, abc.ABC):
     def _token_moments(self, x: Array, condition: Array | None) -> Moments:
         """Returns the moments of the log-probability of each dimension, if they can be had."""
         raise self._lacks("token_moments")
+
+    def _diffusion(self, x: Array, key: Array | None, condition: Array | None) -> Diffusion:
+        """Returns one example in the model's diffusion, if the model is one."""
+        raise self._lacks("diffusion")
 
     def initialize(self, batch: ArrayLike, key: KeyLike) -> Density:
         """Returns a density whose data-dependent parameters fit ``batch``.
@@ -516,11 +549,49 @@ class Density(nnx.Module, abc.ABC):
         self._check_offers("token_moments")
         return self._over_batch(_token_moments_of, x, condition=condition)
 
+    def diffusion(
+        self,
+        x: ArrayLike,
+        *,
+        key: KeyLike | None = None,
+        condition: ArrayLike | None = None,
+    ) -> Diffusion:
+        """Examples as points of the model's diffusion, with the noise that its denoiser sees.
+
+        Diffusion models have it; ``offers("diffusion")`` asks.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``.
+          key: Key or keys, as for ``log_prob``.
+          condition: Condition, as for ``log_prob``.
+
+        Returns:
+          Points, the function that sees noise in points near them, and the ends of ``gamma``.
+
+        Raises:
+          TypeError: If the density has none.
+          ValueError: If an argument does not fit, as for ``log_prob``.
+        """
+        self._check_offers("diffusion")
+        rows = self._rows(x, key=key, condition=condition)
+        point, ends = over_batch(_point_and_ends, self, rows)
+
+        def noise_at(z: ArrayLike, gamma: ArrayLike) -> Array:
+            z = as_array("z", z)
+            if z.shape != point.shape:
+                raise ValueError(f"expected points z of shape {point.shape}, got {z.shape}")
+            each = jnp.broadcast_to(as_array("gamma", gamma), rows.shape)
+            flat = z.reshape(rows.count, *z.shape[len(rows.shape) :])
+            questions = rows._replace(x=(rows.x, flat, each.reshape(rows.count)))
+            return over_batch(_noise_at, self, questions)
+
+        return Diffusion(point, noise_at, ends)
+
     def offers(self, query: str) -> bool:
         """Returns whether the density has one of the queries that not every family has.
 
         Args:
-          query: ``white_latents``, ``embed``, ``log_prob_map`` or ``token_moments``.
+          query: ``white_latents``, ``embed``, ``log_prob_map``, ``token_moments`` or ``diffusion``.
 
         Raises:
           ValueError: If there is no such query.
@@ -894,6 +965,35 @@ def _log_prob_map_of(
 def _token_moments_of(density: Density, x: Array, key: None, condition: Array | None) -> Moments:
     del key
     return density._token_moments(x, condition)
+
+
+def diffusion_of_draw(
+    density: Density, x: Array, key: Array | None, condition: Array | None, draw: ArrayLike = 0
+) -> Diffusion:
+    """Returns one example in the diffusion of a model.
+
+    Args:
+      density: A density that offers it.
+      x: One example.
+      key: Key of the example; ``None`` if the density is exact.
+      condition: Condition of the example, if the density has one.
+      draw: Number of the draw, folded into the key.
+    """
+    return density._diffusion(x, _key_of_draw(key, draw), condition)
+
+
+def _point_and_ends(
+    density: Density, x: Array, key: Array | None, condition: Array | None
+) -> tuple[Array, tuple[Array, Array]]:
+    diffusion = diffusion_of_draw(density, x, key, condition)
+    return diffusion.point, diffusion.ends
+
+
+def _noise_at(
+    density: Density, question: tuple[Array, ...], key: Array | None, condition: Array | None
+) -> Array:
+    x, z, gamma = question
+    return diffusion_of_draw(density, x, key, condition).noise_at(z, gamma)
 
 
 def _key_of_draw(key: Array | None, draw: ArrayLike) -> Array | None:

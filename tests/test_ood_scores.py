@@ -20,6 +20,7 @@ from likejax.nn.modules import replace
 from likejax.ood.lossless import decode, encode
 from likejax.ood.saved import Saved, write_folder
 from tests.registry import _glow, _vae, perturbed
+from tests.test_diffusion import of_levels
 
 RNG = np.random.default_rng(0)
 DIGITS = {split: lj.load("digits", split=split) for split in ("train", "validation", "test")}
@@ -31,6 +32,8 @@ VAE = _vae(
     event_shape=(8, 8, 1),
     stages=(STAGE, lj.models.StageConfig(channels=(4,), strides=(1,), latent=2)),
 )
+PMF = np.exp(-np.arange(17) / 6) / np.exp(-np.arange(17) / 6).sum()
+VDM = jax.tree.map(jnp.asarray, of_levels(PMF, shape=(8, 8, 1)))  # in the precision of files
 BACKGROUND = lj.models.PixelHistogram.fit(DIGITS["train"].mutate(0.3, 0))
 
 SCORES = {
@@ -52,6 +55,12 @@ SCORES = {
     "last scale": ood.LastScale(),
     "latent fit": ood.LatentFit(),
     "local dimension": ood.LocalDimension(),
+    "multiscale norms": ood.multiscale_norms(levels=3),
+    "diffusion path": ood.diffusion_path(steps=3),
+    "intrinsic dimension": ood.intrinsic_dimension(probes=2),
+    "posterior spread": ood.PosteriorSpread(
+        ood.PosteriorEigenvalues(gammas=(-2.0, 0.0), eigenvalues=2, draws=1, iterations=1)
+    ),
     "parameter gradient": ood.ParameterGradient(),
     "input gradient": ood.InputGradient(),
     "curvature": ood.Curvature(scale=1.0, draws=2),
@@ -63,6 +72,7 @@ SCORES = {
     "contrast": ood.Contrast(),
 }
 """One line adds a score to every property below."""
+OF_DIFFUSIONS = ("multiscale norms", "diffusion path", "intrinsic dimension", "posterior spread")
 OF_VAES = ("hierarchy ratio", "likelihood path", "likelihood regret")
 WITHOUT_DRAWS = ("complexity only", "mean intensity", "contrast")
 
@@ -71,6 +81,8 @@ def density_of(name: str) -> lj.Density:
     """The density that a score is tried on."""
     if name == "last scale":
         return LEVELS
+    if name in OF_DIFFUSIONS:
+        return VDM
     return VAE if name.startswith(OF_VAES) else GLOW
 
 
@@ -140,6 +152,7 @@ def test_saved_and_restored(name, fitted, tmp_path):
     score, x = fitted(name), examples(SCORES[name], 4)
     score.save(tmp_path / "score")
     hand_made = {"background": BACKGROUND} if "background" in score.densities else {}
+    hand_made |= {"density": VDM} if name in OF_DIFFUSIONS else {}
     again = ood.restore(tmp_path / "score", **hand_made)
     np.testing.assert_array_equal(again(x, key=3), score(x, key=3))
     np.testing.assert_array_equal(again.p_value(x, key=3), score.p_value(x, key=3))

@@ -165,6 +165,9 @@ WRONG_WORDS = {
         np.zeros((1, 4, 4, 1), np.uint8), codec="pgn"
     ),
     ("likelihood_path", "backend"): lambda: lj.ood.likelihood_path(backend="copd"),
+    ("multiscale_norms", "backend"): lambda: lj.ood.multiscale_norms(backend="mixtur"),
+    ("diffusion_path", "backend"): lambda: lj.ood.diffusion_path(backend="mixtur"),
+    ("intrinsic_dimension", "backend"): lambda: lj.ood.intrinsic_dimension(backend="gausian"),
     ("fit_backend", "name"): lambda: lj.ood.fit_backend("copd", np.eye(3)),
     ("backend_score", "name"): lambda: lj.ood.backend_score("copd", {}, np.eye(3)),
     ("StudentT.__init__", "degrees"): lambda: lj.models.StudentT(2, degrees="on"),

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from likejax.bijections.bijection import Latent
-from likejax.density import Density, Kind, Moments, Statistics, Terms, check_density
+from likejax.density import (
+    Density,
+    Diffusion,
+    Kind,
+    Moments,
+    Statistics,
+    Terms,
+    check_density,
+)
 from likejax.keys import KeyLike
 from likejax.nn.modules import Buffer, replace
 
@@ -111,6 +119,9 @@ class Conditioned(Density):
 
     def _token_moments(self, x: Array, condition: Array | None) -> Moments:
         return self.density._token_moments(x, self.value[...])
+
+    def _diffusion(self, x: Array, key: Array | None, condition: Array | None) -> Diffusion:
+        return self.density._diffusion(x, key, self.value[...])
 
     def _sample(self, key: Array, condition: Array | None, temperature: ArrayLike) -> Array:
         return self._draw(key, condition, temperature)[0]

@@ -10,7 +10,15 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
 
 from likejax.batching import Rows, over_batch
 from likejax.bijections.bijection import Latent
-from likejax.density import Density, Kind, Statistics, Terms, check_density, integer_dtype
+from likejax.density import (
+    Density,
+    Diffusion,
+    Kind,
+    Statistics,
+    Terms,
+    check_density,
+    integer_dtype,
+)
 from likejax.inputs import inside_levels
 from likejax.keys import KeyLike, as_key, keys_of_batch
 from likejax.models.flow import Flow
@@ -112,6 +120,10 @@ class Dequantized(Density):
     def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
         y, density_key = self._continuous(x, key)
         return self.density._embed(y, density_key, condition)
+
+    def _diffusion(self, x: Array, key: Array | None, condition: Array | None) -> Diffusion:
+        y, density_key = self._continuous(x, key)
+        return self.density._diffusion(y, density_key, condition)
 
     def _continuous(self, x: Array, key: Array | None) -> tuple[Float[Array, "*event"], Array]:
         """The point of the cell that ``log_prob`` sees, and the key that is left."""

@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 
 from likejax.bijections.standardize import Standardize
 from likejax.data.columns import Column, check_support
-from likejax.density import Density, Kind, Statistics, Terms, check_density
+from likejax.density import Density, Diffusion, Kind, Statistics, Terms, check_density
 from likejax.keys import KeyLike, as_key
 from likejax.models.column_maps import ColumnMaps
 from likejax.models.vector_flows import NSFConfig
@@ -124,6 +124,10 @@ class Tabular(Density):
     def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
         z, _, inner_key = self._mapped(x, key)
         return self.density._embed(z, inner_key, condition)
+
+    def _diffusion(self, x: Array, key: Array | None, condition: Array | None) -> Diffusion:
+        z, _, inner_key = self._mapped(x, key)
+        return self.density._diffusion(z, inner_key, condition)
 
     def _noise(self, key: Array | None, x: Array) -> tuple[Array, Array | None]:
         """Noise of one row, and the key that is left."""

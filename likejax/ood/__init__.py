@@ -39,6 +39,14 @@ from likejax.ood.density_of_states import DensityOfStates as DensityOfStates
 from likejax.ood.density_of_states import PathNorms as PathNorms
 from likejax.ood.density_of_states import Statistics as Statistics
 from likejax.ood.density_of_states import likelihood_path as likelihood_path
+from likejax.ood.diffusion_scores import DimensionEstimate as DimensionEstimate
+from likejax.ood.diffusion_scores import NoiseMoments as NoiseMoments
+from likejax.ood.diffusion_scores import NoiseNorms as NoiseNorms
+from likejax.ood.diffusion_scores import PosteriorEigenvalues as PosteriorEigenvalues
+from likejax.ood.diffusion_scores import PosteriorSpread as PosteriorSpread
+from likejax.ood.diffusion_scores import diffusion_path as diffusion_path
+from likejax.ood.diffusion_scores import intrinsic_dimension as intrinsic_dimension
+from likejax.ood.diffusion_scores import multiscale_norms as multiscale_norms
 from likejax.ood.embeddings import Embedding as Embedding
 from likejax.ood.embeddings import NearestNeighbors as NearestNeighbors
 from likejax.ood.embeddings import WhitenedEmbedding as WhitenedEmbedding

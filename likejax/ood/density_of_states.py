@@ -47,6 +47,15 @@ class Statistics(OfDensity):
     draws: Count = 1
     """Number of draws per example, of which each number is the mean."""
 
+    def check(self, density: Density) -> None:
+        """Raises a ValueError if the scored density does not offer a number that is named.
+
+        Args:
+          density: Density that is scored.
+        """
+        if self.density == "density":
+            check_names(density, self.names)
+
     def __call__(self, densities: Densities, x: Batch, keys: Key[Array, " n"] | None) -> Numbers:
         """Computes the numbers of examples.
 
@@ -112,14 +121,13 @@ class DensityOfStates(Score):
             raise ValueError("expected at least one feature of a density of states, got none")
 
     def check(self, density: Density) -> None:
-        """Raises a ValueError if the density does not offer a number that is named.
+        """Raises a ValueError if the density does not offer what a feature needs.
 
         Args:
           density: Density that is scored.
         """
         for feature in self.features:
-            if isinstance(feature, Statistics) and feature.density == "density":
-                check_names(density, feature.names)
+            feature.check(density)
 
     def statistic(self, compute: Compute, event_shape: tuple[int, ...]) -> Numbers:
         """Returns all features as one vector per example, ``(n, k)``.

@@ -64,6 +64,13 @@ class Feature(Settings, abc.ABC):
           keys: Key of each example, or ``None`` if nothing is drawn.
         """
 
+    def check(self, density: Density) -> None:
+        """Raises a ValueError if a density does not offer what the feature needs.
+
+        Args:
+          density: Density that is scored.
+        """
+
     def needs_key(self, densities: Densities) -> bool:
         """Returns whether the feature is computed with random draws.
 

@@ -12,6 +12,12 @@ from likejax.ood.combined import Combined
 from likejax.ood.complexity import CodeLength, ComplexityOnly, InputComplexity
 from likejax.ood.curvature import Curvature
 from likejax.ood.density_of_states import DensityOfStates, Statistics, likelihood_path
+from likejax.ood.diffusion_scores import (
+    PosteriorSpread,
+    diffusion_path,
+    intrinsic_dimension,
+    multiscale_norms,
+)
 from likejax.ood.embeddings import NearestNeighbors, WhitenedEmbedding
 from likejax.ood.ensembles import EnsembleScore
 from likejax.ood.features import Feature
@@ -47,9 +53,11 @@ def standard(
     outside data must not choose ``k``, and for a VAE the likelihood path and its regret; Min-K% and
     Min-K%++ where the density has terms of single pixels, and for images the curvature; the density
     of states; gradients, and their combination with typicality; for a flow the last of several
-    scales, the fit of its latents, and up to 128 dimensions their local dimension; for an ensemble
-    WAIC and the variance of its members; embeddings, where the density has one; and for integer
-    images ``InputComplexity`` and what needs no density: the complexity, intensity and contrast.
+    scales, the fit of its latents, and up to 128 dimensions their local dimension; for a diffusion
+    model the norms of its score, the path of an example to the noise, the intrinsic dimension
+    around it and the spread of its posteriors; for an ensemble WAIC and the variance of its
+    members; embeddings, where the density has one; and for integer images ``InputComplexity`` and
+    what needs no density: the complexity, intensity and contrast.
 
     Args:
       density: Density that will be scored.
@@ -78,6 +86,7 @@ def standard(
     scores += _of_statistics(density, draws)
     scores += _of_gradients(density, draws, early)
     scores += _of_flows(density, draws)
+    scores += _of_diffusions(density)
     members = density if ensemble is None and isinstance(density, Ensemble) else ensemble
     if members is not None:
         quantities = ("waic", "variance")
@@ -142,3 +151,10 @@ def _of_flows(density: Density, draws: int) -> Iterator[Score]:
         yield LatentFit()
         if math.prod(density.event_shape) <= _MOST_DIMENSIONS:
             yield LocalDimension(draws=draws)
+
+
+def _of_diffusions(density: Density) -> Iterator[Score]:
+    """Scores of what a denoiser sees."""
+    if density.offers("diffusion"):
+        yield from (multiscale_norms(), diffusion_path(), intrinsic_dimension())
+        yield PosteriorSpread()

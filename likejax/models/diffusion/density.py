@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from likejax.batching import Rows, over_batch
 from likejax.bijections.ode import Solver, Trace
-from likejax.density import Density, Kind, Statistics, Terms
+from likejax.density import Density, Diffusion, Kind, Statistics, Terms
 from likejax.keys import KeyLike, as_key
 from likejax.models.diffusion.denoiser import NO_HINTS, Hints, as_denoiser
 from likejax.models.diffusion.embedding import Embedding
@@ -205,13 +205,13 @@ class VDM(Density):
         u = y + jnp.exp(0.5 * start) * noises.reconstruction
         reconstruction = self.embedding.log_prob(x, u, start)
         prior = prior_divergence(y, end)
-        diffusion = self._diffusion(y, noises, condition, hints)
+        diffusion = self._diffusion_loss(y, noises, condition, hints)
         log_prob = reconstruction - prior - diffusion
         return Terms(
             log_prob, {"reconstruction": reconstruction, "prior": prior, "diffusion": diffusion}
         )
 
-    def _diffusion(
+    def _diffusion_loss(
         self, y: Array, noises: BoundNoises, condition: Array | None, hints: Hints
     ) -> Float[Array, ""]:
         """The diffusion loss of one example, the mean over the times, in nats."""
@@ -270,6 +270,16 @@ class VDM(Density):
           condition: Conditions ``(*batch, ...)``.
         """
         return predicted(self.denoiser(z, gamma, condition), z, gamma, self.settings.prediction)
+
+    @override
+    def _diffusion(self, x: Array, key: Array | None, condition: Array | None) -> Diffusion:
+        del key
+        density = self._in_loops()
+
+        def noise_at(z: Array, gamma: Array) -> Array:
+            return density.predict(z, gamma, condition).noise
+
+        return Diffusion(self.embedding.embed(x), noise_at, self.ends())
 
     def ends(self) -> tuple[Float[Array, ""], Float[Array, ""]]:
         """``gamma`` at the start, the data, and at the end, the noise."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from typing_extensions import override
 
 from likejax.bijections.ode import ODE, Solver, Trace
-from likejax.density import Density, Kind, Statistics, Terms
+from likejax.density import Density, Diffusion, Kind, Statistics, Terms
 from likejax.distributions import standard_normal_log_prob
 from likejax.models.diffusion.embedding import (
     Embedding,
@@ -22,7 +22,7 @@ from likejax.models.diffusion.embedding import (
     log_mass_of_cell,
 )
 from likejax.models.diffusion.field import DiffusionField
-from likejax.models.diffusion.process import alpha, sigma
+from likejax.models.diffusion.process import alpha, predicted, sigma
 from likejax.models.flow import Flow
 from likejax.nn.repeat import stack
 from likejax.settings import Settings, checked
@@ -167,6 +167,20 @@ class DiffusionFlow(Density):
     def _embed(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, " d"]:
         z, _, key = self._point(x, key)
         return self._in_loops._embed(z, key, condition)
+
+    @override
+    def _diffusion(self, x: Array, key: Array | None, condition: Array | None) -> Diffusion:
+        """The same as that of the diffusion model: no noise dequantizes the example."""
+        del key
+        field = self._field
+        denoiser = stack(field.denoiser)
+
+        def noise_at(z: Array, gamma: Array) -> Array:
+            output = denoiser(z, gamma, condition)
+            return predicted(output, z, gamma, field.prediction).noise
+
+        ends = self._start, field.schedule(jnp.ones(()))
+        return Diffusion(self.embedding.embed(x), noise_at, ends)
 
     def _point(self, x: Array, key: Array | None) -> tuple[Array, Float[Array, ""], Array | None]:
         """The point of one example, what its noise adds to ``log p``, and the key that is left."""
