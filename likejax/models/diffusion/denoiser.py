@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from flax import nnx
 from jaxtyping import Array, Bool, Float
 from typing_extensions import override
+
+PredictionFunction = Callable[[Array, Array, Array | None], Array]
+"""What a user may give: ``denoiser(z, gamma, condition)``."""
 
 
 class Hints(NamedTuple):
@@ -63,7 +66,7 @@ class PlainDenoiser(Denoiser):
       function: The function, usually an ``nnx.Module``.
     """
 
-    def __init__(self, function: Callable[[Array, Array, Array | None], Array]):
+    def __init__(self, function: PredictionFunction):
         self.function = function
 
     @override
@@ -87,4 +90,4 @@ def as_denoiser(denoiser: object) -> Denoiser:
         raise TypeError(
             f"expected a denoiser (z, gamma, condition) -> array, got {type(denoiser).__name__}"
         )
-    return PlainDenoiser(denoiser)
+    return PlainDenoiser(cast(PredictionFunction, denoiser))

@@ -413,7 +413,7 @@ class VDM(Density):
             noise = _normal(jax.random.fold_in(steps_key, index), (), self.latent_shape)
             return density.step(z, index, temperature * noise, condition), None
 
-        return jax.lax.scan(step, z, first + jnp.arange(count))[0]
+        return jax.lax.scan(step, z, jnp.asarray(first) + jnp.arange(count))[0]
 
     def _last(self, z: Array, key: Array) -> tuple[Array, Bool[Array, ""]]:
         """The data of the last point of one sample, and whether its numbers are finite."""
