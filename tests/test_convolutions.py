@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from likejax.nn import convolution as convolutions
-from likejax.nn.convolution import convolve, convolve_transposed, same
+from likejax.nn.convolution import convolve, convolve_outside_loops, convolve_transposed, same
 
 
 @pytest.mark.parametrize(("channels", "features"), [(2, 5), (5, 2), (3, 3), (1, 4)])
@@ -75,3 +75,57 @@ def test_transposed_convolution(size):
         rtol=1e-5,
         atol=1e-5,
     )
+
+
+@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((1, 0), (2, 1))])
+def test_wide_convolutions_have_the_gradients_of_xla(padding):
+    """The primitive for wide maps: values, both gradients, forward mode, and all under vmap."""
+    rng = np.random.default_rng(0)
+    channels, features = 32, 33
+    rows, columns = (sum(pair) + 1 for pair in padding)
+    x = jnp.asarray(rng.normal(size=(3, 2, 5, 4, channels)), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=(rows, columns, channels, features)), jnp.float32)
+
+    def ours(x, kernel):
+        return convolve_outside_loops(x, kernel, padding=padding)
+
+    def xla(x, kernel):
+        flat = x.reshape(-1, *x.shape[-3:])
+        out = jax.lax.conv_general_dilated(
+            flat, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        return out.reshape(*x.shape[:-3], *out.shape[1:])
+
+    assert "likejax_wide_convolution" in str(jax.make_jaxpr(ours)(x, kernel))
+
+    def total(form):
+        return lambda x, kernel: jnp.sum(jnp.sin(0.01 * form(x, kernel)))
+
+    def over_batch(form):
+        return lambda x, kernel: jax.vmap(total(form), in_axes=(0, None))(x, kernel).sum()
+
+    def per_example(form):
+        return jax.vmap(jax.grad(total(form), (0, 1)), in_axes=(0, None))
+
+    def forward(form):
+        return lambda x, kernel: jax.jvp(form, (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
+
+    def twice(form):
+        gradient = jax.grad(total(form), (0, 1))
+        return lambda x, kernel: jax.jvp(gradient, (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
+
+    def kernels(form):
+        return lambda x, kernel: jax.vmap(form, in_axes=(None, 0))(x, jnp.stack([kernel, -kernel]))
+
+    queries = [
+        lambda form: jax.grad(total(form), (0, 1)),
+        lambda form: jax.grad(over_batch(form), (0, 1)),
+        per_example,
+        forward,
+        twice,
+        kernels,
+    ]
+    for query in queries:
+        found, expected = (jax.jit(query(form))(x, kernel) for form in (ours, xla))
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4 * float(jnp.abs(b).max()))
