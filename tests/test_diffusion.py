@@ -504,3 +504,30 @@ def test_what_does_not_fit_is_refused():
         VectorVDMConfig(bound=BoundSettings(augmentation="orientations"))
     with pytest.raises(TypeError, match="expected a denoiser"):
         VDM((2,), RealEmbedding(2), FixedSchedule(*ENDS), 3)
+
+
+def test_more_blocks_make_no_longer_program():
+    """On accelerators blocks are a scan: the program of the network does not grow with them."""
+
+    def length_of_program(blocks):
+        config = VDMConfig(event_shape=(4, 4, 1), levels=4, width=8, groups=2, blocks=blocks)
+
+        def output(key):
+            denoiser = config.build(nnx.Rngs(key)).denoiser
+            return denoiser(jnp.zeros((1, 4, 4, 1)), jnp.zeros(1))
+
+        return str(jax.make_jaxpr(output)(jax.random.key(0))).count("\n")
+
+    assert length_of_program(8) == length_of_program(2)
+
+
+def test_a_diffusion_of_a_table():
+    """A diffusion inside a table's density: nats of the raw rows, with a mass for whole numbers."""
+    frame = {"size": [0.5, 1.2, 0.9, 0.7] * 5, "rooms": [1, 3, 2, 2] * 5}
+    table = lj.Dataset.from_table(frame, columns={"size": "positive"})
+    model = VectorVDMConfig(width=8, blocks=0, standardize=False)
+    density = lj.build(lj.models.TabularConfig(table.column_kinds, model), key=0)
+    density = density.initialize(table.examples, 0)
+    assert density.kind is lj.Kind.ESTIMATE
+    assert np.isfinite(density.log_prob(table.examples, key=1)).all()
+    assert density.log_prob(np.array([[-1.0, 2.0]], np.float32), key=1) == -np.inf
