@@ -531,3 +531,17 @@ def test_a_diffusion_of_a_table():
     assert density.kind is lj.Kind.ESTIMATE
     assert np.isfinite(density.log_prob(table.examples, key=1)).all()
     assert density.log_prob(np.array([[-1.0, 2.0]], np.float32), key=1) == -np.inf
+
+
+def test_a_network_in_bfloat16_has_nearly_the_same_output():
+    """Only the network is in bfloat16: what it returns, and the bound, are in float32."""
+    sizes = {"event_shape": (4, 4, 1), "levels": 17, "width": 8, "blocks": 0, "dropout": 0.0}
+    z, gamma = jnp.linspace(-2, 2, 32).reshape(2, 4, 4, 1), jnp.asarray([-3.0, 1.0])
+    outputs = []
+    for dtype in ("float32", "bfloat16"):
+        config = VDMConfig(**sizes, compute_dtype=dtype)
+        network = shaken(lj.build(config, key=0)).denoiser
+        outputs.append(jax.jit(lambda network: network(z, gamma))(network))
+    assert outputs[1].dtype == jnp.float32
+    np.testing.assert_allclose(*outputs, atol=0.1 * float(jnp.abs(outputs[0]).max()))
+    assert np.abs(outputs[0] - outputs[1]).max() > 0
