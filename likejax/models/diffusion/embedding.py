@@ -142,7 +142,8 @@ class LevelEmbedding(DiscreteEmbedding):
     ) -> Float[Array, "*batch_and_event levels"]:
         """Unnormalized log-probability of every level."""
         each = u[..., None]
-        return self._relative(each, self._centers(each), gamma[..., None])
+        of_each = gamma[..., None] if gamma.ndim else gamma
+        return self._relative(each, self._centers(each), of_each)
 
     @override
     def mean(

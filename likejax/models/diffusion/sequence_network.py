@@ -7,6 +7,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 from typing_extensions import override
@@ -17,11 +18,12 @@ from likejax.nn.channels import per_channel
 from likejax.nn.condition import over_positions
 from likejax.nn.convolution import PRECISION
 from likejax.nn.dropout import dropout
-from likejax.nn.initial import normal_weights
 from likejax.nn.repeat import repeat, stack
 
 SELF_CONDITIONED = 0.25
 """Probability that a training example gets the estimate of a first pass, as in Plaid."""
+_LONGEST = 1_000.0
+"""Ratio of the longest to the shortest wave of the positions at the start."""
 _EPSILON = 1e-5
 """Least variance of a normalization."""
 
@@ -158,8 +160,7 @@ class SequenceNetwork(Denoiser):
         self.time = TimeEmbedding(width, condition_size=condition_size, dtype=None, rngs=rngs)
         self.first = Layer(channels, width, rngs=rngs)
         self.estimate = Layer(vocabulary, width, bias=False, rngs=rngs)
-        positions = normal_weights(rngs.params(), (length, width), scale=0.1)
-        self.positions = nnx.Param(positions)
+        self.positions = nnx.Param(_waves(length, width))
         self.blocks = nnx.data(
             repeat(lambda rngs: SequenceBlock(sizes, rngs=rngs), blocks, rngs=rngs)
         )
@@ -191,8 +192,10 @@ class SequenceNetwork(Denoiser):
         seen = jax.nn.softmax(logits + hints.evidence, axis=-1)
         if hints.key is not None:
             kept = jax.random.bernoulli(hints.key, SELF_CONDITIONED, gamma.shape)
-            seen = jax.lax.stop_gradient(jnp.where(over_positions(kept[..., None], seen), seen, 0))
-        return self._pass(h + self.estimate(seen), Context(embedding, hints.key).of(0))
+            seen = jax.lax.stop_gradient(jnp.where(kept[..., None, None], seen, 0))
+        # a certain token counts as much as its vector does
+        seen = self.estimate(math.sqrt(seen.shape[-1]) * seen)
+        return self._pass(h + seen, Context(embedding, hints.key).of(0))
 
     def _pass(self, h: Array, context: Context) -> Float[Array, "*batch length vocabulary"]:
         """The blocks and the last layer."""
@@ -209,3 +212,14 @@ class SequenceNetwork(Denoiser):
     def in_loops(self) -> SequenceNetwork:
         """Returns the network with its blocks as a scan, which compile once."""
         return stack(self)
+
+
+def _waves(length: int, width: int) -> Float[Array, "length width"]:
+    """Sines and cosines of the positions, from which learned ones start.
+
+    What lies so many positions apart is then related by one linear map wherever it is.
+    """
+    half = width // 2
+    angles = np.arange(length)[:, None] * _LONGEST ** (-np.arange(half) / half)
+    waves = np.concatenate([np.sin(angles), np.cos(angles)], -1)
+    return jnp.asarray(waves, jnp.zeros(()).dtype)
