@@ -262,7 +262,7 @@ class Dataset:
     @classmethod
     def from_text(
         cls,
-        source: str | os.PathLike[str],
+        source: object,
         *,
         length: int,
         alphabet: str | None = None,

@@ -45,7 +45,7 @@ Text = TypeVar("Text", bound=Readable)
 """A ``Dataset`` of text."""
 
 
-def read_text(source: str | os.PathLike[str]) -> tuple[str, str]:
+def read_text(source: object) -> tuple[str, str]:
     """The characters of a source, and words for it.
 
     Args:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from pathlib import Path
 
 from likejax.data.dataset import Dataset
@@ -39,7 +38,7 @@ def load_text(path: Path, name: str) -> dict[str, Dataset]:
 
 
 def text_parts(
-    source: str | os.PathLike[str],
+    source: object,
     *,
     length: int,
     alphabet: str | None = None,
