@@ -109,7 +109,7 @@ _DIGITS = Experiment(
     log_every=50,
 )
 _TINYSHAKESPEARE = Experiment(
-    model=TextVDMConfig(length=64, vocabulary=65, width=96, blocks=3),
+    model=TextVDMConfig(length=64, vocabulary=65, width=96, blocks=3, gamma_min=-1.0),
     dataset="text/tinyshakespeare",
     optimizer=SMALL,
     batch_size=32,
@@ -210,8 +210,8 @@ PRESETS = [
         summary="Diffusion model of 64 characters of Shakespeare with learned embeddings and "
         "self-conditioning, minutes on two CPU cores.",
         experiment=_TINYSHAKESPEARE,
-        notes="After Gulrajani and Hashimoto (2023). DATA holds the file `text/tinyshakespeare.txt`, "
-        "and bits per dimension are bits per character. "
+        notes="After Gulrajani and Hashimoto (2023). DATA holds the file "
+        "`text/tinyshakespeare.txt`, and bits per dimension are bits per character. "
         "`lj.data.decode_text(density.sample(key, 4), dataset.alphabet)` prints samples, and "
         "`density.as_flow('variational')` has the number of the ODE.",
     ),
