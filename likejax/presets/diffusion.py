@@ -208,7 +208,7 @@ PRESETS = [
     Preset(
         name="vdm/tinyshakespeare",
         summary="Diffusion model of 64 characters of Shakespeare with learned embeddings and "
-        "self-conditioning, minutes on two CPU cores.",
+        "self-conditioning, half an hour on two CPU cores.",
         experiment=_TINYSHAKESPEARE,
         notes="After Gulrajani and Hashimoto (2023). DATA holds the file "
         "`text/tinyshakespeare.txt`, and bits per dimension are bits per character. "
