@@ -229,6 +229,12 @@ def _vector_vdm(**options) -> lj.Density:
     return lj.build(lj.models.VectorVDMConfig(**sizes | {"sampler": sampler} | options), key=0)
 
 
+def _text_vdm(**options) -> lj.Density:
+    sizes = {"length": 3, "vocabulary": 5, "embedding": 4, "width": 8, "blocks": 1, "heads": 2}
+    sampler = lj.models.DiffusionSampler(steps=3, last="drawn")
+    return lj.build(lj.models.TextVDMConfig(**sizes | {"sampler": sampler} | options), key=0)
+
+
 def _diffusion_flow(**options) -> lj.Density:
     """Points whose flow is exact, in so few steps that they tell nothing of the equation."""
     solver = lj.bijections.Solver("midpoint", steps=2)
@@ -421,6 +427,7 @@ DENSITIES: dict[str, DensityCase] = {
     "vector vdm, floats": DensityCase(
         lambda: _vector_vdm(condition_shape=(1, 3)), condition_shape=(1, 3), spreads_draws=True
     ),
+    "text vdm": DensityCase(_text_vdm, spreads_draws=True),
     "diffusion flow, floats": _on_floats(_diffusion_flow),
     "dequantized uniform": DensityCase(
         lambda: lj.models.Dequantized(lj.models.Uniform((2, 2, 1)), 4)

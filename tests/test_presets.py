@@ -274,9 +274,23 @@ def vector_vdm_parameters(config) -> int:
     return total + (n + 1) * d + schedule_parameters(config)
 
 
+def text_vdm_parameters(config) -> int:
+    """Vectors, positions, the embedding of the time, blocks with modulated norms, the schedule."""
+    width, vocabulary = config.width, config.vocabulary
+    moved = (4 * width + 1) * 2 * width
+    block = 2 * moved + 3 * width**2 + (width + 1) * width
+    block += (width + 1) * 4 * width + (4 * width + 1) * width
+    time = (width + 2) * 4 * width + (4 * width + 1) * 4 * width
+    inputs = (config.embedding + 1 + vocabulary + config.length) * width
+    outputs = moved + (width + 1) * vocabulary
+    table = vocabulary * config.embedding
+    return table + time + inputs + config.blocks * block + outputs + schedule_parameters(config)
+
+
 COUNTS = {
     "vdm": vdm_parameters,
     "vector_vdm": vector_vdm_parameters,
+    "text_vdm": text_vdm_parameters,
     "nsf": vector_flow_parameters,
     "maf": vector_flow_parameters,
     "glow": glow_parameters,

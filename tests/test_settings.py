@@ -176,7 +176,7 @@ WRONG_WORDS = {
     ),
     ("VDM.as_flow", "dequantization"): lambda: DENSITIES["vdm"].make().as_flow("unifrom"),
     ("DiffusionFlow.__init__", "dequantization"): lambda: lj.models.DiffusionFlow(
-        None, None, (2,), "unifrom"
+        None, (2,), "unifrom"
     ),
     ("PixelCNN.with_sampler", "sampler"): lambda: (
         DENSITIES["pixelcnn"].make().with_sampler("cache")

@@ -21,11 +21,14 @@ from likejax.data.loading import datasets as datasets
 from likejax.data.loading import load as load
 from likejax.data.loading import load_parts as load_parts
 from likejax.data.loading import source_of as source_of
+from likejax.data.sources.texts import text_parts as text_parts
 from likejax.data.splits import check_disjoint as check_disjoint
 from likejax.data.splits import concatenate as concatenate
 from likejax.data.splits import hold_out as hold_out
 from likejax.data.splits import split as split
 from likejax.data.steps import apply_steps as apply_steps
+from likejax.data.text import decode_text as decode_text
+from likejax.data.text import recut as recut
 from likejax.data.transforms import binarize as binarize
 from likejax.data.transforms import color as color
 from likejax.data.transforms import continuous as continuous

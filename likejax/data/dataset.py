@@ -24,6 +24,7 @@ from likejax.data.declared import (
 )
 from likejax.data.html import facts_table, image_row
 from likejax.data.names import meant
+from likejax.data.text import alphabet_of, encoded, in_rows, read_text, recut
 from likejax.inputs import refuse_masked
 from likejax.precision import check_representable
 from likejax.settings import CountOrZero, Levels, checked
@@ -57,6 +58,7 @@ class Dataset:
       column_kinds: Kinds of the columns of a table that declares them, or ``None``.
       conditions: Read-only floats ``(n, *condition_shape)``, or ``None``. A dataset may have both
         labels and conditions; a density takes those that it is conditioned on.
+      alphabet: The characters that the integers of a text stand for, in order, or ``None``.
 
     Example:
       >>> import likejax as lj
@@ -80,6 +82,7 @@ class Dataset:
     columns: tuple[str, ...] | None = None
     column_kinds: tuple[Column, ...] | None = None
     conditions: Float[np.ndarray, "n ..."] | None = None
+    alphabet: str | None = None
 
     # The transforms are functions; here they are methods too.
     invert = transforms.invert
@@ -94,6 +97,7 @@ class Dataset:
     continuous = transforms.continuous
     subtract = transforms.subtract
     crop = transforms.crop
+    recut = recut
     hflip = distortions.hflip
     vflip = distortions.vflip
     rotate = distortions.rotate
@@ -255,6 +259,57 @@ class Dataset:
         names = tuple(column.name for column in table.columns)
         return dataclasses.replace(dataset, columns=names, column_kinds=table.columns)
 
+    @classmethod
+    def from_text(
+        cls,
+        source: object,
+        *,
+        length: int,
+        alphabet: str | None = None,
+        name: str = "text",
+        split: str = "train",
+    ) -> Dataset:
+        """Makes a dataset of a text, an integer for each character.
+
+        The examples are stretches of the text, in order and without overlap; what is left at the
+        end is left out. ``lj.data.text_parts`` cuts a text into three parts first, and
+        ``lj.data.decode_text`` turns integers back into strings.
+
+        Args:
+          source: The text itself, a string, or the path of a file in UTF-8, a ``pathlib.Path``.
+          length: Characters of an example.
+          alphabet: The characters that there are; the place of one is its integer. Those of the
+            text in the order of Unicode if not given.
+          name: Name of the data.
+          split: ``train``, ``validation`` or ``test``.
+
+        Returns:
+          The dataset, ``(n, length)`` with as many levels as there are characters.
+
+        Raises:
+          TypeError: If the source is neither a text nor a path.
+          ValueError: If the text is shorter than an example or not in UTF-8, a character is not in
+            the alphabet, or the alphabet has fewer than two characters.
+
+        Example:
+          >>> import likejax as lj
+          >>> lj.Dataset.from_text("to be or not to be", length=6)
+          Dataset('text', train, n=3, (6,) uint8, 7 levels, text)
+        """
+        check_split(split)
+        text, where = read_text(source)
+        alphabet = alphabet_of(text) if alphabet is None else alphabet
+        tokens = encoded(text, alphabet)
+        rows = in_rows(tokens, length)
+        words = [f"from {where}, {len(text)} characters", f"rows of {length} characters"]
+        if left := len(tokens) - rows.size:
+            words.append(f"{left} left out at the end")
+        words.append(f"alphabet of {len(alphabet)} characters: {alphabet!r}")
+        dataset = cls.from_array(
+            rows, levels=len(alphabet), name=name, split=split, provenance=words
+        )
+        return dataclasses.replace(dataset, alphabet=alphabet)
+
     def __len__(self) -> int:
         return len(self.examples)
 
@@ -297,6 +352,8 @@ class Dataset:
         words = [f"{self.event_shape} {self.examples.dtype.name}"]
         values = "continuous" if self.levels is None else f"{self.levels} levels"
         words.append(values if self.column_kinds is None else summary(self.column_kinds))
+        if self.alphabet is not None:
+            words.append("text")
         if self.labels is not None:
             words.append("1 class" if self.num_classes == 1 else f"{self.num_classes} classes")
         if self.conditions is not None:
@@ -392,6 +449,8 @@ class Dataset:
         """The form in which a density sees an example; likelihoods compare where it is equal."""
         is_color = self.examples.ndim == 4 and self.event_shape[-1] == 3
         kinds = {} if self.column_kinds is None else {"columns": identified(self.column_kinds)}
+        if self.alphabet is not None:
+            kinds |= {"alphabet": self.alphabet}
         return kinds | {
             "event_shape": list(self.event_shape),
             "dtype": self.examples.dtype.name,

@@ -13,6 +13,7 @@ from likejax.data.sources.catalog import named_places, place_of, prepared
 from likejax.data.sources.folders import load_file, load_folder
 from likejax.data.sources.headers import outline_of
 from likejax.data.sources.tables import TABLES, load_table
+from likejax.data.sources.texts import is_text, load_text
 from likejax.data.sources.toys import TOYS, load_toy
 from likejax.data.splits import completed, select_split
 from likejax.data.steps import apply_steps
@@ -32,7 +33,8 @@ def load(
     ``imagenet32`` and the like are known by the names that the presets use). Parts that a source
     lacks are carved from it, always the same rows, and the provenance says so: validation from
     train; all three from a source that names no parts. A part published as ``valid`` beside
-    ``train`` alone is the test part. A source with a test part alone has only that.
+    ``train`` alone is the test part. A source with a test part alone has only that. A ``.txt`` file
+    in a folder ``text`` is no table but prose, in rows of 64 characters; its parts are stretches.
 
     Args:
       name: A dataset's name, or the path of a folder or file below ``data_dir``, such as
@@ -186,6 +188,8 @@ def _parts(
     place = None if folder is None or name.startswith("tfds/") else place_of(folder, name)
     if place is None:
         return _from_tfds(name, folder)
+    if is_text(place):
+        return load_text(place, name)
     if place.is_file():
         return completed(load_file(place, name))
     table = load_table(place, name) if name in TABLES else None

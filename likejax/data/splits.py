@@ -414,6 +414,7 @@ def concatenate(datasets: Sequence[Dataset], *, name: str | None = None) -> Data
         class_names=_shared([part.class_names for part in parts]),
         columns=_shared([part.columns for part in parts]),
         column_kinds=_shared([part.column_kinds for part in parts]),
+        alphabet=first.alphabet if len({part.alphabet for part in parts}) == 1 else None,
     )
 
 
@@ -425,10 +426,10 @@ def _shared(names: Sequence[tuple[T, ...] | None]) -> tuple[T, ...] | None:
 def _check_alike(first: Dataset, other: Dataset) -> None:
     """Refuses two datasets whose rows do not belong into one array; floats may be of two types."""
     one, two = first.representation(), other.representation()
-    compared = [name for name in one if name not in ("dtype", "columns")]
+    compared = [name for name in one if name not in ("dtype", "columns", "alphabet")]
     different = [name for name in compared if one[name] != two[name]]
     found = [f"{name} {one[name]} and {two[name]}" for name in different]
-    for name in ("class_names", "columns", "column_kinds"):
+    for name in ("class_names", "columns", "column_kinds", "alphabet"):
         mine, theirs = getattr(first, name), getattr(other, name)
         if mine is not None and theirs is not None and mine != theirs:
             found.append(f"{name} {mine} and {theirs}")

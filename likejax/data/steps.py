@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from likejax.data import distortions, transforms
 from likejax.data.dataset import Dataset
 from likejax.data.names import meant
+from likejax.data.text import recut
 from likejax.legacy import modern
 
 Transform = Callable[..., Any]
@@ -31,6 +32,7 @@ STEPS: dict[str, Transform] = {
     "binarize": transforms.binarize,
     "mutate": transforms.mutate,
     "continuous": transforms.continuous,
+    "chars": recut,
     "hflip": distortions.hflip,
     "vflip": distortions.vflip,
     "rotate": distortions.rotate,
@@ -115,11 +117,12 @@ def apply_steps(dataset: Dataset, steps: str | Sequence[str]) -> Dataset:
     """Applies transforms by their names, in order; each is noted in the provenance.
 
     Args:
-      dataset: Integer images, or a table.
+      dataset: Integer images, a table, or a text.
       steps: Steps in a row, as they follow a dataset's name, ``"gray+resize:8x8"``; or a list of
         them. There are ``invert``, ``gray``, ``color``, ``transpose``, ``levels:LEVELS``,
         ``pad:HEIGHTxWIDTH[:VALUE]``, ``crop:HEIGHTxWIDTH``, ``resize:HEIGHTxWIDTH[:FILTER]``,
-        ``binarize:SEED``, ``mutate:RATE:SEED``, ``continuous`` for tables, and the distortions
+        ``binarize:SEED``, ``mutate:RATE:SEED``, ``continuous`` for tables, ``chars:LENGTH`` for
+        texts, and the distortions
         ``hflip``, ``vflip``, ``rotate:DEGREES[:FILTER][:VALUE]``, ``contrast:FACTOR``,
         ``brightness:SHIFT``, ``blur:DEVIATION`` and ``noise:DEVIATION[:SEED]``.
 

@@ -16,6 +16,7 @@ from likejax.models.diffusion import BoundSettings as BoundSettings
 from likejax.models.diffusion import DiffusionFlow as DiffusionFlow
 from likejax.models.diffusion import DiffusionFlowConfig as DiffusionFlowConfig
 from likejax.models.diffusion import DiffusionSampler as DiffusionSampler
+from likejax.models.diffusion import TextVDMConfig as TextVDMConfig
 from likejax.models.diffusion import VDMConfig as VDMConfig
 from likejax.models.diffusion import VectorVDMConfig as VectorVDMConfig
 from likejax.models.ensemble import Ensemble as Ensemble

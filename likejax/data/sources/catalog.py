@@ -15,6 +15,7 @@ from likejax.data.sources.folders import FILES
 from likejax.data.sources.forms import is_idx, is_imagenet_batch, is_kuzushiji
 from likejax.data.sources.known import known
 from likejax.data.sources.tables import TABLES
+from likejax.data.sources.texts import is_text
 
 _DEEPEST = 4
 """Folders below the folder of all data in which datasets are looked for."""
@@ -134,7 +135,7 @@ def _loose_files(folder: Path) -> list[Path]:
     """Files of a folder that are datasets of their own."""
     found = visible_files(folder, *FILES)
     texts = visible_files(folder, *TEXT)
-    return [path for path in found if path not in texts or layout(path) is not None]
+    return [path for path in found if path not in texts or is_text(path) or layout(path)]
 
 
 def _is_pictures(place: Path) -> bool:

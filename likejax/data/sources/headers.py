@@ -13,6 +13,7 @@ from likejax.data.readers.images import IMAGE_SUFFIXES, files_in_zip, image_head
 from likejax.data.readers.mat import mat_headers
 from likejax.data.readers.numpy_files import npy_header, npz_headers
 from likejax.data.sources.forms import is_idx, is_imagenet_batch, places_of_cifar
+from likejax.data.sources.texts import is_text
 
 _MOST_NAMED = 6
 """Most arrays or files that are named."""
@@ -34,6 +35,8 @@ def outline_of(place: Path) -> str:
 
 def _file(path: Path) -> list[str]:
     name = path.name.lower()
+    if is_text(path):
+        return [f"{path.name}: text of {path.stat().st_size} bytes"]
     if name.endswith(TEXT):
         how = layout(path)
         return [] if how is None else [f"{path.name}: table of {how.count} columns"]

@@ -1,4 +1,4 @@
-"""The configs of diffusion models of images and of vectors."""
+"""The configs of diffusion models of images, of vectors and of text."""
 
 from __future__ import annotations
 
@@ -11,9 +11,11 @@ from likejax.models.conditional import Conditional
 from likejax.models.diffusion.density import VDM, BoundSettings
 from likejax.models.diffusion.embedding import LevelEmbedding, RealEmbedding
 from likejax.models.diffusion.network import ScoreNetwork, Sizes, largest_groups
-from likejax.models.diffusion.process import smallest_gamma
+from likejax.models.diffusion.process import Prediction, smallest_gamma
 from likejax.models.diffusion.sampling import DiffusionSampler
 from likejax.models.diffusion.schedule import ScheduleName, make_schedule
+from likejax.models.diffusion.sequence_network import SequenceNetwork, SequenceSizes
+from likejax.models.diffusion.tokens import TokenEmbedding
 from likejax.models.diffusion.vector_network import VectorNetwork
 from likejax.nn.dtypes import compute_dtype
 from likejax.settings import Count, CountOrZero, Fraction, Levels, Positive, Range
@@ -22,8 +24,10 @@ from likejax.settings import Count, CountOrZero, Fraction, Levels, Positive, Ran
 class _Diffusion(Conditional):
     """What the configs of diffusion models share."""
 
+    _predictions: ClassVar[tuple[Prediction, ...]] = ("noise", "velocity")
+    """What the network of the config can predict."""
+
     schedule: ScheduleName
-    prediction: Literal["noise", "velocity"]
     gamma_min: float | None
     gamma_max: float
     bound: BoundSettings
@@ -35,6 +39,12 @@ class _Diffusion(Conditional):
             raise ValueError(
                 f"expected {name}.gamma_min below gamma_max, got {self.ends[0]} and "
                 f"{self.gamma_max}"
+            )
+        if self.bound.prediction not in self._predictions:
+            known = " or ".join(repr(each) for each in self._predictions)
+            raise ValueError(
+                f"expected {name}.bound.prediction={known}, which is what its network predicts, "
+                f"got {self.bound.prediction!r}"
             )
         if self.bound.condition_dropout and not self.condition_size:
             raise ValueError(
@@ -246,6 +256,105 @@ class VectorVDMConfig(_Diffusion):
         return VDM(
             (self.dimensions,),
             RealEmbedding(self.dimensions, standardize=self.standardize),
+            make_schedule(self.schedule, *self.ends, rngs=rngs),
+            denoiser,
+            settings=self.bound,
+            sampler=self.sampler,
+            condition_shape=self.shape_of_condition,
+            num_classes=self.num_classes or None,
+        )
+
+
+def _of_logits() -> BoundSettings:
+    return BoundSettings(prediction="logits", schedule_gradient="variance")
+
+
+@dataclasses.dataclass(frozen=True)
+class TextVDMConfig(_Diffusion):
+    """A variational diffusion model of sequences of tokens, such as the characters of a text.
+
+    Tokens are learned vectors. The network predicts their logits, and sees the tokens that it
+    found in a first pass; time and condition scale and shift its normalizations.
+
+    References:
+      Gulrajani and Hashimoto, 2023, Likelihood-based diffusion language models, arXiv:2305.18619.
+
+    Example:
+      >>> import jax, likejax as lj
+      >>> config = lj.models.TextVDMConfig(length=16, vocabulary=27, width=16, blocks=1, heads=2)
+      >>> vdm = lj.build(config, key=jax.random.key(0))
+      >>> vdm.event_shape, vdm.levels, vdm.as_flow("variational").kind
+      ((16,), 27, <Kind.ESTIMATE: 'estimate'>)
+    """
+
+    family: ClassVar[str] = "text_vdm"
+    _predictions: ClassVar[tuple[Prediction, ...]] = ("logits",)
+
+    length: Count = 64
+    """Number of tokens of a sequence."""
+    vocabulary: Levels = 65
+    """Number of different tokens."""
+    embedding: Count = 16
+    """Numbers of the vector of a token."""
+    width: Annotated[int, Range(at_least=4)] = 128
+    """Channels of a position of the network, an even number."""
+    blocks: Count = 4
+    """Blocks of attention and a dense network each."""
+    heads: Count = 4
+    """Heads of the attention, which divide the width."""
+    dropout: Fraction = 0.0
+    """Probability of dropping an entry of what a block adds in training."""
+    schedule: ScheduleName = "learned_network"
+    """Course of the noise over time."""
+    gamma_min: float | None = None
+    """Negative log signal-to-noise ratio of the data; ``None`` for -3."""
+    gamma_max: float = 6.0
+    """Negative log signal-to-noise ratio of the noise."""
+    bound: BoundSettings = dataclasses.field(default_factory=_of_logits)
+    """How the bound is computed, in training and in evaluation; its prediction is the logits."""
+    sampler: DiffusionSampler = dataclasses.field(
+        default_factory=lambda: DiffusionSampler(steps=250)
+    )
+    """How samples are drawn."""
+    num_classes: CountOrZero = 0
+    """Number of class labels of a conditional model; 0 if the condition is none."""
+    condition_shape: tuple[Count, ...] | None = None
+    """Shape of a float condition; ``None`` if the condition is none."""
+
+    def _check_together(self) -> None:
+        super()._check_together()
+        if self.width % 2:
+            raise ValueError(f"expected an even TextVDMConfig.width, got {self.width}")
+        if self.width % self.heads:
+            raise ValueError(
+                f"expected TextVDMConfig.heads that divide the width {self.width}, got {self.heads}"
+            )
+        if self.bound.augmentation != "none":
+            raise ValueError(
+                "expected TextVDMConfig.bound.augmentation='none', got "
+                f"{self.bound.augmentation!r}: text has no orientations"
+            )
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """``gamma`` of the data and of the noise."""
+        return (-3.0 if self.gamma_min is None else self.gamma_min), self.gamma_max
+
+    def build(self, rngs: nnx.Rngs) -> VDM:
+        """Builds the untrained density, its repeated blocks stacked."""
+        denoiser = SequenceNetwork(
+            self.length,
+            self.vocabulary,
+            self.embedding,
+            SequenceSizes(self.width, self.heads, self.dropout),
+            blocks=self.blocks,
+            ends=self.ends,
+            condition_size=self.condition_size,
+            rngs=rngs,
+        )
+        return VDM(
+            (self.length,),
+            TokenEmbedding(self.vocabulary, self.embedding, rngs=rngs),
             make_schedule(self.schedule, *self.ends, rngs=rngs),
             denoiser,
             settings=self.bound,

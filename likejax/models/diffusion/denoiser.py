@@ -21,12 +21,15 @@ class Hints(NamedTuple):
       flag: 1 for examples that were augmented, 0 for those that were not, ``(*batch,)``; ``None``
         if none was.
       present: Whether the condition of each example counts, ``(*batch,)``; ``None`` if all do.
-      key: Key of the dropout; ``None`` for none.
+      key: Key of the dropout and of what else is random in training; ``None`` for none.
+      evidence: Logits of the integers that the point alone gives, for every entry by itself,
+        ``(*batch, *entries, levels)``; ``None`` unless logits are predicted.
     """
 
     flag: Float[Array, "*batch"] | None = None
     present: Bool[Array, "*batch"] | None = None
     key: Array | None = None
+    evidence: Float[Array, "*batch_and_entries levels"] | None = None
 
 
 NO_HINTS = Hints()
@@ -34,7 +37,10 @@ NO_HINTS = Hints()
 
 
 class Denoiser(nnx.Module, abc.ABC):
-    """``prediction(z, gamma, condition)``, of the shape of ``z``, on any leading batch shape."""
+    """``prediction(z, gamma, condition)`` on any leading batch shape.
+
+    A noise and a velocity have the shape of ``z``; logits have one for every value of an integer.
+    """
 
     @abc.abstractmethod
     def __call__(
@@ -43,7 +49,7 @@ class Denoiser(nnx.Module, abc.ABC):
         gamma: Float[Array, "*batch"],
         condition: Array | None = None,
         hints: Hints = NO_HINTS,
-    ) -> Float[Array, "*batch_and_event"]:
+    ) -> Float[Array, "*batch_and_prediction"]:
         """Computes the prediction.
 
         Args:

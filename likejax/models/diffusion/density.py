@@ -17,7 +17,8 @@ from likejax.bijections.ode import Solver, Trace
 from likejax.density import Density, Diffusion, Kind, Statistics, Terms
 from likejax.keys import KeyLike, as_key
 from likejax.models.diffusion.denoiser import NO_HINTS, Hints, as_denoiser
-from likejax.models.diffusion.embedding import Embedding
+from likejax.models.diffusion.embedding import DiscreteEmbedding, Embedding
+from likejax.models.diffusion.estimate import estimate
 from likejax.models.diffusion.field import DiffusionField
 from likejax.models.diffusion.flow import Dequantization, DiffusionFlow, DiffusionFlowConfig
 from likejax.models.diffusion.orientations import Augmentation, reoriented
@@ -27,7 +28,6 @@ from likejax.models.diffusion.process import (
     alpha,
     diffused,
     over_event,
-    predicted,
     prior_divergence,
     sigma,
 )
@@ -61,7 +61,8 @@ class BoundSettings(Settings):
     """
 
     prediction: Prediction = "noise"
-    """What the denoiser predicts: the noise, or the velocity ``alpha eps - sigma y``."""
+    """What the denoiser predicts: the noise, the velocity ``alpha eps - sigma y``, or the logits of
+    integers, which are added to those that the noisy point gives by itself."""
     steps: Count | None = None
     """Steps of the process that the bound is for; ``None`` for continuous time."""
     time_points: Count = 8
@@ -100,6 +101,7 @@ class VDM(Density):
 
     Raises:
       TypeError: If something else than these is given.
+      ValueError: If logits are predicted of data that are no integers.
 
     References:
       Kingma, Salimans, Poole and Ho, 2021, Variational diffusion models, arXiv:2107.00630.
@@ -133,6 +135,11 @@ class VDM(Density):
         self.settings = checked("settings", settings or BoundSettings(), BoundSettings)
         self.sampler = checked("sampler", sampler or DiffusionSampler(), DiffusionSampler)
         self.levels = embedding.levels
+        if self.settings.prediction == "logits" and not isinstance(embedding, DiscreteEmbedding):
+            raise ValueError(
+                "expected prediction='noise' or 'velocity' for data that are no integers, got "
+                "'logits'"
+            )
         self.condition_shape = condition_shape
         self.num_classes = num_classes
 
@@ -219,24 +226,33 @@ class VDM(Density):
         carried = None
         if self.settings.schedule_gradient == "variance":
             gamma, weight, carried = self._for_variance(gamma, weight)
-        y = y[None]
-        z = diffused(y, noises.noise, gamma)
         conditions = _for_each(condition, len(noises.times))
-        output = self.denoiser(z, gamma, conditions, hints)
-        target, scale = noises.noise, jnp.ones_like(gamma)
-        if self.settings.prediction == "velocity":
-            # |eps - eps_hat|^2 = alpha^2 |v - v_hat|^2
-            a, s = over_event(alpha(gamma), z), over_event(sigma(gamma), z)
-            target = a * noises.noise - s * y
-            scale = jax.nn.sigmoid(-gamma)
-        squares = jnp.square(target - output).astype(z.dtype)
-        errors = squares.reshape(len(gamma), -1).sum(-1)
-        losses = 0.5 * weight * scale * errors
+        losses = weight * self._errors(y[None], noises.noise, gamma, conditions, hints)
         if carried is not None:
             # in nats per dimension: the schedule's gradient is then about as large as the others
-            size = z[0].size
+            size = y.size
             losses = with_loss_for_schedule(losses / size, carried) * size
         return losses.mean()
+
+    def _errors(
+        self, y: Array, noise: Array, gamma: Array, condition: Array | None, hints: Hints
+    ) -> Float[Array, " times"]:
+        """``|eps - eps_hat|^2 / 2`` at each time, by whatever is predicted."""
+        z = diffused(y, noise, gamma)
+        prediction = self.settings.prediction
+        if prediction == "logits":
+            parts = (self.denoiser, self.embedding, prediction)
+            difference = estimate(*parts, z, gamma, condition, hints).data - y
+            scale = jnp.exp(-gamma)  # |eps - eps_hat|^2 = (alpha / sigma)^2 |y - y_hat|^2
+        elif prediction == "velocity":
+            a, s = over_event(alpha(gamma), z), over_event(sigma(gamma), z)
+            difference = a * noise - s * y - self.denoiser(z, gamma, condition, hints)
+            scale = jax.nn.sigmoid(-gamma)  # |eps - eps_hat|^2 = alpha^2 |v - v_hat|^2
+        else:
+            difference = noise - self.denoiser(z, gamma, condition, hints)
+            scale = jnp.ones_like(gamma)
+        squares = jnp.square(difference).astype(z.dtype)
+        return 0.5 * scale * squares.reshape(len(gamma), -1).sum(-1)
 
     def _gamma_and_weight(self, times: Float[Array, " times"]) -> tuple[Array, Array]:
         """``gamma`` at times, and the weights of the errors there."""
@@ -269,7 +285,8 @@ class VDM(Density):
           gamma: Negative log signal-to-noise ratio ``(*batch,)``.
           condition: Conditions ``(*batch, ...)``.
         """
-        return predicted(self.denoiser(z, gamma, condition), z, gamma, self.settings.prediction)
+        parts = (self.denoiser, self.embedding, self.settings.prediction)
+        return estimate(*parts, z, gamma, condition)
 
     @override
     def _diffusion(self, x: Array, key: Array | None, condition: Array | None) -> Diffusion:
@@ -317,6 +334,7 @@ class VDM(Density):
         """
         field = DiffusionField(
             self.denoiser.in_loops(),
+            self.embedding,
             self.schedule,
             prediction=self.settings.prediction,
             latent_shape=self.latent_shape,
@@ -325,7 +343,6 @@ class VDM(Density):
         trace, solver = trace or Trace(probes=1), solver or Solver()
         flow = DiffusionFlow(
             field,
-            self.embedding,
             self.event_shape,
             dequantization,
             trace=trace,

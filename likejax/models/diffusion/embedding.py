@@ -65,7 +65,48 @@ class Embedding(nnx.Module, abc.ABC):
         return self
 
 
-class LevelEmbedding(Embedding):
+class DiscreteEmbedding(Embedding):
+    """An embedding of integers whose entries, given a point, are independent of each other.
+
+    Such data can be predicted by their logits: a denoiser that returns logits ``l`` sees the data
+    ``sum_v softmax(l + logits(u))_v y(v)``.
+    """
+
+    levels: int  # type: ignore[assignment]
+
+    @abc.abstractmethod
+    def logits(
+        self, u: Float[Array, "*batch_and_latent"], gamma: Float[Array, "..."]
+    ) -> Float[Array, "*batch_and_event levels"]:
+        """Unnormalized log-probability of every value of each entry, which the point alone gives.
+
+        Under a uniform prior these are Bayes' probabilities.
+
+        Args:
+          u: Noisy points, of noise ``exp(gamma / 2)``.
+          gamma: Negative log signal-to-noise ratio, which broadcasts against ``u``.
+        """
+
+    @abc.abstractmethod
+    def mean(
+        self, probabilities: Float[Array, "*batch_and_event levels"]
+    ) -> Float[Array, "*batch_and_latent"]:
+        """The mean of the embedded integers under probabilities of their values.
+
+        Args:
+          probabilities: Probability of every value of each entry.
+        """
+
+    @override
+    def sample(
+        self, key: Array, u: Float[Array, "*latent"], gamma: Float[Array, ""]
+    ) -> Num[Array, "*event"]:
+        """Draws a value for every entry."""
+        drawn = jax.random.categorical(key, self.logits(u, gamma), axis=-1)
+        return drawn.astype(integer_dtype(self.levels))
+
+
+class LevelEmbedding(DiscreteEmbedding):
     """Integers ``0..L-1`` as the centers of ``L`` equal cells of [-1, 1].
 
     ``y = 2 (x + 1/2) / L - 1``, and ``p(x | u)`` is proportional to
@@ -92,26 +133,30 @@ class LevelEmbedding(Embedding):
     ) -> Float[Array, ""]:
         """``log p(x | u)`` in nats; minus infinity if an entry is no level."""
         own = self._relative(u, self.embed(x), gamma)
-        total = jnp.sum(own - jax.nn.logsumexp(self._logits(u, gamma), axis=-1))
+        total = jnp.sum(own - jax.nn.logsumexp(self.logits(u, gamma), axis=-1))
         return jnp.where(inside_levels(x, self.levels).all(), total, -jnp.inf)
 
     @override
-    def sample(
-        self, key: Array, u: Float[Array, "*event"], gamma: Float[Array, ""]
-    ) -> Num[Array, "*event"]:
-        """Draws a level for every entry."""
-        drawn = jax.random.categorical(key, self._logits(u, gamma), axis=-1)
-        return drawn.astype(integer_dtype(self.levels))
-
-    def _logits(
-        self, u: Float[Array, "*event"], gamma: Float[Array, ""]
-    ) -> Float[Array, "*event levels"]:
+    def logits(
+        self, u: Float[Array, "*batch_and_event"], gamma: Float[Array, "..."]
+    ) -> Float[Array, "*batch_and_event levels"]:
         """Unnormalized log-probability of every level."""
         each = u[..., None]
-        centers = per_channel(self.embed(jnp.arange(self.levels)), each)
-        return self._relative(each, centers, gamma)
+        of_each = gamma[..., None] if gamma.ndim else gamma
+        return self._relative(each, self._centers(each), of_each)
 
-    def _relative(self, u: Array, center: Array, gamma: Float[Array, ""]) -> Array:
+    @override
+    def mean(
+        self, probabilities: Float[Array, "*batch_and_event levels"]
+    ) -> Float[Array, "*batch_and_event"]:
+        """The mean of the centers."""
+        return jnp.sum(probabilities * self._centers(probabilities), -1)
+
+    def _centers(self, x: Float[Array, "*shape _"]) -> Float[Array, "*ones levels"]:
+        """The centers of all levels, with as many axes as ``x``."""
+        return per_channel(self.embed(jnp.arange(self.levels)), x)
+
+    def _relative(self, u: Array, center: Array, gamma: Float[Array, "..."]) -> Array:
         """``((u - nearest)^2 - (u - center)^2) / (2 exp(gamma))``.
 
         It is relative to the nearest level, so no large numbers cancel.

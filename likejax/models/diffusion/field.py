@@ -8,7 +8,9 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, Float
 
 from likejax.models.diffusion.denoiser import Denoiser
-from likejax.models.diffusion.process import Prediction, alpha, predicted, sigma
+from likejax.models.diffusion.embedding import Embedding
+from likejax.models.diffusion.estimate import estimate
+from likejax.models.diffusion.process import Prediction, alpha, sigma
 from likejax.models.diffusion.schedule import Schedule
 from likejax.nn.modules import replace
 
@@ -22,6 +24,7 @@ class DiffusionField(nnx.Module):
 
     Args:
       denoiser: Denoiser, in the form for loops.
+      embedding: Map from data to points of the diffusion.
       schedule: Schedule, of which only the ends count.
       prediction: What the denoiser predicts.
       latent_shape: Shape of one point.
@@ -34,6 +37,7 @@ class DiffusionField(nnx.Module):
     def __init__(
         self,
         denoiser: Denoiser,
+        embedding: Embedding,
         schedule: Schedule,
         *,
         prediction: Prediction,
@@ -41,6 +45,7 @@ class DiffusionField(nnx.Module):
         condition_shape: tuple[int, ...] | None,
     ):
         self.denoiser = denoiser
+        self.embedding = embedding
         self.schedule = schedule
         self.prediction: Prediction = prediction
         self.latent_shape = latent_shape
@@ -56,11 +61,12 @@ class DiffusionField(nnx.Module):
         gamma = start + s * (end - start)
         batch = z.shape[: z.ndim - len(self.latent_shape)]
         each = jnp.broadcast_to(gamma, batch).astype(z.dtype)
-        output = self.denoiser(z, each, self.condition)
         if self.prediction == "velocity":
-            slope = 0.5 * alpha(gamma) * sigma(gamma) * output
+            velocity = self.denoiser(z, each, self.condition)
+            slope = 0.5 * alpha(gamma) * sigma(gamma) * velocity
         else:
-            noise = predicted(output, z, each, self.prediction).noise
+            parts = (self.denoiser, self.embedding, self.prediction)
+            noise = estimate(*parts, z, each, self.condition).noise
             slope = 0.5 * sigma(gamma) * noise - 0.5 * jax.nn.sigmoid(gamma) * z
         return ((end - start) * slope).astype(z.dtype)
 

@@ -50,8 +50,7 @@ class DiffusionFlow(Density):
     ``vdm.as_flow()`` makes it of a diffusion model.
 
     Args:
-      field: Vector field of the ODE.
-      embedding: Map from data to points of the diffusion.
+      field: Vector field of the ODE, with the map from data to points of the diffusion.
       event_shape: Shape of one example.
       dequantization: Noise by which integers become points; continuous data get none.
       trace: Trace of the Jacobian; by default one random probe.
@@ -76,7 +75,6 @@ class DiffusionFlow(Density):
     def __init__(
         self,
         field: DiffusionField,
-        embedding: Embedding,
         event_shape: tuple[int, ...],
         dequantization: Dequantization = "truncated_normal",
         *,
@@ -85,7 +83,7 @@ class DiffusionFlow(Density):
         num_classes: int | None = None,
     ):
         checked("dequantization", dequantization, Dequantization)
-        if dequantization != "variational" and not isinstance(embedding, _WITHOUT_NOISE):
+        if dequantization != "variational" and not isinstance(field.embedding, _WITHOUT_NOISE):
             raise ValueError(
                 "expected dequantization='variational' for data that are not levels on a line, got "
                 f"{dequantization!r}"
@@ -97,7 +95,6 @@ class DiffusionFlow(Density):
             trace=checked("trace", trace, Trace | None) or Trace(probes=1),
             solver=checked("solver", solver, Solver | None),
         )
-        self.embedding = embedding
         self.dequantization: Dequantization = dequantization
         self.flow = Flow(
             ode,
@@ -106,7 +103,7 @@ class DiffusionFlow(Density):
             num_classes=num_classes,
         )
         self.event_shape = event_shape
-        self.levels = embedding.levels
+        self.levels = field.embedding.levels
         self.condition_shape = field.condition_shape
         self.num_classes = num_classes
 
@@ -116,6 +113,11 @@ class DiffusionFlow(Density):
         if self.flow.kind is Kind.ESTIMATE:
             return Kind.ESTIMATE
         return Kind.EXACT if self._is_continuous else Kind.BOUND
+
+    @property
+    def embedding(self) -> Embedding:
+        """Map from data to points of the diffusion."""
+        return self._field.embedding
 
     @property
     def _is_continuous(self) -> bool:

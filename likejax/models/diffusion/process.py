@@ -17,8 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-Prediction = Literal["noise", "velocity"]
-"""What a denoiser predicts: ``eps``, or ``v = alpha eps - sigma y``."""
+Prediction = Literal["noise", "velocity", "logits"]
+"""What a denoiser predicts: ``eps``, ``v = alpha eps - sigma y``, or logits of integers."""
 
 
 def alpha(gamma: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
@@ -79,9 +79,9 @@ def predicted(
     output: Float[Array, "..."],
     z: Float[Array, "..."],
     gamma: Float[Array, "*batch"],
-    prediction: Prediction,
+    prediction: Literal["noise", "velocity"],
 ) -> Predicted:
-    """Noise and data from the output of a denoiser.
+    """Noise and data from the output of a denoiser that predicts one of them or their velocity.
 
     A noise ``eps`` means the data ``y = (z - sigma eps) / alpha``. A velocity ``v`` means
     ``eps = alpha v + sigma z`` and ``y = alpha z - sigma v``.
@@ -96,6 +96,20 @@ def predicted(
     if prediction == "velocity":
         return Predicted(a * output + s * z, a * z - s * output)
     return Predicted(output, (z - s * output) / a)
+
+
+def predicted_by_data(
+    data: Float[Array, "..."], z: Float[Array, "..."], gamma: Float[Array, "*batch"]
+) -> Predicted:
+    """Noise and data from an estimate of the data: ``eps = (z - alpha y) / sigma``.
+
+    Args:
+      data: Estimate of ``y``.
+      z: Noisy points.
+      gamma: Negative log signal-to-noise ratio.
+    """
+    a, s = over_event(alpha(gamma), z), over_event(sigma(gamma), z)
+    return Predicted((z - a * data) / s, data)
 
 
 def prior_divergence(y: Float[Array, "*event"], gamma: Float[Array, ""]) -> Float[Array, ""]:
