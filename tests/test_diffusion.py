@@ -23,6 +23,7 @@ from likejax.models.diffusion.schedule import (
     ImportanceSchedule,
     LinearSchedule,
     MonotoneSchedule,
+    Schedule,
 )
 from likejax.models.diffusion.times import evaluation_times, training_time
 from likejax.nn.modules import replace
@@ -276,7 +277,7 @@ def test_the_reconstruction_of_an_inner_level(levels, level, nats):
     assert -float(weight @ np.asarray(log_prob)) == pytest.approx(nats, abs=2e-6)
 
 
-class Between(nnx.Module):
+class Between(Schedule):
     """The ends of one schedule and the course of another in between."""
 
     def __init__(self, ends, course):
@@ -286,9 +287,6 @@ class Between(nnx.Module):
         start, end = self.ends(jnp.zeros(())), self.ends(jnp.ones(()))
         low, high = self.course(jnp.zeros(())), self.course(jnp.ones(()))
         return start + (end - start) * (self.course(t) - low) / (high - low)
-
-    def with_rate(self, t):
-        return jax.jvp(self, (t,), (jnp.ones_like(t),))
 
 
 def bent_schedule() -> MonotoneSchedule:
