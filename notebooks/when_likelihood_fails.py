@@ -183,7 +183,9 @@ lj.plot.galleries(
 # A slice of $\log p$ through three images: a digit in the center, its left half one unit to the
 # right, and another digit one unit up. Between them pixels are mixed and rounded to levels, so
 # every value is exact. Values more than 150 nats below the center are cut. The number is the mean
-# fall in nats at a distance of a quarter unit: how steep the summit is on which the image stands.
+# fall in nats at a distance of a quarter unit: large on a steep summit, near 0 where the
+# surroundings are as probable as the image. A digit need not stand on a summit, and its half can
+# stand higher.
 
 # %%
 center, another = inside.examples[0], inside.examples[7]
