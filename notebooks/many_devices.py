@@ -83,9 +83,10 @@ def apart(first, second):
 print("largest difference of a parameter:", apart(runs["1 device"], runs["4 devices"]))
 
 # %% [markdown]
-# The difference is that of float sums in another order, grown over the steps of the training. The
-# two test numbers are exact log-densities in nats; their standard error is over the test points,
-# and their difference on the same points is far below it.
+# The difference begins with float sums in another order, and training makes it larger: Adam
+# divides by the size of a gradient, so where a gradient is nearly 0 its rounding counts. What
+# matters is what the densities say. The test numbers are exact log-densities in nats with a
+# standard error over the test points; compare with it their paired difference.
 
 # %%
 numbers = {name: lj.evaluate(run.density, test) for name, run in runs.items()}
@@ -140,7 +141,7 @@ runs["4, then 2"] = resumed
 print("steps:", resumed.steps, "largest difference:", apart(runs["1 device"], resumed))
 
 # %% [markdown]
-# All runs in one picture: the losses lie on each other, so only the last line is seen.
+# All runs in one picture. Where the losses lie on each other, only the last line is seen.
 
 # %%
 lines = {}
