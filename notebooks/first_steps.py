@@ -17,11 +17,14 @@
 # %%
 # %matplotlib inline
 import dataclasses
+import os
 
 import jax
 import numpy as np
 
 import likejax as lj
+
+smoke = bool(os.environ.get("LIKEJAX_SMOKE"))  # small models and few steps: does it run?
 
 train, valid, test = (lj.load("digits", split=split) for split in ("train", "validation", "test"))
 selecting, held_out = lj.data.hold_out(
@@ -34,6 +37,8 @@ train
 
 # %%
 experiment = dataclasses.replace(lj.preset("glow/digits"), steps=300)
+if smoke:
+    experiment = experiment.override({"steps": 4, "model.depth": 1, "model.width": 8})
 run = lj.fit(experiment, train, validation=selecting, key=jax.random.key(0))
 density = run.density
 run.best_step, round(run.validation, 3)
@@ -94,6 +99,7 @@ report = lj.ood.benchmark(
     selected_on=selecting,
     train=train,
     key=jax.random.key(5),
+    resamples=20 if smoke else 1_000,
 )
 print(report.auroc_table())
 

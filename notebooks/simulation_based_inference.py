@@ -17,11 +17,15 @@
 # so that the exact posterior is known and the flow can be checked.
 
 # %%
+import os
+
 import jax
 import numpy as np
 from scipy import stats
 
 import likejax as lj
+
+smoke = bool(os.environ.get("LIKEJAX_SMOKE"))  # small models and few steps: does it run?
 
 rng = np.random.default_rng(0)
 design = np.array([[1.0, 0.5], [-0.3, 1.0], [0.8, -0.6]])  # three observations of two parameters
@@ -52,7 +56,7 @@ experiment = lj.Experiment(
     model=lj.models.NSFConfig(dimensions=2, depth=2, width=32, condition_shape=(3,)),
     optimizer=lj.Optimizer(name="adam", learning_rate=3e-3, decay="cosine", clip_norm=5.0),
     batch_size=256,
-    steps=1_500,
+    steps=10 if smoke else 1_500,
     log_every=500,
     validate_every=500,
 )
@@ -71,7 +75,7 @@ means = test.conditions @ (covariance @ design.T / noise**2).T
 exact = stats.multivariate_normal(np.zeros(2), covariance).logpdf(test.examples - means)
 gap = exact.mean() - found.mean
 print(f"exact {exact.mean():.3f} nats, flow {found.mean:.3f}, {gap:.3f} apart")
-assert gap < 0.05
+assert smoke or gap < 0.05
 
 # %% [markdown]
 # One observation: its condition is fixed, and what is left is an ordinary density.
