@@ -254,3 +254,13 @@ def test_what_does_not_fit_is_refused():
         TextVDMConfig(width=9, heads=3)
     with pytest.raises(ValueError, match="text has no orientations"):
         TextVDMConfig(bound=BoundSettings(prediction="logits", augmentation="orientations"))
+
+
+def test_the_flow_of_a_text_sees_the_noise_of_its_model():
+    """The query for scores reads logits as the model does."""
+    model = lj.build(lj.models.TextVDMConfig(length=4, vocabulary=5, width=16, blocks=1), key=0)
+    x = np.zeros((2, 4), np.uint8)
+    gamma = jnp.array([0.5, 1.0])
+    own, of_flow = (each.diffusion(x, key=0) for each in (model, model.as_flow("variational")))
+    z = own.point + 0.1
+    np.testing.assert_allclose(of_flow.noise_at(z, gamma), own.noise_at(z, gamma), atol=1e-5)

@@ -410,7 +410,7 @@ class VDM(Density):
     def _first_point(self, key: Array, temperature: ArrayLike) -> Array:
         """The noise that one sample begins with."""
         first_key, _, _ = jax.random.split(key, 3)
-        return temperature * _normal(first_key, (), self.latent_shape)
+        return jnp.asarray(temperature) * _normal(first_key, (), self.latent_shape)
 
     def _after_steps(
         self,
@@ -425,10 +425,11 @@ class VDM(Density):
         """The point of one sample after ``count`` steps from the step ``first`` on."""
         _, steps_key, _ = jax.random.split(key, 3)
         density = self._in_loops()
+        factor = jnp.asarray(temperature)
 
         def step(z: Array, index: Array) -> tuple[Array, None]:
             noise = _normal(jax.random.fold_in(steps_key, index), (), self.latent_shape)
-            return density.step(z, index, temperature * noise, condition), None
+            return density.step(z, index, factor * noise, condition), None
 
         return jax.lax.scan(step, z, jnp.asarray(first) + jnp.arange(count))[0]
 

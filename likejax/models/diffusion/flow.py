@@ -21,8 +21,9 @@ from likejax.models.diffusion.embedding import (
     half_cell,
     log_mass_of_cell,
 )
+from likejax.models.diffusion.estimate import estimate
 from likejax.models.diffusion.field import DiffusionField
-from likejax.models.diffusion.process import alpha, predicted, sigma
+from likejax.models.diffusion.process import alpha, sigma
 from likejax.models.flow import Flow
 from likejax.nn.repeat import stack
 from likejax.settings import Settings, checked
@@ -175,11 +176,10 @@ class DiffusionFlow(Density):
         """The same as that of the diffusion model: no noise dequantizes the example."""
         del key
         field = self._field
-        denoiser = stack(field.denoiser)
+        parts = (stack(field.denoiser), self.embedding, field.prediction)
 
         def noise_at(z: Array, gamma: Array) -> Array:
-            output = denoiser(z, gamma, condition)
-            return predicted(output, z, gamma, field.prediction).noise
+            return estimate(*parts, z, gamma, condition).noise
 
         ends = self._start, field.schedule(jnp.ones(()))
         return Diffusion(self.embedding.embed(x), noise_at, ends)
