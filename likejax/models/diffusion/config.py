@@ -31,6 +31,8 @@ class _Diffusion(Conditional):
     gamma_min: float | None
     gamma_max: float
     bound: BoundSettings
+    _default_start: float
+    """Value of ``gamma_min`` where it is ``None``."""
 
     def _check_together(self) -> None:
         super()._check_together()
@@ -61,7 +63,8 @@ class _Diffusion(Conditional):
     @property
     def ends(self) -> tuple[float, float]:
         """``gamma`` of the data and of the noise."""
-        raise NotImplementedError
+        start = self._default_start if self.gamma_min is None else self.gamma_min
+        return start, self.gamma_max
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,10 +141,8 @@ class VDMConfig(_Diffusion):
             )
 
     @property
-    def ends(self) -> tuple[float, float]:
-        """``gamma`` of the data and of the noise."""
-        start = smallest_gamma(self.levels) if self.gamma_min is None else self.gamma_min
-        return start, self.gamma_max
+    def _default_start(self) -> float:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return smallest_gamma(self.levels)
 
     @property
     def _groups(self) -> int:
@@ -196,6 +197,7 @@ class VectorVDMConfig(_Diffusion):
     """
 
     family: ClassVar[str] = "vector_vdm"
+    _default_start: ClassVar[float] = -10.0  # pyright: ignore
 
     dimensions: Count = 2
     """Number of entries of a vector."""
@@ -235,11 +237,6 @@ class VectorVDMConfig(_Diffusion):
                 "expected VectorVDMConfig.bound.augmentation='none', got "
                 f"{self.bound.augmentation!r}: vectors have no orientations"
             )
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """``gamma`` of the data and of the noise."""
-        return (-10.0 if self.gamma_min is None else self.gamma_min), self.gamma_max
 
     def build(self, rngs: nnx.Rngs) -> VDM:
         """Builds the untrained density."""
@@ -288,6 +285,7 @@ class TextVDMConfig(_Diffusion):
     """
 
     family: ClassVar[str] = "text_vdm"
+    _default_start: ClassVar[float] = -3.0  # pyright: ignore
     _predictions: ClassVar[tuple[Prediction, ...]] = ("logits",)
 
     length: Count = 64
@@ -334,11 +332,6 @@ class TextVDMConfig(_Diffusion):
                 "expected TextVDMConfig.bound.augmentation='none', got "
                 f"{self.bound.augmentation!r}: text has no orientations"
             )
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """``gamma`` of the data and of the noise."""
-        return (-3.0 if self.gamma_min is None else self.gamma_min), self.gamma_max
 
     def build(self, rngs: nnx.Rngs) -> VDM:
         """Builds the untrained density, its repeated blocks stacked."""

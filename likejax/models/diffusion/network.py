@@ -27,9 +27,10 @@ from jaxtyping import Array, DTypeLike, Float
 from typing_extensions import override
 
 from likejax.models.diffusion.denoiser import NO_HINTS, Denoiser, Hints
+from likejax.nn.attention import attend
 from likejax.nn.channels import per_channel
 from likejax.nn.condition import as_vector, over_positions, project
-from likejax.nn.convolution import PRECISION, Convolve, convolve, convolve_outside_loops
+from likejax.nn.convolution import Convolve, convolve, convolve_outside_loops
 from likejax.nn.dropout import dropout
 from likejax.nn.dtypes import promote
 from likejax.nn.group_norm import GroupNorm
@@ -174,15 +175,9 @@ class Attention(nnx.Module):
         """Computes the attention of images ``(*batch, height, width, channels)``."""
         normed = self.norm(h)
         *batch, height, width, channels = h.shape
-        rows = (*batch, height * width, channels)
-        query, key, value = (
-            layer(normed).reshape(rows) for layer in (self.query, self.key, self.value)
-        )
-        # no jax.nn.dot_product_attention: its softmax is in single precision at most
-        logits = jnp.einsum("...qc,...kc->...qk", query, key, precision=PRECISION)
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        weights = jax.nn.softmax(logits / math.sqrt(channels), axis=-1).astype(value.dtype)
-        seen = jnp.einsum("...qk,...kc->...qc", weights, value, precision=PRECISION)
+        one_head = (*batch, height * width, 1, channels)
+        parts = [layer(normed).reshape(one_head) for layer in (self.query, self.key, self.value)]
+        seen = attend(*parts)
         return h + self.project(seen.reshape(h.shape))
 
 

@@ -14,9 +14,9 @@ from typing_extensions import override
 
 from likejax.models.diffusion.denoiser import NO_HINTS, Denoiser, Hints
 from likejax.models.diffusion.network import Context, Layer, TimeEmbedding
+from likejax.nn.attention import attend
 from likejax.nn.channels import per_channel
 from likejax.nn.condition import over_positions
-from likejax.nn.convolution import PRECISION
 from likejax.nn.dropout import dropout
 from likejax.nn.repeat import repeat, stack
 
@@ -83,12 +83,7 @@ class SelfAttention(nnx.Module):
         """Computes the attention."""
         parts = jnp.split(self.inputs(h), 3, axis=-1)
         by_head = (*h.shape[:-1], self.heads, h.shape[-1] // self.heads)
-        query, key, value = (part.reshape(by_head) for part in parts)
-        # no jax.nn.dot_product_attention: its softmax is in single precision at most
-        logits = jnp.einsum("...qhc,...khc->...hqk", query, key, precision=PRECISION)
-        logits = logits.astype(jnp.promote_types(logits.dtype, jnp.float32))
-        weights = jax.nn.softmax(logits / math.sqrt(by_head[-1]), axis=-1).astype(value.dtype)
-        seen = jnp.einsum("...hqk,...khc->...qhc", weights, value, precision=PRECISION)
+        seen = attend(*(part.reshape(by_head) for part in parts))
         return self.project(seen.reshape(h.shape))
 
 
