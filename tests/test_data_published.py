@@ -588,7 +588,8 @@ def test_real_names_are_outlined_and_found():
     for name, source in lj.datasets(DATA).items():
         if source == "files":
             assert any(
-                kind in outline(name, data_dir=DATA) for kind in ("uint8", "int16", "float64")
+                kind in outline(name, data_dir=DATA)
+                for kind in ("uint8", "int16", "float64", "text of")
             )
     for name in ("adbench/4_breastw", "adbench/30_satellite", "omniglot"):
         assert load_parts(name, data_dir=DATA)
