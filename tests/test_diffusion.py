@@ -17,6 +17,7 @@ from likejax.models.diffusion import process
 from likejax.models.diffusion.denoiser import NO_HINTS, Denoiser, Hints
 from likejax.models.diffusion.density import BoundNoises
 from likejax.models.diffusion.embedding import LevelEmbedding, RealEmbedding
+from likejax.models.diffusion.network import fading_features, fourier_features
 from likejax.models.diffusion.orientations import reoriented
 from likejax.models.diffusion.schedule import (
     FixedSchedule,
@@ -543,3 +544,37 @@ def test_a_network_in_bfloat16_has_nearly_the_same_output():
     assert outputs[1].dtype == jnp.float32
     np.testing.assert_allclose(*outputs, atol=0.1 * float(jnp.abs(outputs[0]).max()))
     assert np.abs(outputs[0] - outputs[1]).max() > 0
+
+
+def test_fading_features_are_means_of_sines_of_the_data():
+    """``E[sin(2 pi f y) | z]`` and the cosine by quadrature over ``y ~ N(z / alpha, r^2)``."""
+    frequencies, gammas = (2.0, 4.0), np.array([-6.0, -3.0, -1.0])
+    z = np.array([0.3, -0.7, 1.1]).reshape(3, 1, 1, 1)
+    with jax.enable_x64(True):
+        found = fading_features(jnp.asarray(z), jnp.asarray(gammas), frequencies)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(200)
+    a, s = np.sqrt(1 / (1 + np.exp(gammas))), np.sqrt(1 / (1 + np.exp(-gammas)))
+    y = (z[:, 0, 0, 0] / a)[:, None] + (s / a)[:, None] * nodes
+    sines, cosines = (
+        [np.sum(weights * wave(2 * np.pi * f * y), -1) / weights.sum() for f in frequencies]
+        for wave in (np.sin, np.cos)
+    )
+    expected = np.stack([z[:, 0, 0, 0], *sines, *cosines], -1)
+    np.testing.assert_allclose(found[:, 0, 0], expected, atol=1e-12)
+
+
+def test_fading_features_are_smooth_where_plain_ones_are_not():
+    """By the noise's own length, the slope of a feature is at most ``exp(-1/2)`` at any noise."""
+    z = jnp.linspace(-1, 1, 2001)
+    for gamma in (-9.0, -5.0, 0.0, 5.0):
+        of_z = jax.vmap(
+            lambda z, gamma=gamma: fading_features(
+                z.reshape(1, 1, 1), jnp.asarray(gamma), (64.0, 128.0)
+            )[0, 0, 1:]
+        )
+        slopes = jax.jvp(of_z, (z,), (jnp.ones_like(z),))[1]
+        # the derivative by z / alpha, times sigma / alpha
+        steepest = np.abs(slopes).max() * process.sigma(gamma)
+        assert steepest <= np.exp(-0.5) + 1e-5
+    plain = jax.jvp(lambda z: fourier_features(z[:, None], (128.0,)), (z,), (jnp.ones_like(z),))
+    assert np.abs(plain[1]).max() * process.sigma(0.0) > 500

@@ -102,7 +102,10 @@ class VDMConfig(_Diffusion):
     attention: bool = False
     """Put attention behind every block; in the middle of the network there always is one."""
     fourier: bool = True
-    """Add Fourier features of the two highest frequencies that the levels can hold."""
+    """Add Fourier features; of the frequencies, one period is one level and the other is two."""
+    fading: bool = False
+    """Fade each Fourier feature out where the noise hides it, which keeps the flow of ``as_flow``
+    smooth; the paper does not."""
     dropout: Fraction = 0.1
     """Probability of dropping a hidden value in training."""
     schedule: ScheduleName = "learned_linear"
@@ -131,6 +134,11 @@ class VDMConfig(_Diffusion):
         if self.width % self._groups:
             raise ValueError(
                 f"expected VDMConfig.groups that divide the width {self.width}, got {self._groups}"
+            )
+        if self.fading and not self.fourier:
+            raise ValueError(
+                "expected VDMConfig.fading=False where fourier=False, got True: without Fourier "
+                "features there is nothing to fade"
             )
         factor = self.patch * 2 ** (self.resolutions - 1)
         if any(side % factor for side in self.event_shape[:2]):
@@ -164,8 +172,8 @@ class VDMConfig(_Diffusion):
             blocks=self.blocks,
             resolutions=self.resolutions,
             patch=self.patch,
-            # of the faster one, two levels are a period
             frequencies=(self.levels / 4, self.levels / 2) if self.fourier else (),
+            fading=self.fading,
             ends=self.ends,
             condition_size=self.condition_size,
             rngs=rngs,

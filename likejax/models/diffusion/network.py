@@ -27,6 +27,7 @@ from jaxtyping import Array, DTypeLike, Float
 from typing_extensions import override
 
 from likejax.models.diffusion.denoiser import NO_HINTS, Denoiser, Hints
+from likejax.models.diffusion.process import alpha, over_event
 from likejax.nn.attention import attend
 from likejax.nn.channels import per_channel
 from likejax.nn.condition import as_vector, over_positions, project
@@ -301,8 +302,9 @@ class ScoreNetwork(Denoiser):
       resolutions: Number of resolutions; 1 in the paper.
       patch: Side of the squares of pixels that become one position, with all their channels; 1 in
         the paper.
-      frequencies: Frequencies ``f`` of the Fourier features ``sin(2 pi f z)`` and
-        ``cos(2 pi f z)``.
+      frequencies: Frequencies ``f`` of the Fourier features.
+      fading: Whether the features are those of ``fading_features``, else of ``fourier_features``,
+        as in the paper.
       ends: ``gamma`` at both ends, by which the time in the embedding is measured.
       condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       rngs: Source of the weights.
@@ -321,12 +323,14 @@ class ScoreNetwork(Denoiser):
         resolutions: int,
         patch: int,
         frequencies: tuple[float, ...],
+        fading: bool,
         ends: tuple[float, float],
         condition_size: int,
         rngs: nnx.Rngs,
     ):
         width, dtype = sizes.width, sizes.dtype
         self.frequencies = frequencies
+        self.fading = fading
         self.ends = ends
         self.time = TimeEmbedding(width, condition_size=condition_size, dtype=dtype, rngs=rngs)
         self.patch = patch
@@ -348,7 +352,10 @@ class ScoreNetwork(Denoiser):
         start, end = self.ends
         embedding = self.time((gamma - start) / (end - start), condition, hints)
         context = Context(embedding, hints.key)
-        features = fourier_features(z, self.frequencies)
+        if self.fading:
+            features = fading_features(z, gamma, self.frequencies)
+        else:
+            features = fourier_features(z, self.frequencies)
         h = self.first(into_patches(features, self.patch))
         h = jax.nn.silu(self.norm(self.level(h, context)))
         out = out_of_patches(self.last(h), self.patch)
@@ -440,6 +447,42 @@ def fourier_features(
     each = z[..., None]
     angles = (each * per_channel(factors, each)).reshape(*z.shape[:-1], -1)
     return jnp.concatenate([z, jnp.sin(angles), jnp.cos(angles)], -1)
+
+
+def fading_features(
+    z: Float[Array, "*batch height width channels"],
+    gamma: Float[Array, "*batch"],
+    frequencies: tuple[float, ...],
+) -> Float[Array, "*batch height width more"]:
+    """``z`` with what the noise leaves of the sine and cosine of the data at each frequency.
+
+    With ``z = alpha y + sigma eps`` and ``r = sigma / alpha``, the feature of a frequency ``f`` is
+
+        E[sin(2 pi f y) | z] = exp(-(2 pi f r)^2 / 2) sin(2 pi f z / alpha)
+
+    under a flat prior of ``y``, and so for the cosine. Without the factor the features are sines of
+    pure noise wherever ``r`` exceeds a period. A network that has learned to overlook those still
+    has large derivatives by ``z``, and the flow of such a field loses likelihood. With it, ``r``
+    times the derivative of a feature by ``z / alpha`` is at most ``exp(-1/2)``.
+
+    Args:
+      z: Images.
+      gamma: Negative log signal-to-noise ratio of each.
+      frequencies: Frequencies ``f``.
+
+    References:
+      The expectation is that of Barron et al., 2021, Mip-NeRF, arXiv:2103.13415; its
+      use for diffusion models is ours.
+    """
+    if not frequencies:
+        return z
+    factors = jnp.asarray(2 * np.pi * np.asarray(frequencies), z.dtype)
+    gamma = over_event(gamma, z)[..., None].astype(z.dtype)
+    angles = per_channel(factors, gamma) * z[..., None] / alpha(gamma)
+    remains = jnp.exp(-0.5 * per_channel(factors**2, gamma) * jnp.exp(gamma))
+    sines, cosines = jnp.sin(angles) * remains, jnp.cos(angles) * remains
+    shape = (*z.shape[:-1], -1)
+    return jnp.concatenate([z, sines.reshape(shape), cosines.reshape(shape)], -1)
 
 
 def into_patches(
