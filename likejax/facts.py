@@ -1,0 +1,27 @@
+"""Facts about an object as an HTML table, as notebooks show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+
+def facts_table(facts: Mapping[str, str], *, caption: str = "") -> str:
+    """Returns a table of two columns.
+
+    Args:
+      facts: From the name of a fact to the fact.
+      caption: Line above the table; empty for none.
+
+    Example:
+      >>> from likejax.facts import facts_table
+      >>> facts_table({"n": "3"}, caption="a < b")[:46]
+      '<table><caption>a &lt; b</caption><tr><th styl'
+    """
+    cell = "text-align:left;vertical-align:top"
+    rows = [
+        f'<tr><th style="{cell}">{escape(name)}</th><td style="{cell}">{escape(fact)}</td></tr>'
+        for name, fact in facts.items()
+    ]
+    head = f"<caption>{escape(caption)}</caption>" if caption else ""
+    return f"<table>{head}{''.join(rows)}</table>"
