@@ -187,7 +187,8 @@ def curves(
 ):
     """Draws lines over a common axis; the points of short lines are marked.
 
-    The vertical axis leaves out the highest tenth of a line, such as the loss of the first steps.
+    The vertical axis leaves out the highest tenth of a line of 20 or more points, such as the loss
+    of the first steps.
 
     Args:
       lines: From the name of a line to its ``x`` and ``y``.
@@ -217,7 +218,7 @@ def curves(
         axes.plot(x, y, label=name, marker=marker, markersize=4, linewidth=1.5)
         if len(y):
             low = min(low, float(np.min(y)))
-            high = max(high, float(np.percentile(y, 90)))
+            high = max(high, float(np.max(y) if marker else np.percentile(y, 90)))
     if low < high:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))
     axes.set_xlabel(x_label)
