@@ -109,7 +109,8 @@ class Settings:
 
     def _repr_html_(self) -> str:
         """A table for notebooks: the settings that are not at their defaults, by their paths."""
-        return facts_table(changed(self), caption=type(self).__name__)
+        facts = changed(self) or {"settings": "all at their defaults"}
+        return facts_table(facts, caption=type(self).__name__)
 
 
 def changed(settings: object) -> dict[str, str]:
@@ -151,7 +152,9 @@ _PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 def _in_words(value: object) -> str:
-    """A value as Python writes it; an object with arrays or functions inside by its class."""
+    """Text as it is, other values as Python writes them, objects with arrays by their class."""
+    if isinstance(value, str):
+        return value
     return repr(value) if isinstance(value, _PLAIN) else type(value).__name__
 
 

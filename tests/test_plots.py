@@ -339,8 +339,9 @@ def test_settings_show_what_differs_from_the_defaults():
     assert facts["optimizer.b1"] == "0.5"
     assert facts["model"] == "GlowConfig"
     assert "keep_checkpoints" not in facts
-    assert "<caption>Experiment</caption>" in experiment._repr_html_()
+    assert ">Experiment</caption>" in experiment._repr_html_()
     assert changed(lj.Optimizer()) == {}
+    assert "all at their defaults" in lj.Optimizer()._repr_html_()
     assert changed(lj.Experiment(HISTOGRAM))["model"] == "PixelHistogram"
 
 
