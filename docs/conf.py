@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 
 project = "likejax"
 author = "The likejax authors"
 version = release = importlib.metadata.version("likejax")
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["_build"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = f"likejax {version}"
 html_show_copyright = False
+
+# Notebooks are kept without outputs. `make docs-full` runs those that have changed and shows what
+# they print and draw, `make docs` shows their text and code.
+nb_execution_mode = "cache" if os.environ.get("LIKEJAX_RUN_NOTEBOOKS") else "off"
+nb_execution_cache_path = "_build/notebooks"
+nb_execution_timeout = 1_800
+nb_execution_raise_on_error = True
+nb_output_stderr = "remove"  # progress bars
+nb_merge_streams = True
 
 myst_enable_extensions = ["dollarmath", "amsmath"]
 myst_heading_anchors = 3

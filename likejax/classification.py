@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,10 +13,12 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Float, Integer, Shaped
 
+from likejax import plot
 from likejax.batching import own_shapes
 from likejax.data.dataset import Dataset
 from likejax.density import Density, Kind
 from likejax.evaluation import check_fit
+from likejax.facts import facts_table
 from likejax.keys import KeyLike, as_key, example_keys
 from likejax.models.class_mixture import ClassMixture
 from likejax.progress import track
@@ -41,6 +42,7 @@ class Classification:
       draws: Draws per example and class.
       dataset: Name and part of the data.
       fingerprint: Hash of the examples.
+      class_names: Name of each class, or ``None``.
 
     References:
       Brier, 1950, Verification of forecasts expressed in terms of probability. Guo, Pleiss, Sun and
@@ -60,6 +62,7 @@ class Classification:
     draws: int
     dataset: str
     fingerprint: str
+    class_names: tuple[str, ...] | None = None
 
     @property
     def n(self) -> int:
@@ -171,11 +174,36 @@ class Classification:
     def _repr_html_(self) -> str:
         """A table for notebooks."""
         facts = self._numbers() | {"log-likelihoods": self.kind.value, "examples": str(self.n)}
-        rows = [
-            f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(value)}</td></tr>"
-            for name, value in facts.items()
-        ]
-        return f"<table><caption>{html.escape(self.dataset)}</caption>{''.join(rows)}</table>"
+        return facts_table(facts, caption=self.dataset)
+
+    @property
+    def mean_posterior(self) -> Float[np.ndarray, "classes classes"]:
+        """Mean of ``p(k | x)`` over the examples of each true class, ``[true class, k]``.
+
+        It is NaN for a class without examples. The diagonal of a perfect classifier is 1.
+        """
+        classes = self.log_posterior.shape[1]
+        posterior = np.exp(self.log_posterior)
+        means = np.full((classes, classes), np.nan)
+        for label in np.unique(self.labels):
+            means[label] = posterior[self.labels == label].mean(0)
+        return means
+
+    def plot(self) -> Any:
+        """Returns a figure of the mean posterior, true classes against classes.
+
+        Example:
+          >>> import likejax as lj
+          >>> classifier = lj.Classifier(lj.models.NaiveBayes.fit(lj.load("digits")))
+          >>> figure = classifier.evaluate(lj.load("digits", split="test")).plot()
+        """
+        classes = self.log_posterior.shape[1]
+        names = _class_names(self.class_names, classes)
+        counts = np.bincount(self.labels, minlength=classes)
+        rows = [f"{name} (n = {count})" for name, count in zip(names, counts, strict=True)]
+        style = {"limits": (0.0, 1.0), "colors": "Blues", "title": f"mean p(k | x), {self.dataset}"}
+        labels = {"x_label": "class k", "y_label": "true class"}
+        return plot.matrix(self.mean_posterior, rows=rows, columns=names, **style, **labels)
 
 
 class Classifier:
@@ -214,6 +242,21 @@ class Classifier:
 
     def __init__(self, density: Density, log_prior: ArrayLike | None = None):
         self.mixture = ClassMixture(density, log_prior)
+
+    def __repr__(self) -> str:
+        return f"Classifier({type(self.density).__name__}, {self.num_classes} classes)"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        prior = np.exp(np.asarray(self.log_prior, np.float64))
+        facts = {
+            "density given the class": type(self.density).__name__,
+            "log-likelihoods": self.density.kind.value,
+            "event shape": str(self.density.event_shape),
+            "classes": str(self.num_classes),
+            "prior": f"{prior.min():.4g} to {prior.max():.4g}",
+        }
+        return facts_table(facts, caption="Classifier by Bayes' rule")
 
     @property
     def density(self) -> Density:
@@ -307,6 +350,47 @@ class Classifier:
             _refuse_lost(np.asarray(lost).reshape(-1), "x")
         return jnp.where(lost, -1, log_posterior.argmax(-1))
 
+    def plot(
+        self,
+        x: ArrayLike,
+        *,
+        key: KeyLike | None = None,
+        draws: int = 1,
+        titles: Sequence[str] = (),
+        class_names: Sequence[str] | None = None,
+    ) -> Any:
+        """Draws the posterior of a few examples: a bar for every class, below the image.
+
+        Args:
+          x: Examples ``(n, *event_shape)``.
+          key: Key of the draws; needed unless the density is exact.
+          draws: Draws per example and class, combined as the kind allows.
+          titles: Title of every example, such as its true class; empty for none.
+          class_names: Name of every class; their numbers if not given.
+
+        Returns:
+          A matplotlib figure.
+
+        Raises:
+          ValueError: If an example has no posterior, or the numbers of titles or names do not fit.
+
+        Example:
+          >>> import likejax as lj
+          >>> test = lj.load("digits", split="test")
+          >>> classifier = lj.Classifier(lj.models.NaiveBayes.fit(lj.load("digits")))
+          >>> titles = [f"a {label}" for label in test.labels[:6]]
+          >>> figure = classifier.plot(test.examples[:6], titles=titles)
+        """
+        x = np.asarray(x)
+        posterior = np.exp(np.asarray(self.log_posterior(x, key=key, draws=draws), np.float64))
+        _refuse_lost(np.asarray(np.isnan(posterior).any(1)), "x")
+        names = _class_names(class_names, self.num_classes)
+        levels = self.density.levels
+        is_image = levels is not None and x.ndim == 4 and x.shape[-1] in (1, 3)
+        images = x if is_image else None
+        brightest = {"levels": levels} if is_image else {}
+        return plot.posteriors(posterior, names=names, images=images, titles=titles, **brightest)
+
     def evaluate(
         self,
         dataset: Dataset,
@@ -363,6 +447,7 @@ class Classifier:
             draws=draws,
             dataset=f"{dataset.name} {dataset.split}",
             fingerprint=dataset.examples_fingerprint(),
+            class_names=dataset.class_names,
         )
 
     def _scores_in_chunks(
@@ -379,6 +464,15 @@ class Classifier:
                 chunk = self.mixture.class_log_prob(x[rows], key=keys, draws=draws)
             values.append(np.asarray(chunk, np.float64)[: n - start])
         return np.concatenate(values) + np.asarray(self.log_prior, np.float64)
+
+
+def _class_names(names: Sequence[str] | None, classes: int) -> list[str]:
+    """The names of all classes: those given, or their numbers."""
+    if names is None:
+        return [str(label) for label in range(classes)]
+    if len(names) != classes:
+        raise ValueError(f"expected {classes} names of classes, got {len(names)}")
+    return list(names)
 
 
 def _refuse_lost(lost: Shaped[np.ndarray, " n"], where: str) -> None:

@@ -269,15 +269,8 @@ def _curves(runs: Mapping[str, Run]) -> Figure:
     """Draws bits/dim of training batches and of the validation part over the steps."""
     lines = {}
     for name, run in runs.items():
-        shape = run.density.event_shape
-        logged = [record for record in run.history if "loss" in record]
-        validated = [record for record in run.history if "validation" in record]
-        bits = [bits_per_dim(record["log_prob"], shape) for record in logged]
-        lines[f"{name}, training batches"] = ([record["step"] for record in logged], bits)
-        lines[f"{name}, validation"] = (
-            [record["step"] for record in validated],
-            [record["validation"] for record in validated],
-        )
+        for line, values in run.curves().items():
+            lines[f"{name}, {line}"] = values
     return plot.curves(lines, x_label="step", y_label="bits/dim, one draw", title="Training")
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import enum
-import html
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -17,6 +16,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from likejax.batching import Query, Rows, over_batch, over_draws
+from likejax.facts import facts_table
 from likejax.inputs import (
     as_array,
     check_labels,
@@ -863,11 +863,8 @@ class Density(nnx.Module, abc.ABC):
 
     def _repr_html_(self) -> str:
         """The same as a table, for notebooks."""
-        rows = [
-            f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(str(value))}</td></tr>"
-            for name, value in self._facts().items()
-        ]
-        return f"<table><caption>{html.escape(self._family())}</caption>{''.join(rows)}</table>"
+        facts = {name: str(value) for name, value in self._facts().items()}
+        return facts_table(facts, caption=self._family())
 
     def _family(self) -> str:
         """The class, what it wraps, and the config that it was built from."""

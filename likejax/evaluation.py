@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import html
 import math
 from typing import Any
 
@@ -14,6 +13,7 @@ from likejax.batching import own_shapes
 from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset, as_dataset
 from likejax.density import Density, Kind, bits_per_dim, check_density, combine_draws
+from likejax.facts import facts_table
 from likejax.inputs import as_array
 from likejax.keys import KeyLike, as_key, example_keys
 from likejax.progress import track
@@ -148,17 +148,13 @@ class Evaluation:
         facts = {
             "value": self._number(),
             "kind": self.kind.value,
-            "draws": self.draws,
-            "examples": self.n,
+            "draws": str(self.draws),
+            "examples": str(self.n),
             "Monte-Carlo error": f"{self.monte_carlo_error:.4g} nats",
         }
         if self.impossible:
-            facts["of probability 0"] = self.impossible
-        rows = [
-            f"<tr><th style='text-align:left'>{name}</th><td>{html.escape(str(value))}</td></tr>"
-            for name, value in facts.items()
-        ]
-        return f"<table><caption>{html.escape(self.dataset)}</caption>{''.join(rows)}</table>"
+            facts["of probability 0"] = str(self.impossible)
+        return facts_table(facts, caption=self.dataset)
 
 
 def _json_number(value: float | int | None) -> float | int | None:
@@ -437,6 +433,15 @@ class Comparison:
         first, second = self.kinds
         note = "" if first is second else f"; kinds differ: {first.value}, {second.value}"
         return f"difference {self.difference:+.4f} ± {self.standard_error:.4f} nats (paired{note})"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        facts = {
+            "first minus second": f"{self.difference:+.4f} ± {self.standard_error:.4f} nats",
+            "errors": "of paired examples",
+            "kinds": ", ".join(kind.value for kind in self.kinds),
+        }
+        return facts_table(facts)
 
 
 def compare(first: Evaluation, second: Evaluation) -> Comparison:

@@ -20,6 +20,7 @@ from typing import Annotated, Any, Literal, TypeVar
 
 import numpy as np
 
+from likejax.facts import facts_table
 from likejax.legacy import modern
 
 Config = TypeVar("Config")
@@ -105,6 +106,56 @@ class Settings:
 
     def _check_together(self) -> None:
         """Raises a ValueError where fields contradict each other."""
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks: the settings that are not at their defaults, by their paths."""
+        facts = changed(self) or {"settings": "all at their defaults"}
+        return facts_table(facts, caption=type(self).__name__)
+
+
+def changed(settings: object) -> dict[str, str]:
+    """Returns the settings that differ from their defaults, in words.
+
+    Args:
+      settings: A dataclass of settings; those inside it are named by paths, as ``override`` takes
+        them.
+
+    Example:
+      >>> import likejax as lj
+      >>> from likejax.settings import changed
+      >>> changed(lj.Experiment(lj.models.VectorGlowConfig(depth=2), steps=5))
+      {'model': 'VectorGlowConfig', 'model.depth': '2', 'steps': '5'}
+    """
+    facts: dict[str, str] = {}
+    for field in dataclasses.fields(settings):  # type: ignore[arg-type]
+        value = getattr(settings, field.name)
+        if _is_default(field, value):
+            continue
+        if not isinstance(value, Settings):
+            facts[field.name] = _in_words(value)
+            continue
+        facts[field.name] = type(value).__name__
+        facts |= {f"{field.name}.{name}": words for name, words in changed(value).items()}
+    return facts
+
+
+def _is_default(field: dataclasses.Field[Any], value: object) -> bool:
+    default = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        default = field.default_factory()
+    compared = (*_PLAIN, Settings)
+    return type(default) is type(value) and isinstance(value, compared) and default == value
+
+
+_PLAIN = (bool, int, float, str, tuple, type(None))
+"""Types whose values are compared and written as Python writes them."""
+
+
+def _in_words(value: object) -> str:
+    """Text as it is, other values as Python writes them, objects with arrays by their class."""
+    if isinstance(value, str):
+        return value
+    return repr(value) if isinstance(value, _PLAIN) else type(value).__name__
 
 
 @functools.cache

@@ -34,6 +34,8 @@ train
 
 # %% [markdown]
 # A preset is a frozen record. Anything in it can be replaced; here fewer steps than the preset's.
+# The loss of a run is in its history, and `run.plot()` draws it: training batches with the raw
+# weights, validation with their moving average, which needs some steps to forget the start.
 
 # %%
 experiment = dataclasses.replace(lj.preset("glow/digits"), steps=300)
@@ -41,11 +43,11 @@ if smoke:
     experiment = experiment.override({"steps": 4, "model.depth": 1, "model.width": 8})
 run = lj.fit(experiment, train, validation=selecting, key=jax.random.key(0))
 density = run.density
-run.best_step, round(run.validation, 3)
+run.plot()
 
 # %% [markdown]
 # `log_prob` gives the log-probability mass of integer images in nats. This density dequantizes, so
-# each value is a bound, and needs a key; more draws tighten it.
+# each value is a bound, and needs a key; more draws tighten it on average.
 
 # %%
 (
@@ -62,16 +64,13 @@ print("histogram ", histogram)
 print("Glow - histogram:", lj.compare(glow, histogram))
 
 # %% [markdown]
-# Samples, and an interpolation between two test images through all latents.
+# Samples, and interpolations between pairs of test images through all latents.
 
 # %%
-lj.plot.sheet(np.asarray(density.sample(jax.random.key(3), 32)), levels=17, columns=16)
+lj.plot.samples(density, key=3, n=32, columns=16)
 
 # %%
-latents = density.encode(test.examples[:2], key=jax.random.key(4))
-weights = np.linspace(0, 1, 16)
-path = jax.tree.map(lambda z: np.stack([(1 - w) * z[0] + w * z[1] for w in weights]), latents)
-lj.plot.sheet(np.asarray(density.decode(path)), levels=17, columns=16)
+lj.plot.interpolation(density, test.examples[:2], test.examples[2:4], key=4, steps=16)
 
 # %% [markdown]
 # Does the model know what it does not know? OOD scores build on `log_prob`; each is fitted and

@@ -110,7 +110,7 @@ table = np.asarray(probabilities(density, jnp.asarray(some), 3, 3, 17))
 print("sums", table.sum(1).round(6))
 names = [f"image {i}" for i in range(10)]
 values = [str(value) for value in range(17)]
-lj.plot.matrix(table, rows=names, columns=values, limits=(-1, 1))
+lj.plot.matrix(table, rows=names, columns=values, limits=(0, 1), colors="Blues")
 
 # %% [markdown]
 # ## Writing and reading

@@ -144,11 +144,8 @@ print("steps:", resumed.steps, "largest difference:", apart(runs["1 device"], re
 # All runs in one picture. Where the losses lie on each other, only the last line is seen.
 
 # %%
-lines = {}
-for name, run in runs.items():
-    logged = [record for record in run.history if "loss" in record]
-    lines[name] = [each["step"] for each in logged], [each["loss"] for each in logged]
-lj.plot.curves(lines, x_label="step", y_label="training loss, nats")
+lines = {name: run.curves()["training batches"] for name, run in runs.items()}
+lj.plot.curves(lines, x_label="step", y_label="-log p of training batches, nats")
 
 # %% [markdown]
 # ## Two processes

@@ -17,6 +17,7 @@
 # so that the exact posterior is known and the flow can be checked.
 
 # %%
+# %matplotlib inline
 import os
 
 import jax
@@ -78,7 +79,9 @@ print(f"exact {exact.mean():.3f} nats, flow {found.mean:.3f}, {gap:.3f} apart")
 assert smoke or gap < 0.05
 
 # %% [markdown]
-# One observation: its condition is fixed, and what is left is an ordinary density.
+# One observation: its condition is fixed, and what is left is an ordinary density. Its picture
+# shows parameters in the square of side 5 around 0, with samples of the flow and of the exact
+# posterior beside it.
 
 # %%
 observed = test.conditions[0]
@@ -86,3 +89,5 @@ of_observed = lj.condition(posterior, observed)
 samples = np.asarray(of_observed.sample(jax.random.key(2), 4_000))
 print("mean", samples.mean(0).round(2), "exact", means[0].round(2))
 print("std ", samples.std(0).round(2), "exact", np.sqrt(np.diag(covariance)).round(2))
+truth = rng.multivariate_normal(means[0], covariance, size=4_000)
+lj.plot.density_2d(of_observed, side=2.5, pictures={"samples": samples, "exact": truth})

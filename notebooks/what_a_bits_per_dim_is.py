@@ -58,9 +58,10 @@ print("histogram, by hand", -nats.mean() / (64 * np.log(2)))
 # integers such a density can be made as high as one likes: some pixels at the rim of a digit are
 # always 0, and a spike at 0 costs nothing. Below, a Gaussian is fitted to the integers taken as
 # real numbers, with a ridge that keeps its spikes from being infinitely thin. With every tenfold
-# thinner ridge the mean over the training images "improves" by the same amount again. That is no
-# knowledge about digits, and it has no end. (On test images the spikes are punished as soon as one
-# pixel differs from 0, which makes the number no more meaningful.)
+# thinner ridge the mean over the training images "improves", in the end by the same amount each
+# time: that of the pixels which never change. That is no knowledge about digits, and it has no
+# end. (On test images the spikes are punished as soon as one pixel differs from 0, which makes the
+# number no more meaningful.)
 #
 # `lj.models.Dequantized` adds uniform noise within the cell of each integer instead. What is
 # averaged over a cell is a probability mass, which never exceeds 1, so the bits cannot fall below

@@ -163,8 +163,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_the_page_of_notebooks_names_them_all():
+    """In its table, and in its list of pages, whose sources are the notebooks themselves."""
     page = (ROOT / "docs/notebooks.md").read_text()
-    assert set(re.findall(r"^\| `(\w+)`", page, re.M)) == {path.stem for path in NOTEBOOKS}
+    names = {path.stem for path in NOTEBOOKS}
+    assert set(re.findall(r"^\| `(\w+)`", page, re.M)) == names
+    assert set(re.findall(r"^notebooks/(\w+)$", page, re.M)) == names
+    assert (ROOT / "docs/notebooks").resolve() == ROOT / "notebooks"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

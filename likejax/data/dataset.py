@@ -22,9 +22,10 @@ from likejax.data.declared import (
     labels_of,
     names_of_conditions,
 )
-from likejax.data.html import facts_table, image_row
+from likejax.data.html import image_row
 from likejax.data.names import meant
 from likejax.data.text import alphabet_of, encoded, in_rows, read_text, recut
+from likejax.facts import facts_table
 from likejax.inputs import refuse_masked
 from likejax.precision import check_representable
 from likejax.settings import CountOrZero, Levels, checked

@@ -1,11 +1,9 @@
-"""HTML of a dataset, as notebooks show it: a table of facts, and its first images."""
+"""HTML of the first images of a dataset, as notebooks show them."""
 
 from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Mapping
-from html import escape
 
 import numpy as np
 from jaxtyping import Integer
@@ -14,20 +12,6 @@ _MOST = 12
 """Most images that are shown."""
 _HEIGHT = 64
 """Height of an image on the page, in pixels."""
-
-
-def facts_table(facts: Mapping[str, str]) -> str:
-    """A table of two columns.
-
-    Args:
-      facts: From the name of a fact to the fact.
-    """
-    cell = "text-align:left;vertical-align:top"
-    rows = [
-        f'<tr><th style="{cell}">{escape(name)}</th><td style="{cell}">{escape(fact)}</td></tr>'
-        for name, fact in facts.items()
-    ]
-    return f"<table>{''.join(rows)}</table>"
 
 
 def image_row(images: Integer[np.ndarray, "n height width channels"], levels: int) -> str:

@@ -106,6 +106,8 @@ from likejax.ood.suites import SUITES as SUITES
 from likejax.ood.suites import OutsideSet as OutsideSet
 from likejax.ood.suites import Suite as Suite
 from likejax.ood.suites import suite as suite
+from likejax.ood.surroundings import Landscape as Landscape
+from likejax.ood.surroundings import landscape as landscape
 from likejax.ood.tokens import LowestMean as LowestMean
 from likejax.ood.tokens import MinK as MinK
 from likejax.ood.tokens import MinKPlus as MinKPlus

@@ -17,10 +17,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, Shaped
 
+from likejax import plot
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint_rows, row_hashes
 from likejax.density import Density, check_density
 from likejax.evaluation import check_fit
+from likejax.facts import facts_table
 from likejax.keys import KeyLike
 from likejax.ood import calibrate
 from likejax.ood.checks import Examples, checked_dataset, rows_named, title_of
@@ -35,7 +37,7 @@ from likejax.ood.features import (
 )
 from likejax.ood.saved import Saved, read_folder, write_folder
 from likejax.records import class_at, class_path, from_record, to_record
-from likejax.settings import Settings
+from likejax.settings import Settings, changed
 from likejax.storage.store import CheckpointError
 
 State = Mapping[str, Any]
@@ -346,6 +348,52 @@ class FittedScore:
         if self.calibration is not None:
             text += f", calibrated with {len(self.calibration)}"
         return text + ")"
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        facts = {"density": type(self.densities["density"]).__name__}
+        for name, density in self.densities.items():
+            if name != "density":
+                facts[name] = type(density).__name__
+        if "fit" in self.rows:
+            facts["fitted on"] = f"{len(self.rows['fit'])} rows"
+        if self.calibration is not None:
+            low, high = float(self.calibration[0]), float(self.calibration[-1])
+            facts["calibrated with"] = f"{len(self.calibration)} scores, {low:.4g} to {high:.4g}"
+        facts |= changed(self.recipe)
+        return facts_table(facts, caption=f"{self.recipe.label}, higher = more outside")
+
+    def plot(
+        self,
+        sets: Mapping[str, ArrayLike],
+        *,
+        key: KeyLike | None = None,
+        batch_size: int = 128,
+    ) -> Any:
+        """Draws the histograms of the scores of several sets, higher = more OOD.
+
+        Args:
+          sets: From a name to examples ``(n, *event_shape)``; the first is filled.
+          key: Key of the draws, the same for all sets; not needed where all densities are exact.
+          batch_size: Number of examples at a time.
+
+        Returns:
+          A matplotlib figure.
+
+        Raises:
+          ValueError: If there are no sets, or a key is missing.
+
+        Example:
+          >>> import likejax as lj, numpy as np
+          >>> points = np.random.default_rng(0).normal(size=(300, 2)).astype(np.float32)
+          >>> gaussian = lj.models.FullGaussian.fit(points[:100])
+          >>> score = lj.ood.Typicality().fit(gaussian, points[100:200])
+          >>> figure = score.plot({"inside": points[200:], "shifted": points[200:] + 3})
+        """
+        values = {}
+        for name, x in sets.items():
+            values[name] = np.asarray(self(x, key=key, batch_size=batch_size)).reshape(-1)
+        return plot.histograms({self.recipe.label: values})
 
     def tree_flatten(self) -> tuple[Any, Any]:
         """Returns the densities and numbers as children, everything else as static data."""

@@ -22,6 +22,7 @@ from likejax.data.dataset import Dataset
 from likejax.data.loading import load, source_of
 from likejax.data.names import meant
 from likejax.data.sources.synthetic import constants_like, noise_like
+from likejax.facts import facts_table
 from likejax.settings import Count, CountOrZero, checked
 
 MADE: Mapping[str, Callable[..., Dataset]] = {"noise": noise_like, "constants": constants_like}
@@ -150,6 +151,16 @@ class Suite:
     sets: tuple[OutsideSet, ...]
     absent: tuple[OutsideSet, ...]
     data_dir: str | os.PathLike[str] | None = None
+
+    def _repr_html_(self) -> str:
+        """A table for notebooks."""
+        facts = {"inside": self.inside}
+        for each in self.sets:
+            words = [each.distance, each.source, each.caution]
+            facts[each.name] = "; ".join(word for word in words if word)
+        if self.absent:
+            facts["files not here"] = ", ".join(each.name for each in self.absent)
+        return facts_table(facts, caption=f"suite {self.name}")
 
     def names(self, distance: str | None = None) -> tuple[str, ...]:
         """Returns the names of the sets that are here.

@@ -9,6 +9,7 @@ from typing import Any
 
 from likejax.data.sources.toys import TOYS
 from likejax.experiment import Experiment
+from likejax.facts import facts_table
 
 _BUILT_IN = {"digits", "photographs", *TOYS}
 
@@ -59,6 +60,19 @@ class Preset:
         facts = [f"Command: {self.command}", paper, self.hardware, trained, self.notes]
         paragraphs = [textwrap.fill(fact, 88) for fact in facts if fact]
         return "\n\n".join([self.summary, *paragraphs])
+
+    def _repr_html_(self) -> str:
+        """The card for notebooks."""
+        facts = {
+            "content": self.summary,
+            "command": self.command,
+            "paper": self.paper,
+            "hardware of the paper": self.hardware,
+            "measured": self.trained or "not trained to the end here",
+            "notes": self.notes,
+        }
+        known = {name: fact for name, fact in facts.items() if fact}
+        return facts_table(known, caption=self.name)
 
 
 def named(presets: Iterable[Preset]) -> dict[str, Preset]:

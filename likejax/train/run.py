@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from likejax import plot
 from likejax.density import Density, count_parameters
 from likejax.experiment import Experiment, from_json, record_of
 from likejax.models import build
@@ -23,7 +24,7 @@ from likejax.storage.files import directory_path
 from likejax.storage.store import CheckpointError, Store
 from likejax.train.checkpoint import optimizer_template, state_of
 from likejax.train.guard import begin
-from likejax.train.log import METRICS, read_metrics
+from likejax.train.log import METRICS, Unit, read_metrics
 from likejax.train.optimizer import build_optimizer
 from likejax.train.selection import described
 from likejax.train.state import Best, TrainState, Weights, convert_blocks
@@ -87,6 +88,58 @@ class Run:
         """Returns what was trained on what, how long it took and how it ended, in a few lines."""
         record = record_of(self.experiment)
         return summarize(record, self.history, parameters=count_parameters(self.density))
+
+    def curves(self) -> dict[str, tuple[list[int], list[float]]]:
+        """Returns steps and losses: bits/dim of integer data, ``-log p`` in nats of others.
+
+        ``training batches`` are means since the record before, of one draw and the raw weights;
+        they are left out if the objective reports no ``log_prob``. ``validation`` is that of the
+        moving average. Records without a number, such as those of skipped steps, are left out.
+
+        Example:
+          >>> import likejax as lj
+          >>> model = lj.models.VectorGlowConfig(depth=1, width=4)
+          >>> experiment = lj.Experiment(model=model, batch_size=24, steps=2, log_every=1)
+          >>> run = lj.fit(experiment, lj.load("moons"), key=0)
+          >>> run.curves()["training batches"][0]
+          [1, 2]
+        """
+        unit = Unit(self.density)
+        lines: dict[str, tuple[list[int], list[float]]] = {}
+        for record in self.history:
+            if record.get("log_prob") is not None:
+                steps, losses = lines.setdefault("training batches", ([], []))
+                steps.append(record["step"])
+                losses.append(unit.of(record["log_prob"]))
+            if record.get("validation") is not None:
+                steps, losses = lines.setdefault("validation", ([], []))
+                steps.append(record["step"])
+                losses.append(record["validation"])
+        return lines
+
+    def plot(self, *, title: str = "") -> Any:
+        """Returns a figure of ``curves``: bits/dim, or nats, over the steps.
+
+        Args:
+          title: Title above the figure.
+
+        Raises:
+          ValueError: If no likelihood was logged.
+
+        Example:
+          >>> import likejax as lj
+          >>> model = lj.models.VectorGlowConfig(depth=1, width=4)
+          >>> experiment = lj.Experiment(model=model, batch_size=24, steps=2, log_every=1)
+          >>> figure = lj.fit(experiment, lj.load("moons"), key=0).plot()
+        """
+        lines = self.curves()
+        if not lines:
+            raise ValueError(
+                "expected a run that logged a likelihood, got none: log_every is at most the "
+                "number of steps where a run logs"
+            )
+        label = "bits/dim" if self.density.levels is not None else "-log p, nats"
+        return plot.curves(lines, x_label="step", y_label=label, title=title)
 
     def __repr__(self) -> str:
         words = [

@@ -1,4 +1,4 @@
-"""Arrays in, matplotlib figures out; nothing is shown and no global state is touched."""
+"""Arrays in, matplotlib figures out; nothing is shown."""
 
 from __future__ import annotations
 
@@ -187,7 +187,8 @@ def curves(
 ):
     """Draws lines over a common axis; the points of short lines are marked.
 
-    The vertical axis leaves out the highest tenth of a line, such as the loss of the first steps.
+    The vertical axis leaves out the highest tenth of a line of 20 or more points, such as the loss
+    of the first steps.
 
     Args:
       lines: From the name of a line to its ``x`` and ``y``.
@@ -217,7 +218,7 @@ def curves(
         axes.plot(x, y, label=name, marker=marker, markersize=4, linewidth=1.5)
         if len(y):
             low = min(low, float(np.min(y)))
-            high = max(high, float(np.percentile(y, 90)))
+            high = max(high, float(np.max(y) if marker else np.percentile(y, 90)))
     if low < high:
         axes.set_ylim(low - 0.05 * (high - low), high + 0.25 * (high - low))
     axes.set_xlabel(x_label)
@@ -314,6 +315,10 @@ def matrix(
     rows: Sequence[str],
     columns: Sequence[str],
     limits: tuple[float, float],
+    colors: str = "RdBu",
+    x_label: str = "",
+    y_label: str = "",
+    title: str = "",
 ):
     """Draws a table of numbers in color, with the numbers in it.
 
@@ -321,7 +326,11 @@ def matrix(
       values: Numbers ``(rows, columns)``.
       rows: Title of every row.
       columns: Title of every column.
-      limits: Numbers at the ends of the colors; the middle between them is white.
+      limits: Numbers at the ends of the colors.
+      colors: Name of a matplotlib color map; the middle of ``RdBu`` is white.
+      x_label: Meaning of the columns.
+      y_label: Meaning of the rows.
+      title: Title above the table.
 
     Returns:
       A matplotlib figure.
@@ -340,17 +349,23 @@ def matrix(
             f"expected numbers of shape {(len(rows), len(columns))} for these titles, got "
             f"{values.shape}"
         )
-    figure = _figure(2.6 + 0.8 * len(columns), 1.2 + 0.3 * len(rows))
+    margin = 0.25 * (bool(x_label) + bool(title))
+    figure = _figure(2.6 + 0.8 * len(columns), 1.2 + 0.3 * len(rows) + margin)
     axes = figure.add_subplot()
     low, high = limits
-    axes.imshow(values, cmap="RdBu", vmin=low, vmax=high, aspect="auto")
-    axes.set_xticks(range(len(columns)), columns, rotation=30, ha="right", fontsize=8)
+    drawn = axes.imshow(values, cmap=colors, vmin=low, vmax=high, aspect="auto")
+    slanted = {"rotation": 30, "ha": "right"} if max(map(len, columns), default=0) > 3 else {}
+    axes.set_xticks(range(len(columns)), columns, fontsize=8, **slanted)
     axes.set_yticks(range(len(rows)), rows, fontsize=8)
     for (row, column), value in np.ndenumerate(values):
-        is_dark = abs(value - (low + high) / 2) > 0.35 * (high - low)
-        color = "white" if is_dark else "black"
+        red, green, blue, _ = drawn.to_rgba(value)
+        luminance = 0.3 * red + 0.59 * green + 0.11 * blue
+        color = "white" if luminance < 0.5 else "black"
         style: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 7}
         axes.text(column, row, f"{value:.2f}", color=color, **style)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.set_title(title, fontsize=10)
     return figure
 
 
@@ -489,6 +504,150 @@ def _picture(axes: Any, picture: np.ndarray, side: float) -> None:
         extent = (-side, side, -side, side)
         axes.imshow(picture, extent=extent, origin="lower", cmap="viridis")
     _square(axes, side)
+
+
+def landscape(
+    heights: Float[np.ndarray, "n n"],
+    *,
+    radius: float,
+    lowest: float | None = None,
+    marks: Mapping[str, tuple[float, float]] | None = None,
+    title: str = "",
+):
+    """Draws how the log-probability changes over a square around an example.
+
+    A white line joins the points that are as probable as the example, which a cross marks. The
+    dashed circle is where the flatness is measured; ``lj.ood.landscape`` computes both.
+
+    Args:
+      heights: Log-probability minus that of the example on a grid of ``[-radius, radius]``, in
+        nats, first axis upwards. Values that are not finite stay blank.
+      radius: Half the side of the square, in units of the data.
+      lowest: Lowest height with a color of its own, in nats; lower ones share it. ``None`` to show
+        all.
+      marks: From a name to its place, to the right and up, in units of the data.
+      title: Title above the figure.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ValueError: If no height is finite.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> axis = np.linspace(-2, 2, 41)
+      >>> heights = -0.5 * (axis[:, None] ** 2 + axis**2)
+      >>> figure = lj.plot.landscape(heights, radius=2.0, title="a normal")
+    """
+    shown = np.where(np.isfinite(heights), heights, np.nan)
+    if np.isnan(shown).all():
+        raise ValueError("expected finite heights for a landscape, got none")
+    floor = float(np.nanmin(shown)) if lowest is None else lowest
+    extend = "min" if np.nanmin(shown) < floor else "neither"
+    figure = _figure(5.2, 4.3)
+    axes = figure.add_subplot()
+    extent = (-radius, radius, -radius, radius)
+    scale = {"vmin": floor, "vmax": max(float(np.nanmax(shown)), floor + 1e-6)}
+    picture = axes.imshow(shown, extent=extent, origin="lower", cmap="viridis", **scale)
+    figure.colorbar(picture, ax=axes, label="log p minus that of the center, nats", extend=extend)
+    if np.nanmin(shown) < 0 < np.nanmax(shown):
+        axes.contour(shown, levels=[0.0], extent=extent, colors="white", linewidths=1)
+    _mark_landscape(axes, radius, {"center": (0.0, 0.0), **(marks or {})})
+    axes.set_xlabel("first direction, units of the data")
+    axes.set_ylabel("second direction, units of the data")
+    axes.set_title(title, fontsize=10)
+    return figure
+
+
+def _mark_landscape(axes: Any, radius: float, marks: Mapping[str, tuple[float, float]]) -> None:
+    """Draws the circle of the flatness, and named places inside the square."""
+    angle = np.linspace(0, 2 * np.pi, 200)
+    circle = {"color": "white", "linewidth": 0.8, "linestyle": "dashed"}
+    axes.plot(radius * np.cos(angle), radius * np.sin(angle), **circle)
+    for name, (right, up) in marks.items():
+        axes.plot(right, up, marker="x", color="tab:red", markersize=6)
+        place: dict[str, Any] = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center"}
+        box = {"boxstyle": "round,pad=0.15", "facecolor": "white", "alpha": 0.8, "linewidth": 0}
+        axes.annotate(name, (right, up), fontsize=8, bbox=box, **place)
+    axes.set_xlim(-radius, radius)
+    axes.set_ylim(-radius, radius)
+
+
+def posteriors(
+    probabilities: Float[np.ndarray, "n classes"],
+    *,
+    names: Sequence[str],
+    images: Integer[np.ndarray, "n height width channels"] | None = None,
+    levels: int = 256,
+    titles: Sequence[str] = (),
+):
+    """Draws the probability of every class for each example, below its image.
+
+    Args:
+      probabilities: Probability of each class for each example.
+      names: Name of every class.
+      images: Image of every example with integers ``0..levels-1``, or ``None``.
+      levels: Number of values of the images.
+      titles: Title of every example, such as its true class; empty for none.
+
+    Returns:
+      A matplotlib figure.
+
+    Raises:
+      ValueError: If there are no examples, or the numbers of names, images or titles do not fit.
+
+    Example:
+      >>> import numpy as np, likejax as lj
+      >>> probabilities = np.array([[0.9, 0.1], [0.4, 0.6]])
+      >>> figure = lj.plot.posteriors(probabilities, names=["cat", "dog"], titles=["cat", "dog"])
+    """
+    n, classes = probabilities.shape
+    _check_posteriors(n, classes, names=names, images=images, titles=titles)
+    columns = min(6, n)
+    rows = math.ceil(n / columns)
+    heights = [0.8, 0.2 + 0.13 * classes] if images is not None else [0.2 + 0.13 * classes]
+    figure = _figure(1.9 * columns, rows * (sum(heights) + 0.6))
+    grid = figure.add_gridspec(rows * len(heights), columns, height_ratios=heights * rows)
+    for number, values in enumerate(probabilities):
+        row, column = divmod(number, columns)
+        first = row * len(heights)
+        top = axes = figure.add_subplot(grid[first + len(heights) - 1, column])
+        _draw_bars(axes, values, names if column == 0 else [])
+        if row < rows - 1:
+            axes.set_xticklabels([])
+        if images is not None:
+            top = figure.add_subplot(grid[first, column])
+            canvas = images[number] / (levels - 1)
+            gray = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
+            top.imshow(canvas if canvas.shape[-1] == 3 else canvas[..., 0], **gray)
+            top.set_axis_off()
+        if titles:
+            top.set_title(titles[number], fontsize=8)
+    figure.supxlabel("probability", fontsize=8)
+    return figure
+
+
+def _check_posteriors(n: int, classes: int, **given: Any) -> None:
+    """Raises a ValueError unless there are examples and as many of everything else."""
+    if not n:
+        raise ValueError("expected probabilities of examples to draw, got none")
+    for name, wanted in {"names": classes, "images": n, "titles": n}.items():
+        values = given[name]
+        is_absent = values is None or (name == "titles" and not len(values))
+        if not is_absent and len(values) != wanted:
+            raise ValueError(f"expected {wanted} {name}, got {len(values)}")
+
+
+def _draw_bars(axes: Any, values: np.ndarray, names: Sequence[str]) -> None:
+    """A bar for every class, the largest in color; without names there are none beside them."""
+    places = np.arange(len(values))
+    colors = np.where(places == values.argmax(), "tab:blue", "0.7")
+    axes.barh(places, values, color=colors)
+    axes.set_xlim(0, 1)
+    axes.set_xticks([0, 0.5, 1], ["0", "0.5", "1"], fontsize=7)
+    axes.set_yticks(places if len(names) else [], names, fontsize=7)
+    axes.set_ylim(len(values) - 0.5, -0.5)
 
 
 def field(
