@@ -46,6 +46,8 @@ from likejax.train.ensemble import fit_ensemble as fit_ensemble
 from likejax.train.loop import fit as fit
 from likejax.train.run import Run as Run
 from likejax.train.weight_noise import weight_noise_ensemble as weight_noise_ensemble
+from likejax.weights import PRETRAINED as PRETRAINED
+from likejax.weights import pretrained as pretrained
 
 compilation.use_persistent_cache()
 
