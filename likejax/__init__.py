@@ -11,6 +11,7 @@ from typing import NoReturn
 from likejax import compilation as compilation
 from likejax import bijections as bijections
 from likejax import data as data
+from likejax import hub as hub
 from likejax import models as models
 from likejax import ood as ood
 from likejax import plot as plot

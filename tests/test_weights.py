@@ -246,3 +246,166 @@ def test_without_the_package(density, tmp_path, monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'likejax\[hub\]'"):
         lj.restore(tmp_path / "m.safetensors")
     lj.save(density, tmp_path / "m")
+
+
+class FolderHub(types.ModuleType):
+    """The client's interface, with a folder in the place of the Hub."""
+
+    def __init__(self, root: Path):
+        super().__init__("huggingface_hub")
+        self.root = root
+        self.tokens: list[str | None] = []
+        self.private: dict[str, bool] = {}
+
+    def HfApi(self, *, token=None):
+        self.tokens.append(token)
+        return self
+
+    def create_repo(self, repo_id, *, repo_type, private, exist_ok):
+        assert repo_type == "model"
+        (self.root / repo_id).mkdir(parents=True, exist_ok=exist_ok)
+        self.private[repo_id] = private
+
+    def upload_folder(self, *, repo_id, folder_path, repo_type, commit_message):
+        assert repo_type == "model"
+        assert commit_message
+        for path in Path(folder_path).iterdir():
+            (self.root / repo_id / path.name).write_bytes(path.read_bytes())
+        return f"hub:{repo_id}"
+
+    def hf_hub_download(self, repo_id, filename, *, revision=None, token=None):
+        self.tokens.append(token)
+        path = self.root / repo_id / filename
+        if revision not in (None, "main") or not path.exists():
+            raise OSError(f"404: {repo_id} at {revision} has no {filename}\nmore lines")
+        return str(path)
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch) -> FolderHub:
+    folder = FolderHub(tmp_path / "hub")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", folder)
+    return folder
+
+
+def test_the_fake_has_the_interface_of_the_client():
+    """The real client takes the arguments that the library passes."""
+    client = pytest.importorskip("huggingface_hub", reason="needs likejax[hub]")
+    import inspect
+
+    def takes(function, **arguments):
+        inspect.signature(function).bind_partial(**arguments)
+
+    takes(client.HfApi.__init__, token=None)
+    given = {"repo_type": "model", "private": True, "exist_ok": True}
+    takes(client.HfApi.create_repo, repo_id="a/b", **given)
+    folder = {"folder_path": ".", "repo_type": "model", "commit_message": "m"}
+    takes(client.HfApi.upload_folder, repo_id="a/b", **folder)
+    takes(client.hf_hub_download, repo_id="a/b", filename="f", revision=None, token=None)
+    for name in ("HfHubHTTPError", "LocalEntryNotFoundError"):
+        assert issubclass(getattr(client.errors, name), OSError)
+
+
+def test_up_and_down(density, hub):
+    test = lj.load("moons", split="test")[:50]
+    evaluation = lj.evaluate(density, test)
+    address = lj.hub.upload(
+        density, "me/points", evaluation=evaluation, private=True, token="secret"
+    )
+    assert address == "hub:me/points"
+    assert hub.private == {"me/points": True}
+    files = {path.name for path in (hub.root / "me/points").iterdir()}
+    assert files == {"README.md", "model.safetensors"}
+    again = lj.hub.download("me/points", revision="main", token="other")
+    assert checksum_of(again) == checksum_of(density)
+    assert hub.tokens == ["secret", "other"]
+    text = (hub.root / "me/points/README.md").read_text()
+    assert text.startswith("---\nlibrary_name: likejax\n")
+    assert f"`{evaluation}`" in text
+    assert "* Kind of `log_prob`: exact" in text
+    assert f"* Parameters: {lj.count_parameters(density):,}" in text
+    assert "secret" not in text
+    assert json.loads(text.split("```json\n")[1].split("```")[0]) == model_record(density)
+
+
+def test_a_second_upload_replaces_the_first(density, hub):
+    lj.hub.upload(density, "me/points")
+    other = lj.build(CONFIG, key=9)
+    lj.hub.upload(other, "me/points")
+    assert checksum_of(lj.hub.download("me/points")) == checksum_of(other)
+
+
+def test_what_the_hub_refuses(density, hub):
+    for repo in ("points", "me/", "a/b/c", "../x/y", "me/po ints", ""):
+        with pytest.raises(ValueError, match="expected repo to be OWNER/NAME"):
+            lj.hub.upload(density, repo)
+        with pytest.raises(ValueError, match="expected repo to be OWNER/NAME"):
+            lj.hub.download(repo)
+    with pytest.raises(CheckpointError, match=r"me/none cannot be downloaded, .*404: [^\n]*$"):
+        lj.hub.download("me/none")
+    lj.hub.upload(density, "me/points")
+    with pytest.raises(CheckpointError, match="revision v9"):
+        lj.hub.download("me/points", revision="v9")
+    (hub.root / "me/points/model.safetensors").write_bytes(b"foreign")
+    with pytest.raises(CheckpointError, match="no whole safetensors file"):
+        lj.hub.download("me/points")
+    histogram = lj.models.PixelHistogram.fit(lj.load("digits"))
+    evaluation = lj.evaluate(histogram, lj.load("digits", split="test")[:5])
+    with pytest.raises(ValueError, match="expected an evaluation of this density"):
+        lj.hub.upload(density, "me/points", evaluation=evaluation)
+
+
+def test_without_the_client(density, monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    for call in (lambda: lj.hub.upload(density, "me/a"), lambda: lj.hub.download("me/a")):
+        with pytest.raises(ImportError, match=r"pip install 'likejax\[hub\]'"):
+            call()
+
+
+def test_records_and_files_belong_together():
+    from likejax.weights import FOLDER
+
+    assert {"glow/digits", "hvae/digits"} <= set(lj.PRETRAINED)
+    files = {path.name for path in FOLDER.glob("*.safetensors")}
+    assert files == {weights.path.name for weights in lj.PRETRAINED.values()}
+    assert sum(weights.path.stat().st_size for weights in lj.PRETRAINED.values()) < 8_000_000
+    for name, weights in lj.PRETRAINED.items():
+        assert weights.name == name
+        assert weights.preset in lj.PRESETS
+        assert weights.command.startswith(f"likejax train {weights.preset}")
+        assert weights.path.stat().st_size < 3_000_000
+
+
+@pytest.mark.optimized
+@pytest.mark.parametrize("name", list(lj.PRETRAINED))
+def test_a_density_that_ships_has_its_number(name):
+    """The first test examples, with the record's key and draws, give the record's number."""
+    weights = lj.PRETRAINED[name]
+    density = lj.pretrained(name)
+    assert lj.count_parameters(density) == weights.parameters
+    test = lj.load(weights.dataset, split=weights.split)[: weights.first["n"]]
+    key = jax.random.key(weights.evaluation_seed)
+    draws, n = weights.first["draws"], weights.first["n"]
+    found = lj.evaluate(density, test, key=key, draws=draws, batch_size=n).to_dict()
+    for entry in ("kind", "draws", "n", "fingerprint"):
+        assert found[entry] == weights.first[entry], entry
+    assert found["mean"] == pytest.approx(weights.first["mean"], rel=1e-4)
+    # the examples are rows of the whole part, whose mean is within their scatter
+    gap = abs(weights.evaluation["mean"] - weights.first["mean"])
+    assert gap < 4 * weights.first["standard_error"]
+
+
+def test_names_of_densities_that_ship():
+    with pytest.raises(ValueError, match=r"no density 'glow/digit' .* did you mean 'glow/digits'"):
+        lj.pretrained("glow/digit")
+
+
+def test_a_file_that_is_not_the_measured_one(tmp_path, monkeypatch, density):
+    import likejax.weights as shipped
+
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path)
+    with pytest.raises(CheckpointError, match="cannot be read: No such file"):
+        lj.pretrained("glow/digits")
+    lj.save(density, tmp_path / "glow-digits.safetensors")
+    with pytest.raises(CheckpointError, match="does not have the SHA-256 of the weights"):
+        lj.pretrained("glow/digits")
