@@ -155,14 +155,18 @@ def card(density: Density, repo: str, *, evaluation: Evaluation | None = None) -
     levels = "continuous" if density.levels is None else f"{density.levels} integer values"
     measured = "Not measured." if evaluation is None else f"`{evaluation}`"
     config = json.dumps(model_record(density), indent=2)
+    kind = density.kind.value
+    facts = [
+        f"* Event shape: `{tuple(density.event_shape)}`",
+        f"* Data: {levels}",
+        f"* Kind of `log_prob`: {kind} ({_FACTS[kind]})",
+        f"* Parameters: {count_parameters(density):,}",
+    ]
     parts = [
         f"---\nlibrary_name: {_LIBRARY}\ntags:\n- {_LIBRARY}\n- jax\n- density-estimation\n---",
         f"# {repo.split('/')[1]}",
         f"A density model of {_LIBRARY}: `{type(density).__name__}`.",
-        f"* Event shape: `{tuple(density.event_shape)}`\n"
-        f"* Data: {levels}\n"
-        f"* Kind of `log_prob`: {density.kind.value} ({_FACTS[density.kind.value]})\n"
-        f"* Parameters: {count_parameters(density):,}",
+        "\n".join(facts),
         f"## Measured\n\n{measured}",
         f'## Use\n\n```python\nimport likejax as lj\n\ndensity = lj.hub.download("{repo}")\n```',
         f"## Config\n\n```json\n{config}\n```",

@@ -210,7 +210,7 @@ def test_files_of_others(tmp_path):
     path.write_bytes(b"PK\x03\x04" + b"0" * 200)
     with pytest.raises(CheckpointError, match="no whole safetensors file"):
         lj.restore(path)
-    with pytest.raises(CheckpointError, match="does not exist: expected a file that lj.save wrote"):
+    with pytest.raises(CheckpointError, match=r"does not exist: expected a file that lj\.save"):
         lj.restore(tmp_path / "absent.safetensors")
 
 
