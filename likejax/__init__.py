@@ -11,6 +11,7 @@ from typing import NoReturn
 from likejax import compilation as compilation
 from likejax import bijections as bijections
 from likejax import data as data
+from likejax import hub as hub
 from likejax import models as models
 from likejax import ood as ood
 from likejax import plot as plot
@@ -46,6 +47,8 @@ from likejax.train.ensemble import fit_ensemble as fit_ensemble
 from likejax.train.loop import fit as fit
 from likejax.train.run import Run as Run
 from likejax.train.weight_noise import weight_noise_ensemble as weight_noise_ensemble
+from likejax.weights import PRETRAINED as PRETRAINED
+from likejax.weights import pretrained as pretrained
 
 compilation.use_persistent_cache()
 

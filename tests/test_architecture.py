@@ -33,7 +33,7 @@ LAYERS = [
     {"experiment", "classification"},
     {"train"},
     {"ood"},
-    {"presets", "reference"},
+    {"presets", "reference", "weights", "hub"},
     {"demo"},
     {"cli"},
     {"__main__"},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from likejax.nn.repeat import for_backend, stack
 from likejax.nn.state import Arrays, Structure, merge, split, unread
 from likejax.records import from_record, to_record
 from likejax.storage.files import directory_path
+from likejax.storage.single_file import checksum, is_single_file, read_file, write_file
 from likejax.storage.store import CheckpointError, Store, manifest
 
 RECORD = "experiment.json"
@@ -94,13 +94,20 @@ def save(density: Density, directory: str | os.PathLike[str]) -> None:
     """Writes a density: its arrays with their checksums, and the config it was built from as JSON.
 
     A density that is there already is replaced once the new one is complete. ``restore`` reads it.
+    A name that ends in ``.safetensors`` means one file of that format, which other programs read
+    too and ``lj.hub`` shares: its arrays have the names ``density/params/...`` and
+    ``density/fixed/...``, and its metadata hold the config, the version and the checksums.
 
     Args:
       density: Any density; one without a ``config`` needs ``restore(..., density=...)``.
-      directory: Directory to write to; created if absent.
+      directory: Directory to write to, created if absent; or a file ``NAME.safetensors``.
 
     Raises:
-      CheckpointError: If the directory holds a run, or cannot be written.
+      CheckpointError: If the directory holds a run, or the place cannot be written.
+      ImportError: If the name ends in ``.safetensors`` and that package is not installed.
+
+    References:
+      The safetensors format, https://github.com/huggingface/safetensors
 
     Example:
       >>> import tempfile, likejax as lj
@@ -112,6 +119,9 @@ def save(density: Density, directory: str | os.PathLike[str]) -> None:
     """
     check_density(density)
     place = directory_path(directory)
+    if is_single_file(place):
+        write_file(place, _items_of(density), model_record(density))
+        return
     if (place / RECORD).exists():
         raise CheckpointError(f"{place} holds a run: save the density to a directory of its own")
     store = Store(place / _SAVED, writes=True)
@@ -133,8 +143,7 @@ def checksum_of(density: Density) -> str:
     Args:
       density: Any density.
     """
-    entries = manifest(_items_of(density))
-    return hashlib.sha256(json.dumps(entries, sort_keys=True).encode()).hexdigest()
+    return checksum(manifest(_items_of(density)))
 
 
 def restore(
@@ -146,7 +155,8 @@ def restore(
     Classes of your own are found if the module that defines them is imported.
 
     Args:
-      directory: A run's ``workdir``, or the directory given to ``save``.
+      directory: A run's ``workdir``, or the directory or the file ``NAME.safetensors`` given to
+        ``save``.
       which: Weights of a run: ``best`` on validation, or ``last``.
       density: A density of the same structure, for densities that have no config.
 
@@ -156,6 +166,7 @@ def restore(
     Raises:
       CheckpointError: If there is nothing to restore, or no intact checkpoint.
       ValueError: If the class of the model is not imported; the message names the import.
+      ImportError: If it is a safetensors file and that package is not installed.
 
     Example:
       >>> import tempfile, likejax as lj
@@ -168,7 +179,10 @@ def restore(
     if which not in ("best", "last"):
         raise ValueError(f"expected which to be 'best' or 'last', got {which!r}")
     template = _Template(place, density)
-    items = _read_first(_folders(place, which), template)
+    if is_single_file(place):
+        items = read_file(place, template.wanted)
+    else:
+        items = _read_first(_folders(place, which), template)
     arrays = jax.tree.map(jnp.asarray, items["density"])
     return for_backend(template.filled(arrays["params"], arrays["fixed"]))
 

@@ -82,7 +82,7 @@ class Store:
             try:
                 ask(f"the folder {directory} to be made ready", self._make_ready).result()
             except OSError as error:
-                raise CheckpointError(f"{directory} cannot be written: {_reason(error)}") from error
+                raise CheckpointError(f"{directory} cannot be written: {reason(error)}") from error
 
     def _make_ready(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -100,6 +100,9 @@ class Store:
 
     def _place(self, step: int) -> Path:
         return self.directory / str(step)
+
+    def _where(self, step: int) -> str:
+        return f"the checkpoint of step {step} in {self.directory}"
 
     def save(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Writes trees of host arrays and a record in the background, after the save before.
@@ -176,7 +179,7 @@ class Store:
         whole = ", ".join(map(str, (s for s in self.steps() if s != step))) or "none"
         return CheckpointError(
             f"could not write the checkpoint of step {step} in {self.directory}: "
-            f"{_reason(error)}. The complete checkpoints there are intact (steps: {whole}); make "
+            f"{reason(error)}. The complete checkpoints there are intact (steps: {whole}); make "
             "room and run the same again, it goes on from the last"
         )
 
@@ -229,7 +232,7 @@ class Store:
             try:
                 record = self._record(step)
                 wanted = dict(templates(record))
-                self._check_structure(step, record, wanted)
+                check_structure(self._where(step), record, wanted)
                 return step, self._arrays(step, record, wanted), record
             except _Damaged as error:
                 if step not in self.steps():
@@ -263,7 +266,7 @@ class Store:
         except StorageTimeoutError as error:  # nothing is known of the files
             raise CheckpointError(str(error)) from error
         except Exception as error:  # a damaged file can raise anything
-            raise _Damaged(f"its record cannot be read ({_reason(error)})") from error
+            raise _Damaged(f"its record cannot be read ({reason(error)})") from error
         if layout == 1:
             return record
         if not isinstance(layout, int) or record.get("digest") != digest(record):
@@ -275,29 +278,6 @@ class Store:
                 "install that one or a newer one"
             )
         return record
-
-    def _check_structure(
-        self, step: int, record: Mapping[str, Any], wanted: Mapping[str, Any]
-    ) -> None:
-        if "arrays" not in record:  # layout 1; orbax refuses other shapes
-            return
-        there = {
-            n: (a["shape"], a["dtype"])
-            for n, a in record["arrays"].items()
-            if n.split("/")[0] in wanted
-        }
-        asked = {n: (list(a.shape), str(np.dtype(a.dtype))) for n, a in _named(wanted).items()}
-        different = [
-            name for name in {**asked, **there} if not _fits(there.get(name), asked.get(name))
-        ]
-        if different:
-            name = different[0]
-            raise CheckpointError(
-                f"the checkpoint of step {step} in {self.directory} does not fit: it was written "
-                f"with another model or optimizer. Of {len(different)} arrays that differ the "
-                f"first is {name}: expected {asked.get(name, 'none')}, there is "
-                f"{there.get(name, 'none')}"
-            )
 
     def _arrays(
         self, step: int, record: Mapping[str, Any], wanted: Mapping[str, Any]
@@ -322,7 +302,7 @@ class Store:
         except StorageTimeoutError as error:
             raise CheckpointError(str(error)) from error
         except Exception as error:
-            raise _Damaged(f"its arrays cannot be read ({_reason(error)})") from error
+            raise _Damaged(f"its arrays cannot be read ({reason(error)})") from error
         if not written:
             warnings.warn(
                 f"{self.directory} was written by likejax {record.get('likejax')} in layout 1, "
@@ -334,29 +314,62 @@ class Store:
         for name, entry in read.items():
             if entry["sha256"] != written[name]["sha256"]:
                 raise _Damaged(f"the array {name} does not have the checksum that was written")
-        return self._in_this_precision(step, items, wanted)
+        return in_this_precision(self._where(step), items, wanted)
 
-    def _in_this_precision(
-        self, step: int, items: dict[str, Any], wanted: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        """The arrays in the types that this process computes in (``jax_enable_x64``)."""
-        shortened = []
 
-        def convert(path: KeyPath, array: np.ndarray, like: Leaf) -> np.ndarray:
-            if array.dtype.itemsize > np.dtype(like.dtype).itemsize:
-                shortened.append(_name(path))
-            return array.astype(like.dtype, copy=False)
+def check_structure(where: str, record: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
+    """Raises a CheckpointError unless what was written has the arrays that are wanted.
 
-        converted = jax.tree_util.tree_map_with_path(convert, items, dict(wanted))
-        if shortened:
-            warnings.warn(
-                f"the checkpoint of step {step} in {self.directory} was written in 64 bits "
-                f"(jax_enable_x64) and is read in 32: {len(shortened)} arrays are rounded, the "
-                f"first is {shortened[0]}; to read all their digits, call "
-                "jax.config.update('jax_enable_x64', True) first",
-                stacklevel=4,
-            )
-        return converted
+    Args:
+      where: The checkpoint or file, in words.
+      record: Record with the manifest of what was written.
+      wanted: Trees to read, whose leaves have a shape and a type.
+
+    Raises:
+      CheckpointError: If an array is missing, is not wanted, or has another shape or type.
+    """
+    if "arrays" not in record:  # layout 1; orbax refuses other shapes
+        return
+    there = {
+        n: (a["shape"], a["dtype"])
+        for n, a in record["arrays"].items()
+        if n.split("/")[0] in wanted
+    }
+    asked = {n: (list(a.shape), str(np.dtype(a.dtype))) for n, a in named(wanted).items()}
+    different = [name for name in {**asked, **there} if not _fits(there.get(name), asked.get(name))]
+    if different:
+        name = different[0]
+        raise CheckpointError(
+            f"{where} does not fit: it was written with another model or optimizer. Of "
+            f"{len(different)} arrays that differ the first is {name}: expected "
+            f"{asked.get(name, 'none')}, there is {there.get(name, 'none')}"
+        )
+
+
+def in_this_precision(where: str, items: dict[str, Any], wanted: Mapping[str, Any]) -> Any:
+    """Returns the arrays in the types that this process computes in (``jax_enable_x64``).
+
+    Args:
+      where: The checkpoint or file, in words.
+      items: Trees of arrays that were read.
+      wanted: Trees of the same structure, whose leaves have a type.
+    """
+    shortened = []
+
+    def convert(path: KeyPath, array: np.ndarray, like: Leaf) -> np.ndarray:
+        if array.dtype.itemsize > np.dtype(like.dtype).itemsize:
+            shortened.append(_name(path))
+        return array.astype(like.dtype, copy=False)
+
+    converted = jax.tree_util.tree_map_with_path(convert, items, dict(wanted))
+    if shortened:
+        warnings.warn(
+            f"{where} was written in 64 bits (jax_enable_x64) and is read in 32: "
+            f"{len(shortened)} arrays are rounded, the first is {shortened[0]}; to read all "
+            "their digits, call jax.config.update('jax_enable_x64', True) first",
+            stacklevel=5,
+        )
+    return converted
 
 
 def _fits(there: tuple[list[int], str] | None, asked: tuple[list[int], str] | None) -> bool:
@@ -382,7 +395,12 @@ def _checkpointer() -> Any:
     )
 
 
-def _named(items: Mapping[str, Any]) -> dict[str, Any]:
+def named(items: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the leaves of trees by their names, the path of each with slashes.
+
+    Args:
+      items: Trees of arrays by name.
+    """
     leaves, _ = jax.tree_util.tree_flatten_with_path(dict(items))
     return {_name(path): leaf for path, leaf in leaves}
 
@@ -397,7 +415,7 @@ def manifest(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     Args:
       items: Trees of arrays by name.
     """
-    arrays = {name: np.asarray(leaf) for name, leaf in _named(items).items()}
+    arrays = {name: np.asarray(leaf) for name, leaf in named(items).items()}
 
     def entry(array: np.ndarray) -> dict[str, Any]:
         content = np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
@@ -408,7 +426,7 @@ def manifest(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         return dict(zip(arrays, pool.map(entry, arrays.values()), strict=True))
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The first line of an error, or the system's reason in the long text of a failed write."""
     text = str(error)
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO):
