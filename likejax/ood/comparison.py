@@ -15,6 +15,7 @@ from jaxtyping import Array, Key
 from likejax.data.dataset import Dataset
 from likejax.data.splits import halves
 from likejax.density import Density
+from likejax.devices import Devices, listed
 from likejax.keys import KeyLike, as_key
 from likejax.ood.checks import Examples
 from likejax.ood.features import Compute, Densities, LogProb, features_of, keys_of
@@ -48,6 +49,7 @@ def benchmark(
     confidence: float = 0.95,
     resamples: int = 1000,
     batch_size: int = 128,
+    devices: Devices | None = None,
     workdir: str | os.PathLike[str] | None = None,
     fit: None = None,
 ) -> Report:
@@ -81,7 +83,9 @@ def benchmark(
       fpr: False-positive rate that thresholds are calibrated to.
       confidence: Probability that an interval holds the true value.
       resamples: Number of bootstrap resamples.
-      batch_size: Number of examples at a time.
+      batch_size: Number of examples at a time on each device.
+      devices: Devices of this machine to compute on; all of them if not given. The numbers are
+        those of one device.
       workdir: Directory in which features are kept, so that the same call goes on after it was
         stopped: at most one feature of one set is lost. ``None`` to keep nothing.
       fit: Former name of ``held_out``; refused.
@@ -118,6 +122,7 @@ def benchmark(
         confidence=checked("confidence", confidence, Probability),
         resamples=checked("resamples", resamples, CountOrZero),
         batch_size=checked("batch_size", batch_size, Count),
+        devices=None if devices is None else listed(devices),
     )
     given = {"held_out": held_out, "train": train, "selected_on": selected_on}
     reports = []
@@ -159,7 +164,7 @@ def _report(
     """Returns the report of one training."""
     keys = _Keys.of(key)
     kept = None if workdir is None else KeptFeatures(workdir, inputs.densities)
-    features = _Features(inputs.densities, options.batch_size, kept)
+    features = _Features(inputs.densities, options.batch_size, options.devices, kept)
     rows = _cut(inputs.held_out, keys)
     fitted = _fit_and_calibrate(inputs, rows, keys, features)
     sets, values = _score_sets(inputs, fitted, keys, features)
@@ -175,6 +180,7 @@ class _Options(NamedTuple):
     confidence: float
     resamples: int
     batch_size: int
+    devices: Devices | None
 
 
 class _Keys(NamedTuple):
@@ -197,14 +203,21 @@ class _Features(NamedTuple):
 
     densities: Densities
     batch_size: int
+    devices: Devices | None
     kept: KeptFeatures | None
 
     def of(self, dataset: Dataset, key: Key[Array, ""], what: str) -> Compute:
         """Returns a function that computes features of a set; every example has its own key."""
         keys = keys_of(key, (len(dataset),))
         assert keys is not None
-        size = self.batch_size
-        compute = features_of(self.densities, dataset.examples, keys, batch_size=size, what=what)
+        compute = features_of(
+            self.densities,
+            dataset.examples,
+            keys,
+            batch_size=self.batch_size,
+            devices=self.devices,
+            what=what,
+        )
         return compute if self.kept is None else self.kept.of(compute, dataset, keys)
 
 
