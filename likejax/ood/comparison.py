@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from likejax.data.dataset import Dataset
+from likejax.data.names import meant
 from likejax.data.splits import halves
 from likejax.density import Density
 from likejax.devices import Devices, listed
@@ -20,10 +21,10 @@ from likejax.keys import KeyLike, as_key
 from likejax.ood.checks import Examples
 from likejax.ood.features import Compute, Densities, LogProb, features_of, keys_of
 from likejax.ood.inputs import Inputs, Outside, check_inputs
-from likejax.ood.intervals import evaluate_scores
+from likejax.ood.intervals import Interval, evaluate_scores, mean_auroc_interval
 from likejax.ood.kept import KeptFeatures
 from likejax.ood.report import Report
-from likejax.ood.results import ScoreResult, SetResult, describe
+from likejax.ood.results import Distance, ScoreResult, SetResult, describe
 from likejax.ood.score import FittedScore, Score
 from likejax.progress import track
 from likejax.settings import Count, CountOrZero, Probability, checked
@@ -39,6 +40,7 @@ def benchmark(
     *,
     inside: Examples,
     outside: Outside,
+    distances: Mapping[str, str] | None = None,
     scores: Scores,
     held_out: Examples,
     key: KeyLike,
@@ -69,6 +71,9 @@ def benchmark(
       inside: Inside (in-distribution) examples that nothing was trained, selected or fitted on.
       outside: Outside (out-of-distribution) examples in the same representation as ``inside``: one
         set, several, or a mapping from the names that they have in the report.
+      distances: ``near`` or ``far`` by the names of outside sets, such as ``suite.distances``; the
+        report then has the averages over near and over far sets, in which sets without a distance
+        do not count.
       scores: Recipes, such as ``Typicality()``; or a function that makes them from a density, such
         as ``standard``.
       held_out: Inside examples that the density was not trained on, disjoint from ``inside``.
@@ -124,6 +129,7 @@ def benchmark(
         batch_size=checked("batch_size", batch_size, Count),
         devices=None if devices is None else listed(devices),
     )
+    distances = _checked_distances(distances)
     given = {"held_out": held_out, "train": train, "selected_on": selected_on}
     reports = []
     for each in _trainings(density):
@@ -131,7 +137,8 @@ def benchmark(
         inputs = check_inputs(
             each, inside, outside, recipes, given, overlap_tolerance=overlap_tolerance
         )
-        reports.append(_report(inputs, as_key(key), options, workdir))
+        _check_distances(distances, inputs)
+        reports.append(_report(inputs, as_key(key), distances, options, workdir))
     first, *others = reports
     _check_same_scores(reports)
     return dataclasses.replace(first, trainings=tuple(others))
@@ -142,6 +149,31 @@ def _trainings(density: Density | Sequence[Density]) -> Sequence[Density]:
     if isinstance(density, list | tuple) and len(density) > 0:
         return density
     return [density]  # pyright: ignore[reportReturnType] what is no density is refused later
+
+
+def _checked_distances(distances: object) -> dict[str, Distance]:
+    """Returns the distances of outside sets by their names, none if ``distances`` is ``None``."""
+    if distances is None:
+        return {}
+    if not isinstance(distances, Mapping):
+        raise TypeError(
+            "expected distances by the names of outside sets, such as suite.distances or "
+            f"{{'mnist': 'far'}}, got {type(distances).__name__}"
+        )
+    return {
+        name: checked(f"distances[{name!r}]", each, Distance) for name, each in distances.items()
+    }
+
+
+def _check_distances(distances: Mapping[str, Distance], inputs: Inputs) -> None:
+    """Raises a ValueError if a distance is that of no outside set."""
+    _, *outside = inputs.sets
+    for name in distances:
+        if name not in outside:
+            raise ValueError(
+                f"expected distances of the outside sets {', '.join(outside)}, got one of {name!r}"
+                f"{meant(name, outside)}"
+            )
 
 
 def _check_same_scores(reports: Sequence[Report]) -> None:
@@ -158,6 +190,7 @@ def _check_same_scores(reports: Sequence[Report]) -> None:
 def _report(
     inputs: Inputs,
     key: Key[Array, ""],
+    distances: Mapping[str, Distance],
     options: _Options,
     workdir: str | os.PathLike[str] | None,
 ) -> Report:
@@ -168,8 +201,9 @@ def _report(
     rows = _cut(inputs.held_out, keys)
     fitted = _fit_and_calibrate(inputs, rows, keys, features)
     sets, values = _score_sets(inputs, fitted, keys, features)
-    results = _evaluate(fitted, values, keys, options)
-    return _assemble(inputs, rows, sets, results, key, options)
+    results = _evaluate(fitted, values, keys, distances, options)
+    report = _assemble(inputs, rows, sets, results, key, options)
+    return dataclasses.replace(report, distances=distances)
 
 
 class _Options(NamedTuple):
@@ -293,6 +327,7 @@ def _evaluate(
     fitted: Sequence[FittedScore],
     values: Mapping[str, Values],
     keys: _Keys,
+    distances: Mapping[str, Distance],
     options: _Options,
 ) -> tuple[ScoreResult, ...]:
     """Returns the record of every score: the first set is the inside set."""
@@ -317,9 +352,23 @@ def _evaluate(
             metrics=metrics,
             calibrated_with=len(score.calibration),
             threshold=score.threshold(options.fpr),
+            averages=_averages(of_sets, distances, options.confidence),
         )
         results.append(result)
     return tuple(results)
+
+
+def _averages(
+    values: Values, distances: Mapping[str, Distance], confidence: float
+) -> dict[str, Interval]:
+    """Returns mean AUROC over the near and over the far sets, as far as there are some."""
+    inside, *outside = values
+    found = {}
+    for distance in ("near", "far"):
+        chosen = [values[name] for name in outside if distances.get(name) == distance]
+        if chosen:
+            found[distance] = mean_auroc_interval(values[inside], chosen, confidence=confidence)
+    return found
 
 
 def _assemble(

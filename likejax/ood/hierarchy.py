@@ -41,6 +41,8 @@ Replacement = Literal["sample", "mean"]
 class Hierarchical(Protocol):
     """A density with a hierarchy of latents: it has these beside the methods of every density.
 
+    ``density.offers("log_prob_above")`` asks for it.
+
     Attributes:
       depth: Number of latents.
 
@@ -289,7 +291,7 @@ def _depth(density: Density) -> int:
     Raises:
       ValueError: If the density has no hierarchy of latents.
     """
-    if not isinstance(density, Hierarchical):
+    if not density.offers("log_prob_above"):
         name = type(density).__name__
         raise ValueError(f"expected a VAE for a ratio of its latents, got {name}")
-    return density.depth
+    return cast(Hierarchical, density).depth
