@@ -322,7 +322,7 @@ def test_what_has_no_latents_has_no_bounds_at_one_condition():
     assert not flow.offers("log_prob_above")
     assert flow.depth == 0
     x = np.zeros((1, 2), np.float32)
-    with pytest.raises(TypeError, match="with log prob above, MAF|with log prob above, Flow has"):
+    with pytest.raises(TypeError, match="with log prob above, Flow has none"):
         flow.log_prob_above(x, key=0)
     with pytest.raises(TypeError, match="with regret, Flow has none"):
         flow.regret(x, key=0)
