@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,11 +18,11 @@ from likejax import plot
 from likejax.batching import own_shapes
 from likejax.data.dataset import Dataset
 from likejax.density import Density, Kind
+from likejax.devices import Devices, in_chunks
 from likejax.evaluation import check_fit
 from likejax.facts import facts_table
 from likejax.keys import KeyLike, as_key, example_keys
 from likejax.models.class_mixture import ClassMixture
-from likejax.progress import track
 from likejax.settings import Count, checked
 
 _BINS = 15
@@ -398,6 +399,7 @@ class Classifier:
         key: KeyLike | None = None,
         draws: int = 1,
         batch_size: int = 128,
+        devices: Devices | None = None,
     ) -> Classification:
         """Classifies every example of a labeled dataset.
 
@@ -407,7 +409,8 @@ class Classifier:
           dataset: Labeled dataset of the density's shape and levels.
           key: Key of the draws; needed unless the density is exact.
           draws: Draws per example and class, combined as the kind allows.
-          batch_size: Examples at a time, each with all classes.
+          batch_size: Examples at a time on each device, each with all classes.
+          devices: Devices of this machine to compute on; all of them if not given.
 
         Returns:
           Accuracy, log-loss, Brier score and calibration error with their standard errors;
@@ -435,7 +438,17 @@ class Classifier:
             )
         draws = 1 if exact else draws
         key = None if key is None else as_key(key)
-        scores = self._scores_in_chunks(dataset.examples, key, draws=draws, batch_size=batch_size)
+        chunks = in_chunks(
+            functools.partial(_scores_of_chunk, draws=draws),
+            (self.mixture, key),
+            (dataset.examples, np.arange(len(dataset), dtype=np.uint32)),
+            len(dataset),
+            batch_size=batch_size,
+            devices=devices,
+            what="classes",
+        )
+        log_probs = np.concatenate([values[:kept] for values, kept in chunks])
+        scores = log_probs + np.asarray(self.log_prior, np.float64)
         with np.errstate(invalid="ignore"):  # minus infinity for every class gives NaN
             log_posterior = scores - np.logaddexp.reduce(scores, axis=1, keepdims=True)
         lost = np.asarray(np.isnan(log_posterior).any(1))
@@ -450,20 +463,17 @@ class Classifier:
             class_names=dataset.class_names,
         )
 
-    def _scores_in_chunks(
-        self, x: np.ndarray, key: Array | None, *, draws: int, batch_size: int
-    ) -> Float[np.ndarray, "n classes"]:
-        """``log p(y) + log p(x | y)`` of every example and class, float64 on the host."""
-        n = len(x)
-        size = min(batch_size, n)
-        values = []
-        for start in track(range(0, n, size), what="classes"):
-            rows = np.minimum(np.arange(start, start + size), n - 1)  # the last row pads
-            keys = None if key is None else example_keys(key, rows.astype(np.uint32))
-            with own_shapes():  # numbers must not depend on what was compiled before
-                chunk = self.mixture.class_log_prob(x[rows], key=keys, draws=draws)
-            values.append(np.asarray(chunk, np.float64)[: n - start])
-        return np.concatenate(values) + np.asarray(self.log_prior, np.float64)
+
+def _scores_of_chunk(
+    model: tuple[ClassMixture, Array | None], chunk: tuple[np.ndarray, np.ndarray], *, draws: int
+) -> Float[np.ndarray, "n classes"]:
+    """``log p(x | y)`` of rows for every class, of which the keys come from their numbers."""
+    mixture, key = model
+    x, numbers = chunk
+    with own_shapes():  # numbers must not depend on what was compiled before
+        keys = None if key is None else example_keys(key, numbers)
+        values = mixture.class_log_prob(x, key=keys, draws=draws)
+    return np.asarray(values, np.float64)
 
 
 def _class_names(names: Sequence[str] | None, classes: int) -> list[str]:

@@ -50,7 +50,15 @@ class Kind(enum.Enum):
     ESTIMATE = "estimate"
 
 
-OptionalQuery = Literal["white_latents", "embed", "log_prob_map", "token_moments", "diffusion"]
+OptionalQuery = Literal[
+    "white_latents",
+    "embed",
+    "log_prob_map",
+    "token_moments",
+    "diffusion",
+    "log_prob_above",
+    "regret",
+]
 """Names of queries that not every family has."""
 _WHO_OFFERS: dict[OptionalQuery, str] = {
     "white_latents": "such as a flow",
@@ -58,6 +66,8 @@ _WHO_OFFERS: dict[OptionalQuery, str] = {
     "log_prob_map": "such as a PixelCNN++; log_prob(x) gives the sum over all dimensions",
     "token_moments": "such as a PixelCNN++; log_prob(x) gives the sum over all dimensions",
     "diffusion": "such as a VDM",
+    "log_prob_above": "such as a VAE",
+    "regret": "such as a VAE",
 }
 """A family that has the query, or what to call instead."""
 Statistics = Mapping[str, Array]
@@ -590,15 +600,32 @@ class Density(nnx.Module, abc.ABC):
     def offers(self, query: str) -> bool:
         """Returns whether the density has one of the queries that not every family has.
 
+        A class has it that implements the query of one example, or has a method of that name.
+
         Args:
-          query: ``white_latents``, ``embed``, ``log_prob_map``, ``token_moments`` or ``diffusion``.
+          query: ``white_latents``, ``embed``, ``log_prob_map``, ``token_moments``, ``diffusion``,
+            ``log_prob_above`` or ``regret``.
 
         Raises:
           ValueError: If there is no such query.
         """
         checked("query", query, OptionalQuery)
-        own = getattr(type(self), f"_{query}")
-        return own is not getattr(Density, f"_{query}")
+        names = (f"_{query}", query)
+        return any(
+            getattr(type(self), name, None) is not getattr(Density, name, None) for name in names
+        )
+
+    def why_not(self, query: str) -> str:
+        """Returns why the density cannot have an optional query; empty if no reason is known.
+
+        Args:
+          query: Name of the query, see ``offers``.
+
+        Raises:
+          ValueError: If there is no such query.
+        """
+        checked("query", query, OptionalQuery)
+        return ""
 
     def _check_offers(self, query: OptionalQuery) -> None:
         self._check_declared()
@@ -607,9 +634,10 @@ class Density(nnx.Module, abc.ABC):
 
     def _lacks(self, query: OptionalQuery) -> TypeError:
         """The error of a density that was asked for what its family does not have."""
+        advice = self.why_not(query) or f"take another, {_WHO_OFFERS[query]}"
         return TypeError(
             f"expected a density with {query.replace('_', ' ')}, {type(self).__name__} has none: "
-            f"take another, {_WHO_OFFERS[query]}"
+            f"{advice}"
         )
 
     @property

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Array, Float
 
 from likejax.batching import own_shapes
 from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset, as_dataset
 from likejax.density import Density, Kind, bits_per_dim, check_density, combine_draws
+from likejax.devices import Devices, in_chunks
 from likejax.facts import facts_table
 from likejax.inputs import as_array
 from likejax.keys import KeyLike, as_key, example_keys
-from likejax.progress import track
 from likejax.settings import Count, checked
 
 _BITS_SIGN = {Kind.EXACT: "=", Kind.BOUND: "<=", Kind.ESTIMATE: "~"}
@@ -169,6 +170,7 @@ def evaluate(
     key: KeyLike | None = None,
     draws: int = 1,
     batch_size: int = 128,
+    devices: Devices | None = None,
 ) -> Evaluation:
     """Evaluates the log-likelihood of every example of a dataset.
 
@@ -181,7 +183,10 @@ def evaluate(
         ``(n, *event_shape)``. Weights, which are for training, do not count.
       key: Key of the draws; needed unless the density is exact.
       draws: Draws per example, combined as the kind allows; more draws tighten a bound.
-      batch_size: Examples at a time; the result does not depend on it (to 5e-6 relative).
+      batch_size: Examples at a time on each device; the result does not depend on it (to 5e-6
+        relative).
+      devices: Devices of this machine to compute on; all of them if not given. The numbers are
+        those of one device.
 
     Returns:
       An ``Evaluation``; ``print`` it.
@@ -213,6 +218,7 @@ def evaluate(
         condition=condition_of(dataset, density.condition_shape),
         draws=draws,
         batch_size=batch_size,
+        devices=devices,
     )
     _refuse_nan(log_probs, dataset)
     variance = _monte_carlo_variance(log_probs, density.kind)
@@ -269,6 +275,7 @@ def log_prob_draws_in_chunks(
     condition: np.ndarray | None = None,
     draws: int = 1,
     batch_size: int = 128,
+    devices: Devices | None = None,
 ) -> Float[np.ndarray, "draws n"]:
     """Computes ``log_prob_draws`` of a large host array, in memory that ``batch_size`` bounds.
 
@@ -282,7 +289,8 @@ def log_prob_draws_in_chunks(
       key: One key; example ``i`` uses ``fold_in(key, i)``.
       condition: ``(n, *condition_shape)`` or ``None``.
       draws: Draws per example.
-      batch_size: Examples per chunk.
+      batch_size: Examples per chunk, on one device.
+      devices: Devices of this machine to compute on; all of them if not given.
 
     Returns:
       ``(draws, n)`` in nats, float64 on the host.
@@ -306,20 +314,39 @@ def log_prob_draws_in_chunks(
         )
     if n == 0:
         return np.zeros((draws, 0))
-    key = None if key is None else as_key(key)
-    size = min(batch_size, n)
-    values = []
-    for start in track(range(0, n, size), what="log-likelihoods"):
-        rows = np.minimum(np.arange(start, start + size), n - 1)
-        with own_shapes():  # the numbers of a run must not depend on what was compiled before
-            chunk = density.log_prob_draws(
-                np.asarray(x[start : start + size] if start + size <= n else x[rows]),
-                key=None if key is None else example_keys(key, rows.astype(np.uint32)),
-                condition=None if condition is None else np.asarray(condition)[rows],
-                draws=draws,
-            )
-        values.append(np.asarray(chunk, np.float64)[:, : n - start])
-    return np.concatenate(values, axis=1)
+    if condition is not None:
+        condition = np.asarray(condition)
+    model = density, None if key is None else as_key(key)
+    arrays = x, np.arange(n, dtype=np.uint32), condition
+    chunks = in_chunks(
+        functools.partial(_draws_of_chunk, draws=draws),
+        model,
+        arrays,
+        n,
+        batch_size=batch_size,
+        devices=devices,
+        what="log-likelihoods",
+    )
+    return np.concatenate([values[:, :kept] for values, kept in chunks], axis=1)
+
+
+def _draws_of_chunk(
+    model: tuple[Density, Array | None],
+    chunk: tuple[Any, np.ndarray, np.ndarray | None],
+    *,
+    draws: int,
+) -> Float[np.ndarray, "draws n"]:
+    """Draws of the log-probability of rows, of which the keys come from their numbers."""
+    density, key = model
+    x, numbers, condition = chunk
+    with own_shapes():  # the numbers of a run must not depend on what was compiled before
+        values = density.log_prob_draws(
+            np.asarray(x),
+            key=None if key is None else example_keys(key, numbers),
+            condition=condition,
+            draws=draws,
+        )
+    return np.asarray(values, np.float64)
 
 
 def log_prob_in_chunks(
@@ -330,6 +357,7 @@ def log_prob_in_chunks(
     condition: np.ndarray | None = None,
     draws: int = 1,
     batch_size: int = 128,
+    devices: Devices | None = None,
 ) -> Float[np.ndarray, " n"]:
     """Computes ``log_prob`` of a large host array in chunks; see ``log_prob_draws_in_chunks``.
 
@@ -339,7 +367,8 @@ def log_prob_in_chunks(
       key: One key; example ``i`` uses ``fold_in(key, i)``.
       condition: ``(n, *condition_shape)`` or ``None``.
       draws: Draws per example, combined as the kind allows.
-      batch_size: Examples per chunk.
+      batch_size: Examples per chunk, on one device.
+      devices: Devices of this machine to compute on; all of them if not given.
 
     Returns:
       ``(n,)`` in nats, float64 on the host.
@@ -351,7 +380,13 @@ def log_prob_in_chunks(
       (5,)
     """
     values = log_prob_draws_in_chunks(
-        density, x, key=key, condition=condition, draws=draws, batch_size=batch_size
+        density,
+        x,
+        key=key,
+        condition=condition,
+        draws=draws,
+        batch_size=batch_size,
+        devices=devices,
     )
     return combine_draws(values, density.kind)
 

@@ -23,7 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
     {"compilation", "facts", "keys", "legacy", "progress"},
-    {"settings", "inputs", "precision", "batching", "rounding"},
+    {"settings", "inputs", "precision", "batching", "devices", "rounding"},
     {"records"},
     {"density"},
     {"data", "nn", "distributions", "plot"},

@@ -295,6 +295,41 @@ def test_all_of_a_vae_depends_on_the_condition():
         density.decode(latents)
 
 
+def test_scores_of_latents_of_a_vae_at_one_condition():
+    """Bounds and regrets are those of the conditional density at the condition."""
+    density = perturbed(DENSITIES["vae, floats"].make(), scale=0.1)
+    x, c = examples_of(density, 3), CONDITIONS[0]
+    fixed = lj.condition(density, c)
+    assert fixed.offers("log_prob_above")
+    assert fixed.depth == density.depth
+    bounds = density.log_prob_above(x, key=KEY, condition=c, replacement="mean")
+    np.testing.assert_array_equal(fixed.log_prob_above(x, key=KEY, replacement="mean"), bounds)
+    options = {"key": KEY, "steps": 2, "draws": 1}
+    regrets = density.regret(x, condition=c, **options)
+    np.testing.assert_array_equal(fixed.regret(x, **options), regrets)
+    score = lj.ood.HierarchyRatio()
+    features = dict(zip(score.features, [np.asarray(bounds, np.float64).T], strict=True))
+    expected = score.statistic(features.__getitem__, density.event_shape)
+    keys = lj.example_keys(KEY, np.arange(3))
+    fitted = score.fit(fixed, examples_of(density, 8), key=1)
+    np.testing.assert_allclose(fitted(x, key=keys), expected, rtol=1e-4, atol=1e-4)
+    labels = [each.label for each in lj.ood.standard(fixed)]
+    assert {"hierarchy ratio >1", "likelihood regret"} <= set(labels)
+
+
+def test_what_has_no_latents_has_no_bounds_at_one_condition():
+    flow = lj.condition(lj.build(lj.models.MAFConfig(2, depth=1, width=4, num_classes=3), key=0), 1)
+    assert not flow.offers("log_prob_above")
+    assert flow.depth == 0
+    x = np.zeros((1, 2), np.float32)
+    with pytest.raises(TypeError, match="with log prob above, Flow has none"):
+        flow.log_prob_above(x, key=0)
+    with pytest.raises(TypeError, match="with regret, Flow has none"):
+        flow.regret(x, key=0)
+    with pytest.raises(ValueError, match="expected a VAE for a ratio of its latents"):
+        lj.ood.HierarchyRatio().fit(flow, np.zeros((4, 2), np.float32), key=0)
+
+
 # --- the command line
 
 

@@ -144,3 +144,78 @@ def test_numbers_that_do_not_divide_are_refused():
         )
     with pytest.raises(ValueError, match="divisible by accumulate=3"):
         lj.Experiment(model=lj.models.VectorGlowConfig(), accumulate=3)
+
+
+SCORING = """
+import warnings
+warnings.simplefilter("ignore")
+model = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=8)
+density = lj.build(model, key=0).initialize(train.examples[:64], 1)
+test = lj.load("digits", split="test")
+seen = set()
+@dataclasses.dataclass(frozen=True)
+class Places(lj.ood.Feature):
+    def __call__(self, densities, x, keys):
+        leaf = jax.tree.leaves(densities["density"])[0]
+        seen.update(device.id for device in leaf.devices())
+        return np.asarray(x, np.float64).sum((1, 2, 3))
+@dataclasses.dataclass(frozen=True)
+class Sum(lj.ood.Score):
+    @property
+    def features(self):
+        return (Places(),)
+def numbers(devices):
+    evaluation = lj.evaluate(density, test, key=2, draws=2, batch_size=16, devices=devices)
+    scores = [lj.ood.Typicality(), lj.ood.ParameterGradient(), Sum()]
+    report = lj.ood.benchmark(
+        density, inside=test, outside=[test.invert()], scores=scores, held_out=valid, key=0,
+        resamples=2, batch_size=16, devices=devices,
+    )
+    fitted = scores[0].fit(density, valid, key=3, batch_size=16, devices=devices)
+    typical = fitted(test.examples, key=4, batch_size=16, devices=devices)
+    of_sets = [np.ravel(v).tolist() for each in report.scores for v in each.values.values()]
+    return [evaluation.log_prob.tolist(), typical.tolist(), *of_sets]
+one = numbers(jax.devices()[:1])
+used_by_one = sorted(seen)
+seen.clear()
+print("RESULT", json.dumps([used_by_one, one, numbers(None), sorted(seen)]))
+"""
+
+
+def test_eight_devices_evaluate_and_score_as_one():
+    """Chunks of one shape on eight devices: every number is the same to the last bit."""
+    used_by_one, one, eight, used = result(launch(SCORING, 8))
+    assert used_by_one == [0]
+    assert used == list(range(8))
+    assert [len(each) for each in one] == [359, 359, *[359] * 6]
+    assert one == eight
+
+
+def test_chunks_are_in_order_and_stop_at_an_error():
+    """Two places that are one device here: threads keep the order, and an error comes through."""
+    from likejax import devices
+
+    rows = np.arange(7)
+    places = [None, None]
+    with devices._threads(lambda start, place: rows[start : start + 2].tolist(), places) as results:
+        assert list(results(range(0, 7, 2))) == [[0, 1], [2, 3], [4, 5], [6]]
+    with (
+        pytest.raises(ZeroDivisionError),
+        devices._threads(lambda start, place: 1 // (start - 2), places) as results,
+    ):
+        list(results(range(0, 7, 2)))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ([], ValueError, "at least one device"),
+        ("cpu", TypeError, "expected devices such as jax.devices"),
+        (["cpu:0"], TypeError, "expected devices such as jax.devices"),
+        ([jax.devices()[0]] * 2, ValueError, "each named once"),
+    ],
+    ids=str,
+)
+def test_what_are_no_devices_is_refused(wrong, error, message):
+    with pytest.raises(error, match=message):
+        lj.evaluate(lj.models.Uniform((2,)), np.full((3, 2), 0.5), devices=wrong)

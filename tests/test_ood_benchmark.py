@@ -312,7 +312,7 @@ def test_differences_records_and_latex(report):
     assert {record["n_inside"] for record in records} == {len(TEST), len(TEST) // 4}
     assert set(records[0]) == {
         *("inside", "outside", "score", "metric", "training", "value", "low", "high"),
-        *("n_inside", "n_outside", "kind", "draws"),
+        *("standard_error", "n_inside", "n_outside", "distance", "kind", "draws"),
     }
     latex = report.to_latex()
     assert latex.startswith("\\begin{tabular}{lrrr}")
@@ -323,6 +323,61 @@ def test_differences_records_and_latex(report):
             report, scores=(dataclasses.replace(report.scores[0], label="100 %"),)
         ).to_latex()
     )
+
+
+def test_averages_over_near_and_far_sets():
+    """Means of AUROC over the sets of a distance, in every form; other sets do not count."""
+    distances = {"noise": "far", "constants": "far"}
+    report = benchmark(distances=distances, scores=SCORES[:3])
+    label = "typicality of 4"
+    values = {score.label: score.values for score in report.scores}[label]
+    far = [values["noise"], values["constants"]]
+    expected = ood.mean_auroc_interval(values["digits"], far)
+    assert report.average(label, "far") == expected
+    of_sets = [report.metric(label, name, "auroc").value for name in distances]
+    np.testing.assert_allclose(expected.value, np.mean(of_sets), rtol=1e-12)
+    cell = f"| {expected.value:.3f} ± {expected.standard_error:.3f} ["
+    assert report.averages_table().startswith("| score | mean of far sets |")
+    assert cell in report.averages_table()
+    assert "far are noise, constants" in report.to_markdown()
+    assert report.to_latex().count(r"\begin{tabular}") == 2
+    rows = [row for row in report.to_records() if row["metric"] == "mean auroc"]
+    assert [(row["outside"], row["distance"], row["n_outside"]) for row in rows] == [
+        ("far sets", "far", 200),
+        ("far sets", "far", 200),
+        ("far sets", "far", 50),
+    ]
+    assert rows[2]["standard_error"] == expected.standard_error
+    others = {row["outside"]: row["distance"] for row in report.to_records()}
+    assert others["digits (inverted)"] == ""
+    assert others["noise"] == "far"
+    assert report.to_dict()["scores"][2]["averages"]["far"]["value"] == expected.value
+    with pytest.raises(ValueError, match="sets have, got 'typicality', 'near'"):
+        report.average("typicality", "near")
+    trained = dataclasses.replace(report, trainings=(report,))
+    assert "0.000 between trainings" in trained.averages_table()
+
+
+def test_no_averages_without_distances(report):
+    assert report.averages_table() == ""
+    assert "Mean AUROC" not in report.to_markdown()
+    assert {row["distance"] for row in report.to_records()} == {""}
+
+
+@pytest.mark.parametrize(
+    ("distances", "error", "message"),
+    [
+        ({"nois": "far"}, ValueError, "got one of 'nois'.*did you mean 'noise'"),
+        ({"noise": "close"}, ValueError, r"distances\['noise'\] to be 'near' or 'far'"),
+        pytest.param(
+            *(["noise"], TypeError, "expected distances by the names"), marks=pytest.mark.untyped
+        ),
+    ],
+    ids=str,
+)
+def test_distances_of_no_set_are_refused(distances, error, message):
+    with pytest.raises(error, match=message):
+        benchmark(distances=distances)
 
 
 def test_extremes(report):

@@ -54,6 +54,25 @@ def points_of(density: VDM, n: int) -> np.ndarray:
     return ((noise * np.sqrt(denoiser.variances)) @ denoiser.directions.T).astype(np.float32)
 
 
+def test_mixtures_of_diffusion_models_say_why_they_have_no_diffusion():
+    """The score of a mixture weighs by posteriors of the noisy point, which denoisers lack."""
+    vdm = _vector_vdm()
+    ensemble = lj.models.Ensemble([vdm, vdm])
+    config = lj.models.VectorVDMConfig(width=8, blocks=1, num_classes=3)
+    classes = lj.models.ClassMixture(lj.build(config, key=0))
+    points = np.zeros((4, *vdm.event_shape), np.float32)
+    advice = {ensemble: r"ensemble\.member\(0\)", classes: r"lj\.condition\(density, label\)"}
+    for density, one in advice.items():
+        assert not density.offers("diffusion")
+        with pytest.raises(ValueError, match=f"components by their posteriors.*{one}"):
+            ood.multiscale_norms().fit(density, points, key=0)
+        with pytest.raises(TypeError, match=f"with diffusion, .* has none: the noise.*{one}"):
+            density.diffusion(points, key=0)
+    assert ensemble.member(0).offers("diffusion")
+    flows = lj.models.Ensemble([_gaussian()])
+    assert flows.why_not("diffusion") == ""
+
+
 def computed(feature: ood.Feature, density: lj.Density, x: np.ndarray, seed: int = 0) -> np.ndarray:
     keys = lj.example_keys(seed, np.arange(len(x)))
     return np.asarray(feature({"density": density}, x, keys), np.float64)
@@ -119,6 +138,7 @@ def test_a_flow_has_the_diffusion_of_its_model():
 
 def test_who_offers_a_diffusion():
     assert not _gaussian().offers("diffusion")
+    assert _gaussian().why_not("diffusion") == ""
     with pytest.raises(TypeError, match=r"diffusion, FullGaussian has none: .* such as a VDM"):
         _gaussian().diffusion(np.zeros((2, 3), np.float32))
     labels = {score.label for score in ood.standard(_vector_vdm())}

@@ -14,6 +14,25 @@ from likejax import ood
 RNG = np.random.default_rng(0)
 
 
+def test_the_mean_of_several_auroc_by_brute_force():
+    """Value and error from the placements of every pair; inside examples are shared."""
+    rng = np.random.default_rng(5)
+    inside = rng.normal(size=40).round(1)
+    outside = [rng.normal(0.5, size=30).round(1), rng.normal(1.5, size=20).round(1)]
+    wins = [(each[:, None] > inside) + 0.5 * (each[:, None] == inside) for each in outside]
+    shared = np.mean([won.mean(0) for won in wins], axis=0)
+    own = [won.mean(1) for won in wins]
+    variance = shared.var(ddof=1) / 40
+    variance += sum(each.var(ddof=1) / len(each) for each in own) / 4
+    found = ood.mean_auroc_interval(inside, outside)
+    np.testing.assert_allclose(found.value, np.mean([won.mean() for won in wins]), rtol=1e-12)
+    np.testing.assert_allclose(found.standard_error, np.sqrt(variance), rtol=1e-12)
+    assert found.low < found.value < found.high
+    assert ood.mean_auroc_interval(inside, outside[:1]) == ood.auroc_interval(inside, outside[0])
+    with pytest.raises(ValueError, match="at least one outside set"):
+        ood.mean_auroc_interval(inside, [])
+
+
 def test_the_toy_by_hand():
     """Labels 0 0 0 1 0 with scores .1 .3 .6 .9 1.3 (reference/ood.md, section 7)."""
     inside, outside = [0.1, 0.3, 0.6, 1.3], [0.9]

@@ -55,6 +55,7 @@ def test_what_is_here_and_what_is_not(tmp_path):
     changes = tuple(f"cifar10+{s}" for s in ("hflip", "vflip", "rotate:90", "contrast:0.5"))
     assert suite.names("near") == ("tiny_imagenet", *changes, "cifar10+noise:0.1")
     assert suite.names("far") == ("svhn", "noise", "constants")
+    assert suite.distances == {name: distances("cifar10")[name] for name in suite.names()}
     assert suite.names() == (*suite.names("near"), *suite.names("far"))
     assert [each.name for each in suite.absent] == ["cifar100", "celeba", "gtsrb"]
     assert str(suite).count("- not here") == 3
@@ -84,7 +85,10 @@ def test_preparing_and_seeds():
     [
         (lambda: lj.ood.suite("cifar"), "no suite of 'cifar'.*did you mean 'cifar10'"),
         (lambda: lj.ood.suite("mnist", data_dir="/not/there"), "expected data_dir to be a folder"),
-        (lambda: lj.ood.suite("digits").names("close"), "distance 'near' or 'far', got 'close'"),
+        (
+            lambda: lj.ood.suite("digits").names("close"),
+            "distance to be 'near' or 'far', got 'close'",
+        ),
         (lambda: lj.ood.suite("digits").load(limit=0), "expected limit to be an integer"),
     ],
 )
@@ -135,12 +139,17 @@ def test_the_word_suite_on_the_command_line(capsys):
     from likejax.cli.ood import Ood
 
     command = Ood(run=Path("run"), outside=("moons", "suite"))
-    names = command._names(lj.preset("glow/digits"))
+    distances = command._distances(lj.preset("glow/digits"))
+    names = command._names(distances)
     assert names == ["moons", *(each.source for each in lj.ood.SUITES["digits"])]
     assert "digits against" in capsys.readouterr().err
-    assert Ood(run=Path("run"), outside=("moons",))._names(lj.preset("glow/digits")) == ["moons"]
+    assert distances["digits+hflip"] == "near"
+    assert distances["noise"] == "far"
+    alone = Ood(run=Path("run"), outside=("moons",))
+    assert alone._distances(lj.preset("glow/digits")) == {}
+    assert alone._names({}) == ["moons"]
     with pytest.raises(ValueError, match="no suite of 'moons'"):
-        command._names(lj.preset("ffjord/moons"))
+        command._distances(lj.preset("ffjord/moons"))
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="no folder of real data: set LIKEJAX_DATA")

@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import difflib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from likejax.data.dataset import Dataset
     from likejax.density import Density
     from likejax.experiment import Experiment
+    from likejax.ood.results import Distance
     from likejax.ood.score import Score
 
 
@@ -74,13 +75,14 @@ class Ood(WeightsOption, ScoringOptions):
             for split in ("train", "validation", "test")
         }
         inside = self._limited(parts["test"])
-        outside = self._outside(experiment, inside)
+        outside, distances = self._outside(experiment, inside)
         densities = [lj.restore(run, which=self.which) for run in (self.run, *self.trainings)]
         selected_on, notes = self._selecting_rows(parts["validation"])
         report = lj.ood.benchmark(
             densities,
             inside=inside,
             outside=outside,
+            distances=distances,
             scores=self._recipes_of(densities),
             held_out=self._held_out(parts["validation"], selected_on),
             train=parts["train"],
@@ -166,12 +168,15 @@ class Ood(WeightsOption, ScoringOptions):
         kept = np.isin(row_hashes(validation), row_hashes(limited))
         return validation.take(kept | is_selecting)
 
-    def _outside(self, experiment: Experiment, inside: Dataset) -> list[Dataset]:
-        """Returns the outside datasets, each with a name of its own."""
+    def _outside(
+        self, experiment: Experiment, inside: Dataset
+    ) -> tuple[list[Dataset], dict[str, Distance]]:
+        """Returns outside datasets of distinct names, and the distances of those of a suite."""
         from likejax.data.sources.synthetic import constants_like, noise_like
 
         makers = {"noise": noise_like, "constants": constants_like}
-        names = self._names(experiment)
+        known = self._distances(experiment)
+        names = self._names(known)
         outside = []
         for typed in names:
             if typed in makers:
@@ -184,18 +189,22 @@ class Ood(WeightsOption, ScoringOptions):
         for i, typed in enumerate(names):
             if counts[outside[i].name] > 1:
                 outside[i] = dataclasses.replace(outside[i], name=typed)
-        return outside
+        pairs = zip(outside, names, strict=True)
+        return outside, {data.name: known[typed] for data, typed in pairs if typed in known}
 
-    def _names(self, experiment: Experiment) -> list[str]:
-        """Returns what was typed for the outside sets, with the sets of a suite in its place."""
+    def _distances(self, experiment: Experiment) -> dict[str, Distance]:
+        """Returns near or far by the sources of the sets of the suite, if one was typed."""
         if "suite" not in self.outside:
-            return list(self.outside)
+            return {}
         from likejax.ood.suites import suite
 
         found = suite(experiment.dataset.removeprefix("tfds/"), data_dir=self.data_dir)
         print(found, file=sys.stderr)
-        of_suite = [each.source for each in found.sets]
-        names = [of_suite if typed == "suite" else [typed] for typed in self.outside]
+        return {each.source: each.distance for each in found.sets}
+
+    def _names(self, of_suite: Iterable[str]) -> list[str]:
+        """Returns what was typed for the outside sets, with the sets of a suite in its place."""
+        names = [list(of_suite) if typed == "suite" else [typed] for typed in self.outside]
         return [name for each in names for name in each]
 
     def _selecting_rows(self, validation: Dataset) -> tuple[Dataset | None, tuple[str, ...]]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from likejax.density import Density, Kind, check_density, combine_draws, log_prob_of_draw
 from likejax.inputs import as_array
 from likejax.keys import KeyLike
-from likejax.models.mixing import log_mixture
+from likejax.models.mixing import NO_DIFFUSION, log_mixture
 from likejax.nn.modules import Buffer, replace
 from likejax.settings import Count, checked
 
@@ -131,6 +131,16 @@ class ClassMixture(Density):
         label_key, example_key = jax.random.split(key)
         label = jax.random.categorical(label_key, self.log_prior[...])
         return self.density._draw(example_key, label, temperature)
+
+    def why_not(self, query: str) -> str:
+        """Returns why the mixture cannot have an optional query of the density given the label.
+
+        Args:
+          query: Name of the query, see ``Density.offers``.
+        """
+        if query == "diffusion" and self.density.offers(query):
+            return NO_DIFFUSION.format("Take one class, lj.condition(density, label)")
+        return super().why_not(query)
 
     def initialize(self, batch: ArrayLike, key: KeyLike) -> ClassMixture:
         """Returns a density whose data-dependent parameters fit ``batch``.

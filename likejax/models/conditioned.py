@@ -30,6 +30,16 @@ class _WithLatents(Protocol):
     def decode(self, z: Latent, **arguments: Any) -> Array: ...
 
 
+class _WithBounds(Protocol):
+    """A density with a hierarchy of latents."""
+
+    depth: int
+
+    def log_prob_above(self, x: ArrayLike, k: int | None, **arguments: Any) -> Array: ...
+
+    def regret(self, x: ArrayLike, **arguments: Any) -> Array: ...
+
+
 class Conditioned(Density):
     """``p(x | c)`` of a conditional density at one fixed condition ``c``; made by ``lj.condition``.
 
@@ -105,6 +115,60 @@ class Conditioned(Density):
           query: Name of the query, see ``Density.offers``.
         """
         return self.density.offers(query)
+
+    def why_not(self, query: str) -> str:
+        """Returns why the density inside cannot have a query.
+
+        Args:
+          query: Name of the query, see ``Density.offers``.
+        """
+        return self.density.why_not(query)
+
+    @property
+    def depth(self) -> int:
+        """Number of latents of the density inside; 0 if it has no hierarchy of them."""
+        return cast(_WithBounds, self.density).depth if self.offers("log_prob_above") else 0
+
+    def log_prob_above(
+        self, x: ArrayLike, k: int | None = None, *, key: KeyLike, **options: Any
+    ) -> Float[Array, "..."]:
+        """``L^{>k}`` under this condition, as the conditional density returns it.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``.
+          k: Number of lowest latents that are not inferred; ``None`` for all numbers.
+          key: Key or keys, as for ``log_prob``.
+          **options: Draws and replacement, as the conditional density takes them.
+
+        Returns:
+          ``(*batch,)`` in nats, or ``(depth, *batch)`` for all numbers.
+
+        Raises:
+          TypeError: If the conditional density has no hierarchy of latents.
+        """
+        if not self.offers("log_prob_above"):
+            raise self.density._lacks("log_prob_above")
+        inner = cast(_WithBounds, self.density)
+        return inner.log_prob_above(x, k, key=key, condition=self.value[...], **options)
+
+    def regret(self, x: ArrayLike, *, key: KeyLike, **options: Any) -> Float[Array, "*batch"]:
+        """Likelihood regret under this condition, as the conditional density returns it.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``.
+          key: Key or keys, as for ``log_prob``.
+          **options: Steps, learning rate and draws, as the conditional density takes them.
+
+        Returns:
+          ``(*batch,)`` in nats.
+
+        Raises:
+          TypeError: If the conditional density has no posteriors to fit.
+        """
+        if not self.offers("regret"):
+            raise self.density._lacks("regret")
+        inner = cast(_WithBounds, self.density)
+        return inner.regret(x, key=key, condition=self.value[...], **options)
 
     def _white_latents(
         self, x: Array, key: Array | None, condition: Array | None

@@ -16,7 +16,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float
 from likejax.density import Density, Kind, check_density, combine_draws, log_prob_of_draw
 from likejax.keys import KeyLike, as_key
 from likejax.models.building import build
-from likejax.models.mixing import log_mixture
+from likejax.models.mixing import NO_DIFFUSION, log_mixture
 from likejax.nn.copies import copy_at, map_copies, together
 from likejax.nn.modules import replace
 from likejax.nn.repeat import for_backend
@@ -211,6 +211,16 @@ class Ensemble(Density):
         keys = [jax.random.fold_in(as_key(key), number) for number in range(self.size)]
         members = [self.member(number).initialize(batch, own) for number, own in enumerate(keys)]
         return replace(self, density=together(members))
+
+    def why_not(self, query: str) -> str:
+        """Returns why the ensemble cannot have an optional query of its members.
+
+        Args:
+          query: Name of the query, see ``Density.offers``.
+        """
+        if query == "diffusion" and self.member(0).offers(query):
+            return NO_DIFFUSION.format("Take one member, ensemble.member(0)")
+        return super().why_not(query)
 
     def _facts(self) -> dict[str, Any]:
         return super()._facts() | {"members": getattr(self, "size", "not set")}

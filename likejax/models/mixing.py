@@ -10,6 +10,13 @@ from jaxtyping import Array, Float
 
 from likejax.density import Kind
 
+NO_DIFFUSION = (
+    "the noise that a mixture sees in a point is the mean over its components by their posteriors "
+    "at that level of noise, which need the density of the noisy point under each, and denoisers "
+    "do not give that; a plain mean of what they see is the score of another density. {}"
+)
+"""Reason why a mixture of diffusion models offers no diffusion, and what to do instead."""
+
 
 def log_mixture(
     joint: Callable[[Array | None], Float[Array, " components"]], kind: Kind, key: Array | None

@@ -70,6 +70,7 @@ from likejax.ood.intervals import Spread as Spread
 from likejax.ood.intervals import auroc_difference as auroc_difference
 from likejax.ood.intervals import auroc_interval as auroc_interval
 from likejax.ood.intervals import evaluate_scores as evaluate_scores
+from likejax.ood.intervals import mean_auroc_interval as mean_auroc_interval
 from likejax.ood.latent_scores import JacobianSpectrum as JacobianSpectrum
 from likejax.ood.latent_scores import LastLevel as LastLevel
 from likejax.ood.latent_scores import LastScale as LastScale

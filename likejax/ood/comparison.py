@@ -13,16 +13,18 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from likejax.data.dataset import Dataset
+from likejax.data.names import meant
 from likejax.data.splits import halves
 from likejax.density import Density
+from likejax.devices import Devices, listed
 from likejax.keys import KeyLike, as_key
 from likejax.ood.checks import Examples
 from likejax.ood.features import Compute, Densities, LogProb, features_of, keys_of
 from likejax.ood.inputs import Inputs, Outside, check_inputs
-from likejax.ood.intervals import evaluate_scores
+from likejax.ood.intervals import Interval, evaluate_scores, mean_auroc_interval
 from likejax.ood.kept import KeptFeatures
 from likejax.ood.report import Report
-from likejax.ood.results import ScoreResult, SetResult, describe
+from likejax.ood.results import Distance, ScoreResult, SetResult, describe
 from likejax.ood.score import FittedScore, Score
 from likejax.progress import track
 from likejax.settings import Count, CountOrZero, Probability, checked
@@ -38,6 +40,7 @@ def benchmark(
     *,
     inside: Examples,
     outside: Outside,
+    distances: Mapping[str, str] | None = None,
     scores: Scores,
     held_out: Examples,
     key: KeyLike,
@@ -48,6 +51,7 @@ def benchmark(
     confidence: float = 0.95,
     resamples: int = 1000,
     batch_size: int = 128,
+    devices: Devices | None = None,
     workdir: str | os.PathLike[str] | None = None,
     fit: None = None,
 ) -> Report:
@@ -67,6 +71,9 @@ def benchmark(
       inside: Inside (in-distribution) examples that nothing was trained, selected or fitted on.
       outside: Outside (out-of-distribution) examples in the same representation as ``inside``: one
         set, several, or a mapping from the names that they have in the report.
+      distances: ``near`` or ``far`` by the names of outside sets, such as ``suite.distances``; the
+        report then has the averages over near and over far sets, in which sets without a distance
+        do not count.
       scores: Recipes, such as ``Typicality()``; or a function that makes them from a density, such
         as ``standard``.
       held_out: Inside examples that the density was not trained on, disjoint from ``inside``.
@@ -81,7 +88,9 @@ def benchmark(
       fpr: False-positive rate that thresholds are calibrated to.
       confidence: Probability that an interval holds the true value.
       resamples: Number of bootstrap resamples.
-      batch_size: Number of examples at a time.
+      batch_size: Number of examples at a time on each device.
+      devices: Devices of this machine to compute on; all of them if not given. The numbers are
+        those of one device.
       workdir: Directory in which features are kept, so that the same call goes on after it was
         stopped: at most one feature of one set is lost. ``None`` to keep nothing.
       fit: Former name of ``held_out``; refused.
@@ -118,7 +127,9 @@ def benchmark(
         confidence=checked("confidence", confidence, Probability),
         resamples=checked("resamples", resamples, CountOrZero),
         batch_size=checked("batch_size", batch_size, Count),
+        devices=None if devices is None else listed(devices),
     )
+    distances = _checked_distances(distances)
     given = {"held_out": held_out, "train": train, "selected_on": selected_on}
     reports = []
     for each in _trainings(density):
@@ -126,7 +137,8 @@ def benchmark(
         inputs = check_inputs(
             each, inside, outside, recipes, given, overlap_tolerance=overlap_tolerance
         )
-        reports.append(_report(inputs, as_key(key), options, workdir))
+        _check_distances(distances, inputs)
+        reports.append(_report(inputs, as_key(key), distances, options, workdir))
     first, *others = reports
     _check_same_scores(reports)
     return dataclasses.replace(first, trainings=tuple(others))
@@ -137,6 +149,31 @@ def _trainings(density: Density | Sequence[Density]) -> Sequence[Density]:
     if isinstance(density, list | tuple) and len(density) > 0:
         return density
     return [density]  # pyright: ignore[reportReturnType] what is no density is refused later
+
+
+def _checked_distances(distances: object) -> dict[str, Distance]:
+    """Returns the distances of outside sets by their names, none if ``distances`` is ``None``."""
+    if distances is None:
+        return {}
+    if not isinstance(distances, Mapping):
+        raise TypeError(
+            "expected distances by the names of outside sets, such as suite.distances or "
+            f"{{'mnist': 'far'}}, got {type(distances).__name__}"
+        )
+    return {
+        name: checked(f"distances[{name!r}]", each, Distance) for name, each in distances.items()
+    }
+
+
+def _check_distances(distances: Mapping[str, Distance], inputs: Inputs) -> None:
+    """Raises a ValueError if a distance is that of no outside set."""
+    _, *outside = inputs.sets
+    for name in distances:
+        if name not in outside:
+            raise ValueError(
+                f"expected distances of the outside sets {', '.join(outside)}, got one of {name!r}"
+                f"{meant(name, outside)}"
+            )
 
 
 def _check_same_scores(reports: Sequence[Report]) -> None:
@@ -153,18 +190,20 @@ def _check_same_scores(reports: Sequence[Report]) -> None:
 def _report(
     inputs: Inputs,
     key: Key[Array, ""],
+    distances: Mapping[str, Distance],
     options: _Options,
     workdir: str | os.PathLike[str] | None,
 ) -> Report:
     """Returns the report of one training."""
     keys = _Keys.of(key)
     kept = None if workdir is None else KeptFeatures(workdir, inputs.densities)
-    features = _Features(inputs.densities, options.batch_size, kept)
+    features = _Features(inputs.densities, options.batch_size, options.devices, kept)
     rows = _cut(inputs.held_out, keys)
     fitted = _fit_and_calibrate(inputs, rows, keys, features)
     sets, values = _score_sets(inputs, fitted, keys, features)
-    results = _evaluate(fitted, values, keys, options)
-    return _assemble(inputs, rows, sets, results, key, options)
+    results = _evaluate(fitted, values, keys, distances, options)
+    report = _assemble(inputs, rows, sets, results, key, options)
+    return dataclasses.replace(report, distances=distances)
 
 
 class _Options(NamedTuple):
@@ -175,6 +214,7 @@ class _Options(NamedTuple):
     confidence: float
     resamples: int
     batch_size: int
+    devices: Devices | None
 
 
 class _Keys(NamedTuple):
@@ -197,14 +237,21 @@ class _Features(NamedTuple):
 
     densities: Densities
     batch_size: int
+    devices: Devices | None
     kept: KeptFeatures | None
 
     def of(self, dataset: Dataset, key: Key[Array, ""], what: str) -> Compute:
         """Returns a function that computes features of a set; every example has its own key."""
         keys = keys_of(key, (len(dataset),))
         assert keys is not None
-        size = self.batch_size
-        compute = features_of(self.densities, dataset.examples, keys, batch_size=size, what=what)
+        compute = features_of(
+            self.densities,
+            dataset.examples,
+            keys,
+            batch_size=self.batch_size,
+            devices=self.devices,
+            what=what,
+        )
         return compute if self.kept is None else self.kept.of(compute, dataset, keys)
 
 
@@ -280,6 +327,7 @@ def _evaluate(
     fitted: Sequence[FittedScore],
     values: Mapping[str, Values],
     keys: _Keys,
+    distances: Mapping[str, Distance],
     options: _Options,
 ) -> tuple[ScoreResult, ...]:
     """Returns the record of every score: the first set is the inside set."""
@@ -304,9 +352,23 @@ def _evaluate(
             metrics=metrics,
             calibrated_with=len(score.calibration),
             threshold=score.threshold(options.fpr),
+            averages=_averages(of_sets, distances, options.confidence),
         )
         results.append(result)
     return tuple(results)
+
+
+def _averages(
+    values: Values, distances: Mapping[str, Distance], confidence: float
+) -> dict[str, Interval]:
+    """Returns mean AUROC over the near and over the far sets, as far as there are some."""
+    inside, *outside = values
+    found = {}
+    for distance in ("near", "far"):
+        chosen = [values[name] for name in outside if distances.get(name) == distance]
+        if chosen:
+            found[distance] = mean_auroc_interval(values[inside], chosen, confidence=confidence)
+    return found
 
 
 def _assemble(

@@ -533,9 +533,9 @@ def check_diffusion(density: Density) -> None:
       density: Density that is scored.
     """
     if not density.offers("diffusion"):
+        advice = density.why_not("diffusion") or "lj.ood.DensityOfStates() takes any density"
         raise ValueError(
-            f"expected a diffusion model, such as a VDM, got {type(density).__name__}: "
-            "lj.ood.DensityOfStates() takes any density"
+            f"expected a diffusion model, such as a VDM, got {type(density).__name__}: {advice}"
         )
 
 

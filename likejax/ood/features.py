@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,8 +15,8 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Key, Shaped
 
 from likejax.density import Density, Kind
+from likejax.devices import Devices, in_chunks
 from likejax.keys import KeyLike, as_key, example_keys
-from likejax.progress import track
 from likejax.settings import Count, CountOrZero, Settings, checked
 
 Densities = Mapping[str, Density]
@@ -182,6 +183,7 @@ def features_of(
     keys: Key[Array, " n"] | None,
     *,
     batch_size: int = 128,
+    devices: Devices | None = None,
     what: str = "scoring",
 ) -> Compute:
     """Returns a function that computes features of examples, each feature once.
@@ -192,7 +194,9 @@ def features_of(
       densities: Densities by name.
       x: Examples ``(n, *event_shape)``, on the host or traced.
       keys: One key per example, or ``None`` if no feature needs one.
-      batch_size: Number of examples at a time; the last chunk is padded to the shape of the others.
+      batch_size: Number of examples at a time on each device; the last chunk is padded to the shape
+        of the others.
+      devices: Devices of this machine to compute on; all of them if not given.
       what: Name of the computation beside its progress bar.
     """
     batch_size = checked("batch_size", batch_size, Count)
@@ -205,32 +209,27 @@ def features_of(
         if is_traced:
             values = feature(densities, x, keys)
         else:
-            values = _in_chunks(feature, densities, x, keys, batch_size=batch_size, what=what)
+            chunks = in_chunks(
+                functools.partial(_of_chunk, feature),
+                dict(densities),
+                (x, keys),
+                len(x),
+                batch_size=batch_size,
+                devices=devices,
+                what=what,
+            )
+            values = np.concatenate([each[:kept] for each, kept in chunks])
         known[feature] = values
         return values
 
     return compute
 
 
-def _in_chunks(
-    feature: Feature,
-    densities: Densities,
-    x: Batch,
-    keys: Key[Array, " n"] | None,
-    *,
-    batch_size: int,
-    what: str,
+def _of_chunk(
+    feature: Feature, densities: Densities, chunk: tuple[Batch, Key[Array, " n"] | None]
 ) -> Float[np.ndarray, "n ..."]:
-    """Computes a feature chunk by chunk."""
-    n = len(x)
-    size = min(batch_size, n)
-    values = []
-    for start in track(range(0, n, size), what=what):
-        rows = np.minimum(np.arange(start, start + size), n - 1)  # the last row pads
-        chunk_keys = None if keys is None else keys[rows]
-        chunk = feature(densities, x[rows], chunk_keys)
-        values.append(np.asarray(chunk, np.float64)[: n - start])
-    return np.concatenate(values)
+    """A feature of the examples of a chunk, on the host."""
+    return np.asarray(feature(densities, *chunk), np.float64)
 
 
 def keys_of(key: KeyLike | None, batch: tuple[int, ...], group: int = 1) -> Key[Array, " n"] | None:

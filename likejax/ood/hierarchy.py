@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
 
 from likejax.density import Density, check_density
+from likejax.devices import Devices
 from likejax.evaluation import check_fit
 from likejax.keys import KeyLike
 from likejax.ood.checks import Examples, checked_dataset
@@ -39,6 +40,8 @@ Replacement = Literal["sample", "mean"]
 @runtime_checkable
 class Hierarchical(Protocol):
     """A density with a hierarchy of latents: it has these beside the methods of every density.
+
+    ``density.offers("log_prob_above")`` asks for it.
 
     Attributes:
       depth: Number of latents.
@@ -224,6 +227,7 @@ def choose_k(
     loss: float = 0.05,
     replacement: Replacement = "mean",
     batch_size: int = 128,
+    devices: Devices | None = None,
 ) -> int:
     """Chooses the number of latents to leave out in ``HierarchyRatio``, by inside data alone.
 
@@ -238,7 +242,8 @@ def choose_k(
       key: Key of the draws; example ``i`` uses ``fold_in(key, i)``.
       loss: Share of the bound that may be lost; below 0, the share that must be gained.
       replacement: Replacement of the low latents; see ``HierarchyRatio``.
-      batch_size: Number of examples at a time.
+      batch_size: Number of examples at a time on each device.
+      devices: Devices of this machine to compute on; all of them if not given.
 
     Returns:
       The number of lowest latents, for ``HierarchyRatio(k=...)``.
@@ -264,7 +269,9 @@ def choose_k(
     data = checked_dataset(dataset, density, "the inside examples")
     check_fit(density, data)
     keys = keys_of(key, (len(data),))
-    compute = features_of({"density": density}, data.examples, keys, batch_size=batch_size)
+    compute = features_of(
+        {"density": density}, data.examples, keys, batch_size=batch_size, devices=devices
+    )
     divergences = np.asarray(compute(LatentKL())).mean(0)
     alive = [k for k in range(1, depth) if divergences[k:].max() >= COLLAPSED]
     if not alive:
@@ -284,7 +291,7 @@ def _depth(density: Density) -> int:
     Raises:
       ValueError: If the density has no hierarchy of latents.
     """
-    if not isinstance(density, Hierarchical):
+    if not density.offers("log_prob_above"):
         name = type(density).__name__
         raise ValueError(f"expected a VAE for a ratio of its latents, got {name}")
-    return density.depth
+    return cast(Hierarchical, density).depth

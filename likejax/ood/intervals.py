@@ -71,13 +71,48 @@ def auroc_interval(inside: Scores, outside: Scores, *, confidence: float = 0.95)
       >>> print(ood.auroc_interval(inside=[0.1, 0.2, 0.3, 0.6], outside=[0.5, 0.7, 0.9]))
       0.917 [0.348, 0.996]
     """
-    of_inside, of_outside = checked_scores(inside, outside)
+    return mean_auroc_interval(inside, [outside], confidence=confidence)
+
+
+def mean_auroc_interval(
+    inside: Scores, outside: Sequence[Scores], *, confidence: float = 0.95
+) -> Interval:
+    """Computes the mean of AUROC over several outside sets, with DeLong's standard error.
+
+    All sets weigh the same, as in OpenOOD's averages of near and of far sets. Their AUROC share the
+    inside examples, so their errors are not independent: with the placements ``V_k`` of DeLong,
+    ``SE^2 = var(mean_k V_k(inside)) / m + sum_k var(V_k(outside_k)) / n_k / K^2``.
+
+    Args:
+      inside: Scores of inside examples, ``m`` of them.
+      outside: Scores of the examples of each of ``K`` outside sets.
+      confidence: Probability that the interval holds the true value; its ends are on the logit
+        scale.
+
+    Raises:
+      ValueError: If there is no outside set, or a score is NaN.
+
+    References:
+      DeLong, DeLong and Clarke-Pearson, 1988. Yang et al., 2022, OpenOOD: benchmarking generalized
+      out-of-distribution detection, arXiv:2210.07242.
+
+    Example:
+      >>> from likejax import ood
+      >>> print(ood.mean_auroc_interval([0.1, 0.2, 0.3, 0.6], [[0.5, 0.7, 0.9], [0.0, 0.4]]))
+      0.646 [0.220, 0.922]
+    """
     confidence = checked("confidence", confidence, Probability)
-    value = auroc(of_inside, of_outside)
-    smaller = min(len(of_inside), len(of_outside))
+    pairs = [checked_scores(inside, each) for each in outside]
+    if not pairs:
+        raise ValueError("expected the scores of at least one outside set, got none")
+    value = float(np.mean([auroc(*pair) for pair in pairs]))
+    smaller = min(min(map(len, pair)) for pair in pairs)
     if smaller < 2:  # one example shows nothing of the variance
         return Interval(value, 0.0, 1.0, math.nan)
-    error = math.sqrt(_variance_of_mean(*_placements(of_inside, of_outside)))
+    of_outside, of_inside = zip(*(_placements(*pair) for pair in pairs), strict=True)
+    shared = np.mean(of_inside, axis=0)
+    own = [placements / len(pairs) for placements in of_outside]
+    error = math.sqrt(_variance_of_mean(shared, *own))
     if 0 < value < 1:
         low, high = _ends_on_logit_scale(value, error, confidence)
     else:

@@ -115,7 +115,7 @@ class LikelihoodRegret(Score):
         Args:
           density: Density that is scored.
         """
-        if not isinstance(density, Regretful):
+        if not density.offers("regret"):
             raise ValueError(
                 "expected a VAE, whose posterior can be fitted to an example, got "
                 f"{type(density).__name__}: lj.ood.Typicality() takes any density"

@@ -153,6 +153,34 @@ def _auroc_cell(of_score: Sequence[ScoreResult], outside: str) -> str:
     return f"{found[0]} ± {Spread.of([each.value for each in found]).deviation:.3f}"
 
 
+def averages_table(
+    scores: Sequence[ScoreResult], trainings: Sequence[Sequence[ScoreResult]] = ()
+) -> Table:
+    """Returns mean AUROC over near and over far sets, with its standard error and interval.
+
+    Args:
+      scores: Records of the scores, of the first training.
+      trainings: Records of the same scores of further trainings, whose standard deviation is added.
+    """
+    distances = list(scores[0].averages)
+    header = ["score", *(f"mean of {distance} sets" for distance in distances)]
+    rows = []
+    for number, score in enumerate(scores):
+        of_score = [score, *(training[number] for training in trainings)]
+        rows.append([score.label, *(_average_cell(of_score, each) for each in distances)])
+    return Table(header, rows)
+
+
+def _average_cell(of_score: Sequence[ScoreResult], distance: str) -> str:
+    """Mean, standard error and interval of the first training, and the deviation between all."""
+    found = [score.averages[distance] for score in of_score]
+    first = found[0]
+    text = f"{first.value:.3f} ± {first.standard_error:.3f} [{first.low:.3f}, {first.high:.3f}]"
+    if len(found) == 1:
+        return text
+    return f"{text}, {Spread.of([each.value for each in found]).deviation:.3f} between trainings"
+
+
 def metrics_table(scores: Sequence[ScoreResult], outside: str) -> Table:
     """Returns every metric of every score on one outside set.
 
@@ -197,6 +225,7 @@ def score_record(score: ScoreResult) -> dict[str, Any]:
         "settings": dict(score.settings),
         "kinds": dict(score.kinds),
         "metrics": metrics,
+        "averages": {name: dataclasses.asdict(each) for name, each in score.averages.items()},
         "calibrated_with": score.calibrated_with,
         "threshold": score.threshold,
         "flagged": {name: score.flagged(name) for name in score.values},

@@ -8,6 +8,7 @@ import hashlib
 import html
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ from likejax import plot
 from likejax.ood import render
 from likejax.ood.intervals import Interval, Spread, auroc_difference
 from likejax.ood.metrics import METRICS
-from likejax.ood.results import ScoreResult, SetResult
+from likejax.ood.results import Distance, ScoreResult, SetResult
+from likejax.settings import checked
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
@@ -38,6 +40,7 @@ class Report:
       key: Data of the key.
       versions: Versions of the packages.
       trainings: Reports of further trainings of the same model, scored in the same way.
+      distances: ``near`` or ``far`` by the names of the outside sets that were told to be one.
 
     Example:
       >>> import likejax as lj, numpy as np
@@ -71,6 +74,7 @@ class Report:
     key: list[int]
     versions: dict[str, str]
     trainings: tuple[Report, ...] = ()
+    distances: Mapping[str, Distance] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
@@ -109,6 +113,26 @@ class Report:
         raise ValueError(
             f"expected a score of {labels}, an outside set of {sets} and a metric of "
             f"{', '.join(METRICS)}; got {score!r}, {outside!r}, {name!r}"
+        )
+
+    def average(self, score: str, distance: str) -> Interval:
+        """Returns mean AUROC over the near or over the far sets, with DeLong's standard error.
+
+        Args:
+          score: Label of the score.
+          distance: ``near`` or ``far``.
+
+        Raises:
+          ValueError: If there is no such score, or no set of that distance.
+        """
+        distance = checked("distance", distance, Distance)
+        for result in self.scores:
+            if result.label == score and distance in result.averages:
+                return result.averages[distance]
+        labels = ", ".join(result.label for result in self.scores)
+        raise ValueError(
+            f"expected a score of {labels} and a distance that outside sets have, got {score!r}, "
+            f"{distance!r}: ood.benchmark(..., distances=suite.distances) says which set is which"
         )
 
     def spread(self, score: str, outside: str, name: str) -> Spread:
@@ -156,7 +180,9 @@ class Report:
         """Returns one row for every number of every training, as ``pandas.DataFrame`` takes them.
 
         The columns are ``inside``, ``outside``, ``score``, ``metric``, ``training``, ``value``,
-        ``low``, ``high``, ``n_inside``, ``n_outside``, ``kind`` and ``draws``.
+        ``low``, ``high``, ``standard_error``, ``n_inside``, ``n_outside``, ``distance``, ``kind``
+        and ``draws``. An average over sets has the metric ``mean auroc``, and ``near sets`` or
+        ``far sets`` as ``outside``.
         """
         records = []
         for training, report in enumerate((self, *self.trainings)):
@@ -168,17 +194,24 @@ class Report:
         inside = self._names[0]
         common = {"inside": inside, "score": score.label, "training": training}
         source = {"kind": self.sets[0].kind, "draws": self.draws}
+        n_inside = len(score.values[inside])
         records = []
         for outside, metrics in score.metrics.items():
-            counts = {
-                "n_inside": len(score.values[inside]),
-                "n_outside": len(score.values[outside]),
-            }
+            counts = {"n_inside": n_inside, "n_outside": len(score.values[outside])}
+            about = {**counts, "distance": self.distances.get(outside, ""), **source}
             for name, interval in metrics.items():
-                found = {"value": interval.value, "low": interval.low, "high": interval.high}
                 place = {"outside": outside, "metric": name}
-                records.append({**common, **place, **found, **counts, **source})
+                records.append({**common, **place, **dataclasses.asdict(interval), **about})
+        for distance, interval in score.averages.items():
+            count = sum(len(score.values[name]) for name in self._at(distance))
+            counts = {"n_inside": n_inside, "n_outside": count, "distance": distance}
+            place = {"outside": f"{distance} sets", "metric": "mean auroc"}
+            records.append({**common, **place, **dataclasses.asdict(interval), **counts, **source})
         return records
+
+    def _at(self, distance: str) -> list[str]:
+        """Names of the outside sets of a distance."""
+        return [name for name in self._names[1:] if self.distances.get(name) == distance]
 
     def representation_hash(self) -> str:
         """Returns twelve digits that are equal for reports on data in the same representation."""
@@ -193,8 +226,38 @@ class Report:
         return self._auroc_table().to_markdown()
 
     def to_latex(self) -> str:
-        """Returns the table of AUROC in LaTeX, for the package ``booktabs``."""
-        return self._auroc_table().to_latex()
+        """Returns the table of AUROC in LaTeX, for the package ``booktabs``.
+
+        The table of averages follows it where outside sets are told to be near or far.
+        """
+        averages = [table.to_latex() for table in self._averages_tables()]
+        return "\n".join([self._auroc_table().to_latex(), *averages])
+
+    def averages_table(self) -> str:
+        """Returns mean AUROC of near and of far sets, ± standard error [interval], in Markdown.
+
+        It is empty if no outside set was told to be near or far.
+        """
+        return "".join(table.to_markdown() for table in self._averages_tables())
+
+    def _averages_tables(self) -> list[render.Table]:
+        """The table of averages, if there are some."""
+        if not self.scores[0].averages:
+            return []
+        return [render.averages_table(self.scores, [each.scores for each in self.trainings])]
+
+    def _averages(self) -> list[str]:
+        """The blocks of the averages, if there are some."""
+        if not self.scores[0].averages:
+            return []
+        at = {distance: self._at(distance) for distance in self.scores[0].averages}
+        named = [f"{distance} are {', '.join(names)}" for distance, names in at.items()]
+        about = (
+            f"All sets weigh the same; {'; '.join(named)}. The standard error is DeLong's, with "
+            "the inside examples that the sets share."
+        )
+        heading = f"## Mean AUROC ± standard error [{self._percent} interval]"
+        return [heading, self.averages_table(), about]
 
     def _auroc_table(self) -> render.Table:
         others = [report.scores for report in self.trainings]
@@ -208,6 +271,7 @@ class Report:
             render.likelihood_table(self.sets).to_markdown(),
             f"## AUROC [{self._percent} interval]{self._about_trainings()}",
             self.auroc_table(),
+            *self._averages(),
             render.CONVENTIONS,
             *self._about_mixed_kinds(),
             *self._differences(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -14,6 +14,8 @@ from likejax.data.dataset import Dataset
 from likejax.density import Density, bits_per_dim
 from likejax.ood.intervals import Interval
 
+Distance = Literal["near", "far"]
+"""Whether an outside set shows the same kind of thing as the inside set."""
 _SHOWN = 10
 """Number of images of each kind that a report shows."""
 
@@ -151,6 +153,7 @@ class ScoreResult:
       metrics: Metrics of ``evaluate_scores``, by the name of the outside set.
       calibrated_with: Number of calibration scores.
       threshold: Calibrated threshold.
+      averages: Mean AUROC over the near and over the far outside sets, by ``near`` and ``far``.
     """
 
     label: str
@@ -160,6 +163,7 @@ class ScoreResult:
     metrics: Mapping[str, Mapping[str, Interval]]
     calibrated_with: int
     threshold: float
+    averages: Mapping[str, Interval] = dataclasses.field(default_factory=dict)
 
     def flagged(self, name: str) -> float:
         """Returns the share of a set that lies above the threshold.

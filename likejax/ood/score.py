@@ -21,6 +21,7 @@ from likejax import plot
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint_rows, row_hashes
 from likejax.density import Density, check_density
+from likejax.devices import Devices
 from likejax.evaluation import check_fit
 from likejax.facts import facts_table
 from likejax.keys import KeyLike
@@ -180,6 +181,7 @@ class Score(Settings, abc.ABC):
         *,
         key: KeyLike | None = None,
         batch_size: int = 128,
+        devices: Devices | None = None,
     ) -> FittedScore:
         """Fits the score of a density to inside examples that the density was not trained on.
 
@@ -189,7 +191,9 @@ class Score(Settings, abc.ABC):
             density was trained on, which look better than new ones.
           key: Key of the draws, unless the densities are exact; example ``i`` uses
             ``fold_in(key, i)``.
-          batch_size: Number of examples at a time.
+          batch_size: Number of examples at a time on each device.
+          devices: Devices of this machine to compute on; all of them if not given. The numbers are
+            those of one device.
 
         Returns:
           The fitted score; ``calibrate`` it on other rows for p-values and thresholds.
@@ -203,7 +207,9 @@ class Score(Settings, abc.ABC):
         data = checked_dataset(dataset, density, "the examples to fit on")
         densities = self.densities_of(density, data)
         keys = keys_of(key, (len(data),)) if self.needs_key(densities) else None
-        compute = features_of(densities, data.examples, keys, batch_size=batch_size)
+        compute = features_of(
+            densities, data.examples, keys, batch_size=batch_size, devices=devices
+        )
         return self.fit_features(densities, compute, data)
 
     def densities_of(self, density: Density, dataset: Dataset) -> dict[str, Density]:
@@ -416,7 +422,12 @@ class FittedScore:
         return cls(recipe, densities, dict(zip(names, values, strict=True)), calibration, rows)
 
     def __call__(
-        self, x: ArrayLike, *, key: KeyLike | None = None, batch_size: int = 128
+        self,
+        x: ArrayLike,
+        *,
+        key: KeyLike | None = None,
+        batch_size: int = 128,
+        devices: Devices | None = None,
     ) -> Float[Any, "*batch"]:
         """Scores examples; each score depends on its example and its key alone.
 
@@ -428,7 +439,9 @@ class FittedScore:
             recipe scores groups.
           key: One key, folded by flat position, or keys of shape ``batch`` (``(*batch, group)``);
             not needed where all densities are exact.
-          batch_size: Number of examples at a time.
+          batch_size: Number of examples at a time on each device.
+          devices: Devices of this machine to compute on; all of them if not given. The numbers are
+            those of one device.
 
         Returns:
           Scores ``(*batch,)``.
@@ -444,10 +457,12 @@ class FittedScore:
         keys = self._keys(key, batch)
         if len(flat) == 0:
             return np.zeros(batch)
-        compute = features_of(self.densities, flat, keys, batch_size=batch_size)
+        compute = features_of(self.densities, flat, keys, batch_size=batch_size, devices=devices)
         return self._scores(compute).reshape(batch)
 
-    def score_map(self, x: ArrayLike, *, batch_size: int = 128) -> Float[np.ndarray, "..."]:
+    def score_map(
+        self, x: ArrayLike, *, batch_size: int = 128, devices: Devices | None = None
+    ) -> Float[np.ndarray, "..."]:
         """Returns the part of every dimension in the score: where an example is unusual.
 
         The parts of an example sum to its score. Negative log-likelihoods have them, ratios, Min-K
@@ -456,7 +471,9 @@ class FittedScore:
 
         Args:
           x: Examples ``(*batch, *event_shape)``, on the host.
-          batch_size: Number of examples at a time.
+          batch_size: Number of examples at a time on each device.
+          devices: Devices of this machine to compute on; all of them if not given. The numbers are
+            those of one device.
 
         Returns:
           ``(*batch, *event_shape)`` in float64, in the unit of the score.
@@ -482,7 +499,7 @@ class FittedScore:
         flat = examples.reshape(-1, *self._event_shape)
         if len(flat) == 0:
             return np.zeros((*batch, *self._event_shape))
-        compute = features_of(self.densities, flat, None, batch_size=batch_size)
+        compute = features_of(self.densities, flat, None, batch_size=batch_size, devices=devices)
         with np.errstate(invalid="ignore"):  # as for scores: impossible under both densities
             parts = self.recipe.statistic_map(compute, self._event_shape)
         return np.asarray(parts, np.float64).reshape(*batch, *self._event_shape)
@@ -547,6 +564,7 @@ class FittedScore:
         key: KeyLike | None = None,
         overlap_tolerance: float = 0.0,
         batch_size: int = 128,
+        devices: Devices | None = None,
     ) -> FittedScore:
         """Returns the score with ``threshold`` and ``p_value``, from inside examples of their own.
 
@@ -558,7 +576,9 @@ class FittedScore:
           key: Key of the draws; example ``i`` uses ``fold_in(key, i)``.
           overlap_tolerance: Largest share of these different rows that may be among those of
             ``fit``; 0 allows none.
-          batch_size: Number of examples at a time.
+          batch_size: Number of examples at a time on each device.
+          devices: Devices of this machine to compute on; all of them if not given. The numbers are
+            those of one device.
 
         Returns:
           The calibrated score; this one does not change.
@@ -576,7 +596,7 @@ class FittedScore:
             raise ValueError(f"expected at least {group} examples to form a group, got {len(data)}")
         x = data.examples[: groups * group]
         keys = self._keys(key, (groups,))
-        compute = features_of(self.densities, x, keys, batch_size=batch_size)
+        compute = features_of(self.densities, x, keys, batch_size=batch_size, devices=devices)
         return self.calibrate_features(compute, data, overlap_tolerance=overlap_tolerance)
 
     def calibrate_features(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 from likejax.density import Density, check_density, count_parameters
 from likejax.models.ensemble import Ensemble
@@ -25,7 +26,7 @@ from likejax.ood.gradients import InputGradient, ParameterGradient
 from likejax.ood.hierarchy import Hierarchical, HierarchyRatio
 from likejax.ood.latent_scores import LastScale, LatentFit, LocalDimension
 from likejax.ood.likelihood_scores import LikelihoodRatio, NegativeLogProb, Typicality
-from likejax.ood.regret import LikelihoodRegret, Regretful
+from likejax.ood.regret import LikelihoodRegret
 from likejax.ood.score import Score
 from likejax.ood.tokens import MinK, MinKPlus
 from likejax.settings import Count, checked
@@ -104,9 +105,11 @@ def _is_image(density: Density) -> bool:
 
 def _of_latent_variables(density: Density, draws: int) -> Iterator[Score]:
     """Scores of VAEs."""
-    if isinstance(density, Hierarchical):
-        yield from (HierarchyRatio(k=k, draws=draws) for k in range(1, density.depth))
-    if isinstance(density, Regretful):
+    if density.offers("log_prob_above"):
+        yield from (
+            HierarchyRatio(k=k, draws=draws) for k in range(1, cast(Hierarchical, density).depth)
+        )
+    if density.offers("regret"):
         yield likelihood_path(draws=draws)
         yield LikelihoodRegret()
 

@@ -23,6 +23,7 @@ from likejax.data.loading import load, source_of
 from likejax.data.names import meant
 from likejax.data.sources.synthetic import constants_like, noise_like
 from likejax.facts import facts_table
+from likejax.ood.results import Distance
 from likejax.settings import Count, CountOrZero, checked
 
 MADE: Mapping[str, Callable[..., Dataset]] = {"noise": noise_like, "constants": constants_like}
@@ -60,7 +61,7 @@ class OutsideSet(NamedTuple):
 
     name: str
     source: str
-    distance: str
+    distance: Distance
     caution: str = ""
 
 
@@ -107,7 +108,7 @@ def _outside(inside: str, family: Mapping[str, Member]) -> tuple[OutsideSet, ...
     own = family[inside]
     sets = []
     for name, member in family.items():
-        distance = "near" if member.content == own.content else "far"
+        distance: Distance = "near" if member.content == own.content else "far"
         if name != inside:
             sets.append(OutsideSet(name, member.source, distance, member.caution))
     for step in _CHANGES:
@@ -171,9 +172,13 @@ class Suite:
         Raises:
           ValueError: If the distance is another word.
         """
-        if distance not in (None, "near", "far"):
-            raise ValueError(f"expected the distance 'near' or 'far', got {distance!r}")
+        distance = checked("the distance", distance, Distance | None)
         return tuple(each.name for each in self.sets if distance in (None, each.distance))
+
+    @property
+    def distances(self) -> dict[str, Distance]:
+        """``near`` or ``far`` by the names of the sets that are here, for ``benchmark``."""
+        return {each.name: each.distance for each in self.sets}
 
     def load(
         self,

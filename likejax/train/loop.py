@@ -156,6 +156,7 @@ def _train(task: _Task, provenance: dict[str, Any]) -> Run:
             checkpoints=checkpoints,
             batch_size=experiment.batch_size,
             patience=experiment.early_stopping,
+            devices=sharding.own_devices(task.mesh),
         )
         examples, key = task.source.examples, task.keys.sample
         sheets = SampleSheets(examples, weights, log, workdir=workdir, key=key)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset
 from likejax.density import Density
+from likejax.devices import Devices
 from likejax.evaluation import log_prob_in_chunks
 from likejax.train import sharding
 from likejax.train.checkpoint import RunCheckpoints
@@ -69,13 +70,16 @@ class Validation:
             return self.identity["n"] == self.identity["of"]
         return identity["rows"] == self.identity["rows"] and identity["data"] in self._fingerprints
 
-    def log_prob(self, density: Density, *, batch_size: int, step: int) -> Float[np.ndarray, " n"]:
+    def log_prob(
+        self, density: Density, *, batch_size: int, step: int, devices: Devices | None = None
+    ) -> Float[np.ndarray, " n"]:
         """Log-probabilities of the rows in nats.
 
         Args:
           density: The moving average.
           batch_size: Examples at a time.
           step: Steps done, for messages.
+          devices: Devices of this process to compute on; all of them if not given.
 
         Raises:
           NonFiniteError: If one is NaN or infinite.
@@ -87,6 +91,7 @@ class Validation:
             key=self.key,
             condition=condition_of(self.examples, shape, num_classes=num_classes),
             batch_size=batch_size,
+            devices=devices,
         )
         bad = np.flatnonzero(~np.isfinite(log_prob))
         if len(bad):
@@ -123,6 +128,7 @@ class Selection:
       checkpoints: Checkpoints of the run.
       batch_size: Validation examples at a time.
       patience: Number of validations without a new best that ends the run; 0 for no end.
+      devices: Devices of this process to validate on.
 
     Attributes:
       best: Best validation so far.
@@ -138,6 +144,7 @@ class Selection:
         checkpoints: RunCheckpoints,
         batch_size: int,
         patience: int,
+        devices: Devices | None = None,
     ):
         self.best = best
         self._validation = validation
@@ -147,6 +154,7 @@ class Selection:
         self._checkpoints = checkpoints
         self._batch_size = batch_size
         self._patience = patience
+        self._devices = devices
 
     @property
     def is_exhausted(self) -> bool:
@@ -171,7 +179,9 @@ class Selection:
         if self._validation is None:
             return
         density = self._weights.density(state.ema, state.buffers)
-        log_prob = self._validation.log_prob(density, batch_size=self._batch_size, step=number)
+        log_prob = self._validation.log_prob(
+            density, batch_size=self._batch_size, step=number, devices=self._devices
+        )
         loss = self._unit.of(-self._validation.loss(log_prob))
         self._log.write_validation(number, loss, n=len(log_prob))
         if not loss < self.best.loss:

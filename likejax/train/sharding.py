@@ -8,7 +8,6 @@ only keeps it in maintenance.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -23,14 +22,13 @@ from jax.sharding import (
 )
 from jaxtyping import PyTree
 
+from likejax.devices import Devices as Devices
+from likejax.devices import listed
+
 AXES = ("data", "shard")
 """Axes of the mesh."""
 _DIVIDED_FROM = 1024
 """Entries below which an array is copied to every device, since dividing it would cost more."""
-
-
-Devices = Sequence[Any] | Mesh
-"""Devices to train on, in any order."""
 
 
 def device_mesh(parameter_shards: int = 1, devices: Devices | None = None) -> Mesh:
@@ -45,7 +43,7 @@ def device_mesh(parameter_shards: int = 1, devices: Devices | None = None) -> Me
       ValueError: If there are none, one is named twice, or they do not divide by
         ``parameter_shards``.
     """
-    devices = _listed(jax.devices() if devices is None else devices)
+    devices = listed(jax.devices() if devices is None else devices)
     if len(devices) % parameter_shards:
         raise ValueError(
             f"expected parameter_shards to divide the {len(devices)} devices, got "
@@ -53,18 +51,6 @@ def device_mesh(parameter_shards: int = 1, devices: Devices | None = None) -> Me
         )
     shape = len(devices) // parameter_shards, parameter_shards
     return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 2, devices=devices)
-
-
-def _listed(devices: Devices) -> list[Any]:
-    listed = list(devices.devices.flat) if isinstance(devices, Mesh) else list(devices)
-    wrong = [each for each in listed if not isinstance(each, jax.Device)]
-    if wrong:
-        raise TypeError(
-            f"expected devices such as jax.devices()[:1] or a mesh, got {type(wrong[0]).__name__}"
-        )
-    if not listed or len(set(listed)) < len(listed):
-        raise ValueError(f"expected at least one device, each named once, got {listed}")
-    return listed
 
 
 def check_batch_size(batch_size: int, *, mesh: Mesh, accumulate: int) -> None:
@@ -85,14 +71,22 @@ def check_batch_size(batch_size: int, *, mesh: Mesh, accumulate: int) -> None:
         )
 
 
+def own_devices(mesh: Mesh) -> list[Any]:
+    """Returns the devices of a mesh that this process owns, or all of its own if it has none there.
+
+    Args:
+      mesh: Devices of all processes.
+    """
+    return list(mesh.local_devices or jax.local_devices())
+
+
 def on_one_device(mesh: Mesh) -> SingleDeviceSharding:
     """Returns the sharding of arrays on the first device of a mesh that this process owns.
 
     Args:
       mesh: Devices of all processes.
     """
-    own = mesh.local_devices or jax.local_devices()
-    return SingleDeviceSharding(own[0])
+    return SingleDeviceSharding(own_devices(mesh)[0])
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
