@@ -322,9 +322,9 @@ def test_what_has_no_latents_has_no_bounds_at_one_condition():
     assert not flow.offers("log_prob_above")
     assert flow.depth == 0
     x = np.zeros((1, 2), np.float32)
-    with pytest.raises(TypeError, match="with log prob above, Flow has none"):
+    with pytest.raises(TypeError, match="with log prob above, Conditioned has none"):
         flow.log_prob_above(x, key=0)
-    with pytest.raises(TypeError, match="with regret, Flow has none"):
+    with pytest.raises(TypeError, match="with regret, Conditioned has none"):
         flow.regret(x, key=0)
     with pytest.raises(ValueError, match="expected a VAE for a ratio of its latents"):
         lj.ood.HierarchyRatio().fit(flow, np.zeros((4, 2), np.float32), key=0)

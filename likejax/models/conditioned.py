@@ -147,7 +147,7 @@ class Conditioned(Density):
           TypeError: If the conditional density has no hierarchy of latents.
         """
         if not self.offers("log_prob_above"):
-            raise self.density._lacks("log_prob_above")
+            raise self._lacks("log_prob_above")
         inner = cast(_WithBounds, self.density)
         return inner.log_prob_above(x, k, key=key, condition=self.value[...], **options)
 
@@ -166,7 +166,7 @@ class Conditioned(Density):
           TypeError: If the conditional density has no posteriors to fit.
         """
         if not self.offers("regret"):
-            raise self.density._lacks("regret")
+            raise self._lacks("regret")
         inner = cast(_WithBounds, self.density)
         return inner.regret(x, key=key, condition=self.value[...], **options)
 
