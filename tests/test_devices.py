@@ -39,7 +39,9 @@ def show(run):
     losses = [[r["step"], r.get("loss", r.get("validation"))] for r in run.history]
     print("RESULT", json.dumps([len(jax.devices()), losses, arrays]))
 """
-FIT = "show(lj.fit(dataclasses.replace(experiment, **{}), train, validation=valid, key=1))"
+FIT = "show(lj.fit(dataclasses.replace(experiment, **{}), train, validation=valid, key=1))\n"
+WAYS = [{}, {"parameter_shards": 4}, {"parameter_shards": 8}, {"accumulate": 2}]
+MORE_STEPS = {"steps": 6}
 
 
 def launch(code: str, devices: int, **environment: str) -> subprocess.Popen:
@@ -64,13 +66,24 @@ def results(process: subprocess.Popen):
     ]
 
 
-def result(process: subprocess.Popen):
-    return results(process)[-1]
+def fits(devices: int, ways: list[dict[str, int]]):
+    """Results of runs that differ in those settings, from one process: it is imported once."""
+    return results(launch("".join(FIT.format(settings) for settings in ways), devices))
 
 
 @pytest.fixture(scope="module")
-def one_device():
-    return result(launch(FIT.format({}), 1))
+def one_device_runs():
+    return fits(1, [{}, MORE_STEPS])
+
+
+@pytest.fixture(scope="module")
+def one_device(one_device_runs):
+    return one_device_runs[0]
+
+
+@pytest.fixture(scope="module")
+def eight_devices():
+    return dict(zip(map(str, WAYS), fits(8, WAYS), strict=True))
 
 
 def assert_like(found, expected, rtol):
@@ -80,12 +93,10 @@ def assert_like(found, expected, rtol):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"parameter_shards": 4}, {"parameter_shards": 8}, {"accumulate": 2}], ids=str
-)
-def test_eight_devices_give_the_losses_of_one(settings, one_device):
+@pytest.mark.parametrize("settings", WAYS, ids=str)
+def test_eight_devices_give_the_losses_of_one(settings, one_device, eight_devices):
     """Copied, divided and accumulated: every loss is that of one device within 1e-5 relative."""
-    eight = result(launch(FIT.format(settings), 8))
+    eight = eight_devices[str(settings)]
     assert eight[0] == 8
     assert_like(eight, one_device, rtol=1e-5)
 
@@ -100,12 +111,13 @@ print("RESULT", json.dumps(arrays))
 """
 
 
-def test_two_processes_give_the_result_of_one(one_device, tmp_path):
+def test_two_processes_give_the_result_of_one(one_device_runs, tmp_path):
     """Two processes of two devices each, joined by jax.distributed on loopback, with checkpoints
     that one resumes.
 
     Before that they train on an iterable of their own each, from the same parameters all the same.
     """
+    one_device, straight = one_device_runs
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -120,8 +132,8 @@ def test_two_processes_give_the_result_of_one(one_device, tmp_path):
     assert first[2] == second[2]
     assert_like(first, one_device, rtol=1e-5)
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == len(first[1])
-    resumed = result(launch("experiment = dataclasses.replace(experiment, steps=6)\n" + code, 1))
-    straight = result(launch(FIT.format({"steps": 6}), 1))
+    more = f"experiment = dataclasses.replace(experiment, **{MORE_STEPS})\n"
+    (resumed,) = results(launch(more + code, 1))
     assert_like(resumed, straight, rtol=1e-5)
 
 
