@@ -202,9 +202,16 @@ class Classification:
         names = _class_names(self.class_names, classes)
         counts = np.bincount(self.labels, minlength=classes)
         rows = [f"{name} (n = {count})" for name, count in zip(names, counts, strict=True)]
-        style = {"limits": (0.0, 1.0), "colors": "Blues", "title": f"mean p(k | x), {self.dataset}"}
-        labels = {"x_label": "class k", "y_label": "true class"}
-        return plot.matrix(self.mean_posterior, rows=rows, columns=names, **style, **labels)
+        return plot.matrix(
+            self.mean_posterior,
+            rows=rows,
+            columns=names,
+            limits=(0.0, 1.0),
+            colors="Blues",
+            x_label="class k",
+            y_label="true class",
+            title=f"mean p(k | x), {self.dataset}",
+        )
 
 
 class Classifier:
@@ -387,10 +394,9 @@ class Classifier:
         _refuse_lost(np.asarray(np.isnan(posterior).any(1)), "x")
         names = _class_names(class_names, self.num_classes)
         levels = self.density.levels
-        is_image = levels is not None and x.ndim == 4 and x.shape[-1] in (1, 3)
-        images = x if is_image else None
-        brightest = {"levels": levels} if is_image else {}
-        return plot.posteriors(posterior, names=names, images=images, titles=titles, **brightest)
+        if levels is None or x.ndim != 4 or x.shape[-1] not in (1, 3):
+            return plot.posteriors(posterior, names=names, titles=titles)
+        return plot.posteriors(posterior, names=names, images=x, levels=levels, titles=titles)
 
     def evaluate(
         self,

@@ -144,7 +144,8 @@ def _threads(compute: Callable[[int, Any], Any], places: Sequence[Any]) -> Itera
     for place in places:
         free.put(place)
     # settings that JAX keeps for each thread
-    is_wide, precision = jax.config.jax_enable_x64, jax.config.jax_default_matmul_precision
+    config: Any = jax.config
+    is_wide, precision = config.jax_enable_x64, config.jax_default_matmul_precision
 
     def on_a_free_device(start: int) -> Any:
         place = free.get()

@@ -196,7 +196,7 @@ print("RESULT", json.dumps([used_by_one, one, numbers(None), sorted(seen)]))
 
 def test_eight_devices_evaluate_and_score_as_one():
     """Chunks of one shape on eight devices: every number is the same to the last bit."""
-    used_by_one, one, eight, used = result(launch(SCORING, 8))
+    ((used_by_one, one, eight, used),) = results(launch(SCORING, 8))
     assert used_by_one == [0]
     assert used == list(range(8))
     assert [len(each) for each in one] == [359, 359, *[359] * 6]

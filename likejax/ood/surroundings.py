@@ -242,6 +242,14 @@ def _keys(
     return directions_key, None if is_exact else draws_key
 
 
+def _rows(directions: Numbers) -> Num[np.ndarray, "n ..."]:
+    """Directions along the first axis of an array."""
+    rows = np.asarray(directions)
+    if not rows.ndim:
+        raise ValueError(f"expected two directions, got the number {rows}")
+    return rows
+
+
 def _frame(
     directions: Sequence[Numbers] | Numbers | None,
     key: Key[Array, ""] | None,
@@ -250,10 +258,13 @@ def _frame(
     """Two orthonormal directions: those given, by Gram and Schmidt, or random ones."""
     if directions is None:
         assert key is not None  # _keys has seen to it
-        directions = list(np.asarray(jax.random.normal(key, (2, *event_shape))))
-    if len(directions) != 2:
-        raise ValueError(f"expected two directions, got {len(directions)}")
-    first, second = (_example("a direction", each, event_shape) for each in directions)
+        directions = np.asarray(jax.random.normal(key, (2, *event_shape)))
+    pair: list[Any] = (
+        list(directions) if isinstance(directions, Sequence) else list(_rows(directions))
+    )
+    if len(pair) != 2:
+        raise ValueError(f"expected two directions, got {len(pair)}")
+    first, second = (_example("a direction", each, event_shape) for each in pair)
     lengths = [float(np.linalg.norm(each)) for each in (first, second)]
     if 0 in lengths:
         raise ValueError("expected directions that are not 0")

@@ -548,7 +548,7 @@ def landscape(
     figure = _figure(5.2, 4.3)
     axes = figure.add_subplot()
     extent = (-radius, radius, -radius, radius)
-    scale = {"vmin": floor, "vmax": max(float(np.nanmax(shown)), floor + 1e-6)}
+    scale: dict[str, Any] = {"vmin": floor, "vmax": max(float(np.nanmax(shown)), floor + 1e-6)}
     picture = axes.imshow(shown, extent=extent, origin="lower", cmap="viridis", **scale)
     figure.colorbar(picture, ax=axes, label="log p minus that of the center, nats", extend=extend)
     if np.nanmin(shown) < 0 < np.nanmax(shown):
@@ -633,10 +633,10 @@ def _check_posteriors(n: int, classes: int, **given: Any) -> None:
     if not n:
         raise ValueError("expected probabilities of examples to draw, got none")
     for name, wanted in {"names": classes, "images": n, "titles": n}.items():
-        values = given[name]
-        is_absent = values is None or (name == "titles" and not len(values))
-        if not is_absent and len(values) != wanted:
-            raise ValueError(f"expected {wanted} {name}, got {len(values)}")
+        found = 0 if given[name] is None else len(given[name])
+        is_absent = given[name] is None or (name == "titles" and not found)
+        if not is_absent and found != wanted:
+            raise ValueError(f"expected {wanted} {name}, got {found}")
 
 
 def _draw_bars(axes: Any, values: np.ndarray, names: Sequence[str]) -> None:
