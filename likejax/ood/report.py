@@ -74,7 +74,7 @@ class Report:
     key: list[int]
     versions: dict[str, str]
     trainings: tuple[Report, ...] = ()
-    distances: Mapping[str, Distance] = dataclasses.field(default_factory=dict)
+    distances: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
     def title(self) -> str:
