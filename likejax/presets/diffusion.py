@@ -199,17 +199,17 @@ PRESETS = [
         summary="Diffusion model with velocities on Fashion-MNIST in patches of 2x2 pixels, an "
         "hour on two CPU cores.",
         experiment=_FASHION_SMALL,
-        trained="test bits/dim ~ 3.426 ± 0.009 (estimate, 1 draw of 8 times, n = 10,000), from 65 "
+        trained="test bits/dim ~ 3.166 ± 0.009 (estimate, 1 draw of 8 times, n = 10,000), from 62 "
         "minutes with other work beside it, seed 0.",
-        notes=f"Behind `glow/fashion_mnist-small`, and still falling at its end. {_NUMBERS}",
+        notes=_NUMBERS,
     ),
     Preset(
         name="vdm/digits",
         summary="Diffusion model with velocities on scikit-learn's 8x8 digits, minutes on two CPU "
         "cores.",
         experiment=_DIGITS,
-        trained="test bits/dim ~ 1.979 ± 0.012 (estimate, 4 draws of 8 times, n = 359), 4 min 55 s "
-        "in all with other work beside it, seed 0.",
+        trained="test bits/dim ~ 1.903 ± 0.013 (estimate, 4 draws of 8 times, n = 359), 2 min 36 s "
+        "in all, seed 0.",
         notes=_NUMBERS,
     ),
     Preset(
