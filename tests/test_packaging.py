@@ -61,7 +61,9 @@ def test_what_the_distributions_hold(built):
     with zipfile.ZipFile(wheel) as archive:
         names = set(archive.namelist())
     packages = {str(path.relative_to(ROOT)) for path in (ROOT / "likejax").rglob("*.py")}
-    assert packages <= names
+    weights = {str(path.relative_to(ROOT)) for path in (ROOT / "likejax/weights").glob("*-*.*")}
+    assert weights
+    assert packages | weights <= names
     assert "likejax/py.typed" in names
     assert f"likejax-{VERSION}.dist-info/licenses/LICENSE" in names
     assert not [name for name in names if name.startswith(("tests", "benchmarks", "docs"))]
