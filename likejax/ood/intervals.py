@@ -99,7 +99,7 @@ def mean_auroc_interval(
     Example:
       >>> from likejax import ood
       >>> print(ood.mean_auroc_interval([0.1, 0.2, 0.3, 0.6], [[0.5, 0.7, 0.9], [0.0, 0.4]]))
-      0.646 [0.220, 0.922]
+      0.646 [0.219, 0.922]
     """
     confidence = checked("confidence", confidence, Probability)
     pairs = [checked_scores(inside, each) for each in outside]
