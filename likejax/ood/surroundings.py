@@ -242,14 +242,6 @@ def _keys(
     return directions_key, None if is_exact else draws_key
 
 
-def _rows(directions: Numbers) -> Num[np.ndarray, "n ..."]:
-    """Directions along the first axis of an array."""
-    rows = np.asarray(directions)
-    if not rows.ndim:
-        raise ValueError(f"expected two directions, got the number {rows}")
-    return rows
-
-
 def _frame(
     directions: Sequence[Numbers] | Numbers | None,
     key: Key[Array, ""] | None,
@@ -259,9 +251,8 @@ def _frame(
     if directions is None:
         assert key is not None  # _keys has seen to it
         directions = np.asarray(jax.random.normal(key, (2, *event_shape)))
-    pair: list[Any] = (
-        list(directions) if isinstance(directions, Sequence) else list(_rows(directions))
-    )
+    given: Any = directions
+    pair = list(given) if np.iterable(given) else [given]
     if len(pair) != 2:
         raise ValueError(f"expected two directions, got {len(pair)}")
     first, second = (_example("a direction", each, event_shape) for each in pair)

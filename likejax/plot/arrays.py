@@ -412,11 +412,15 @@ def _draw_row(figure: Any, axes: Any, pictures: Num[np.ndarray, "..."]) -> None:
         drawn = axes.imshow(canvas[..., 0], interpolation="nearest", cmap="magma", vmin=lowest)
         figure.colorbar(drawn, ax=axes, shrink=0.9, pad=0.01).ax.tick_params(labelsize=6)
         return
-    canvas = _tiled(pictures.astype(float), len(pictures), background=_GRID)
-    if canvas.shape[2] == 3:
-        axes.imshow(canvas, interpolation="nearest")
+    _show(axes, _tiled(pictures.astype(float), len(pictures), background=_GRID))
+
+
+def _show(axes: Any, image: Float[np.ndarray, "height width channels"]) -> None:
+    """Draws an image of one or three channels with values from 0 to 1."""
+    if image.shape[-1] == 3:
+        axes.imshow(image, interpolation="nearest")
     else:
-        axes.imshow(canvas[..., 0], interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+        axes.imshow(image[..., 0], interpolation="nearest", cmap="gray", vmin=0, vmax=1)
 
 
 def _panels(
@@ -618,9 +622,7 @@ def posteriors(
             axes.set_xticklabels([])
         if images is not None:
             top = figure.add_subplot(grid[first, column])
-            canvas = images[number] / (levels - 1)
-            gray = {"cmap": "gray", "vmin": 0, "vmax": 1, "interpolation": "nearest"}
-            top.imshow(canvas if canvas.shape[-1] == 3 else canvas[..., 0], **gray)
+            _show(top, images[number] / (levels - 1))
             top.set_axis_off()
         if titles:
             top.set_title(titles[number], fontsize=8)

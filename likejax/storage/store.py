@@ -367,7 +367,7 @@ def in_this_precision(where: str, items: dict[str, Any], wanted: Mapping[str, An
             f"{where} was written in 64 bits (jax_enable_x64) and is read in 32: "
             f"{len(shortened)} arrays are rounded, the first is {shortened[0]}; to read all "
             "their digits, call jax.config.update('jax_enable_x64', True) first",
-            stacklevel=5,
+            stacklevel=4,
         )
     return converted
 
