@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import enum
+import functools
 import math
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -15,7 +16,8 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
-from likejax.batching import Query, Rows, over_batch, over_draws
+from likejax.batching import Query, Rows, over_batch, over_draws, own_shapes
+from likejax.devices import Devices, in_chunks
 from likejax.facts import facts_table
 from likejax.inputs import (
     as_array,
@@ -654,8 +656,11 @@ class Density(nnx.Module, abc.ABC):
         sample_shape: int | Sequence[int] = (),
         condition: ArrayLike | None = None,
         temperature: ArrayLike = 1.0,
+        *,
+        batch_size: int | None = None,
+        devices: Devices | None = None,
     ) -> Array:
-        """Independent samples.
+        """Independent samples, many of them in chunks and on all devices.
 
         Integers have no NaN: where the numbers behind a sample of integers are not finite, as when
         decoding overflows, a warning counts these samples and names the way to draw them again. If
@@ -671,24 +676,59 @@ class Density(nnx.Module, abc.ABC):
             ``(*sample_shape, *batch, *event_shape)``.
           temperature: Factor on the standard deviation of the model's Gaussians (Glow, section 5),
             at least 0.
+          batch_size: Number of samples that are drawn at a time on each device, which bounds the
+            memory and shows progress; all at once if not given. In a traced function they are drawn
+            at once.
+          devices: Devices of this machine to draw with; all of them if not given. Samples do not
+            depend on their number. Without a ``batch_size`` one device draws all.
 
         Returns:
           Samples: ``uint8`` (or the smallest unsigned type) if the density has ``levels``.
 
         Raises:
           TypeError: If an argument is of another type.
-          ValueError: For negative sizes, a temperature below 0, labels out of range, or if no
-            sample is finite.
+          ValueError: For negative sizes, a temperature below 0, labels out of range, ``devices``
+            without a ``batch_size``, or if no sample is finite.
         """
         shape, condition = self._shape_and_condition(sample_shape, condition)
         key = as_key(key)
         keys = key if key.shape == () else keys_of_batch(key, shape)
         rows = Rows(None, keys, condition, shape)
-        x, finite = self._draw_rows(rows, checked_temperature(temperature))
+        temperature = checked_temperature(temperature)
+        if batch_size is None:
+            if devices is not None:
+                raise ValueError("expected a batch_size with devices: each draws so many at a time")
+            x, finite = self._draw_rows(rows, temperature)
+        else:
+            size = checked("batch_size", batch_size, Count)
+            x, finite = self._draw_in_chunks(rows, temperature, batch_size=size, devices=devices)
         if self.levels is not None:
             again = "density.sample(lj.example_keys(key, {rows}), {count}) draws them again"
             warn_of_lost(finite.reshape(-1), "sample", again)
         return x
+
+    def _draw_in_chunks(
+        self, rows: Rows, temperature: ArrayLike, *, batch_size: int, devices: Devices | None
+    ) -> tuple[Array, Bool[Array, "*batch"]]:
+        """Draws the example of every key as ``_draw_rows`` does, chunk by chunk."""
+        leaves = (rows.key, rows.condition, temperature, *jax.tree.leaves(self))
+        if rows.count == 0 or any(isinstance(leaf, Tracer) for leaf in leaves):
+            return self._draw_rows(rows, temperature)
+        assert rows.key is not None  # samples always have keys
+        one_key, keys = (rows.key, None) if rows.key.shape == () else (None, rows.key)
+        chunks = in_chunks(
+            functools.partial(_drawn_chunk, temperature=temperature),
+            (self, one_key),
+            (np.arange(rows.count, dtype=np.uint32), keys, rows.condition),
+            rows.count,
+            batch_size=batch_size,
+            devices=devices,
+            what="samples",
+        )
+        parts = [[part[:kept] for part in drawn] for drawn, kept in chunks]
+        x, finite = (np.concatenate(each) for each in zip(*parts, strict=True))
+        in_shape = x.reshape(*rows.shape, *self.event_shape), finite.reshape(rows.shape)
+        return jax.device_put(in_shape)
 
     def sample_and_log_prob(
         self,
@@ -1046,6 +1086,22 @@ def _sample_of_key(
             f"{density.event_shape}, got {drawn.shape}"
         )
     return drawn, finite
+
+
+def _drawn_chunk(
+    model: tuple[Density, Array | None],
+    chunk: tuple[np.ndarray, Array | None, Array | np.ndarray | None],
+    *,
+    temperature: ArrayLike,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Samples of some rows, on the host, and whether their numbers are finite."""
+    density, one_key = model
+    numbers, keys, conditions = chunk
+    rows = Rows(None, keys_of_rows(one_key, numbers), conditions, (len(numbers),))
+    if keys is not None:
+        rows = rows._replace(key=keys)
+    with own_shapes():  # samples must not depend on what was compiled before
+        return jax.device_get(density._draw_rows(rows, temperature))
 
 
 def check_density(density: object) -> None:

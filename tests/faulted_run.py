@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
-
 import jax
 
 import likejax as lj
+from tests.forks import write_to
 
 
 def train(workdir: str, steps: int) -> None:
@@ -29,7 +28,5 @@ def train(workdir: str, steps: int) -> None:
 
 def train_in_a_fork(workdir: str, steps: int, said: str) -> None:
     """Trains in a process of its own, which writes what it says to the file ``said``."""
-    file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-    os.dup2(file, 1)
-    os.dup2(file, 2)
+    write_to(said, said)
     train(workdir, steps)

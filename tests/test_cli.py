@@ -64,6 +64,10 @@ def test_sample(run, tmp_path, capsys):
                 str(tmp_path / "s.npy"),
                 "--temperature",
                 "0.7",
+                "--batch-size",
+                "3",
+                "--devices",
+                "1",
             ]
         )
         == 0
@@ -91,6 +95,8 @@ def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
         (["evaluate", here, "--batch-size", "-1"], 2, "batch_size to be an integer of at least 1"),
         (["evaluate", here, "--json", str(a_folder)], 1, "which --json names: "),
         (["evaluate", here, "--json", str(a_file / "e.json")], 1, "which --json names: "),
+        (["evaluate", here, "--devices", "0"], 2, "devices to be an integer of at least 1"),
+        (["sample", here, "--devices", "99"], 2, "expected --devices of at most 1, got 99"),
         (["sample", here, "--count", "0"], 2, "count to be an integer of at least 1"),
         (["sample", here, "--temperature", "-1"], 2, "temperature to be a number of at least 0"),
         (["sample", here, "--out", str(a_file / "s.png")], 1, "which --out names: "),

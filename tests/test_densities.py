@@ -197,6 +197,45 @@ def test_samples(density_and_labels):
             density.sample_and_log_prob(KEY, 5)
 
 
+def test_samples_in_chunks():
+    """Many samples at once, in chunks or by their keys are the same; conditions go with them."""
+    density = DENSITIES["glow conditional"].make()
+    labels = np.arange(6) % density.num_classes
+    whole = density.sample(KEY, (), labels)
+    for key in (KEY, lj.example_keys(KEY, range(6))):
+        chunks = density.sample(key, (), labels, batch_size=4)
+        np.testing.assert_array_equal(chunks, density.sample(key, (), labels, batch_size=4))
+        assert chunks.dtype == whole.dtype
+        # float sums of another shape may round an integer the other way
+        assert np.abs(np.asarray(chunks, int) - np.asarray(whole, int)).max() <= 1
+    repeated = density.sample(KEY, 2, labels[:3], batch_size=4)
+    assert repeated.shape == (2, 3, *density.event_shape)
+    assert density.sample(KEY, 0, labels[:1], batch_size=4).shape == (0, 1, *density.event_shape)
+    traced = jax.jit(lambda k: density.sample(k, (), labels, batch_size=4))(KEY)
+    assert traced.shape == whole.shape
+    with pytest.raises(ValueError, match="expected a batch_size with devices"):
+        density.sample(KEY, 2, 0, devices=jax.devices())
+    with pytest.raises(ValueError, match="expected batch_size to be an integer of at least 1"):
+        density.sample(KEY, 2, 0, batch_size=0)
+
+
+def test_lost_samples_are_counted_over_all_chunks():
+    """The warning names the rows of the whole, not those of a chunk."""
+
+    class Overflows(NoisyStandardNormal):
+        def _sample(self, key, condition, temperature):
+            x = super()._sample(key, condition, temperature)
+            return jnp.where(x > 1.5, jnp.nan, x)
+
+    density = lj.models.Dequantized(Overflows(), 4)
+    with pytest.warns(RuntimeWarning) as whole:
+        density.sample(KEY, 20)
+    with pytest.warns(RuntimeWarning) as chunks:
+        density.sample(KEY, 20, batch_size=3)
+    assert len(chunks) == 1
+    assert str(chunks[0].message) == str(whole[0].message)
+
+
 def test_bad_input(density_and_labels):
     density, labels = density_and_labels
     x, y = examples_of(density, 4), labels(4)

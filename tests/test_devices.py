@@ -186,7 +186,8 @@ def numbers(devices):
     fitted = scores[0].fit(density, valid, key=3, batch_size=16, devices=devices)
     typical = fitted(test.examples, key=4, batch_size=16, devices=devices)
     of_sets = [np.ravel(v).tolist() for each in report.scores for v in each.values.values()]
-    return [evaluation.log_prob.tolist(), typical.tolist(), *of_sets]
+    drawn = np.ravel(density.sample(5, 359, batch_size=16, devices=devices))
+    return [evaluation.log_prob.tolist(), typical.tolist(), drawn.tolist(), *of_sets]
 one = numbers(jax.devices()[:1])
 used_by_one = sorted(seen)
 seen.clear()
@@ -194,12 +195,12 @@ print("RESULT", json.dumps([used_by_one, one, numbers(None), sorted(seen)]))
 """
 
 
-def test_eight_devices_evaluate_and_score_as_one():
+def test_eight_devices_evaluate_score_and_sample_as_one():
     """Chunks of one shape on eight devices: every number is the same to the last bit."""
     ((used_by_one, one, eight, used),) = results(launch(SCORING, 8))
     assert used_by_one == [0]
     assert used == list(range(8))
-    assert [len(each) for each in one] == [359, 359, *[359] * 6]
+    assert [len(each) for each in one] == [359, 359, 64 * 359, *[359] * 6]
     assert one == eight
 
 

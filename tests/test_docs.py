@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 import likejax
+from tests import forks
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text()
@@ -52,10 +53,17 @@ def blocks_of(text: str, language: str) -> list[str]:
 def run_python(code: str, directory: Path, *, timeout: int) -> str:
     """Runs a program in a process of its own and returns what it prints."""
     ast.parse(code)
-    command = [sys.executable, "-c", code]
-    result = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=timeout)
-    assert result.returncode == 0, result.stderr
-    return result.stdout
+    printed, warned = directory / "printed.txt", directory / "warned.txt"
+    process = forks.START.Process(
+        target=forks.run_program, args=(code, str(directory), str(printed), str(warned))
+    )
+    process.start()
+    process.join(timeout)
+    if process.is_alive():
+        process.kill()
+        raise AssertionError(f"the program runs for more than {timeout} s")
+    assert process.exitcode == 0, warned.read_text()
+    return printed.read_text()
 
 
 def test_readme_python(tmp_path):

@@ -20,6 +20,7 @@ import likejax as lj
 from likejax.storage.store import Store
 from likejax.train.interrupt import Interruption
 from tests import faulted_run
+from tests.forks import START
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = f"""
@@ -27,9 +28,6 @@ import sys; sys.path.insert(0, {str(ROOT)!r})
 from tests.faulted_run import train
 train(sys.argv[1], int(sys.argv[2]))
 """
-FORKS = multiprocessing.get_context("forkserver")
-"""Starts processes as copies of one that has imported likejax, in which no device was touched."""
-FORKS.set_forkserver_preload([faulted_run.__name__])
 
 
 def launch(workdir: Path, steps: int) -> subprocess.Popen:
@@ -40,10 +38,10 @@ def launch(workdir: Path, steps: int) -> subprocess.Popen:
     return process
 
 
-def finish(workdir: Path, steps: int) -> None:
-    process = launch(workdir, steps)
-    _, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err[-3000:]
+def finish(*processes: multiprocessing.Process) -> None:
+    for process in processes:
+        process.join(300)
+        assert process.exitcode == 0
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -83,16 +81,18 @@ def test_sigterm_saves_and_ends(tmp_path):
     """The state of the very step is saved, the exit code is the signal's, and the run ends as an
     undisturbed one."""
     steps = 1200
-    process = launch(tmp_path / "run", steps)
-    wait_for_steps(tmp_path / "run", process)
-    process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 143, err[-3000:]
+    straight = fork(tmp_path / "straight", steps, tmp_path / "straight.txt")
+    said = tmp_path / "stopped.txt"
+    process = fork(tmp_path / "run", steps, said)
+    wait_until_said(said, TWO_LOG_LINES, process)
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    err = said.read_text()
+    assert process.exitcode == 143, err[-3000:]
     assert "stopping after this step and saving" in err
     stopped = int(err.split("stopped by SIGTERM after step ")[1].split(":")[0])
     assert Store(tmp_path / "run" / "last").steps()[-1] == stopped
-    finish(tmp_path / "run", steps)
-    finish(tmp_path / "straight", steps)
+    finish(straight, fork(tmp_path / "run", steps, tmp_path / "finished.txt"))
     assert_same_run(tmp_path / "run", tmp_path / "straight")
 
 
@@ -119,7 +119,7 @@ def test_ctrl_c_saves_and_a_second_one_acts_at_once(tmp_path):
 
 
 def fork(workdir: Path, steps: int, said: Path) -> multiprocessing.Process:
-    process = FORKS.Process(
+    process = START.Process(
         target=faulted_run.train_in_a_fork, args=(str(workdir), steps, str(said)), daemon=True
     )
     process.start()
@@ -159,8 +159,6 @@ def test_twenty_faults_change_no_bit(tmp_path):
     assert reached == sorted(reached)  # nothing that was saved is lost
     assert len(set(reached)) > 10, reached
     undisturbed = fork(tmp_path / "run", steps, tmp_path / "undisturbed.txt")
-    for process in (straight, undisturbed):
-        process.join(300)
-        assert process.exitcode == 0
+    finish(straight, undisturbed)
     assert_same_run(tmp_path / "run", tmp_path / "straight")
     print(f"steps reached: {reached}")

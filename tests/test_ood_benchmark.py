@@ -226,6 +226,7 @@ def test_a_density_must_say_what_it_is():
         ood.benchmark("runs/glow", **options)
 
 
+@pytest.mark.untyped  # the built-in code is thousands of small calls
 def test_several_trainings():
     """Each is scored by itself; tables have the spread; other scores for one are refused."""
     halves = [lj.models.PixelHistogram.fit(TRAIN.take(slice(i, None, 3))) for i in range(3)]
@@ -402,6 +403,7 @@ def test_outside_sets_by_name_or_alone():
     )
 
 
+@pytest.mark.untyped  # the built-in code is thousands of small calls
 def test_arrays_as_they_are():
     """Plain arrays for every part give the numbers of datasets."""
     options = {"scores": [ood.Typicality(), ood.ComplexityOnly()], "resamples": 2}

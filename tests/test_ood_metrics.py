@@ -136,6 +136,7 @@ def test_delong_is_the_standard_error_of_two_normals():
         assert found.standard_error == pytest.approx(math.sqrt(variance / n), rel=tolerance)
 
 
+@pytest.mark.untyped  # thousands of small calls
 def test_intervals_cover():
     """About 95 % of 300 intervals of every metric hold the truth, within 4 standard errors."""
     rng = np.random.default_rng(0)

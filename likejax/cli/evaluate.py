@@ -39,6 +39,7 @@ class Evaluate(WeightsOption, ScoringOptions):
             key=jax.random.key(self.seed),
             draws=self.draws,
             batch_size=self.batch_size,
+            devices=self.chosen_devices(),
         )
         if self.json is not None:  # first, since printing may fail where the output is a full disk
             self.json.write_text(json.dumps(evaluation.to_dict(), indent=2))

@@ -92,6 +92,7 @@ class Ood(WeightsOption, ScoringOptions):
             fpr=self.fpr,
             resamples=self.resamples,
             batch_size=self.batch_size,
+            devices=self.chosen_devices(),
             workdir=out / "features",
         )
         of_benchmark = [note for note in report.notes if note != lj.ood.NOT_SAID]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Annotated, Literal, Protocol, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import tyro
 
@@ -57,7 +57,30 @@ class SeedOption(Settings):
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class ScoringOptions(DataOption, SeedOption):
+class DevicesOption(Settings):
+    """On how many devices a command computes."""
+
+    devices: Count | None = None
+    """Number of devices of this process to compute on, the first ones; all if not given."""
+
+    def chosen_devices(self) -> list[Any] | None:
+        """Returns the devices to compute on; ``None`` for all.
+
+        Raises:
+          UsageError: If there are not so many.
+        """
+        import jax
+
+        if self.devices is None:
+            return None
+        found = jax.local_devices()
+        if self.devices > len(found):
+            raise UsageError(f"expected --devices of at most {len(found)}, got {self.devices}")
+        return found[: self.devices]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ScoringOptions(DataOption, SeedOption, DevicesOption):
     """How a dataset is scored."""
 
     draws: Count = 1

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from likejax.data.dataset import Dataset
     from likejax.density import Density
+    from likejax.devices import Devices
     from likejax.experiment import Experiment
 
 
@@ -96,6 +97,8 @@ def save_samples(
     seed: int,
     temperature: float = 1.0,
     condition: ArrayLike | None = None,
+    batch_size: int = 128,
+    devices: Devices | None = None,
 ) -> None:
     """Draws samples and writes them, as an array if the name ends in .npy, else as a picture."""
     import jax
@@ -103,7 +106,14 @@ def save_samples(
 
     from likejax.plot import sheet
 
-    drawn = density.sample(jax.random.key(seed), count, condition, temperature)
+    drawn = density.sample(
+        jax.random.key(seed),
+        count,
+        condition,
+        temperature,
+        batch_size=batch_size,
+        devices=devices,
+    )
     samples = np.asarray(drawn)
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":

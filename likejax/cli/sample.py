@@ -7,7 +7,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from likejax.cli.options import SeedOption, UsageError, WeightsOption
+from likejax.cli.options import DevicesOption, SeedOption, UsageError, WeightsOption
 from likejax.cli.places import check_picture, check_writable, save_samples
 from likejax.settings import Count, CountOrZero, NonNegative
 
@@ -18,11 +18,13 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Sample(WeightsOption, SeedOption):
+class Sample(WeightsOption, SeedOption, DevicesOption):
     """Samples of a trained run, as a sheet of pictures or an array."""
 
     count: Count = 64
     """Number of samples."""
+    batch_size: Count = 128
+    """Samples drawn at a time on each device; the result does not depend on it."""
     out: Path = Path("samples.png")
     """File of the picture; a name that ends in .npy gets the array."""
     temperature: NonNegative = 1.0
@@ -37,6 +39,7 @@ class Sample(WeightsOption, SeedOption):
         import likejax as lj
 
         check_writable(self.out, option="--out")
+        devices = self.chosen_devices()
         density = lj.restore(self.run, which=self.which)
         condition = self._condition(density)
         check_picture(density, self.out)
@@ -47,6 +50,8 @@ class Sample(WeightsOption, SeedOption):
             seed=self.seed,
             temperature=self.temperature,
             condition=condition,
+            batch_size=self.batch_size,
+            devices=devices,
         )
         print(f"{self.count} samples: {self.out}")
         return 0

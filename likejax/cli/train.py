@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from likejax.cli.options import DataOption, SeedOption, UsageError
+from likejax.cli.options import DataOption, DevicesOption, SeedOption, UsageError
 from likejax.cli.places import has_pictures, load_as_evaluated, save_samples
 from likejax.keys import KeyLike
 from likejax.legacy import modern_weights
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(DataOption, SeedOption):
+class Train(DataOption, SeedOption, DevicesOption):
     """Train a preset; every setting of it is an option.
 
     A run that stands in the directory is continued. `likejax train PRESET --help` lists the
@@ -87,7 +87,12 @@ class Train(DataOption, SeedOption):
         selecting = parts["validation"]
         if self.select_on == "half":
             selecting, _ = lj.data.hold_out(selecting)
-        places: dict[str, Any] = {"validation": selecting, "workdir": workdir, "key": key}
+        places: dict[str, Any] = {
+            "validation": selecting,
+            "workdir": workdir,
+            "key": key,
+            "devices": self.chosen_devices(),
+        }
         if self.background:
             return lj.ood.fit_background(
                 self.experiment, parts["train"], mutation_rate=self.background, **places
@@ -99,14 +104,15 @@ class Train(DataOption, SeedOption):
         from likejax.train.side_products import SideProducts
 
         print(f"best on validation at step {run.best_step} of {run.steps}")
-        evaluation = lj.evaluate(run.density, test, key=key, draws=self.draws)
+        devices = self.chosen_devices()
+        evaluation = lj.evaluate(run.density, test, key=key, draws=self.draws, devices=devices)
         record = json.dumps(evaluation.to_dict(), indent=2)
         (workdir / "evaluation.json").write_text(record)
         print(evaluation)
         if has_pictures(run.density) and run.density.condition_shape is None:
             picture = workdir / "samples.png"
             with SideProducts().making("drawing samples"):  # the run and its numbers are on disk
-                save_samples(run.density, picture, count=64, seed=self.seed)
+                save_samples(run.density, picture, count=64, seed=self.seed, devices=devices)
                 print(f"samples: {picture}")
 
 

@@ -10,6 +10,7 @@ import jax
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint
+from likejax.devices import Devices
 from likejax.experiment import Experiment
 from likejax.keys import KeyLike, as_key
 from likejax.ood.checks import Examples
@@ -28,6 +29,7 @@ def fit_background(
     validation: Examples | None = None,
     workdir: str | os.PathLike[str] | None = None,
     mutation_rate: float = 0.2,
+    devices: Devices | None = None,
 ) -> Run:
     """Trains an experiment's model on mutated inputs: the background for ``LikelihoodRatio``.
 
@@ -44,6 +46,7 @@ def fit_background(
       validation: Examples that select the best weights.
       workdir: Directory of the run, as in ``fit``.
       mutation_rate: Probability that an entry is drawn anew, between 0 and 1.
+      devices: Devices to train on, as in ``fit``.
 
     Returns:
       The run; its ``density`` is the background.
@@ -78,7 +81,7 @@ def fit_background(
             _note_rows(Path(workdir), mutated, selecting)
         seed = int(jax.random.randint(mutation_key, (), 0, 2**31 - 1))
         selecting = selecting.mutate(mutation_rate, seed)
-    return fit(mutated, images, key=fit_key, validation=selecting, workdir=workdir)
+    return fit(mutated, images, key=fit_key, validation=selecting, workdir=workdir, devices=devices)
 
 
 def _with_mutation(experiment: Experiment, rate: float) -> Experiment:

@@ -1,0 +1,29 @@
+"""Processes that start at once: copies of one that has imported likejax.
+
+In that one no device was touched, so a copy is as fresh as a new process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+
+import likejax  # noqa: F401 - for the copies
+
+START = multiprocessing.get_context("forkserver")
+"""Starts processes as copies."""
+START.set_forkserver_preload([__name__])
+
+
+def write_to(printed: str, warned: str) -> None:
+    """Sends what this process prints to a file, warnings and errors to another or the same."""
+    for stream, path in ((1, printed), (2, warned)):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND), stream)
+
+
+def run_program(code: str, directory: str, printed: str, warned: str) -> None:
+    """Runs a program in a directory, as the main module of its process."""
+    write_to(printed, warned)
+    os.chdir(directory)
+    exec(compile(code, "<program>", "exec"), vars(sys.modules["__main__"]))
