@@ -17,11 +17,12 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal --durations=30
 demo: $(INSTALLED)
 	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/likejax demo --out demo
 
-# Everything not marked slow; SLOW=1 adds the slow tests, lint and types, the documentation, and the newest JAX where there is
-# a Python for it.
+# Everything not marked slow, under the type checker of shapes; then what runs as in a user's process, without it. SLOW=1 adds the
+# slow tests to the latter, whose checks would take a fifth of their time; and lint and types, the documentation, and the newest
+# JAX where there is a Python for it.
 test: $(INSTALLED)
-	$(BIN)/python $(PYTEST) "--jaxtyping-packages=likejax,$(CHECKER)" -m "not untyped" $(if $(SLOW),--slow)
-	$(BIN)/python $(PYTEST) -m untyped $(if $(SLOW),--slow)
+	$(BIN)/python $(PYTEST) "--jaxtyping-packages=likejax,$(CHECKER)" -m "not untyped and not slow"
+	$(BIN)/python $(PYTEST) $(if $(SLOW),-m "untyped or slow" --slow,-m "untyped and not slow")
 	$(if $(SLOW),$(MAKE) lint docs next)
 
 lint: $(INSTALLED)

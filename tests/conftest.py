@@ -59,18 +59,21 @@ def slow_tests() -> set[str]:
     return {line for line in lines if not line.startswith("#")}
 
 
-def _skip_slow(config, items):
-    if config.getoption("--slow") or os.environ.get("SLOW") == "1":
-        return
+def _mark_slow(config, items):
+    """Marks the tests of the list as slow, and skips them unless they are asked for."""
     slow = slow_tests()
+    is_asked = config.getoption("--slow") or os.environ.get("SLOW") == "1"
     for item in items:
         if item.nodeid in slow:
-            item.add_marker(pytest.mark.skip(reason="slow: run with SLOW=1"))
+            item.add_marker("slow")
+            if not is_asked:
+                item.add_marker(pytest.mark.skip(reason="slow: run with SLOW=1"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config, items):
     _skip_untyped(config, items)
-    _skip_slow(config, items)
+    _mark_slow(config, items)
 
 
 def pytest_collection_finish(session):
