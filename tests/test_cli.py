@@ -96,6 +96,7 @@ def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
         (["evaluate", here, "--json", str(a_folder)], 1, "which --json names: "),
         (["evaluate", here, "--json", str(a_file / "e.json")], 1, "which --json names: "),
         (["evaluate", here, "--devices", "0"], 2, "devices to be an integer of at least 1"),
+        (["train", "glow/digits", "--distributed", "--devices", "1"], 2, "expected no --devices"),
         (["sample", here, "--devices", "99"], 2, "expected --devices of at most 1, got 99"),
         (["sample", here, "--count", "0"], 2, "count to be an integer of at least 1"),
         (["sample", here, "--temperature", "-1"], 2, "temperature to be a number of at least 0"),

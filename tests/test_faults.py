@@ -39,9 +39,10 @@ def launch(workdir: Path, steps: int) -> subprocess.Popen:
 
 
 def finish(*processes: multiprocessing.Process) -> None:
+    """Waits for processes that ``fork`` started; what one said is shown if it failed."""
     for process in processes:
         process.join(300)
-        assert process.exitcode == 0
+        assert process.exitcode == 0, Path(process.name).read_text()[-3000:]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -120,7 +121,10 @@ def test_ctrl_c_saves_and_a_second_one_acts_at_once(tmp_path):
 
 def fork(workdir: Path, steps: int, said: Path) -> multiprocessing.Process:
     process = START.Process(
-        target=faulted_run.train_in_a_fork, args=(str(workdir), steps, str(said)), daemon=True
+        target=faulted_run.train_in_a_fork,
+        name=str(said),
+        args=(str(workdir), steps, str(said)),
+        daemon=True,
     )
     process.start()
     return process

@@ -52,6 +52,11 @@ class Train(DataOption, SeedOption, DevicesOption):
         """Trains, evaluates and draws samples; returns the exit code."""
         import jax
 
+        if self.distributed and self.devices is not None:
+            # each process would choose its own, and train alone
+            raise UsageError(
+                "expected no --devices with --distributed: all processes use all of theirs"
+            )
         if self.distributed:
             _join_processes()
         is_primary = jax.process_index() == 0
