@@ -1,7 +1,9 @@
-"""Repeated blocks: stored stacked, run as a scan on accelerators and as a plain loop on CPU.
+"""Repeated blocks: stored stacked, run as a scan or, where that is faster, one by one.
 
-XLA's CPU backend neither parallelizes nor vectorizes well inside a loop, so there the blocks are
-taken apart once, outside any compiled function; ``for_backend`` is the one place that chooses.
+A scan compiles once for all blocks. On CPU its gradient copies the parameters of a block on their
+way into and out of the loop, so large blocks are faster one by one, and a few blocks compile no
+faster as a scan; there they are taken apart once, outside any compiled function. ``for_backend`` is
+the one place that chooses.
 """
 
 from __future__ import annotations
@@ -135,31 +137,43 @@ def repeat(make: Callable[[nnx.Rngs], nnx.Module], length: int, *, rngs: nnx.Rng
 
 def unstack(module: PyTree) -> Any:
     """Returns ``module`` with every ``Stacked`` in it taken apart into an ``Unstacked``."""
-
-    def apart(node: object) -> Any:
-        if not isinstance(node, Stacked):
-            return node
-        return Unstacked(
-            [
-                jax.tree.map(lambda leaf, i=i: _slice_leaf(leaf, i), node.block)
-                for i in range(node.length)
-            ]
-        )
-
-    return jax.tree.map(apart, module, is_leaf=lambda node: isinstance(node, Stacked))
+    return _map_blocks(
+        lambda blocks: _apart(blocks) if isinstance(blocks, Stacked) else blocks, module
+    )
 
 
 def stack(module: PyTree) -> Any:
     """Returns ``module`` with every ``Unstacked`` in it put together into a ``Stacked``."""
+    return _map_blocks(
+        lambda blocks: _together(blocks) if isinstance(blocks, Unstacked) else blocks, module
+    )
 
-    def together(node: object) -> Any:
-        if not isinstance(node, Unstacked):
-            return node
-        return Stacked(
-            jax.tree.map(lambda *leaves: _stack_leaves(leaves), *node.blocks), len(node.blocks)
-        )
 
-    return jax.tree.map(together, module, is_leaf=lambda node: isinstance(node, Unstacked))
+def _map_blocks(change: Callable[[Blocks], Blocks], module: PyTree) -> Any:
+    """Returns ``module`` with ``change`` applied to each of its outermost repetitions."""
+
+    def is_blocks(node: object) -> bool:
+        return isinstance(node, Stacked | Unstacked)
+
+    return jax.tree.map(
+        lambda node: change(node) if is_blocks(node) else node, module, is_leaf=is_blocks
+    )
+
+
+def _apart(blocks: Stacked) -> Unstacked:
+    """The blocks one by one."""
+    return Unstacked(
+        [
+            jax.tree.map(lambda leaf, i=i: _slice_leaf(leaf, i), blocks.block)
+            for i in range(blocks.length)
+        ]
+    )
+
+
+def _together(blocks: Unstacked) -> Stacked:
+    """The blocks in one module with a leading axis."""
+    block = jax.tree.map(lambda *leaves: _stack_leaves(leaves), *blocks.blocks)
+    return Stacked(block, blocks.length)
 
 
 def _slice_leaf(leaf: Array | np.ndarray, index: int) -> Array | np.ndarray:
@@ -179,5 +193,24 @@ def _stack_leaves(leaves: tuple[Any, ...]) -> Any:
 
 
 def for_backend(module: PyTree) -> Any:
-    """Returns ``module`` in the fastest form: blocks apart on CPU, stacked on GPU and TPU."""
-    return unstack(module) if jax.default_backend() == "cpu" else stack(module)
+    """Returns ``module`` in its fastest form.
+
+    On GPU and TPU all blocks are stacked. On CPU those are that are many and small.
+    """
+    if jax.default_backend() != "cpu":
+        return stack(module)
+    return _map_blocks(_for_cpu, module)
+
+
+_MANY_BLOCKS = 6
+_SMALL_BLOCK = 30_000
+"""Entries of a block. ``benchmarks/scan.py`` measures both forms of the presets: at this size
+the gradients of a Glow and of a masked flow are faster as a scan, from 60,000 on they are not."""
+
+
+def _for_cpu(blocks: Blocks) -> Blocks:
+    """The repetition in the form that CPUs run faster."""
+    entries = sum(leaf.size for leaf in jax.tree.leaves(blocks)) // blocks.length
+    if blocks.length >= _MANY_BLOCKS and entries <= _SMALL_BLOCK:
+        return _together(blocks) if isinstance(blocks, Unstacked) else blocks
+    return _apart(blocks) if isinstance(blocks, Stacked) else blocks

@@ -357,6 +357,7 @@ def solve(
     settings = trace or Trace()
     fixed_probes = None if probes is None else jax.lax.stop_gradient(probes)
 
+    @jax.jit  # stages and their derivatives share what is traced once
     def field(
         time: ArrayLike, state: AugmentedState, args: tuple[ODE, Array | None]
     ) -> AugmentedState:
