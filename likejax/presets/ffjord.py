@@ -341,7 +341,7 @@ _IMAGES = [
             objective=_RNODE,
             optimizer=replace(SMALL, learning_rate=5e-3, warmup_steps=30),
             batch_size=32,
-            steps=300,
+            steps=600,
             ema_decay=0.99,
             validate_every=150,
             checkpoint_every=150,
