@@ -347,8 +347,8 @@ _IMAGES = [
             checkpoint_every=150,
             log_every=25,
         ),
-        trained="test bits/dim ~ 2.294 ± 0.011 (estimate, 16 draws, n = 359), by "
-        "`make demo` on two CPU cores, seed 0.",
+        trained="test bits/dim ~ 2.112 ± 0.011 (estimate, 16 draws, n = 359), by "
+        "`likejax train ffjord/digits --seed 0` on two CPU cores.",
     ),
 ]
 

@@ -180,13 +180,14 @@ _SMALL_TABLES = [
 ]
 
 
-def _small_maf(name: str, title: str, dimensions: int, **changes: object) -> Preset:
+def _small_maf(name: str, title: str, dimensions: int, measured: str, **changes: object) -> Preset:
     """Returns a masked flow for a small UCI table."""
     model = MAFConfig(dimensions=dimensions, depth=6, width=64, dropout=0.1, standardize=True)
     return Preset(
         name=f"maf/{name}",
         summary=f"Masked autoregressive flow on {title}, nats of the raw units.",
         experiment=_SMALL_TABLE.override({"model": model, "dataset": f"uci/{name}", **changes}),
+        trained=f"test log p = {measured} (exact), on two CPU cores in half a minute, seed 0.",
         notes="Base, dropout, weight decay and steps are those of the spline flow on this table.",
     )
 
@@ -198,6 +199,7 @@ _SMALL_MAFS = [
         "redwine",
         "the UCI red wine table (1,599 x 11)",
         11,
+        "-0.936 ± 0.358 nats, -10.396 standardized",
         **_WINE,
         **{"model.dropout": 0.3, "optimizer.weight_decay": 0.1, "steps": 1_000},
     ),
@@ -205,10 +207,16 @@ _SMALL_MAFS = [
         "whitewine",
         "the UCI white wine table (4,898 x 11)",
         11,
+        "-1.690 ± 0.299 nats, -11.644 standardized",
         **_WINE,
         **{"model.dropout": 0.2, "steps": 2_000},
     ),
-    _small_maf("parkinsons", "the UCI parkinsons table (5,875 x 15)", 15),
+    _small_maf(
+        "parkinsons",
+        "the UCI parkinsons table (5,875 x 15)",
+        15,
+        "31.048 ± 0.238 nats, -2.435 standardized",
+    ),
 ]
 
 
@@ -259,6 +267,7 @@ PRESETS = [
         name="maf/moons",
         summary="Masked autoregressive flow on the two moons, a minute on two CPU cores.",
         experiment=_points("moons", MAFConfig(depth=10, width=64)),
+        trained="test log p = -2.443 ± 0.009 nats (exact, n = 10000), on two CPU cores, seed 0.",
     ),
 ]
 """Neural spline flows and MAF on the paper's tables, on small tables, and on points."""
