@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +13,7 @@ from flax import nnx
 
 import likejax as lj
 from likejax import bijections as bj
-from likejax.nn.repeat import repeat, stack, unstack
+from likejax.nn.repeat import Stacked, Unstacked, for_backend, repeat, stack, unstack
 from tests.registry import BIJECTIONS, BijectionCase, perturbed, rngs
 
 
@@ -145,6 +148,23 @@ def test_stacked_and_unstacked_blocks_agree():
     assert jax.tree.structure(again) == jax.tree.structure(bijection)
     for a, b in zip(jax.tree.leaves(again), jax.tree.leaves(bijection), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_cpus_run_many_small_blocks_as_a_scan():
+    """Few or large blocks, and those that ask for it, are run one by one; so is what was loaded."""
+
+    def form(length: int, channels: int, **options: bool) -> type:
+        make = functools.partial(bj.Conv1x1, channels)
+        blocks = repeat(lambda rngs: make(rngs=rngs), length, rngs=nnx.Rngs(0), **options)
+        chosen = for_backend(blocks)
+        assert type(for_backend(unstack(blocks))) is type(for_backend(chosen)) is type(chosen)
+        chex.assert_trees_all_equal(stack(chosen), blocks)
+        return type(chosen)
+
+    assert form(8, 3) is Stacked
+    assert form(2, 3) is Unstacked
+    assert form(8, 200) is Unstacked
+    assert form(8, 3, apart_on_cpu=True) is Unstacked
 
 
 def test_squeeze_channel_order():

@@ -25,11 +25,19 @@ Step = Callable[..., tuple[Carry, Any]]
 
 
 class Stacked(nnx.Module):
-    """Blocks of one structure as a single module whose arrays have a leading axis ``length``."""
+    """Blocks of one structure as a single module whose arrays have a leading axis ``length``.
 
-    def __init__(self, block: nnx.Module, length: int):
+    Args:
+      block: The blocks, their arrays stacked.
+      length: Number of blocks.
+      apart_on_cpu: Whether CPUs run them one by one in any case: for convolutions that are slow in
+        a scan.
+    """
+
+    def __init__(self, block: nnx.Module, length: int, *, apart_on_cpu: bool = False):
         self.block = block
         self.length = length
+        self.apart_on_cpu = apart_on_cpu
 
     def fold(
         self, step: Step, carry: Carry, *sequences: PyTree, reverse: bool = False
@@ -70,14 +78,15 @@ class Stacked(nnx.Module):
 
     def with_blocks(self, outs: PyTree) -> Stacked:
         """The same repetition with the blocks that a ``fold`` put out."""
-        return Stacked(outs, self.length)
+        return Stacked(outs, self.length, apart_on_cpu=self.apart_on_cpu)
 
 
 class Unstacked(nnx.Module):
     """The same blocks as separate modules."""
 
-    def __init__(self, blocks: list[nnx.Module]):
+    def __init__(self, blocks: list[nnx.Module], *, apart_on_cpu: bool = False):
         self.blocks = nnx.List(blocks)
+        self.apart_on_cpu = apart_on_cpu
 
     @property
     def length(self) -> int:
@@ -111,7 +120,7 @@ class Unstacked(nnx.Module):
 
     def with_blocks(self, outs: PyTree) -> Unstacked:
         """The same repetition with the blocks that a ``fold`` put out."""
-        return Unstacked(outs)
+        return Unstacked(outs, apart_on_cpu=self.apart_on_cpu)
 
 
 def _item(sequence: PyTree, index: int) -> Any:
@@ -129,10 +138,17 @@ def stacked_axes(name: str) -> int:
     return name.split(".").count("block")
 
 
-def repeat(make: Callable[[nnx.Rngs], nnx.Module], length: int, *, rngs: nnx.Rngs) -> Stacked:
+def repeat(
+    make: Callable[[nnx.Rngs], nnx.Module],
+    length: int,
+    *,
+    rngs: nnx.Rngs,
+    apart_on_cpu: bool = False,
+) -> Stacked:
     """Builds ``length`` independently initialized blocks by one vectorized call of ``make``."""
     keys = jax.random.split(rngs.params(), length)
-    return Stacked(jax.vmap(lambda key: make(nnx.Rngs(key)))(keys), length)
+    block = jax.vmap(lambda key: make(nnx.Rngs(key)))(keys)
+    return Stacked(block, length, apart_on_cpu=apart_on_cpu)
 
 
 def unstack(module: PyTree) -> Any:
@@ -162,18 +178,17 @@ def _map_blocks(change: Callable[[Blocks], Blocks], module: PyTree) -> Any:
 
 def _apart(blocks: Stacked) -> Unstacked:
     """The blocks one by one."""
-    return Unstacked(
-        [
-            jax.tree.map(lambda leaf, i=i: _slice_leaf(leaf, i), blocks.block)
-            for i in range(blocks.length)
-        ]
-    )
+    parts = [
+        jax.tree.map(lambda leaf, i=i: _slice_leaf(leaf, i), blocks.block)
+        for i in range(blocks.length)
+    ]
+    return Unstacked(parts, apart_on_cpu=blocks.apart_on_cpu)
 
 
 def _together(blocks: Unstacked) -> Stacked:
     """The blocks in one module with a leading axis."""
     block = jax.tree.map(lambda *leaves: _stack_leaves(leaves), *blocks.blocks)
-    return Stacked(block, blocks.length)
+    return Stacked(block, blocks.length, apart_on_cpu=blocks.apart_on_cpu)
 
 
 def _slice_leaf(leaf: Array | np.ndarray, index: int) -> Array | np.ndarray:
@@ -211,6 +226,7 @@ the gradients of a Glow and of a masked flow are faster as a scan, from 60,000 o
 def _for_cpu(blocks: Blocks) -> Blocks:
     """The repetition in the form that CPUs run faster."""
     entries = sum(leaf.size for leaf in jax.tree.leaves(blocks)) // blocks.length
-    if blocks.length >= _MANY_BLOCKS and entries <= _SMALL_BLOCK:
+    is_faster_as_scan = blocks.length >= _MANY_BLOCKS and entries <= _SMALL_BLOCK
+    if is_faster_as_scan and not blocks.apart_on_cpu:
         return _together(blocks) if isinstance(blocks, Unstacked) else blocks
     return _apart(blocks) if isinstance(blocks, Stacked) else blocks

@@ -286,7 +286,10 @@ def _run(block: Block, h: Array, context: Context) -> Array:
 def _repeated(channels: int, blocks: int, sizes: Sizes, *, rngs: nnx.Rngs) -> Blocks | None:
     if not blocks:
         return None
-    return repeat(lambda rngs: Block(channels, sizes, rngs=rngs), blocks, rngs=rngs)
+    # outside of loops these blocks take XLA's own convolution, which is slow in a scan on CPU
+    return repeat(
+        lambda rngs: Block(channels, sizes, rngs=rngs), blocks, rngs=rngs, apart_on_cpu=True
+    )
 
 
 class ScoreNetwork(Denoiser):
