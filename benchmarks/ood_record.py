@@ -46,7 +46,7 @@ def main() -> None:
         "software": f"jax {jax.__version__}",
         "hardware": HARDWARE,
         "seed": int(options.seed) if options.seed.isdigit() else options.seed,
-        "kind": f"AUROC of scores; the log-probability is {_article(aurocs[0]['kind'])}",
+        "kind": f"AUROC of scores; the log-probability is {_kind_in_words(aurocs[0]['kind'])}",
         "draws": int(aurocs[0]["draws"]),
         "standard_error": _errors(aurocs),
         "wall_time": options.wall_time,
@@ -114,7 +114,7 @@ def _errors(aurocs: list[dict[str, str]]) -> str:
     return f"standard deviation over {trainings} trainings; {sizes}"
 
 
-def _article(kind: str) -> str:
+def _kind_in_words(kind: str) -> str:
     return {"exact": "exact", "bound": "a bound", "estimate": "an estimate"}[kind]
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
+from first_steps import examples_of
 from flax import nnx
 from side_by_side import compare, timed
 
@@ -60,15 +60,6 @@ def compare_forms(density: lj.Density, size: int, rounds: int) -> None:
         compare(query, sides, rounds)
 
 
-def examples_of(density: lj.Density, count: int) -> np.ndarray:
-    """Random examples of the kind that a density takes."""
-    rng = np.random.default_rng(0)
-    shape = (count, *density.event_shape)
-    if density.levels is None:
-        return rng.normal(size=shape).astype(np.float32)
-    return rng.integers(0, density.levels, shape).astype(np.int32)
-
-
 def mean_log_prob(params: Any, rest: Any, x: jax.Array, *, graph: Any) -> jax.Array:
     """The mean log-probability of a batch by a density in parts."""
     density = nnx.merge(graph, params, rest)
@@ -80,7 +71,7 @@ def gradient(params: Any, rest: Any, x: jax.Array, *, graph: Any) -> Any:
     return jax.grad(functools.partial(mean_log_prob, graph=graph))(params, rest, x)
 
 
-def compiled(program: Callable[..., Any], density: lj.Density, x: np.ndarray) -> Any:
+def compiled(program: Callable[..., Any], density: lj.Density, x: Any) -> Any:
     """A function without arguments that runs the program; its first call compiles."""
     graph, params, rest = nnx.split(density, nnx.Param, ...)
     run = jax.jit(functools.partial(program, graph=graph))
