@@ -5,6 +5,8 @@ BIN = $(VENV)/bin
 INSTALLED = $(VENV)/.installed
 NEXT_PYTHON ?= $(firstword $(wildcard $(HOME)/.pyenv/versions/3.13*/bin/python) python3.13)
 NEXT_VENV = .venv-next
+NEXT_DENSITIES = glow vector-glow nsf,-floats maf,-labels ffjord pixelcnn vae vdm text-vdm tabular ensemble-of-glows
+NEXT_TESTS = $(foreach name,$(NEXT_DENSITIES),"tests/test_densities.py::test_contract[$(name)]")
 SLOW ?=
 WORKERS ?= 2
 # Neighbors in a file share compiled programs: each worker takes a stretch of the suite, and steals at the end.
@@ -45,7 +47,8 @@ notebooks: $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -e '.[notebooks]'
 	$(BIN)/python -m jupyter lab notebooks
 
-# The contract tests again, on the newest Python and JAX, with the defaults that Flax NNX announces.
+# What a change of JAX or Flax would break, on the newest of them and of Python, with the defaults that Flax NNX announces: the
+# contract of one density of each family, round trips and gradients of the maps, training, checkpoints and resume.
 next:
 	@if $(NEXT_PYTHON) --version >/dev/null 2>&1; then $(MAKE) run-next; \
 	else echo "next: no $(NEXT_PYTHON) on this machine, the tests on the newest JAX are left out"; fi
@@ -53,7 +56,7 @@ next:
 .PHONY: run-next
 run-next: $(NEXT_VENV)/.installed
 	NNX_GRAPH_MODE=false NNX_GRAPH_UPDATES=false $(NEXT_VENV)/bin/python $(PYTEST) \
-	  tests/test_bijections.py tests/test_densities.py
+	  tests/test_bijections.py::test_float32_round_trip_and_gradients tests/test_training.py $(NEXT_TESTS)
 
 $(INSTALLED): pyproject.toml
 	$(PYTHON) -m venv $(VENV)

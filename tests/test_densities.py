@@ -156,22 +156,21 @@ def test_terms_and_gradients(density_and_labels, request):
     not all zero."""
     density, labels = density_and_labels
     x, y = examples_of(density, 4), labels(4)
-    terms = density.terms(x, key=KEY, condition=y)
-    if DENSITIES[request.node.callspec.params["density_and_labels"]].spreads_draws:
-        assert np.isfinite(terms.log_prob).all()
-    else:
-        value = density.log_prob(x, key=KEY, condition=y)
-        np.testing.assert_allclose(terms.log_prob, value, rtol=5e-6)
     graph, params, rest = nnx.split(density, nnx.Param, ...)
 
-    @jax.jit
-    @jax.grad
-    def gradient(params):
+    def loss(params):
         terms = nnx.merge(graph, params, rest).terms(x, key=KEY, condition=y)
         # twice: log_prob is the difference of some parts, which must not cancel
-        return sum((2 * part.sum() for part in terms.parts.values()), terms.log_prob.sum())
+        parts = sum((2 * part.sum() for part in terms.parts.values()), terms.log_prob.sum())
+        return parts, terms.log_prob
 
-    for path, leaf in jax.tree_util.tree_flatten_with_path(gradient(params))[0]:
+    gradient, training_value = jax.jit(jax.grad(loss, has_aux=True))(params)
+    if DENSITIES[request.node.callspec.params["density_and_labels"]].spreads_draws:
+        assert np.isfinite(training_value).all()
+    else:
+        value = density.log_prob(x, key=KEY, condition=y)
+        np.testing.assert_allclose(training_value, value, rtol=5e-6)
+    for path, leaf in jax.tree_util.tree_flatten_with_path(gradient)[0]:
         assert np.isfinite(leaf).all(), path
         assert np.abs(leaf).max() > 0, path
 

@@ -39,8 +39,13 @@ def show(run):
     losses = [[r["step"], r.get("loss", r.get("validation"))] for r in run.history]
     print("RESULT", json.dumps([len(jax.devices()), losses, arrays]))
 """
-FIT = "show(lj.fit(dataclasses.replace(experiment, **{}), train, validation=valid, key=1))\n"
-WAYS = [{}, {"parameter_shards": 4}, {"parameter_shards": 8}, {"accumulate": 2}]
+FIT = "show(lj.fit(experiment.override({}), train, validation=valid, key=1))\n"
+WAYS = [
+    {},
+    {"parameter_shards": 4},
+    {"parameter_shards": 8, "model.reversible": True},
+    {"accumulate": 2},
+]
 MORE_STEPS = {"steps": 6}
 
 

@@ -20,6 +20,7 @@ from likejax.bijections.ode import ODE as ODE
 from likejax.bijections.ode import ConditionalField as ConditionalField
 from likejax.bijections.ode import Solver as Solver
 from likejax.bijections.ode import Trace as Trace
+from likejax.bijections.reversible import ReversibleRepeat as ReversibleRepeat
 from likejax.bijections.scalar import AffineScalar as AffineScalar
 from likejax.bijections.scalar import ScalarMap as ScalarMap
 from likejax.bijections.spline import RationalQuadratic as RationalQuadratic

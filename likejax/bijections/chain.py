@@ -267,7 +267,7 @@ class Repeat(Bijection):
             return (batch, key), block
 
         (batch, _), blocks = self.blocks.fold(step, (batch, key))
-        return Repeat(self.blocks.with_blocks(blocks)), batch
+        return replace(self, blocks=self.blocks.with_blocks(blocks)), batch
 
     @property
     @override

@@ -16,6 +16,7 @@ from likejax.bijections.chain import Chain, Repeat
 from likejax.bijections.conv1x1 import Conv1x1, Conv1x1LU, Permutation
 from likejax.bijections.coupling import AdditiveCoupling, AffineCoupling
 from likejax.bijections.elementwise import Affine
+from likejax.bijections.reversible import ReversibleRepeat
 from likejax.bijections.split import Split, TopPrior
 from likejax.bijections.squeeze import Squeeze
 from likejax.density import Terms
@@ -71,6 +72,9 @@ class GlowConfig(Conditional):
     """Number of class labels of a conditional model; 0 if the condition is none."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the coupling networks compute in; the likelihood itself stays in float32."""
+    reversible: bool = False
+    """Train in memory that does not grow with ``depth``: the backward pass inverts the steps to get
+    their inputs, which takes longer."""
     condition_shape: tuple[Count, ...] | None = None
     """Shape of a float condition; ``None`` if the condition is none."""
 
@@ -118,7 +122,8 @@ class GlowConfig(Conditional):
         return 0 if self.num_classes else self.condition_size
 
     def _steps(self, channels: int, rngs: nnx.Rngs) -> Repeat:
-        return Repeat(repeat(lambda rngs: self._step(channels, rngs), self.depth, rngs=rngs))
+        blocks = repeat(lambda rngs: self._step(channels, rngs), self.depth, rngs=rngs)
+        return ReversibleRepeat(blocks) if self.reversible else Repeat(blocks)
 
     def _step(self, channels: int, rngs: nnx.Rngs) -> Chain:
         """Builds one flow step: ActNorm, permutation, coupling."""

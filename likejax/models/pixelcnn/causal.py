@@ -55,11 +55,13 @@ class BlockOptions(NamedTuple):
       dropout: Rate of dropout in training.
       condition_size: Entries of a float condition or number of classes; 0 if unconditional.
       dtype: Type to compute in.
+      remat: Whether the inside of a block is computed anew for gradients, which saves memory.
     """
 
     dropout: float
     condition_size: int
     dtype: DTypeLike | None
+    remat: bool = False
 
 
 class GatedBlock(nnx.Module):
@@ -112,6 +114,7 @@ class GatedBlock(nnx.Module):
             table = nnx.Param(0.05 * jax.random.normal(rngs.params(), shape))
         self.label = table  # named when labels were the only conditions; checkpoints have the name
         self.dropout = options.dropout
+        self.remat = options.remat
 
     def __call__(
         self, x: Array, side: Array | None, condition: Array | None, key: Array | None
@@ -124,7 +127,8 @@ class GatedBlock(nnx.Module):
           condition: Label ``(*batch,)`` or floats ``(*batch, size)`` of a conditional model.
           key: Key for dropout; ``None`` for none.
         """
-        return self.run(lambda name, h: getattr(self, name)(h), x, side, condition, key)
+        run = jax.checkpoint(_run) if self.remat else _run
+        return run(self, x, side, condition, key)
 
     def run(
         self, call: Call, x: Array, side: Array | None, condition: Array | None, key: Array | None
@@ -174,3 +178,10 @@ class GatedBlock(nnx.Module):
 
         out = self.run(call, x, side, condition, key)
         return replace(self, **layers), out
+
+
+def _run(
+    block: GatedBlock, x: Array, side: Array | None, condition: Array | None, key: Array | None
+) -> Array:
+    """Runs a block with its layers as they are."""
+    return block.run(lambda name, h: getattr(block, name)(h), x, side, condition, key)

@@ -93,6 +93,8 @@ class PixelCNNConfig(Conditional):
     loss."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the network computes in; the likelihood itself stays in float32."""
+    remat: bool = False
+    """Compute the inside of each block anew for gradients, which saves memory."""
     sampler: Sampler = "cached"
     """Way to draw pixels, see ``PixelCNN.with_sampler``; the likelihood does not depend on it."""
     condition_shape: tuple[Count, ...] | None = None
@@ -113,7 +115,7 @@ class PixelCNNConfig(Conditional):
             blocks=self.blocks,
             levels=self.resolutions,
             output_scale=self.output_scale,
-            options=BlockOptions(self.dropout, self.condition_size, dtype),
+            options=BlockOptions(self.dropout, self.condition_size, dtype, self.remat),
             rngs=rngs,
         )
         density = PixelCNN(

@@ -75,6 +75,8 @@ class VAEConfig(Conditional):
     N(0, 1)."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the network computes in; the likelihood itself stays in float32."""
+    remat: bool = False
+    """Compute the inside of each block anew for gradients, which saves memory."""
     num_classes: CountOrZero = 0
     """Number of class labels of a conditional model; 0 if the condition is none."""
     condition_shape: tuple[Count, ...] | None = None
@@ -153,6 +155,7 @@ class VAEConfig(Conditional):
             unread_projection=as_released,
             gated=self.gated,
             condition_size=self.condition_size,
+            remat=self.remat,
         )
 
     def _image_shape(self) -> MapShape:

@@ -177,6 +177,7 @@ class ResidualBlock(nnx.Module):
         resize = enlargement if grows else layer
         self.conv2: Any = resize(hidden, 2 * channels if gated else channels, stride=stride, **make)
         self.gated = gated
+        self.remat = options.remat
         self.first = not residual
         self.residual = residual and not grows
         self.stride = stride
@@ -189,6 +190,11 @@ class ResidualBlock(nnx.Module):
 
     @override
     def __call__(self, x: Map, a: Map | None, condition: Array | None) -> Map:
+        run = jax.checkpoint(ResidualBlock.run) if self.remat else ResidualBlock.run
+        return run(self, x, a, condition)
+
+    def run(self, x: Map, a: Map | None, condition: Array | None) -> Map:
+        """Computes the block; all that it computes on the way is kept for gradients."""
         act = ACTIVATIONS[self.activation]
         y = self.conv1(x if self.first else act(x))
         if self.condition is not None:

@@ -27,6 +27,7 @@ class Options(NamedTuple):
         code has and never reads.
       gated: Whether blocks have a gate, where their stage does not decide.
       condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      remat: Whether the inside of a block is computed anew for gradients, which saves memory.
     """
 
     activation: Activation = "relu"
@@ -36,6 +37,7 @@ class Options(NamedTuple):
     unread_projection: bool = False
     gated: bool = False
     condition_size: int = 0
+    remat: bool = False
 
 
 class Block(NamedTuple):
