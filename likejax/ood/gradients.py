@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
+import math
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
+from likejax.batching import Rows, over_batch
 from likejax.density import Density, count_parameters, log_prob_of_draw
 from likejax.nn.repeat import stacked_axes
 from likejax.nn.state import merge, split
@@ -59,23 +61,40 @@ class GradientNorms(OfDensity):
         """
         density = densities[self.density]
         together = max(1, min(32, _ENTRIES_AT_A_TIME // max(1, count_parameters(density))))
-        return _gradient_norms(density, jnp.asarray(x), keys, together)
+        is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((density, x, keys)))
+        if is_traced or len(x) == 0:
+            return _gradient_norms_in_a_loop(density, jnp.asarray(x), keys, together)
+        # XLA's convolutions are slow in a loop on CPU: one compiled call for every few examples
+        norms = []
+        size = math.ceil(len(x) / math.ceil(len(x) / together))
+        for start in range(0, len(x), size):
+            chunk = x[start : start + size]
+            own = None if keys is None else keys[start : start + size]
+            rows = Rows(chunk, own, None, (len(chunk),))
+            norms.append(over_batch(_gradient_norms, density, rows))
+        return jnp.concatenate(norms)
 
 
-@functools.partial(jax.jit, static_argnums=3)
 def _gradient_norms(
-    density: Density, x: Array, keys: Array | None, together: int
-) -> Float[Array, "n tensors"]:
+    density: Density, x: Array, key: Array | None, condition: None
+) -> Float[Array, " tensors"]:
+    """The logarithms of the squared norms of one example's gradient."""
     structure, params, buffers = split(density)
 
-    def norms(row: tuple[Array, Array | None]) -> Float[Array, " tensors"]:
-        def log_prob(params: dict[str, Array]) -> Array:
-            merged = merge(structure, params, buffers)
-            return log_prob_of_draw(merged, *row, None, 0)
+    def log_prob(params: dict[str, Array]) -> Array:
+        merged = merge(structure, params, buffers)
+        return log_prob_of_draw(merged, x, key, condition, 0)
 
-        gradients = jax.grad(log_prob)(params)
-        squares = [_squared_norms(name, each) for name, each in sorted(gradients.items())]
-        return jnp.log(jnp.concatenate(squares) + _LEAST)
+    gradients = jax.grad(log_prob)(params)
+    squares = [_squared_norms(name, each) for name, each in sorted(gradients.items())]
+    return jnp.log(jnp.concatenate(squares) + _LEAST)
+
+
+def _gradient_norms_in_a_loop(
+    density: Density, x: Array, keys: Array | None, together: int
+) -> Float[Array, "n tensors"]:
+    def norms(row: tuple[Array, Array | None]) -> Float[Array, " tensors"]:
+        return _gradient_norms(density, *row, None)
 
     return jax.lax.map(norms, (x, keys), batch_size=together)
 
