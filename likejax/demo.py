@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GLOW, PIXELCNN, FFJORD, HVAE = "glow/digits", "pixelcnn/digits", "ffjord/digits", "hvae/digits"
-STEPS = {GLOW: 200, PIXELCNN: 240, FFJORD: 300, HVAE: 400}
+STEPS = {GLOW: 200, PIXELCNN: 240, FFJORD: 200, HVAE: 400}
 """Training steps of each model, for most of them two thirds of their preset, to be short."""
 DRAWS = 4
 """Draws for each test image, where the number is a bound or an estimate."""

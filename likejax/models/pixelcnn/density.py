@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, ArrayLike, Bool, Float, Integer, Num
 
-from likejax.batching import over_batch
+from likejax.batching import Rows, over_batch
 from likejax.density import (
     Density,
     Kind,
@@ -245,6 +245,11 @@ class PixelCNN(Density):
     ) -> tuple[Array, Bool[Array, ""]]:
         nothing = jnp.zeros(self.event_shape, integer_dtype(self.levels))
         return self._completed(nothing, 0, key, condition, temperature)
+
+    def _draw_rows(self, rows: Rows, temperature: ArrayLike) -> tuple[Array, Bool[Array, "*batch"]]:
+        """Completes images of which nothing is known, by the program that ``inpaint`` runs."""
+        nothing = np.zeros((rows.count, *self.event_shape), integer_dtype(self.levels))
+        return over_batch(_completed, self, rows._replace(x=nothing), 0, temperature)
 
     def _completed(
         self,
