@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GLOW, PIXELCNN, FFJORD, HVAE = "glow/digits", "pixelcnn/digits", "ffjord/digits", "hvae/digits"
-STEPS = {GLOW: 200, PIXELCNN: 240, FFJORD: 200, HVAE: 400}
+STEPS = {GLOW: 200, PIXELCNN: 240, FFJORD: 300, HVAE: 400}
 """Training steps of each model, for most of them two thirds of their preset, to be short."""
 DRAWS = 4
 """Draws for each test image, where the number is a bound or an estimate."""
@@ -95,7 +95,11 @@ def run_demo(out: Path, *, seed: int = 0) -> Path:
     models["full-covariance Gaussian"] = FullGaussian.fit(parts["train"])
     table = {}
     for name, model in models.items():
-        table[name] = evaluate(model, parts["test"], key=keys["evaluation"], draws=DRAWS)
+        # in chunks of the size of those that training validates, for which it has compiled
+        size = runs[name].experiment.batch_size if name in runs else len(parts["test"])
+        table[name] = evaluate(
+            model, parts["test"], key=keys["evaluation"], draws=DRAWS, batch_size=size
+        )
         print(f"{name:26} {table[name]}", flush=True)
     stages.announce("training a background Glow on mutated digits, for likelihood ratios")
     background = ood.fit_background(
@@ -267,9 +271,13 @@ def _reconstructions(decoded: Decoded, test: Dataset) -> Figure:
 def _levels(density: VAE, test: Dataset, key: jax.Array) -> Figure:
     """Draws the images that the VAE expects given all its latents, the upper ones, or none."""
     images = test.examples[:16]
-    rows = [images]
-    for level in range(density.depth + 1):
-        rows.append(np.asarray(density.reconstruct(images, key=key, from_level=level)))
+
+    @jax.jit  # one program, in which the levels share what they have in common
+    def reconstructions(density: VAE) -> list[jax.Array]:
+        levels = range(density.depth + 1)
+        return [density.reconstruct(images, key=key, from_level=level) for level in levels]
+
+    rows = [images, *map(np.asarray, reconstructions(density))]
     expected = np.rint(np.concatenate(rows)).astype(images.dtype)
     return plot.sheet(
         expected,
