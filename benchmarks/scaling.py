@@ -35,7 +35,7 @@ from flax import nnx
 import likejax as lj
 from likejax.nn.repeat import unstack
 
-CHECKED = ("glow/digits", "pixelcnn/digits", "hvae/digits")
+CHECKED = ("glow/digits", "pixelcnn/digits")
 PROJECTED = ("glow/cifar10", "pixelcnn/cifar10", "vdm/cifar10")
 DEVICES = 8
 COUNTS = (8, 64, 256, 1024)

@@ -22,7 +22,7 @@ class ReversibleRepeat(Repeat):
     Back-propagation needs the input of every map. A ``Repeat`` keeps them all, with what the maps
     compute on their way; here only the last latent is kept, and the backward pass recomputes the
     inputs from it, last map first: ``x = inverse(z)``. In a coupling the network is then evaluated
-    once more, so a step takes about a third longer. Gradients are those of ``Repeat`` up to the
+    once more, so a step takes up to a third longer. Gradients are those of ``Repeat`` up to the
     rounding of the inverses.
 
     Only ``terms`` differs, the map of training, whose gradients JAX takes of a batch. ``forward``
