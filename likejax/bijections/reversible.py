@@ -189,7 +189,7 @@ def _pull_back(
     A chain is taken map by map: then the network of a coupling gets the very numbers that it got in
     the inverse, and the compiler evaluates it once for both.
     """
-    if isinstance(bijection, Chain):
+    if type(bijection) is Chain:
         of_maps: list[list[Array | None]] = []
         for i, each in reversed(list(enumerate(bijection.bijections))):
             place, of_each = _pull_back(each, place, _fold_in(keys, i), conditions, of_log_det)
