@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 Event = Float[Array, "*event"]
 """One example; two of them in one signature have the same shape."""
@@ -156,6 +156,21 @@ def dry_run(
             "an invertible map has as many outputs as inputs"
         )
     return z
+
+
+def check_not_batched(parameters: PyTree, what: str) -> None:
+    """Raises a ValueError if ``jax.vmap`` runs over parameters where a batch is trained at once.
+
+    Args:
+      parameters: For every array of the map, whether it has a batch axis.
+      what: Name of the map in the error.
+    """
+    if any(jax.tree.leaves(parameters)):
+        raise ValueError(
+            f"expected the examples of one {what} in training, got parameters with a batch axis: "
+            "map over an ensemble outside of terms, "
+            "jax.vmap(lambda density: density.terms(x))(densities)"
+        )
 
 
 def check_last_axis(x: Array, channels: int, name: str) -> None:

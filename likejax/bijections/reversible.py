@@ -10,7 +10,13 @@ import numpy as np
 from jaxtyping import Array, Float, PyTree
 from typing_extensions import override
 
-from likejax.bijections.bijection import Bijection, LogDet, Parts, no_volume
+from likejax.bijections.bijection import (
+    Bijection,
+    LogDet,
+    Parts,
+    check_not_batched,
+    no_volume,
+)
 from likejax.bijections.chain import Chain, Repeat
 from likejax.keys import fold_in_each
 from likejax.nn.repeat import Blocks
@@ -92,12 +98,7 @@ def _vectorized_map(
 ) -> tuple[tuple[Array, Array], tuple[bool, bool]]:
     """The map under ``jax.vmap``: the parameters' gradients are summed map by map."""
     blocks_are_batched, *examples_are_batched = is_batched
-    if any(jax.tree.leaves(blocks_are_batched)):
-        raise ValueError(
-            "expected the examples of one flow in training, got parameters with a batch axis: "
-            "map over an ensemble outside of terms, "
-            "jax.vmap(lambda density: density.terms(x))(densities)"
-        )
+    check_not_batched(blocks_are_batched, "flow")
 
     def with_axis(leaf: Array, has_axis: bool) -> Array:
         return leaf if has_axis else jnp.broadcast_to(leaf, (size, *leaf.shape))

@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, ArrayLike, DTypeLike, Float, PyTree
 from typing_extensions import override
 
-from likejax.bijections.bijection import Bijection, Parts
+from likejax.bijections.bijection import Bijection, Parts, check_not_batched
 from likejax.bijections.ode.field import AugmentedState, augmented_field, error_norm
 from likejax.bijections.ode.settings import Solver, Trace
 from likejax.nn.condition import as_vector
@@ -281,12 +281,7 @@ def _vectorized_training_map(
 ) -> tuple[tuple[Array, Array, Parts], Any]:
     """The training map under ``jax.vmap``: one solve of the batch."""
     ode_is_batched, x_is_batched, probes_are_batched, conditions_are_batched = is_batched
-    if any(jax.tree.leaves(ode_is_batched)):
-        raise ValueError(
-            "expected the examples of one ODE in training, got parameters with a batch axis: "
-            "map over an ensemble outside of terms, "
-            "jax.vmap(lambda density: density.terms(x))(densities)"
-        )
+    check_not_batched(ode_is_batched, "ODE")
     if not x_is_batched:
         x = jnp.broadcast_to(x, (size, *x.shape))
     if probes is not None:
