@@ -52,7 +52,7 @@ def main() -> None:
         jax.block_until_ready(gradients[name](field, x))
 
     sides = {name: functools.partial(run, name) for name in gradients}
-    compare("gradient", sides, options.rounds, in_a_row=3)
+    compare("gradient", sides, options.rounds)
 
 
 def compiled_gradient(field: Dynamics, x: jax.Array, method: Any, steps: int) -> Any:

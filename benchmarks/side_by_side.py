@@ -17,11 +17,12 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def compare(
-    what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 1
+    what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 3
 ) -> None:
     """Prints medians, and the ratio of the second side's time to the first's.
 
-    Two rounds warm up. In a round each side works ``in_a_row`` times, of which the mean counts.
+    Two rounds warm up. In a round each side works ``in_a_row`` times, as in a training loop, of
+    which the mean counts.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 2):

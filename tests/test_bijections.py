@@ -149,11 +149,11 @@ def test_stacked_and_unstacked_blocks_agree():
 
 
 def test_cpus_run_many_small_blocks_as_a_scan():
-    """Few or large blocks, and those that ask for it, are run one by one; so is what was loaded."""
+    """Few or large blocks are run one by one; so is what was loaded."""
 
-    def form(length: int, channels: int, **options: bool) -> type:
+    def form(length: int, channels: int) -> type:
         make = functools.partial(bj.Conv1x1, channels)
-        blocks = repeat(lambda rngs: make(rngs=rngs), length, rngs=nnx.Rngs(0), **options)
+        blocks = repeat(lambda rngs: make(rngs=rngs), length, rngs=nnx.Rngs(0))
         chosen = for_backend(blocks)
         assert type(for_backend(unstack(blocks))) is type(for_backend(chosen)) is type(chosen)
         chex.assert_trees_all_equal(stack(chosen), blocks)
@@ -162,7 +162,6 @@ def test_cpus_run_many_small_blocks_as_a_scan():
     assert form(8, 3) is Stacked
     assert form(2, 3) is Unstacked
     assert form(8, 200) is Unstacked
-    assert form(8, 3, apart_on_cpu=True) is Unstacked
 
 
 def test_squeeze_channel_order():

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from likejax.nn import convolution as convolutions
-from likejax.nn.convolution import convolve, convolve_outside_loops, convolve_transposed, same
+from likejax.nn.convolution import convolve, convolve_transposed, same
+from likejax.nn.product import product
 
 
 @pytest.mark.parametrize(("channels", "features"), [(2, 5), (5, 2), (3, 3), (1, 4)])
@@ -77,26 +78,36 @@ def test_transposed_convolution(size):
     )
 
 
-@pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((1, 0), (2, 1))])
-def test_wide_convolutions_have_the_gradients_of_xla(padding):
-    """The primitive for wide maps: values, both gradients, forward mode, and all under vmap."""
-    rng = np.random.default_rng(0)
-    channels, features = 32, 33
-    rows, columns = (sum(pair) + 1 for pair in padding)
-    x = jnp.asarray(rng.normal(size=(3, 2, 5, 4, channels)), jnp.float32)
-    kernel = jnp.asarray(rng.normal(size=(rows, columns, channels, features)), jnp.float32)
+def convolution_by_xla(x, kernel, *, padding):
+    flat = x.reshape(-1, *x.shape[-3:])
+    out = jax.lax.conv_general_dilated(
+        flat, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
+    return out.reshape(*x.shape[:-3], *out.shape[1:])
 
-    def ours(x, kernel):
-        return convolve_outside_loops(x, kernel, padding=padding)
 
-    def xla(x, kernel):
-        flat = x.reshape(-1, *x.shape[-3:])
-        out = jax.lax.conv_general_dilated(
-            flat, kernel, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC")
+FORMS = {
+    "product to more features": (product, jnp.matmul, (3, 5)),
+    "product to fewer features": (product, jnp.matmul, (5, 3)),
+    **{
+        f"convolution {padding}": (
+            functools.partial(convolve, padding=padding),
+            functools.partial(convolution_by_xla, padding=padding),
+            (*(sum(pair) + 1 for pair in padding), 8, 9),
         )
-        return out.reshape(*x.shape[:-3], *out.shape[1:])
+        for padding in [((1, 1), (1, 1)), ((1, 0), (2, 1))]
+    },
+}
 
-    assert "likejax_wide_convolution" in str(jax.make_jaxpr(ours)(x, kernel))
+
+@pytest.mark.parametrize("name", FORMS)
+def test_gradients_are_those_of_xla(name):
+    """Values, both gradients, forward mode, mixed derivatives, and all under vmap."""
+    rng = np.random.default_rng(0)
+    ours, xla, shape = FORMS[name]
+    x = jnp.asarray(rng.normal(size=(3, 2, 5, 4, shape[-2])), jnp.float32)
+    kernel = jnp.asarray(rng.normal(size=shape), jnp.float32)
+    assert "likejax_product" in str(jax.make_jaxpr(ours)(x, kernel))
 
     def total(form):
         return lambda x, kernel: jnp.sum(jnp.sin(0.01 * form(x, kernel)))

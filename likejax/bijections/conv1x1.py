@@ -15,10 +15,11 @@ from typing_extensions import override
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.nn.initial import normal_weights
 from likejax.nn.modules import Buffer
+from likejax.nn.product import product
 from likejax.settings import Count, checked
 
 # an invertible map in reduced precision is no longer inverted by its inverse
-_EXACT = jax.lax.Precision.HIGHEST
+_EXACT = "highest"
 
 
 def _rotation(channels: int, rngs: nnx.Rngs) -> Float[Array, "channels channels"]:
@@ -27,7 +28,7 @@ def _rotation(channels: int, rngs: nnx.Rngs) -> Float[Array, "channels channels"
 
 
 def _mix(x: Event, weight: Float[Array, "channels channels"]) -> Event:
-    return jnp.tensordot(x, weight, 1, precision=_EXACT)
+    return product(x, weight, precision=_EXACT)
 
 
 class Conv1x1(Bijection):

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from typing_extensions import override
 
 from likejax.bijections.bijection import Bijection, LogDet, check_last_axis
+from likejax.nn.product import product
 from likejax.settings import Count, checked
 
 Vector = Float[Array, " d"]
@@ -20,7 +21,7 @@ MINIMUM_DIAGONAL = 1e-3
 """Smallest entry of the diagonal, as in the official code."""
 
 # an invertible map in reduced precision is no longer inverted by its inverse
-_EXACT = jax.lax.Precision.HIGHEST
+_EXACT = "highest"
 
 
 class LULinear(Bijection):
@@ -59,7 +60,7 @@ class LULinear(Bijection):
         check_last_axis(x, self.dimensions, "LULinear")
         lower, upper, diagonal = self._factors()
         weight = jnp.matmul(lower, upper, precision=_EXACT)
-        z = jnp.matmul(x, weight.T, precision=_EXACT) + self.bias[...]
+        z = product(x, weight.T, precision=_EXACT) + self.bias[...]
         return z, jnp.sum(jnp.log(diagonal))
 
     @override

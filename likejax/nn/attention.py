@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from likejax.nn.convolution import PRECISION
+from likejax.nn.product import PRECISION
 
 
 def attend(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Int
 
+from likejax.nn.product import product
+
 
 def row_of_label(
     table: Float[Array, "classes ..."], label: Int[ArrayLike, "..."]
@@ -53,7 +55,8 @@ def project(table: Float[Array, "size ..."], condition: Array) -> Float[Array, "
     """
     if jnp.issubdtype(condition.dtype, jnp.integer):
         return row_of_label(table, condition)
-    return jnp.tensordot(condition, table, 1)
+    flat = table.reshape(table.shape[0], -1)
+    return product(condition, flat).reshape(*condition.shape[:-1], *table.shape[1:])
 
 
 def over_positions(values: Float[Array, "..."], x: Float[Array, "..."]) -> Float[Array, "..."]:

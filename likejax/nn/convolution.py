@@ -1,39 +1,26 @@
 """Convolutions in the form that is fastest on the backend.
 
-On GPU and TPU a convolution is XLA's own. On CPU XLA's convolutions are slow inside loops and
-between narrow maps. There a convolution is written as one matrix product:
+On GPU and TPU a convolution is XLA's own. On CPU XLA's matrix products are faster than its
+convolutions, many times so inside loops. There a convolution is written as one matrix product:
 
 * over gathered patches, where the input is the narrower side;
 * to all taps at once, which are shifted and added, where the output is the narrower side;
 * over gathered columns to all rows of the kernel, in between.
 
-A network that runs outside of loops uses ``convolve_outside_loops``, which takes XLA's own form
-between wide maps.
+``benchmarks/convolutions.py`` measures the forms.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from likejax.nn.wide_convolution import Padding, convolve_wide
+from likejax.nn.product import PRECISION, product
 
-PRECISION = "high"
-"""Precision of matrix products in networks: TF32 on GPU, 3 bfloat16 passes on TPU, exact on CPU."""
-
-
-_NARROW = 12
-"""Channels of input or output up to which matrix products are faster on CPU than XLA's own form."""
-
-_WIDE = 32
-"""Channels of input and output from which the weight gradient is faster in matrix products."""
-
-Convolve = Callable[..., Array]
-"""``convolve`` or ``convolve_outside_loops``."""
+Padding = tuple[tuple[int, int], tuple[int, int]]
+"""Zeros above and below, left and right."""
 
 
 def same(rows: int, columns: int) -> Padding:
@@ -48,7 +35,7 @@ def convolve(
     padding: Padding | None = None,
     stride: int = 1,
 ) -> Float[Array, "*out features"]:
-    """Correlates ``x`` with ``kernel``, in the form that is fast inside loops of XLA too.
+    """Correlates ``x`` with ``kernel``.
 
     Args:
       x: Images ``(*batch, height, width, channels)``; for a 1x1 kernel any array, channels last.
@@ -62,57 +49,35 @@ def convolve(
     """
     padding = same(*kernel.shape[:2]) if padding is None else padding
     if _is_matrix_product(kernel, padding, stride):
-        return jnp.tensordot(x, kernel[0, 0], 1, precision=PRECISION)
+        return product(x, kernel[0, 0])
     if jax.default_backend() != "cpu":
         return _convolve_by_xla(x, kernel, padding, stride)
-    return _convolve_by_products(x, kernel, padding, stride, convolve)
-
-
-def convolve_outside_loops(
-    x: Float[Array, "*shape channels"],
-    kernel: Float[Array, "rows columns channels features"],
-    *,
-    padding: Padding | None = None,
-    stride: int = 1,
-) -> Float[Array, "*out features"]:
-    """Correlates as ``convolve``, in the form that is fastest outside of loops of XLA.
-
-    Between wide maps that is XLA's own convolution on CPU too, which is many times slower in a
-    loop.
-    """
-    padding = same(*kernel.shape[:2]) if padding is None else padding
-    if _is_matrix_product(kernel, padding, stride):
-        return jnp.tensordot(x, kernel[0, 0], 1, precision=PRECISION)
-    if jax.default_backend() != "cpu" or min(kernel.shape[2:]) > _NARROW:
-        return _convolve_by_xla(x, kernel, padding, stride)
-    return _convolve_by_products(x, kernel, padding, stride, convolve_outside_loops)
+    return _convolve_by_products(x, kernel, padding, stride)
 
 
 def _is_matrix_product(kernel: Array, padding: Padding, stride: int) -> bool:
     return (*kernel.shape[:2], stride) == (1, 1, 1) and padding == same(1, 1)
 
 
-def _convolve_by_products(
-    x: Array, kernel: Array, padding: Padding, stride: int, convolution: Convolve
-) -> Array:
+def _convolve_by_products(x: Array, kernel: Array, padding: Padding, stride: int) -> Array:
     """Convolves in the cheapest of the forms in matrix products."""
     rows, columns, channels, features = kernel.shape
     has_even_sides = x.shape[-3] % 2 == x.shape[-2] % 2 == 0
     if stride == 2 and has_even_sides and max(rows, columns) > 1:
-        return _convolve_phases(x, kernel, padding, convolution)
+        return _convolve_phases(x, kernel, padding)
     if stride > 1 or sum(padding[0]) < rows - 1:
         # the other forms would compute taps where there is no output
         return _convolve_patches(x, kernel, padding, stride)
     # numbers moved per pixel; what is added costs more than what is copied (measured)
     cost = {
-        _convolve_patches: rows * columns * channels,
+        _convolve_patches: 1.4 * rows * columns * channels,
         _convolve_columns: columns * channels + 1.5 * rows * features,
         _convolve_taps: 1.5 * rows * columns * features,
     }
     return min(cost, key=cost.__getitem__)(x, kernel, padding)
 
 
-def _convolve_phases(x: Array, kernel: Array, padding: Padding, convolution: Convolve) -> Array:
+def _convolve_phases(x: Array, kernel: Array, padding: Padding) -> Array:
     """Convolves at stride 2 by a convolution at stride 1.
 
     The pixels of every 2x2 square become channels of one position.
@@ -135,7 +100,7 @@ def _convolve_phases(x: Array, kernel: Array, padding: Padding, convolution: Con
     squares = jnp.moveaxis(squares, -4, -3).reshape(*batch, height // 2, width // 2, 4 * channels)
     parts = _gather_taps(kernel, *taps).transpose(0, 2, 1, 3, 4, 5)
     parts = parts.reshape(*parts.shape[:2], 4 * channels, -1)
-    return convolution(squares, parts, padding=(edges[0], edges[1]))
+    return convolve(squares, parts, padding=(edges[0], edges[1]))
 
 
 def _gather_taps(kernel: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
@@ -153,10 +118,6 @@ def _gather_taps(kernel: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
 
 def _convolve_by_xla(x: Array, kernel: Array, padding: Padding, stride: int) -> Array:
     images = x.reshape(-1, *x.shape[-3:])  # XLA takes one axis of examples
-    on_cpu = jax.default_backend() == "cpu"
-    if on_cpu and stride == 1 and min(kernel.shape[2:]) >= _WIDE:
-        out = convolve_wide(images, kernel, padding, PRECISION)
-        return out.reshape(*x.shape[:-3], *out.shape[1:])
     out = jax.lax.conv_general_dilated(
         images,
         kernel,
@@ -186,15 +147,13 @@ def _convolve_patches(x: Array, kernel: Array, padding: Padding, stride: int = 1
         _tap(x, kernel, padding, row, column) for row in range(rows) for column in range(columns)
     ]
     patches = jnp.concatenate([tap[..., ::stride, ::stride, :] for tap in taps], axis=-1)
-    return jnp.tensordot(
-        patches, kernel.reshape(rows * columns * channels, features), 1, precision=PRECISION
-    )
+    return product(patches, kernel.reshape(rows * columns * channels, features))
 
 
 def _convolve_taps(x: Array, kernel: Array, padding: Padding) -> Array:
     rows, columns, channels, features = kernel.shape
     by_tap = kernel.transpose(2, 0, 1, 3).reshape(channels, rows * columns * features)
-    products = jnp.tensordot(x, by_tap, 1, precision=PRECISION)
+    products = product(x, by_tap)
     # lax.split, not slices: its gradient is one concatenation, not a padded sum per tap,
     # which is 4 times slower
     parts = jax.lax.split(products, [features] * (rows * columns), axis=products.ndim - 1)
@@ -211,7 +170,7 @@ def _convolve_columns(x: Array, kernel: Array, padding: Padding) -> Array:
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [padding[1], (0, 0)])
     gathered = [padded[..., column : column + width, :] for column in range(columns)]
     by_row = kernel.transpose(1, 2, 0, 3).reshape(columns * channels, rows * features)
-    products = jnp.tensordot(jnp.concatenate(gathered, axis=-1), by_row, 1, precision=PRECISION)
+    products = product(jnp.concatenate(gathered, axis=-1), by_row)
     parts = jax.lax.split(products, [features] * rows, axis=products.ndim - 1)
     shifted = [
         _tap(part, kernel[:, :1], (padding[0], (0, 0)), row, 0) for row, part in enumerate(parts)
@@ -226,7 +185,6 @@ def convolve_transposed(
     crop: int = 0,
     crop_rows: int = 0,
     stride: int = 2,
-    convolution: Convolve = convolve,
 ) -> Float[Array, "*batch larger_height larger_width features"]:
     """Convolves with a transposed kernel, which makes images larger.
 
@@ -240,8 +198,6 @@ def convolve_transposed(
       crop: Columns cut off at the left.
       crop_rows: Rows cut off at the top.
       stride: Factor on height and width.
-      convolution: Function for the convolution at stride 1, ``convolve`` or
-        ``convolve_outside_loops``.
     """
     taps, edges = [], []
     for taken, cut in zip(kernel.shape[:2], (crop_rows, crop), strict=True):
@@ -252,7 +208,7 @@ def convolve_transposed(
     features = kernel.shape[-1]
     parts = _gather_taps(kernel, *taps).transpose(0, 2, 4, 1, 3, 5)
     parts = parts.reshape(*parts.shape[:3], stride * stride * features)
-    phases = convolution(x, parts, padding=(edges[0], edges[1]))
+    phases = convolve(x, parts, padding=(edges[0], edges[1]))
     *batch, height, width, _ = phases.shape
     squares = phases.reshape(*batch, height, width, stride, stride, features)
     return jnp.moveaxis(squares, -3, -4).reshape(*batch, stride * height, stride * width, features)

@@ -30,14 +30,11 @@ class Stacked(nnx.Module):
     Args:
       block: The blocks, their arrays stacked.
       length: Number of blocks.
-      apart_on_cpu: Whether CPUs run them one by one in any case: for convolutions that are slow in
-        a scan.
     """
 
-    def __init__(self, block: nnx.Module, length: int, *, apart_on_cpu: bool = False):
+    def __init__(self, block: nnx.Module, length: int):
         self.block = block
         self.length = length
-        self.apart_on_cpu = apart_on_cpu
 
     def fold(
         self, step: Step, carry: Carry, *sequences: PyTree, reverse: bool = False
@@ -78,15 +75,14 @@ class Stacked(nnx.Module):
 
     def with_blocks(self, outs: PyTree) -> Stacked:
         """The same repetition with the blocks that a ``fold`` put out."""
-        return Stacked(outs, self.length, apart_on_cpu=self.apart_on_cpu)
+        return Stacked(outs, self.length)
 
 
 class Unstacked(nnx.Module):
     """The same blocks as separate modules."""
 
-    def __init__(self, blocks: list[nnx.Module], *, apart_on_cpu: bool = False):
+    def __init__(self, blocks: list[nnx.Module]):
         self.blocks = nnx.List(blocks)
-        self.apart_on_cpu = apart_on_cpu
 
     @property
     def length(self) -> int:
@@ -120,7 +116,7 @@ class Unstacked(nnx.Module):
 
     def with_blocks(self, outs: PyTree) -> Unstacked:
         """The same repetition with the blocks that a ``fold`` put out."""
-        return Unstacked(outs, apart_on_cpu=self.apart_on_cpu)
+        return Unstacked(outs)
 
 
 def _item(sequence: PyTree, index: int) -> Any:
@@ -138,17 +134,11 @@ def stacked_axes(name: str) -> int:
     return name.split(".").count("block")
 
 
-def repeat(
-    make: Callable[[nnx.Rngs], nnx.Module],
-    length: int,
-    *,
-    rngs: nnx.Rngs,
-    apart_on_cpu: bool = False,
-) -> Stacked:
+def repeat(make: Callable[[nnx.Rngs], nnx.Module], length: int, *, rngs: nnx.Rngs) -> Stacked:
     """Builds ``length`` independently initialized blocks by one vectorized call of ``make``."""
     keys = jax.random.split(rngs.params(), length)
     block = jax.vmap(lambda key: make(nnx.Rngs(key)))(keys)
-    return Stacked(block, length, apart_on_cpu=apart_on_cpu)
+    return Stacked(block, length)
 
 
 def unstack(module: PyTree) -> Any:
@@ -182,13 +172,13 @@ def _apart(blocks: Stacked) -> Unstacked:
         jax.tree.map(lambda leaf, i=i: _slice_leaf(leaf, i), blocks.block)
         for i in range(blocks.length)
     ]
-    return Unstacked(parts, apart_on_cpu=blocks.apart_on_cpu)
+    return Unstacked(parts)
 
 
 def _together(blocks: Unstacked) -> Stacked:
     """The blocks in one module with a leading axis."""
     block = jax.tree.map(lambda *leaves: _stack_leaves(leaves), *blocks.blocks)
-    return Stacked(block, blocks.length, apart_on_cpu=blocks.apart_on_cpu)
+    return Stacked(block, blocks.length)
 
 
 def _slice_leaf(leaf: Array | np.ndarray, index: int) -> Array | np.ndarray:
@@ -227,6 +217,6 @@ def _for_cpu(blocks: Blocks) -> Blocks:
     """The repetition in the form that CPUs run faster."""
     entries = sum(leaf.size for leaf in jax.tree.leaves(blocks)) // blocks.length
     is_faster_as_scan = blocks.length >= _MANY_BLOCKS and entries <= _SMALL_BLOCK
-    if is_faster_as_scan and not blocks.apart_on_cpu:
+    if is_faster_as_scan:
         return _together(blocks) if isinstance(blocks, Unstacked) else blocks
     return _apart(blocks) if isinstance(blocks, Stacked) else blocks

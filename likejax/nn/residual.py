@@ -16,6 +16,7 @@ from likejax.nn.condition import as_vector, project
 from likejax.nn.dropout import dropout
 from likejax.nn.initial import uniform_weights
 from likejax.nn.modules import Buffer
+from likejax.nn.product import product
 from likejax.settings import Count, CountOrZero, Fraction, checked
 
 _SMALL = 1e-3
@@ -69,7 +70,7 @@ class MaskedDense(nnx.Module):
         kernel = self.kernel[...]
         if self.mask is not None:
             kernel = jnp.where(self.mask[...], kernel, 0)
-        return x @ kernel + self.bias[...]
+        return product(x, kernel) + self.bias[...]
 
 
 class ResidualBlock(nnx.Module):

@@ -19,7 +19,7 @@ from jaxtyping import Array, DTypeLike, Float, PyTree
 from typing_extensions import override
 
 from likejax.nn.channels import per_channel
-from likejax.nn.convolution import Convolve, Padding, convolve, convolve_transposed
+from likejax.nn.convolution import Padding, convolve, convolve_transposed
 from likejax.nn.dtypes import promote
 from likejax.nn.initial import normal_weights
 from likejax.nn.modules import Buffer, replace
@@ -37,7 +37,6 @@ class Geometry(nnx.Module):
       crop: Rows and columns cut off at the top and at the left of a transposed convolution, whose
         output is ``stride`` times the size of its input; ``None`` for a convolution.
       dtype: Type to compute in, ``None`` for that of the input and the parameters.
-      convolution: Form of the convolution, ``convolve`` or ``convolve_outside_loops``.
     """
 
     def __init__(
@@ -47,29 +46,20 @@ class Geometry(nnx.Module):
         *,
         crop: tuple[int, int] | None,
         dtype: DTypeLike | None,
-        convolution: Convolve,
     ):
         self.padding = padding
         self.stride = stride
         self.crop = crop
         self.dtype = dtype
-        self.convolution = convolution
 
     def __call__(self, x: Array, kernel: Array, *, padding: Padding | None = None) -> Array:
         """Convolves, with the padding of the geometry or another."""
         x, kernel = self.cast(x, kernel)
         if self.crop is None:
             padding = self.padding if padding is None else padding
-            return self.convolution(x, kernel, padding=padding, stride=self.stride)
+            return convolve(x, kernel, padding=padding, stride=self.stride)
         rows, columns = self.crop
-        return convolve_transposed(
-            x,
-            kernel,
-            crop_rows=rows,
-            crop=columns,
-            stride=self.stride,
-            convolution=self.convolution,
-        )
+        return convolve_transposed(x, kernel, crop_rows=rows, crop=columns, stride=self.stride)
 
     def cast(self, x: Array, kernel: Array) -> tuple[Array, Array]:
         """Converts both to the type to compute in."""
@@ -120,7 +110,6 @@ class WeightNormConvolution(nnx.Module):
         to the output, but it does to how far a step of Adam turns them.
       rngs: Source of the initial directions.
       dtype: Type to compute in, ``None`` for that of the input and the parameters.
-      convolution: Form of the convolution, ``convolve`` or ``convolve_outside_loops``.
 
     References:
       Salimans and Kingma, 2016, Weight normalization, arXiv:1602.07868; the official PixelCNN++
@@ -140,7 +129,6 @@ class WeightNormConvolution(nnx.Module):
         direction_scale: float = 0.05,
         rngs: nnx.Rngs,
         dtype: DTypeLike | None = None,
-        convolution: Convolve = convolve,
     ):
         shape = (*kernel_size, channels, features)
         self.direction = nnx.Param(normal_weights(rngs.params(), shape, scale=direction_scale))
@@ -149,7 +137,7 @@ class WeightNormConvolution(nnx.Module):
         self.initial_scale = initial_scale
         if stride is None:
             stride = 1 if crop is None else 2
-        self.geometry = Geometry(padding, stride, crop=crop, dtype=dtype, convolution=convolution)
+        self.geometry = Geometry(padding, stride, crop=crop, dtype=dtype)
 
     def kernel(self) -> Float[Array, "*stack rows columns channels features"]:
         """Computes ``scale * direction / |direction|``; for a stack of layers, of each layer."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -31,12 +31,11 @@ from likejax.models.diffusion.process import alpha, over_event
 from likejax.nn.attention import attend
 from likejax.nn.channels import per_channel
 from likejax.nn.condition import as_vector, over_positions, project
-from likejax.nn.convolution import Convolve, convolve, convolve_outside_loops
+from likejax.nn.convolution import convolve
 from likejax.nn.dropout import dropout
 from likejax.nn.dtypes import promote
 from likejax.nn.group_norm import GroupNorm
 from likejax.nn.initial import normal_weights
-from likejax.nn.modules import replace
 from likejax.nn.repeat import Blocks, repeat, stack
 
 _TIME_SCALE = 1000.0
@@ -113,13 +112,12 @@ class Layer(nnx.Module):
         self.bias = nnx.data(nnx.Param(jnp.zeros(features)) if bias else None)
         self.stride = stride
         self.dtype = dtype
-        self.convolution: Convolve = convolve_outside_loops
 
     @override
     def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*out features"]:
         """Computes the layer."""
         x, kernel = promote(x, self.kernel[...], dtype=self.dtype)
-        out = self.convolution(x, kernel, stride=self.stride)
+        out = convolve(x, kernel, stride=self.stride)
         if self.bias is None:
             return out
         return out + per_channel(self.bias[...], out).astype(out.dtype)
@@ -286,10 +284,7 @@ def _run(block: Block, h: Array, context: Context) -> Array:
 def _repeated(channels: int, blocks: int, sizes: Sizes, *, rngs: nnx.Rngs) -> Blocks | None:
     if not blocks:
         return None
-    # outside of loops these blocks take XLA's own convolution, which is slow in a scan on CPU
-    return repeat(
-        lambda rngs: Block(channels, sizes, rngs=rngs), blocks, rngs=rngs, apart_on_cpu=True
-    )
+    return repeat(lambda rngs: Block(channels, sizes, rngs=rngs), blocks, rngs=rngs)
 
 
 class ScoreNetwork(Denoiser):
@@ -366,21 +361,12 @@ class ScoreNetwork(Denoiser):
 
     @override
     def in_loops(self) -> ScoreNetwork:
-        """Returns the network with its blocks as a scan, and convolutions that are fast in loops.
+        """Returns the network with its blocks as a scan.
 
         In a loop of XLA, blocks one by one gain nothing over a scan, and they compile many times,
         once for every stage of a Runge-Kutta step.
         """
-
-        def changed(node: Any) -> Any:
-            if not isinstance(node, Layer):
-                return node
-            # NNX lets only that trace of JAX change a module in which it was put together
-            of_this_trace = jax.tree.map(lambda leaf: leaf, node)
-            return replace(of_this_trace, convolution=convolve)
-
-        network = jax.tree.map(changed, self, is_leaf=lambda node: isinstance(node, Layer))
-        return stack(network)
+        return stack(self)
 
 
 class TimeEmbedding(nnx.Module):

@@ -13,8 +13,8 @@ from typing_extensions import override
 from likejax.density import integer_dtype
 from likejax.inputs import inside_levels
 from likejax.models.diffusion.embedding import DiscreteEmbedding
-from likejax.nn.convolution import PRECISION
 from likejax.nn.initial import normal_weights
+from likejax.nn.product import product
 from likejax.settings import Count, Levels, checked
 
 
@@ -64,14 +64,14 @@ class TokenEmbedding(DiscreteEmbedding):
     ) -> Float[Array, "*batch_and_event levels"]:
         """``exp(-gamma) u . e_v`` for every token ``v``."""
         scaled = jnp.exp(-gamma) * u
-        return jnp.tensordot(scaled, self.vectors().T, 1, precision=PRECISION)
+        return product(scaled, self.vectors().T)
 
     @override
     def mean(
         self, probabilities: Float[Array, "*batch_and_event levels"]
     ) -> Float[Array, "*batch_and_event size"]:
         """The mean of the vectors."""
-        return jnp.tensordot(probabilities, self.vectors(), 1, precision=PRECISION)
+        return product(probabilities, self.vectors())
 
     @override
     def log_prob(

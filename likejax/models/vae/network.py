@@ -14,7 +14,7 @@ from typing_extensions import override
 
 from likejax.models.vae.stage import Block, Options, StagePlan
 from likejax.nn.condition import over_positions, project
-from likejax.nn.convolution import Padding, convolve_outside_loops
+from likejax.nn.convolution import Padding
 from likejax.nn.edge_convolution import relu
 from likejax.nn.modules import Buffer, Unread
 from likejax.nn.weight_norm import WeightNormConvolution
@@ -63,7 +63,6 @@ def layer(
         direction_scale=_direction_scale(shape, kernel),
         rngs=rngs,
         dtype=dtype,
-        convolution=convolve_outside_loops,
     )
 
 
@@ -97,7 +96,6 @@ def enlargement(
         direction_scale=_direction_scale(shape, kernel),
         rngs=rngs,
         dtype=dtype,
-        convolution=convolve_outside_loops,
     )
     return convolution if surplus >= 0 else Framed(convolution, -cut, cut - surplus)
 
