@@ -17,7 +17,7 @@ PYTEST = -m pytest -n $(WORKERS) --dist worksteal --durations=30
 .PHONY: demo test lint docs docs-full notebooks next clean
 
 demo: $(INSTALLED)
-	GLIBC_TUNABLES=glibc.malloc.hugetlb=1 $(BIN)/likejax demo --out demo
+	$(BIN)/likejax demo --out demo
 
 # Everything not marked slow, under the type checker of shapes; then what runs as in a user's process, without it. SLOW=1 adds the
 # slow tests to the latter, whose checks would take a fifth of their time; and lint and types, the documentation, and the newest

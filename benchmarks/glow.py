@@ -169,6 +169,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=10)
     arguments = parser.parse_args()
+    lj.memory.keep_freed()  # for both sides, as on the command line
     torch.manual_seed(0)
     config = lj.preset(arguments.preset).model
     rng = np.random.default_rng(0)

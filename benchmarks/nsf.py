@@ -132,6 +132,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=512)
     parser.add_argument("--rounds", type=int, default=10)
     arguments = parser.parse_args()
+    lj.memory.keep_freed()  # for both sides, as on the command line
     shape = (arguments.batch_size, POWER["dimensions"])
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     print(

@@ -340,6 +340,7 @@ def main() -> None:
     parser.add_argument("--naive-pixels", type=int, default=16)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
     arguments = parser.parse_args()
+    lj.memory.keep_freed()  # for both sides, as on the command line
     torch.manual_seed(0)
     print(
         f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), "

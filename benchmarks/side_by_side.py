@@ -17,17 +17,18 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def compare(
-    what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 3
+    what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 5
 ) -> None:
     """Prints medians, and the ratio of the second side's time to the first's.
 
-    Two rounds warm up. In a round each side works ``in_a_row`` times, as in a training loop, of
-    which the mean counts.
+    Two rounds warm up. In a round each side works once untimed and then ``in_a_row`` times, as in a
+    training loop, of which the mean counts.
     """
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 2):
         for name, work in sides.items():
             time.sleep(0.3)  # until the other side's threads no longer spin
+            work()  # until caches and threads are those of this side
             elapsed = timed(lambda work=work: [work() for _ in range(in_a_row)]) / in_a_row
             if number >= 2:
                 times[name].append(elapsed)

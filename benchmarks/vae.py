@@ -193,6 +193,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
+    lj.memory.keep_freed()  # for both sides, as on the command line
     torch.set_num_threads(arguments.threads)
     versions = f"jax {jax.__version__}, torch {torch.__version__}"
     print(

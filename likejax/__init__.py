@@ -12,6 +12,7 @@ from likejax import compilation as compilation
 from likejax import bijections as bijections
 from likejax import data as data
 from likejax import hub as hub
+from likejax import memory as memory
 from likejax import models as models
 from likejax import ood as ood
 from likejax import plot as plot

@@ -15,6 +15,7 @@ from types import TracebackType
 
 import tyro
 
+from likejax import memory
 from likejax.cli.evaluate import Evaluate
 from likejax.cli.lists import Datasets, Demo, Presets, Summary
 from likejax.cli.ood import Ood
@@ -45,6 +46,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(importlib.metadata.version("likejax"))
         return 0
     _silence_storage()
+    if argv is None:  # the process is this command's own
+        memory.keep_freed()
     if not given:
         main(["--help"])
         return 2
