@@ -32,8 +32,7 @@ def keep_freed() -> bool:
 
     Example:
       >>> import likejax as lj
-      >>> lj.memory.keep_freed() in (True, False)
-      True
+      >>> is_kept = lj.memory.keep_freed()
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -2,8 +2,8 @@
 
 The gradient by the weights sums over all rows, ``dW = sum_m x[m]^T g[m]``. As JAX writes it, XLA's
 CPU code transposes ``g`` and multiplies at half the rate of other products. Here the narrower side
-is turned and the wider side stays as it is, which is 1.2 to 2.5 times faster
-(``benchmarks/convolutions.py``).
+is turned and the wider side stays as it is. ``benchmarks/convolutions.py`` measures what networks
+gain.
 
 A product is linear in the array and in the weights, so it is a primitive of JAX with a transpose
 for each, which keeps forward mode.
