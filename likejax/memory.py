@@ -37,8 +37,9 @@ def keep_freed() -> bool:
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
-    is_set = mallopt(_M_MMAP_MAX, 0) == 1 and mallopt(_M_TRIM_THRESHOLD, _MOST) == 1
+    if not (mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, _MOST)):
+        return False
     # Another thread has its own memory in pieces of 64 MiB, and takes larger arrays from the
     # system.
     jax.config.update("jax_cpu_enable_async_dispatch", False)
-    return is_set
+    return True
