@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
+import random
 import re
 import shutil
+import time
 from pathlib import Path
 
 import jax
@@ -19,6 +22,7 @@ from likejax.cli import main
 from likejax.data.sources.synthetic import constants_like, noise_like
 from likejax.data.splits import row_hashes
 from likejax.train.record import SELECTION, note_selection, selection_of
+from tests.forks import START
 from tests.paths import DATA
 
 TRAIN, VALID, TEST = (lj.load("digits", split=split) for split in ("train", "validation", "test"))
@@ -284,6 +288,53 @@ def test_features_are_kept(tmp_path, monkeypatch):
     computed.clear()
     benchmark(**options, key=1)
     assert computed
+
+
+def test_a_damaged_feature_is_computed_anew(tmp_path):
+    options = {"scores": [ood.Typicality()], "resamples": 2, "workdir": tmp_path}
+    first = benchmark(**options)
+    damaged = sorted(tmp_path.iterdir())[0]
+    os.truncate(damaged, damaged.stat().st_size // 2)
+    with pytest.warns(UserWarning, match=f"{damaged.name} is damaged and computed anew"):
+        again = benchmark(**options)
+    assert again.to_dict() == first.to_dict()
+
+
+MANY = {"scores": [ood.Typicality(draws=n) for n in range(1, 7)], "resamples": 2}
+
+
+def benchmark_slowly(workdir):
+    """A benchmark each of whose features takes a twentieth of a second, in a process of its own."""
+    original = ood.LogProb.__call__
+
+    def slow(feature, densities, x, keys):
+        time.sleep(0.05)
+        return original(feature, densities, x, keys)
+
+    ood.LogProb.__call__ = slow  # this process ends with the benchmark
+    benchmark(**MANY, workdir=workdir)
+
+
+def test_killed_benchmarks_lose_one_feature(tmp_path):
+    """kill -9 at random moments: what was computed stays, and the report is that of no fault."""
+    rng = random.Random(0)
+
+    def computed() -> int:
+        return len([path for path in tmp_path.iterdir() if ".part" not in path.name])
+
+    for _ in range(6):
+        before = computed()
+        process = START.Process(target=benchmark_slowly, args=(tmp_path,), daemon=True)
+        process.start()
+        while computed() <= before:
+            assert process.is_alive()
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.2))
+        assert process.is_alive()
+        process.kill()
+        process.join(60)
+        assert computed() > before
+    assert benchmark(**MANY, workdir=tmp_path).to_dict() == benchmark(**MANY).to_dict()
 
 
 def test_functions_are_not_kept(tmp_path):

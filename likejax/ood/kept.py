@@ -7,6 +7,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -77,7 +78,10 @@ class KeptFeatures:
         record = json.dumps({**identity, "feature": to_record(feature)}, sort_keys=True)
         path = self._place / f"{hashlib.sha256(record.encode()).hexdigest()[:32]}.npy"
         if path.exists():
-            return np.load(path, allow_pickle=False)
+            try:
+                return np.load(path, allow_pickle=False)
+            except (ValueError, EOFError, OSError) as error:
+                warnings.warn(f"{path} is damaged and computed anew: {error}", stacklevel=2)
         values = np.asarray(compute(feature))
         partial = path.with_suffix(".part.npy")
         np.save(partial, values, allow_pickle=False)
