@@ -3,8 +3,8 @@
     python benchmarks/convolutions.py [glow/fashion_mnist-small:64 hvae/fashion_mnist-small:64 ...]
 
 Each argument is a preset and a batch size. ``log_prob`` and the gradient of its mean are timed
-against the same network with XLA's convolutions in place of matrix products, and against that with
-the gradient by weights that JAX writes for matrix products.
+against the same network with XLA's convolutions in place of matrix products, against that with the
+gradient by weights that JAX writes for matrix products, and against that without tiles.
 """
 
 from __future__ import annotations
@@ -68,6 +68,7 @@ RIVALS = {
     "XLA's convolutions": lambda: mock.patch.object(
         convolution, "_convolve_by_products", convolve_by_xla
     ),
+    "no tiles": lambda: mock.patch.object(convolution, "_may_see_a_tile", return_value=False),
     "JAX's products": lambda: mock.patch.object(convolution, "product", multiply_by_xla),
 }
 

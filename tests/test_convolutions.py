@@ -12,6 +12,7 @@ import pytest
 from likejax.nn import convolution as convolutions
 from likejax.nn.convolution import convolve, convolve_transposed, same
 from likejax.nn.product import product
+from likejax.nn.tile_convolution import convolve_tiles
 
 
 @pytest.mark.parametrize(("channels", "features"), [(2, 5), (5, 2), (3, 3), (1, 4)])
@@ -21,6 +22,7 @@ from likejax.nn.product import product
         ((3, 3), same(3, 3), 1),
         ((1, 1), same(1, 1), 1),
         ((5, 3), same(5, 3), 1),
+        ((5, 5), same(5, 5), 1),
         ((2, 3), ((1, 0), (1, 1)), 1),
         ((2, 2), ((1, 0), (1, 0)), 1),
         ((2, 3), ((1, 0), (1, 1)), 2),
@@ -40,6 +42,8 @@ def test_convolutions_agree(channels, features, size, padding, stride):
     if stride == 1 and padding[0] != (0, 0):
         forms.append(lambda x, kernel: convolutions._convolve_taps(x, kernel, padding))
         forms.append(lambda x, kernel: convolutions._convolve_columns(x, kernel, padding))
+    if set(size) <= {3, 5}:
+        forms.append(convolve_tiles)
 
     def values(form):
         def total(x, kernel):
@@ -51,6 +55,38 @@ def test_convolutions_agree(channels, features, size, padding, stride):
     for form in forms:
         for a, b in zip(values(form), expected, strict=True):
             np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4)
+
+
+@pytest.mark.parametrize("size", [(3, 3), (5, 5), (3, 5)])
+def test_tiles_round_little(size):
+    """The bound that the module states, on the shapes that come there; exact in float64."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1, 28, 28, 64))
+    kernel = rng.normal(size=(*size, 64, 64))
+    with jax.enable_x64(True):
+        exact = convolutions._convolve_by_xla(jnp.asarray(x), jnp.asarray(kernel), same(*size), 1)
+        largest = jnp.abs(exact).max()
+        assert jnp.abs(convolve_tiles(jnp.asarray(x), jnp.asarray(kernel)) - exact).max() < (
+            1e-13 * largest
+        )
+        rounded = convolve_tiles(jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32))
+        assert rounded.dtype == jnp.float32
+        assert jnp.abs(rounded - exact).max() < 5e-6 * largest
+
+
+def test_when_tiles_are_taken():
+    """For large images and centered kernels: never where an output must not see later pixels, and
+    not in half precision."""
+
+    def takes_tiles(padding, dtype=jnp.float32, side=28):
+        x, kernel = jnp.zeros((side, side, 64), dtype), jnp.zeros((5, 5, 64, 64), dtype)
+        program = str(jax.make_jaxpr(functools.partial(convolve, padding=padding))(x, kernel))
+        return "tile_convolution" in program
+
+    assert takes_tiles(same(5, 5))
+    assert not takes_tiles(((4, 0), (2, 2)))
+    assert not takes_tiles(same(5, 5), jnp.bfloat16)
+    assert not takes_tiles(same(5, 5), side=7)
 
 
 @pytest.mark.parametrize("size", [(2, 3), (2, 2)])
@@ -89,6 +125,11 @@ def convolution_by_xla(x, kernel, *, padding):
 FORMS = {
     "product to more features": (product, jnp.matmul, (3, 5)),
     "product to fewer features": (product, jnp.matmul, (5, 3)),
+    "tiles": (
+        convolve_tiles,
+        functools.partial(convolution_by_xla, padding=same(3, 3)),
+        (3, 3, 8, 9),
+    ),
     **{
         f"convolution {padding}": (
             functools.partial(convolve, padding=padding),
@@ -107,7 +148,7 @@ def test_gradients_are_those_of_xla(name):
     ours, xla, shape = FORMS[name]
     x = jnp.asarray(rng.normal(size=(3, 2, 5, 4, shape[-2])), jnp.float32)
     kernel = jnp.asarray(rng.normal(size=shape), jnp.float32)
-    assert "likejax_product" in str(jax.make_jaxpr(ours)(x, kernel))
+    assert "likejax_" in str(jax.make_jaxpr(ours)(x, kernel))
 
     def total(form):
         return lambda x, kernel: jnp.sum(jnp.sin(0.01 * form(x, kernel)))

@@ -1,11 +1,12 @@
 """Convolutions in the form that is fastest on the backend.
 
 On GPU and TPU a convolution is XLA's own. On CPU XLA's matrix products are faster than its
-convolutions, many times so inside loops. There a convolution is written as one matrix product:
+convolutions, many times so inside loops. There a convolution is written in matrix products:
 
 * over gathered patches, where the input is the narrower side;
 * to all taps at once, which are shifted and added, where the output is the narrower side;
-* over gathered columns to all rows of the kernel, in between.
+* over gathered columns to all rows of the kernel, in between;
+* to the entries of transformed tiles, where images and kernels are large.
 
 ``benchmarks/convolutions.py`` measures the forms.
 """
@@ -18,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from likejax.nn.product import PRECISION, product
+from likejax.nn.tile_convolution import convolve_tiles, entries_per_pixel
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 """Zeros above and below, left and right."""
@@ -68,13 +70,34 @@ def _convolve_by_products(x: Array, kernel: Array, padding: Padding, stride: int
     if stride > 1 or sum(padding[0]) < rows - 1:
         # the other forms would compute taps where there is no output
         return _convolve_patches(x, kernel, padding, stride)
-    # numbers moved per pixel; what is added costs more than what is copied (measured)
+    products = rows * columns * channels * features
+    # numbers moved for each pixel, to which 25 multiplications are equal; what is added costs more
+    # than what is copied (measured)
     cost = {
-        _convolve_patches: 1.4 * rows * columns * channels,
-        _convolve_columns: columns * channels + 1.5 * rows * features,
-        _convolve_taps: 1.5 * rows * columns * features,
+        _convolve_patches: 1.4 * rows * columns * channels + products / 25,
+        _convolve_columns: columns * channels + 1.5 * rows * features + products / 25,
+        _convolve_taps: 1.5 * rows * columns * features + products / 25,
     }
+    if _may_see_a_tile(x, kernel, padding):
+        entries = entries_per_pixel(x.shape[-3:-1], (rows, columns))
+        moved = (7 + 0.8 * entries) * (channels + features)
+        cost[_convolve_tiles] = moved + entries * channels * features / 16
     return min(cost, key=cost.__getitem__)(x, kernel, padding)
+
+
+def _may_see_a_tile(x: Array, kernel: Array, padding: Padding) -> bool:
+    """Whether an output may depend, by rounding, on pixels outside of its kernel.
+
+    The kernels of autoregressive models are not centered. In half precision, rounding is too large.
+    """
+    rows, columns = kernel.shape[:2]
+    is_centered = padding == same(rows, columns)
+    return is_centered and {rows, columns} <= {3, 5} and jnp.finfo(x.dtype).bits >= 32
+
+
+def _convolve_tiles(x: Array, kernel: Array, padding: Padding) -> Array:
+    del padding  # that of the same size
+    return convolve_tiles(x, kernel)
 
 
 def _convolve_phases(x: Array, kernel: Array, padding: Padding) -> Array:

@@ -5,25 +5,21 @@ CPU code transposes ``g`` and multiplies at half the rate of other products. Her
 is turned and the wider side stays as it is. ``benchmarks/convolutions.py`` measures what networks
 gain.
 
-A product is linear in the array and in the weights, so it is a primitive of JAX with a transpose
-for each, which keeps forward mode.
+A product is linear in the array and in the weights, so it is a primitive with a gradient for each.
 """
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
+
+from likejax.nn.bilinear import bilinear_primitive
 
 PRECISION = "high"
 """Precision of matrix products in networks: TF32 on GPU, 3 bfloat16 passes on TPU, exact on CPU."""
-
-_primitive = Primitive("likejax_product")
 
 
 def product(
@@ -68,26 +64,6 @@ def _gradient_by_weights(cotangent: Array, x: Array, weights: Any, *, precision:
     return jax.lax.optimization_barrier(turned).T
 
 
-def _over_a_batch(
-    arguments: tuple[Array, Array], axes: tuple[int | None, int | None], *, precision: str
-) -> tuple[Array, int]:
-    """The rule of ``jax.vmap``: rows of a batch are more rows."""
-    x, weights = arguments
-    of_x, of_weights = axes
-    if of_weights is not None:
-        over = functools.partial(_by_xla, precision=precision)
-        return jax.vmap(over, in_axes=axes)(x, weights), 0
-    assert of_x is not None
-    return _primitive.bind(jnp.moveaxis(x, of_x, 0), weights, precision=precision), 0
-
-
-def _shape_of_output(x: Any, weights: Any, *, precision: str) -> Any:
-    out = jax.eval_shape(functools.partial(_by_xla, precision=precision), x, weights)
-    return x.update(shape=out.shape, dtype=out.dtype)
-
-
-_primitive.def_impl(jax.jit(_by_xla, static_argnames="precision"))
-_primitive.def_abstract_eval(_shape_of_output)
-mlir.register_lowering(_primitive, mlir.lower_fun(_by_xla, multiple_results=False))
-ad.defbilinear(_primitive, _gradient_by_array, _gradient_by_weights)
-batching.primitive_batchers[_primitive] = _over_a_batch
+_primitive = bilinear_primitive(
+    "likejax_product", _by_xla, _gradient_by_array, _gradient_by_weights
+)
