@@ -80,8 +80,8 @@ def _convolve_by_products(x: Array, kernel: Array, padding: Padding, stride: int
     }
     if _may_see_a_tile(x, kernel, padding):
         entries = entries_per_pixel(x.shape[-3:-1], (rows, columns))
-        moved = (7 + 0.8 * entries) * (channels + features)
-        cost[_convolve_tiles] = moved + entries * channels * features / 16
+        moved = (6.4 + 0.7 * entries) * (channels + features)
+        cost[_convolve_tiles] = moved + entries * channels * features / 17
     return min(cost, key=cost.__getitem__)(x, kernel, padding)
 
 

@@ -74,12 +74,9 @@ def _by_transforms(x: Array, kernel: Array) -> Array:
     # entries of the tiles along rows, along columns, then batch, tiles, channels
     tiles = _take_tiles(x, columns, axis=x.ndim - 2)
     tiles = _take_tiles(tiles, rows, axis=tiles.ndim - 3)
-    by_entry = jnp.einsum(
-        "ar,bc,rcif->abif",
-        _transforms(rows).kernel.astype(kernel.dtype),
-        _transforms(columns).kernel.astype(kernel.dtype),
-        kernel,
-        precision="highest",
+    both_axes = np.kron(_transforms(rows).kernel, _transforms(columns).kernel)
+    by_entry = jnp.matmul(
+        both_axes.astype(kernel.dtype), kernel.reshape(rows * columns, -1), precision="highest"
     )
     multiplied = jnp.matmul(
         tiles.reshape(SIZE * SIZE, -1, channels),
