@@ -12,9 +12,9 @@ along both axes, and the multiplications of all channels are one matrix product 
 form and 5x5 kernels 9 of 25.
 
 Numbers of a tile are mixed and cancel again. So the rounding errors are 3 to 6 times those of the
-plain form (a test holds them below 5e-6 of the largest output), and an output depends by rounding on
-all pixels of its tile. The kernels of autoregressive models, whose outputs must not see later pixels
-at all, do not come here.
+plain form (a test holds them below 5e-6 of the largest output), and an output depends by rounding
+on all pixels of its tile. The kernels of autoregressive models, whose outputs must not see later
+pixels at all, do not come here.
 
 References:
   Winograd, 1980, Arithmetic complexity of computations. Lavin and Gray, 2016, Fast algorithms for
