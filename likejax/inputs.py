@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
+from jax.sharding import AxisType, Mesh, NamedSharding
 from jaxtyping import Array
 
 
@@ -44,7 +45,7 @@ def as_array(name: str, value: object) -> Array | np.ndarray:
     """
     refuse_masked(name, value)
     if isinstance(value, jax.Array):
-        return value
+        return _with_automatic_axes(value)
     try:
         array = np.asarray(value)
     except ValueError as error:
@@ -59,6 +60,21 @@ def as_array(name: str, value: object) -> Array | np.ndarray:
             f"{array.dtype}"
         )
     return array
+
+
+def _with_automatic_axes(array: Array) -> Array:
+    """The same array where it lies, its sharding for the compiler to propagate.
+
+    With explicit axes JAX would refuse to combine it with keys and parameters of other shardings.
+    """
+    if isinstance(array, Tracer) or not isinstance(array.sharding, NamedSharding):
+        return array
+    mesh = array.sharding.mesh
+    if not isinstance(mesh, Mesh) or mesh.are_all_axes_auto:
+        return array
+    axes = (AxisType.Auto,) * len(mesh.axis_names)
+    automatic = Mesh(mesh.devices, mesh.axis_names, axis_types=axes)
+    return jax.device_put(array, NamedSharding(automatic, array.sharding.spec))
 
 
 def checked_floats(x: Array | np.ndarray, name: str = "x") -> Array | np.ndarray:

@@ -193,6 +193,13 @@ def numbers(devices):
     of_sets = [np.ravel(v).tolist() for each in report.scores for v in each.values.values()]
     drawn = np.ravel(density.sample(5, 359, batch_size=16, devices=devices))
     return [evaluation.log_prob.tolist(), typical.tolist(), drawn.tolist(), *of_sets]
+whole = density.log_prob(test.examples[:16], key=6)
+for kind in jax.sharding.AxisType.Auto, jax.sharding.AxisType.Explicit:
+    mesh = jax.make_mesh((8,), ("rows",), axis_types=(kind,))
+    places = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+    spread = jax.device_put(test.examples[:16], places)
+    np.testing.assert_allclose(density.log_prob(spread, key=6), whole, rtol=1e-5)
+    assert len(density.encode(spread, key=6).devices()) == 8
 one = numbers(jax.devices()[:1])
 used_by_one = sorted(seen)
 seen.clear()
