@@ -39,6 +39,9 @@ def convolve(
 ) -> Float[Array, "*out features"]:
     """Correlates ``x`` with ``kernel``.
 
+    On CPU the output of a centered kernel may depend, by rounding, on pixels that the kernel does
+    not reach. An autoregressive model shifts its kernels instead of masking a centered one.
+
     Args:
       x: Images ``(*batch, height, width, channels)``; for a 1x1 kernel any array, channels last.
       kernel: Weights in the layout (rows, columns, in, out), of the dtype of ``x``.
