@@ -128,7 +128,7 @@ def test_thirty_faults_change_no_bit(tmp_path):
     the final weights and log equal those of an undisturbed run."""
     steps, rng = 3000, random.Random(1)
     straight = fork(tmp_path / "straight", steps, tmp_path / "straight.txt")
-    faults = [kill, kill, kill_at_start, terminate, fill_the_disk, truncate_a_file] * 5
+    faults = [kill, kill, end_at_start, terminate, fill_the_disk, truncate_a_file] * 5
     rng.shuffle(faults)
     reached, saved = [], []
     last = tmp_path / "run" / "last"
@@ -167,13 +167,14 @@ def kill(process: multiprocessing.Process, said: Path, rng: random.Random, last:
     end(process, signal.SIGKILL, -signal.SIGKILL)
 
 
-def kill_at_start(
+def end_at_start(
     process: multiprocessing.Process, said: Path, rng: random.Random, last: Path
 ) -> None:
-    """``kill -9`` while it reads its checkpoint and compiles."""
+    """``kill -9`` or SIGTERM while it reads its checkpoint and compiles."""
     wait_until_said(said, "^ready", process)
     time.sleep(rng.uniform(0.0, 1.2))
-    end(process, signal.SIGKILL, -signal.SIGKILL)
+    number = rng.choice([signal.SIGKILL, signal.SIGTERM])
+    end(process, number, -number, 143)
 
 
 def terminate(process: multiprocessing.Process, said: Path, rng: random.Random, last: Path) -> None:
