@@ -262,6 +262,7 @@ def main() -> None:
     paths = tables(arguments.data_dir, arguments.names)
     start = time.monotonic()
     if arguments.workers == 1:
+        lj.memory.keep_freed()
         work(paths, arguments.out)
         return
     shares = [paths[i :: arguments.workers] for i in range(arguments.workers)]
