@@ -1,9 +1,11 @@
 """FFJORD against the same model in PyTorch with torchdiffeq: time per training step.
 
-    python benchmarks/ffjord.py [--dimensions 43 --hidden 860 860 --batch-size 64]   # seconds a
-    step python benchmarks/ffjord.py --steps 2000                                          # and
-    nats against seconds python benchmarks/ffjord.py --products
-    # forward or reverse mode
+Seconds of a step, then also nats against seconds, then the products of forward against those of
+reverse mode:
+
+    python benchmarks/ffjord.py [--dimensions 43 --hidden 860 860 --batch-size 64]
+    python benchmarks/ffjord.py --steps 2000
+    python benchmarks/ffjord.py --products
 
 Both sides use dopri5 at the same tolerance, one solve for the batch, the same network
 (concatsquash), Adam at the same rate; likejax with the checkpointed adjoint, PyTorch with the

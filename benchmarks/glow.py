@@ -1,6 +1,7 @@
 """Glow's training step and log_prob against the same network in plain PyTorch.
 
     python benchmarks/glow.py [--preset glow/fashion_mnist-small] [--batch-size 16] [--rounds 10]
+        [--compile]
 
 Both sides get the same architecture, batch size, optimizer (Adam) and thread count. Times are
 medians over the rounds; the ratio is PyTorch's time over likejax's, above 1 where likejax is
@@ -146,19 +147,20 @@ def ours(config: lj.models.GlowConfig, x: np.ndarray):
     return train, score, sum(leaf.size for leaf in params.values())
 
 
-def theirs(config: lj.models.GlowConfig, x: np.ndarray):
+def theirs(config: lj.models.GlowConfig, x: np.ndarray, *, is_compiled: bool = False):
     model = Glow(config)
+    log_prob = torch.compile(model.log_prob) if is_compiled else model.log_prob
     rule = torch.optim.Adam(model.parameters(), 1e-3)
     data = torch.as_tensor(x.transpose(0, 3, 1, 2).copy()).float()
 
     def train():
         rule.zero_grad()
-        (-model.log_prob(data).mean() / data[0].numel()).backward()
+        (-log_prob(data).mean() / data[0].numel()).backward()
         rule.step()
 
     def score():
         with torch.no_grad():
-            model.log_prob(data)
+            log_prob(data)
 
     return train, score, sum(p.numel() for p in model.parameters())
 
@@ -168,6 +170,9 @@ def main() -> None:
     parser.add_argument("--preset", default="glow/fashion_mnist-small")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument(
+        "--compile", action="store_true", help="also time PyTorch's network under torch.compile"
+    )
     arguments = parser.parse_args()
     lj.memory.keep_freed()  # for both sides, as on the command line
     torch.manual_seed(0)
@@ -175,6 +180,8 @@ def main() -> None:
     rng = np.random.default_rng(0)
     x = rng.integers(0, config.levels, (arguments.batch_size, *config.event_shape)).astype(np.uint8)
     sides = {"likejax": ours(config, x), "PyTorch": theirs(config, x)}
+    if arguments.compile:
+        sides["torch.compile"] = theirs(config, x, is_compiled=True)
     assert len({side[2] for side in sides.values()}) == 1, "the two networks differ in size"
     print(
         f"{arguments.preset}, batch {len(x)}, {sides['likejax'][2]:,} parameters; "

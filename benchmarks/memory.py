@@ -2,11 +2,12 @@
 
     python benchmarks/memory.py [--batch-size 16 --depths 4 16 64 --rounds 5]
 
-For a Glow of every depth with and without ``reversible``, and for a PixelCNN++, a hierarchical VAE
-and a diffusion model with and without ``remat``, the gradient of the training loss is compiled and
-run. Printed are the size of what JAX keeps for the backward pass, parameters among it; the
-temporary memory of the compiled program; the largest difference of the gradients relative to the
-largest entry of their array; and the times with their ratio.
+For a Glow of every depth with and without ``reversible``, for a PixelCNN++, a hierarchical VAE and
+a diffusion model with and without ``remat``, and for continuous flows with each adjoint of their
+solver, the gradient of the training loss is compiled and run. Printed are the size of what JAX
+keeps for the backward pass, parameters among it; the temporary memory of the compiled program; the
+largest difference of the gradients relative to the largest entry of their array; and the times with
+their ratio.
 
 XLA's compiler for CPU undoes ``remat`` where the blocks are not in a loop: it sees that the blocks
 were computed before, and keeps what they computed.
@@ -28,6 +29,9 @@ from likejax.nn.repeat import stack
 
 GLOW = "glow/fashion_mnist-small"
 WITH_REMAT = ("pixelcnn/fashion_mnist-small", "hvae/fashion_mnist-small", "vdm/fashion_mnist-small")
+CONTINUOUS = ("ffjord/moons", "ffjord/digits")
+Switch = tuple[str, tuple[Any, Any]]
+"""A setting of a model, and the two values that are compared."""
 
 
 class Program(NamedTuple):
@@ -53,29 +57,33 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--depths", type=int, nargs="*", default=[4, 16, 64])
     parser.add_argument("--presets", nargs="*", default=WITH_REMAT)
+    parser.add_argument("--continuous", nargs="*", default=CONTINUOUS)
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
     for depth in options.depths:
         title = f"{GLOW}, depth {depth}"
-        compare_forms(title, GLOW, {"depth": depth}, "reversible", options)
+        compare_forms(title, GLOW, {"depth": depth}, ("reversible", (False, True)), options)
     for name in options.presets:
-        compare_forms(name, name, {}, "remat", options)
+        compare_forms(name, name, {}, ("remat", (False, True)), options)
+    for name in options.continuous:
+        adjoints = ("training_solver.adjoint", ("checkpointed", "continuous"))
+        compare_forms(name, name, {}, adjoints, options)
 
 
 def compare_forms(
-    title: str, name: str, changes: dict[str, Any], switch: str, options: argparse.Namespace
+    title: str, name: str, changes: dict[str, Any], switch: Switch, options: argparse.Namespace
 ) -> None:
-    """Prints the costs of a preset's gradient without and with one of its switches."""
+    """Prints the costs of a preset's gradient with both values of one of its switches."""
     programs = {}
-    for is_on in (False, True):
-        config = lj.preset(name).override(
-            {f"model.{field}": value for field, value in (changes | {switch: is_on}).items()}
-        )
-        programs[f"{switch} {is_on}"] = gradient_of(config.model, options.batch_size)
+    field, values = switch
+    for value in values:
+        model = {f"model.{key}": each for key, each in (changes | {field: value}).items()}
+        config = lj.preset(name).override(model)
+        programs[f"{field.split('.')[-1]} {value}"] = gradient_of(config.model, options.batch_size)
     print(f"{title}, batch {options.batch_size}")
     for form, each in programs.items():
         print(
-            f"  {form:16} kept {each.kept_megabytes:8.1f} MB, temporary {each.megabytes:8.1f} MB",
+            f"  {form:20} kept {each.kept_megabytes:8.1f} MB, temporary {each.megabytes:8.1f} MB",
             flush=True,
         )
     kept, recomputed = (each.run() for each in programs.values())

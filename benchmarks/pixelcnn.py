@@ -1,11 +1,11 @@
 """PixelCNN++ against the same network in plain PyTorch: training step, log_prob, sampling.
 
-One run, both sides alternating, medians and ratios:
+One run, all sides alternating, medians and ratios. A step and `log_prob` of the small preset, the
+samplers of a small network at 32x32x3, and those of the paper's network:
 
-    python benchmarks/pixelcnn.py                                  # training step and log_prob of
-    the small preset python benchmarks/pixelcnn.py --sampling                       # samplers at
-    32x32x3, small network python benchmarks/pixelcnn.py --sampling --filters 160 --blocks 5
-    --batches 1 16    # the paper's network
+    python benchmarks/pixelcnn.py [--compile]
+    python benchmarks/pixelcnn.py --sampling
+    python benchmarks/pixelcnn.py --sampling --filters 160 --blocks 5 --batches 1 16
 
 Naive samplers are timed on some evenly spaced pixels (``--naive-pixels``) and scaled to all:
 "extrapolated". Needs ``pip install -e '.[benchmarks]'``.
@@ -16,6 +16,7 @@ from __future__ import annotations
 import argparse
 import platform
 import time
+from collections.abc import Callable
 
 import jax
 import numpy as np
@@ -204,8 +205,31 @@ class PixelCNN(nn.Module):
 # Timing
 
 
-def training(preset: str, batch_size: int, rounds: int) -> None:
-    """A step of Adam and a ``log_prob`` of the same network on both sides."""
+Work = Callable[[], object]
+
+
+def theirs(model: PixelCNN, x: np.ndarray, *, is_compiled: bool = False) -> tuple[Work, Work]:
+    """A step of Adam and a ``log_prob`` in PyTorch."""
+    log_prob = torch.compile(model.log_prob) if is_compiled else model.log_prob
+    rule = torch.optim.Adam(model.parameters(), 1e-3)
+    data = torch.as_tensor(x.transpose(0, 3, 1, 2).copy()).float()
+
+    def train() -> None:
+        rule.zero_grad()
+        (-log_prob(data).mean() / data[0].numel()).backward()
+        rule.step()
+
+    def score() -> None:
+        model.eval()
+        with torch.no_grad():
+            log_prob(data)
+        model.train()
+
+    return train, score
+
+
+def training(preset: str, batch_size: int, rounds: int, *, with_compile: bool) -> None:
+    """A step of Adam and a ``log_prob`` of the same network on all sides."""
     config = lj.preset(preset).model
     x = (
         np.random.default_rng(0)
@@ -226,32 +250,22 @@ def training(preset: str, batch_size: int, rounds: int) -> None:
         updates, moments = rule.update(jax.grad(loss)(params), moments)
         return optax.apply_updates(params, updates), moments
 
-    def train_jax():
+    def train() -> None:
         nonlocal state
         state = jax.block_until_ready(step(state, x))
 
+    def score() -> None:
+        jax.block_until_ready(density.log_prob(x))
+
     model = PixelCNN(config)
-    theirs, data = (
-        torch.optim.Adam(model.parameters(), 1e-3),
-        torch.as_tensor(x.transpose(0, 3, 1, 2).copy()).float(),
-    )
-
-    def train_torch():
-        theirs.zero_grad()
-        (-model.log_prob(data).mean() / data[0].numel()).backward()
-        theirs.step()
-
-    def score_torch():
-        with torch.no_grad():
-            model.eval().log_prob(data)
-        model.train()
-
+    sides = {"likejax": (train, score), "PyTorch": theirs(model, x)}
+    if with_compile:
+        sides["torch.compile"] = theirs(model, x, is_compiled=True)
     sizes = sum(leaf.size for leaf in params.values()), sum(p.numel() for p in model.parameters())
     assert sizes[0] == sizes[1], f"the two networks differ in size: {sizes}"
     print(f"{preset}, batch {batch_size}, {sizes[0]:,} parameters")
-    compare("training step", {"likejax": train_jax, "PyTorch": train_torch}, rounds)
-    score = lambda: jax.block_until_ready(density.log_prob(x))  # noqa: E731
-    compare("log_prob", {"likejax": score, "PyTorch": score_torch}, rounds)
+    for index, what in enumerate(("training step", "log_prob")):
+        compare(what, {name: side[index] for name, side in sides.items()}, rounds)
 
 
 def sampler_seconds(density: lj.models.PixelCNN, batch: int) -> float:
@@ -333,6 +347,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument(
+        "--compile", action="store_true", help="also time PyTorch's network under torch.compile"
+    )
+    parser.add_argument(
         "--sampling", action="store_true", help="time the samplers at 32x32x3 instead"
     )
     parser.add_argument("--filters", type=int, default=32)
@@ -351,7 +368,12 @@ def main() -> None:
         config = lj.models.PixelCNNConfig(filters=arguments.filters, blocks=arguments.blocks)
         samplers(config, arguments.batches, arguments.naive_pixels)
     else:
-        training(arguments.preset, arguments.batch_size, arguments.rounds)
+        training(
+            arguments.preset,
+            arguments.batch_size,
+            arguments.rounds,
+            with_compile=arguments.compile,
+        )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Two sides timed in one run, alternating, as a ratio."""
+"""Sides timed in one run, alternating, as ratios to the first."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def timed(work: Callable[[], object]) -> float:
 def compare(
     what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 5
 ) -> None:
-    """Prints medians, and the ratio of the second side's time to the first's.
+    """Prints medians, and the ratio of each other side's time to the first's.
 
     Two rounds warm up. In a round each side works once untimed and then ``in_a_row`` times, as in a
     training loop, of which the mean counts.
@@ -33,8 +33,10 @@ def compare(
             if number >= 2:
                 times[name].append(elapsed)
     medians = {name: statistics.median(values) for name, values in times.items()}
-    low, middle, high = np.quantile(
-        [b / a for a, b in zip(*times.values(), strict=True)], [0.25, 0.5, 0.75]
-    )
-    shown = "   ".join(f"{name} {1e3 * value:8.1f} ms" for name, value in medians.items())
-    print(f"{what:14} {shown}   ratio {middle:.2f} (quartiles {low:.2f}-{high:.2f})", flush=True)
+    first, *others = times
+    for other in others:
+        ratios = np.divide(times[other], times[first])
+        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        shown = "   ".join(f"{name} {1e3 * medians[name]:8.1f} ms" for name in (first, other))
+        spread = f"(quartiles {low:.2f}-{high:.2f})"
+        print(f"{what:14} {shown}   ratio {middle:.2f} {spread}", flush=True)

@@ -1,8 +1,8 @@
 """A hierarchical VAE in likejax against the same network in plain PyTorch: training step and bound.
 
-One run, both sides alternating, medians and ratios:
+One run, all sides alternating, medians and ratios, of the small preset and of the paper's network:
 
-    python benchmarks/vae.py                              # the small preset, batch 64
+    python benchmarks/vae.py [--compile]
     python benchmarks/vae.py --preset hvae/fashion_mnist --batch 32 --rounds 3
 
 The PyTorch side gets likejax's weights first, and both bounds of the same noise are compared. Needs
@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import math
 import platform
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -184,6 +185,28 @@ class TorchVAE(nn.Module):
         return reconstruction - kl
 
 
+Work = Callable[[], object]
+
+
+def in_torch(
+    peer: TorchVAE, x: torch.Tensor, noise: list[torch.Tensor], *, is_compiled: bool = False
+) -> tuple[Work, Work]:
+    """A step of Adam and a bound in PyTorch, with noise of the given shapes drawn anew."""
+    bound = torch.compile(peer) if is_compiled else peer
+    optimizer = torch.optim.Adam(peer.parameters(), 3e-4)
+
+    def step() -> None:
+        optimizer.zero_grad()
+        (-bound(x, [torch.randn_like(eps) for eps in noise]).mean()).backward()
+        optimizer.step()
+
+    def evaluate() -> None:
+        with torch.no_grad():
+            bound(x, [torch.randn_like(eps) for eps in noise])
+
+    return step, evaluate
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -191,6 +214,9 @@ def main() -> None:
     parser.add_argument("--preset", default="hvae/fashion_mnist-small")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument(
+        "--compile", action="store_true", help="also time PyTorch's network under torch.compile"
+    )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     lj.memory.keep_freed()  # for both sides, as on the command line
@@ -245,21 +271,14 @@ def main() -> None:
         ours_now[:] = step(*ours_now, x, key)
         jax.block_until_ready(ours_now)
 
-    optimizer = torch.optim.Adam(peer.parameters(), 3e-4)
+    def our_bound() -> None:
+        jax.block_until_ready(density.log_prob(x, key=key))
 
-    def their_step() -> None:
-        optimizer.zero_grad()
-        drawn = [torch.randn_like(eps) for eps in their_noise]
-        (-peer(their_x, drawn).mean()).backward()
-        optimizer.step()
-
-    def their_bound() -> None:
-        with torch.no_grad():
-            peer(their_x, [torch.randn_like(eps) for eps in their_noise])
-
-    compare("training step", {"likejax": our_step, "PyTorch": their_step}, arguments.rounds)
-    log_prob = lambda: jax.block_until_ready(density.log_prob(x, key=key))  # noqa: E731
-    compare("bound", {"likejax": log_prob, "PyTorch": their_bound}, arguments.rounds)
+    sides = {"likejax": (our_step, our_bound), "PyTorch": in_torch(peer, their_x, their_noise)}
+    if arguments.compile:
+        sides["torch.compile"] = in_torch(peer, their_x, their_noise, is_compiled=True)
+    for index, what in enumerate(("training step", "bound")):
+        compare(what, {name: side[index] for name, side in sides.items()}, arguments.rounds)
 
 
 if __name__ == "__main__":
