@@ -25,7 +25,7 @@ demo: $(INSTALLED)
 test: $(INSTALLED)
 	$(BIN)/python $(PYTEST) "--jaxtyping-packages=likejax,$(CHECKER)" -m "not untyped and not slow"
 	$(BIN)/python $(PYTEST) $(if $(SLOW),-m "untyped or slow" --slow,-m "untyped and not slow")
-	$(if $(SLOW),$(MAKE) lint docs next)
+	$(if $(SLOW),$(MAKE) --jobs 2 --output-sync=line lint docs next)
 
 lint: $(INSTALLED)
 	$(BIN)/ruff check .

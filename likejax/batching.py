@@ -17,13 +17,14 @@ import contextvars
 import functools
 import math
 from collections.abc import Callable, Hashable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
+from jax.tree_util import PyTreeDef
 from jaxtyping import Array, ArrayLike, Key, PyTree
 
 from likejax.keys import keys_of_rows
@@ -124,18 +125,23 @@ def over_draws(
 
 
 class _Prepared(NamedTuple):
-    """A query with the arguments of ``size`` rows, of which the first ``count`` are wanted."""
+    """A query with the arguments of ``size`` rows, of which the first ``count`` are wanted.
+
+    The module is here as its leaves: to flatten it again would take as long as a small program.
+    """
 
     query: Query
-    module: nnx.Module
-    arguments: tuple[PyTree, Array | None, Array | None]
     options: tuple[tuple[str, Hashable], ...]
+    structure: PyTreeDef
+    leaves: list[Any]
+    arguments: tuple[PyTree, Array | None, Array | None]
     shape: tuple[int, ...]
     size: int
     is_traced: bool
 
     def compute(self, *shared: PyTree) -> PyTree:
-        return _compiled(self.query, self.options, self.module, self.arguments, shared)
+        static = (self.query, self.options, self.structure)
+        return _compiled(*static, self.leaves, self.arguments, shared)
 
     def give_back(self, values: PyTree) -> PyTree:
         """Results without the padding, in the shape of the batch."""
@@ -149,14 +155,17 @@ class _Prepared(NamedTuple):
         return jax.tree.map(unpadded, jax.device_get(values))  # on the host: nothing to compile
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
 def _compiled(
     query: Query,
     options: tuple[tuple[str, Hashable], ...],
-    module: nnx.Module,
+    structure: PyTreeDef,
+    leaves: list[Any],
     arguments: tuple[PyTree, Array | None, Array | None],
     shared: tuple[PyTree, ...],
 ) -> PyTree:
+    module = jax.tree.unflatten(structure, leaves)
+
     def one(x: PyTree, key: Array | None, condition: Array | None) -> PyTree:
         return query(module, x, key, condition, *shared, **dict(options))
 
@@ -184,7 +193,7 @@ def _prepare(
     # `jnp.asarray` would compile a copy for every shape.
     x, condition = data if is_traced else jax.device_put(data)
     arguments = (x, keys_of_rows(rows.key, positions), condition)
-    return _Prepared(query, module, arguments, static, rows.shape, size, is_traced)
+    return _Prepared(query, static, structure, leaves, arguments, rows.shape, size, is_traced)
 
 
 def _compiled_size(program: Hashable, count: int) -> int:
@@ -200,9 +209,9 @@ def _compiled_size(program: Hashable, count: int) -> int:
     return known[count]
 
 
-def _form(leaf: ArrayLike, skip: int = 0) -> tuple[tuple[int, ...], str]:
+def _form(leaf: ArrayLike, skip: int = 0) -> tuple[tuple[int, ...], Hashable]:
     """Shape, without the first ``skip`` axes, and type of an array."""
-    return np.shape(leaf)[skip:], str(getattr(leaf, "dtype", type(leaf).__name__))
+    return np.shape(leaf)[skip:], getattr(leaf, "dtype", type(leaf))
 
 
 def _is_distributed(leaves: list[Array | np.ndarray]) -> bool:
