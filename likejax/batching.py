@@ -24,7 +24,6 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.core import Tracer
-from jax.tree_util import PyTreeDef
 from jaxtyping import Array, ArrayLike, Key, PyTree
 
 from likejax.keys import keys_of_rows
@@ -132,7 +131,7 @@ class _Prepared(NamedTuple):
 
     query: Query
     options: tuple[tuple[str, Hashable], ...]
-    structure: PyTreeDef
+    structure: Hashable
     leaves: list[Any]
     arguments: tuple[PyTree, Array | None, Array | None]
     shape: tuple[int, ...]
@@ -159,7 +158,7 @@ class _Prepared(NamedTuple):
 def _compiled(
     query: Query,
     options: tuple[tuple[str, Hashable], ...],
-    structure: PyTreeDef,
+    structure: Hashable,
     leaves: list[Any],
     arguments: tuple[PyTree, Array | None, Array | None],
     shared: tuple[PyTree, ...],

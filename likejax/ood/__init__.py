@@ -97,11 +97,11 @@ from likejax.ood.report import Report as Report
 from likejax.ood.score import FittedScore as FittedScore
 from likejax.ood.score import Score as Score
 from likejax.ood.score import restore as restore
-from likejax.ood.shift import FittedThreshold as FittedThreshold
-from likejax.ood.shift import ShiftedThreshold as ShiftedThreshold
 from likejax.ood.shift import effective_size as effective_size
 from likejax.ood.shift import shift_weights as shift_weights
 from likejax.ood.shift import weighted_p_values as weighted_p_values
+from likejax.ood.shifted_threshold import FittedThreshold as FittedThreshold
+from likejax.ood.shifted_threshold import ShiftedThreshold as ShiftedThreshold
 from likejax.ood.standard_scores import standard as standard
 from likejax.ood.suites import SUITES as SUITES
 from likejax.ood.suites import OutsideSet as OutsideSet
