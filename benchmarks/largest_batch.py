@@ -5,7 +5,8 @@
 The gradient of the training loss is compiled for two small batches. Its temporary memory, its
 arguments and its results, by the compiler's count, and Adam's two moments grow with the batch along
 a line, whose crossing of the limit is the largest batch. The program for that batch is compiled as
-well, and its own count is printed. Nothing runs, so paper sizes need no memory.
+well; where it needs more than the line says, smaller batches are tried. Nothing runs, so paper
+sizes need no memory.
 """
 
 from __future__ import annotations
@@ -55,6 +56,9 @@ def report(title: str, config: Any, limit: float) -> None:
     fixed = small - SIZES[0] * of_example
     batch = int((limit - fixed) // of_example)
     counted = bytes_of(config, batch)
+    while counted > 1.01 * limit:
+        batch = int(batch * limit / counted)
+        counted = bytes_of(config, batch)
     print(
         f"{title:58} fixed {fixed / 1e6:8.1f} MB, an example {of_example / 1e6:7.2f} MB, "
         f"largest batch {batch:8,}, counted {counted / 1e9:.2f} GB",

@@ -23,6 +23,9 @@ from likejax.data.sources.toys import TOYS, toy
 from likejax.evaluation import log_prob_in_chunks
 
 SIDE, CELLS = 6.0, 240
+"""Half the side of the square on which mass is counted, and cells along it."""
+SHOWN = 4.5
+"""Half the side of the square in pictures."""
 
 
 def true_log_probs(name: str, points: np.ndarray) -> np.ndarray:
@@ -80,7 +83,9 @@ def study(family: str, name: str, out: Path) -> tuple[dict[str, Any], lj.Density
         evaluations = lj.models.function_evaluations(density, batch, key=jax.random.key(1))
         row["evaluations"] = evaluations._asdict()
         print(f"{'':13} evaluations a step {row['evaluations']}", flush=True)
-    row["density"] = np.exp(log_probs).reshape(CELLS, CELLS)
+    margin = round(CELLS * (SIDE - SHOWN) / (2 * SIDE))
+    density_on_grid = np.exp(log_probs).reshape(CELLS, CELLS)
+    row["density"] = density_on_grid[margin:-margin, margin:-margin]
     row["samples"] = np.asarray(density.sample(2, 4_000))
     row["data"] = test.examples[:4_000]
     return row, density
@@ -117,7 +122,7 @@ def main() -> None:
         for name, row in rows.items()
     }
     title = "Model densities, samples of the models, data"
-    plot.plane(pictures, side=4.5, title=title).savefig(arguments.out / "plane.png", dpi=130)
+    plot.plane(pictures, side=SHOWN, title=title).savefig(arguments.out / "plane.png", dpi=130)
     if arguments.family == "ffjord":
         first = arguments.names[0]
         flow_picture(first, densities[first]).savefig(arguments.out / "field.png", dpi=130)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+from pathlib import Path
 
 project = "likejax"
 author = "The likejax authors"
@@ -18,7 +19,7 @@ html_show_copyright = False
 # Notebooks are kept without outputs. `make docs-full` runs those that have changed and shows what
 # they print and draw, `make docs` shows their text and code.
 nb_execution_mode = "cache" if os.environ.get("LIKEJAX_RUN_NOTEBOOKS") else "off"
-nb_execution_cache_path = "_build/notebooks"
+nb_execution_cache_path = str(Path(__file__).parent / "_build/notebooks")
 nb_execution_timeout = 1_800
 nb_execution_raise_on_error = True
 nb_output_stderr = "remove"  # progress bars
