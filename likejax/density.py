@@ -25,6 +25,7 @@ from likejax.inputs import (
     checked_conditions,
     checked_floats,
     checked_integers,
+    shape_advice,
 )
 from likejax.keys import KeyLike, as_key, fold_in_each, keys_of_batch, keys_of_rows
 from likejax.precision import check_representable
@@ -847,7 +848,10 @@ class Density(nnx.Module, abc.ABC):
         rank = len(self.event_shape)
         if array.ndim < rank or array.shape[array.ndim - rank :] != self.event_shape:
             wanted = ", ".join(map(str, self.event_shape))
-            raise ValueError(f"expected x of shape (*batch, {wanted}), got {tuple(array.shape)}")
+            advice = shape_advice("x", array.shape, self.event_shape)
+            raise ValueError(
+                f"expected x of shape (*batch, {wanted}), got {tuple(array.shape)}{advice}"
+            )
         if self.levels is None:
             array = checked_floats(array)
         else:

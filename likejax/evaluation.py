@@ -16,7 +16,7 @@ from likejax.data.dataset import Dataset, as_dataset
 from likejax.density import Density, Kind, bits_per_dim, check_density, combine_draws
 from likejax.devices import Devices, in_chunks
 from likejax.facts import facts_table
-from likejax.inputs import as_array
+from likejax.inputs import as_array, shape_advice
 from likejax.keys import KeyLike, as_key, example_keys
 from likejax.settings import Count, checked
 
@@ -306,7 +306,8 @@ def log_prob_draws_in_chunks(
     x = as_array("x", x)
     if x.shape[1:] != density.event_shape:
         wanted = ", ".join(map(str, density.event_shape))
-        raise ValueError(f"expected x of shape (n, {wanted}), got {x.shape}")
+        advice = shape_advice("x", x.shape, density.event_shape)
+        raise ValueError(f"expected x of shape (n, {wanted}), got {x.shape}{advice}")
     n = len(x)
     if condition is not None and np.shape(condition)[:1] != (n,):
         raise ValueError(

@@ -102,6 +102,31 @@ def checked_floats(x: Array | np.ndarray, name: str = "x") -> Array | np.ndarray
     return cast
 
 
+def shape_advice(name: str, shape: tuple[int, ...], event_shape: tuple[int, ...]) -> str:
+    """Returns what would give an array of images the shape of an event, or nothing if unclear.
+
+    Args:
+      name: Name of the array.
+      shape: Its shape.
+      event_shape: Shape of one example.
+
+    Example:
+      >>> from likejax.inputs import shape_advice
+      >>> shape_advice("x", (4, 28, 28), (28, 28, 1))
+      '; add the axis of channels, x[..., None]'
+      >>> shape_advice("x", (4, 3, 32, 32), (32, 32, 3))
+      '; channels come last, np.moveaxis(x, -3, -1)'
+    """
+    if len(event_shape) != 3:
+        return ""
+    height, width, channels = event_shape
+    if channels == 1 and shape[-2:] == (height, width) and shape[-3:] != (1, height, width):
+        return f"; add the axis of channels, {name}[..., None]"
+    if shape[-3:] == (channels, height, width):
+        return f"; channels come last, np.moveaxis({name}, -3, -1)"
+    return ""
+
+
 def checked_conditions(condition: Array | np.ndarray, shape: tuple[int, ...]) -> Any:
     """Finite floats in the type that is computed in; traced values cannot be examined.
 

@@ -235,6 +235,23 @@ def test_what_is_no_example(x, error, message):
 
 
 @pytest.mark.parametrize(
+    ("shape", "advice"),
+    [
+        ((5, 4, 6), r"; add the axis of channels, x\[..., None\]"),
+        ((5, 1, 4, 6), r"; channels come last, np.moveaxis\(x, -3, -1\)"),
+        ((5, 6, 4, 1), r"got \(5, 6, 4, 1\)$"),
+    ],
+)
+def test_images_of_another_layout_get_advice(shape, advice):
+    images = np.zeros(shape, np.float32)
+    density = lj.models.Uniform((4, 6, 1))
+    score = lj.ood.NegativeLogProb().fit(density, np.zeros((5, 4, 6, 1), np.float32))
+    for ask in (density.log_prob, lambda x: log_prob_in_chunks(density, x), score):
+        with pytest.raises(ValueError, match=advice):
+            ask(images)
+
+
+@pytest.mark.parametrize(
     ("call", "error", "message"),
     [
         (

@@ -24,6 +24,7 @@ from likejax.density import Density, check_density
 from likejax.devices import Devices
 from likejax.evaluation import check_fit
 from likejax.facts import facts_table
+from likejax.inputs import shape_advice
 from likejax.keys import KeyLike
 from likejax.ood import calibrate
 from likejax.ood.checks import Examples, checked_dataset, rows_named, title_of
@@ -545,7 +546,8 @@ class FittedScore:
         leading = x.ndim - len(wanted)
         if leading < 0 or x.shape[leading:] != wanted:
             shape = ", ".join(map(str, wanted))
-            raise ValueError(f"expected x of shape (*batch, {shape}), got {tuple(x.shape)}")
+            advice = shape_advice("x", tuple(x.shape), self._event_shape)
+            raise ValueError(f"expected x of shape (*batch, {shape}), got {tuple(x.shape)}{advice}")
         return tuple(x.shape[:leading])
 
     def _keys(self, key: KeyLike | None, batch: tuple[int, ...]) -> Key[Any, " n"] | None:
