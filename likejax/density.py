@@ -704,7 +704,10 @@ class Density(nnx.Module, abc.ABC):
             size = checked("batch_size", batch_size, Count)
             x, finite = self._draw_in_chunks(rows, temperature, batch_size=size, devices=devices)
         if self.levels is not None:
-            again = "density.sample(lj.example_keys(key, {rows}), {count}) draws them again"
+            again = (
+                "density.sample(lj.example_keys(key, {rows}), {count}, temperature=0.9), or one "
+                "still lower (--temperature on the command line), draws them again"
+            )
             warn_of_lost(finite.reshape(-1), "sample", again)
         return x
 

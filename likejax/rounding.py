@@ -45,7 +45,7 @@ def _warn(finite: np.ndarray, what: str, again: str) -> None:
     advice = again.format(rows=rows[:8], count=len(rows[:8]))
     warnings.warn(
         f"{len(rows)} of {finite.size} {what}s were rounded from numbers that are not finite and "
-        f"mean nothing (rows {shown}): decoding overflowed; a lower temperature helps. {advice}",
+        f"mean nothing (rows {shown}): decoding overflowed. {advice}",
         RuntimeWarning,
         stacklevel=4,
     )

@@ -98,7 +98,8 @@ class Ood(WeightsOption, ScoringOptions):
         of_benchmark = [note for note in report.notes if note != lj.ood.NOT_SAID]
         report = dataclasses.replace(report, notes=(*notes, *of_benchmark))
         print(report.to_markdown())
-        print(f"report: {report.write(out) / 'report.md'}")
+        written = report.write(out)
+        print(f"report: {written / 'report.md'}; beside it auroc.tex, records.csv and pictures")
         return 0
 
     def _recipes_of(self, densities: Sequence[Density]) -> Callable[[Density], list[Score]]:
@@ -134,7 +135,7 @@ class Ood(WeightsOption, ScoringOptions):
         for name in self.scores:
             if not any(label.startswith(name) for label in labels):
                 near = difflib.get_close_matches(name, labels, n=1)
-                advice = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(labels)}"
+                advice = f"did you mean {near[0]!r}?" if near else f"there are {'; '.join(labels)}"
                 raise UsageError(
                     f"expected the name of a score that applies, got {name!r}; {advice}"
                 )

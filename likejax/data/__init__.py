@@ -25,6 +25,7 @@ from likejax.data.sources.texts import text_parts as text_parts
 from likejax.data.splits import check_disjoint as check_disjoint
 from likejax.data.splits import concatenate as concatenate
 from likejax.data.splits import hold_out as hold_out
+from likejax.data.splits import row_hashes as row_hashes
 from likejax.data.splits import split as split
 from likejax.data.steps import apply_steps as apply_steps
 from likejax.data.text import decode_text as decode_text

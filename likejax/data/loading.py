@@ -214,11 +214,15 @@ def _from_tfds(name: str, folder: Path | None) -> dict[str, Dataset]:
         if folder:
             where = f"{folder}/{name} does not exist"
         known = ", ".join((*BUILT_IN, *TOYS))
-        near = meant(name, datasets(folder)) or "."
+        near = meant(name, datasets(folder))
+        if near and short == name:  # a slip of the pen needs no help with TFDS
+            raise ValueError(
+                f"no dataset {name!r}{near} It is not built in ({known}), {where}, and TFDS has "
+                f"none that can be read here; lj.load('tfds/{name}') says why"
+            ) from error
         other = f" TFDS calls it {theirs!r}." if theirs != short else ""
         raise ValueError(
-            f"no dataset {name!r}: it is not built in ({known}), and {where}; put its files (IDX, "
-            ".npz, .npy, MATLAB, "
-            ".csv, CIFAR batches or images) into a folder of that name and pass "
-            f"data_dir{near}{other} {error}"
+            f"no dataset {name!r}: it is not built in ({known}), and {where}; put its "
+            "files (IDX, .npz, .npy, MATLAB, .csv, CIFAR batches or images) into a folder of that "
+            f"name and pass data_dir (--data-dir on the command line).{other} {error}"
         ) from error

@@ -122,31 +122,34 @@ def likelihood_table(sets: Sequence[SetResult]) -> Table:
     return Table(header, rows)
 
 
-def auroc_table(
+def metric_table(
     scores: Sequence[ScoreResult],
     outside: Sequence[str],
     trainings: Sequence[Sequence[ScoreResult]] = (),
+    *,
+    metric: str,
 ) -> Table:
-    """Returns AUROC with its interval, scores against outside sets.
+    """Returns a metric with its interval, scores against outside sets.
 
     Args:
       scores: Records of the scores, of the first training.
       outside: Names of the outside sets.
       trainings: Records of the same scores of further trainings, whose standard deviation is added.
+      metric: Name of the metric.
     """
     rows = []
     for number, score in enumerate(scores):
         of_score = [score, *(training[number] for training in trainings)]
-        rows.append([score.label, *(_auroc_cell(of_score, name) for name in outside)])
+        rows.append([score.label, *(_metric_cell(of_score, name, metric) for name in outside)])
     return Table(["score", *outside], rows)
 
 
-def _auroc_cell(of_score: Sequence[ScoreResult], outside: str) -> str:
-    """AUROC and interval of the first training, and the deviation between all if they differ.
+def _metric_cell(of_score: Sequence[ScoreResult], outside: str, metric: str) -> str:
+    """Value and interval of the first training, and the deviation between all if they differ.
 
     Scores without a density, and those of an ensemble of all trainings, are the same numbers.
     """
-    found = [score.metrics[outside]["auroc"] for score in of_score]
+    found = [score.metrics[outside][metric] for score in of_score]
     first = of_score[0].values[outside]
     if all(np.array_equal(score.values[outside], first) for score in of_score[1:]):
         return str(found[0])

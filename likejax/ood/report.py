@@ -92,7 +92,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         heading = f"<p>{html.escape(self.title)}, AUROC [{self._percent} interval]</p>"
-        return heading + self._auroc_table().to_html()
+        return heading + self._metric_table("auroc").to_html()
 
     def metric(self, score: str, outside: str, name: str) -> Interval:
         """Returns one number of the tables.
@@ -223,15 +223,24 @@ class Report:
 
         With several trainings the standard deviation between them follows the interval.
         """
-        return self._auroc_table().to_markdown()
+        return self._metric_table("auroc").to_markdown()
 
-    def to_latex(self) -> str:
-        """Returns the table of AUROC in LaTeX, for the package ``booktabs``.
+    def to_latex(self, metric: str = "auroc") -> str:
+        """Returns the table of a metric in LaTeX, for the package ``booktabs``.
 
-        The table of averages follows it where outside sets are told to be near or far.
+        The table of averages follows that of AUROC where outside sets are told to be near or far.
+
+        Args:
+          metric: Name of the metric, one of ``likejax.ood.METRICS``.
+
+        Raises:
+          ValueError: If there is no such metric.
         """
+        if metric not in METRICS:
+            raise ValueError(f"expected a metric of {', '.join(METRICS)}, got {metric!r}")
         averages = [table.to_latex() for table in self._averages_tables()]
-        return "\n".join([self._auroc_table().to_latex(), *averages])
+        table = self._metric_table(metric).to_latex()
+        return "\n".join([table, *averages]) if metric == "auroc" else table
 
     def averages_table(self) -> str:
         """Returns mean AUROC of near and of far sets, ± standard error [interval], in Markdown.
@@ -259,9 +268,9 @@ class Report:
         heading = f"## Mean AUROC ± standard error [{self._percent} interval]"
         return [heading, self.averages_table(), about]
 
-    def _auroc_table(self) -> render.Table:
+    def _metric_table(self, metric: str) -> render.Table:
         others = [report.scores for report in self.trainings]
-        return render.auroc_table(self.scores, self._names[1:], others)
+        return render.metric_table(self.scores, self._names[1:], others, metric=metric)
 
     def to_markdown(self) -> str:
         """Returns all tables: likelihoods, AUROC, every metric per outside set, and calibration."""

@@ -221,8 +221,16 @@ class Score(Settings, abc.ABC):
           dataset: Examples that all densities are over.
 
         Raises:
+          TypeError: If a feature is none.
           ValueError: If one of them does not fit the data, or is conditional.
         """
+        for feature in self.features:
+            if not isinstance(feature, Feature):
+                raise TypeError(
+                    f"expected {type(self).__name__}.features to hold likejax.ood.Feature objects, "
+                    f"got {feature!r}: derive a class from likejax.ood.Feature, whose __call__ "
+                    "computes the number"
+                )
         self.check(density)
         companions = self.companions()
         if "density" in companions:

@@ -24,6 +24,7 @@ def samples(
     key: KeyLike,
     n: int = 32,
     condition: ArrayLike | None = None,
+    temperature: float = 1.0,
     columns: int = 8,
     title: str = "",
 ):
@@ -34,6 +35,7 @@ def samples(
       key: Key of the samples.
       n: Number of samples.
       condition: Condition of all samples, or one for each.
+      temperature: Factor on the standard deviations of the model's Gaussians, as for ``sample``.
       columns: Most images in a row.
       title: Title above the sheet.
 
@@ -41,7 +43,7 @@ def samples(
       A matplotlib figure.
 
     Raises:
-      ValueError: If the density is not of images.
+      ValueError: If the density is not of images, or the temperature is below 0.
 
     Example:
       >>> import likejax as lj
@@ -50,7 +52,8 @@ def samples(
     """
     levels = _levels_of(density)
     n = checked("n", n, Count)
-    images = np.asarray(density.sample(as_key(key), n, condition=condition))
+    drawn = density.sample(as_key(key), n, condition=condition, temperature=temperature)
+    images = np.asarray(drawn)
     return arrays.sheet(images, levels=levels, columns=columns, title=title)
 
 

@@ -115,7 +115,7 @@ PRESETS = [
     ),
     Preset(
         name="glow/fashion_mnist-small",
-        summary="Glow on Fashion-MNIST, half an hour on two CPU cores.",
+        summary="Glow on Fashion-MNIST, ten minutes to half an hour on two CPU cores.",
         experiment=Experiment(
             model=GlowConfig(event_shape=(28, 28, 1), scales=2, depth=16, width=48),
             dataset="fashion_mnist",

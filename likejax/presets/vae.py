@@ -162,8 +162,8 @@ _HVAES = [
             checkpoint_every=1_000,
             log_every=200,
         ),
-        trained="the README has its OOD table, from 33 minutes on one core with other work beside "
-        "it, seed 0.",
+        trained="benchmarks/README.md has its OOD table, from 33 minutes on one core with other "
+        "work beside it, seed 0.",
         notes="The upper latents are small enough to encode the class of garment but not its "
         "outline; 10 free nats each keep them in use.",
     ),

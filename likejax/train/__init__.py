@@ -11,6 +11,7 @@ from likejax.train.log import TensorBoard as TensorBoard
 from likejax.train.loop import fit as fit
 from likejax.train.order import order_of as order_of
 from likejax.train.order import recorded_order as recorded_order
+from likejax.train.record import selection_of as selection_of
 from likejax.train.run import Run as Run
 from likejax.train.run import restore_run as restore_run
 from likejax.train.state import TrainState as TrainState

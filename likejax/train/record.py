@@ -198,6 +198,17 @@ def selection_of(directory: str | os.PathLike[str]) -> np.ndarray | None:
 
     Raises:
       CheckpointError: If the note is damaged.
+
+    Example:
+      >>> import tempfile, likejax as lj, numpy as np
+      >>> train, valid = lj.load("moons"), lj.load("moons", split="validation")
+      >>> model = lj.models.VectorGlowConfig(depth=1, width=4)
+      >>> experiment = lj.Experiment(model=model, steps=1, validate_every=1, validation_examples=50)
+      >>> with tempfile.TemporaryDirectory() as folder:
+      ...     run = lj.fit(experiment, train, validation=valid, workdir=folder, key=0)
+      ...     hashes = lj.train.selection_of(folder)
+      >>> int(np.isin(lj.data.row_hashes(valid), hashes).sum())
+      50
     """
     path = Path(directory).expanduser() / SELECTION
     if not path.exists():
