@@ -413,12 +413,30 @@ def check_fit(density: Density, dataset: Dataset) -> None:
         raise ValueError(
             f"expected examples of shape {density.event_shape} with levels={density.levels}, "
             f"got dataset {dataset.name!r} with {dataset.event_shape} and levels={dataset.levels}; "
-            "for fewer levels there are dataset.reduce_levels(levels) and, for two, "
-            "dataset.binarize(seed)"
+            + _advice_on_form(density, dataset)
         )
     _check_columns(density, dataset)
     condition_of(dataset, density.condition_shape, num_classes=density.num_classes)
     dataset.check_precision()
+
+
+def _advice_on_form(density: Density, dataset: Dataset) -> str:
+    """Returns how a dataset may get the shape and the levels of a density."""
+    if dataset.event_shape == density.event_shape:
+        return (
+            "for fewer levels there are dataset.reduce_levels(levels) and, for two, "
+            "dataset.binarize(seed); in the name of a dataset +levels:32 and +binarize"
+        )
+    steps = ""
+    if len(density.event_shape) == len(dataset.event_shape) == 3:
+        height, width, channels = density.event_shape
+        if dataset.event_shape[2] != channels:
+            steps = {1: "+gray", 3: "+color"}.get(channels, "")
+        if dataset.event_shape[:2] != (height, width):
+            steps += f"+resize:{height}x{width}"
+    if not steps:
+        return "the examples need the density's shape"
+    return f"{steps} in the name of a dataset gives images the density's shape"
 
 
 def _check_columns(density: Density, dataset: Dataset) -> None:

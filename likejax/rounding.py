@@ -30,7 +30,7 @@ def warn_of_lost(finite: Bool[Array, " n"], what: str, again: str) -> None:
     if known.size and not known.any():
         raise ValueError(
             f"expected finite numbers behind the {what}s, got none for any of {known.size}: "
-            "the weights are NaN, or decoding overflows"
+            "the weights are NaN, or decoding overflows, where a lower temperature helps"
         )
     _warn(known, what, again)
 

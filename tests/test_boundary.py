@@ -121,7 +121,7 @@ class HalfLost(lj.Density):
 
     def _sample(self, key, condition, temperature):
         value = jax.random.uniform(key, (2,))
-        return jnp.where(value[0] < 0.5, value, jnp.inf)
+        return jnp.where(temperature * value[0] < 0.5, value, jnp.inf)
 
 
 def test_lost_samples_are_counted_and_drawn_again():
@@ -132,8 +132,11 @@ def test_lost_samples_are_counted_and_drawn_again():
     with pytest.warns(
         RuntimeWarning,
         match=rf"{len(lost)} of 8 samples were rounded from numbers that are not finite",
-    ):
+    ) as warned:
         density.sample(KEY, 8)
+    again = str(warned[0].message).split("overflowed. ")[1].split(", or one")[0]
+    found = eval(again.replace("0.9", "0.5"), {"density": density, "lj": lj, "key": KEY})
+    assert found.shape == (len(lost), 2)
     with pytest.raises(ValueError, match=f"got none for any of {len(lost)}"):
         density.sample(lj.example_keys(KEY, lost), len(lost))
     sample = jax.jit(lambda key: density.sample(key, 8))
@@ -232,6 +235,23 @@ def test_small_habits():
 def test_what_is_no_example(x, error, message):
     with pytest.raises(error, match=message):
         VECTOR.log_prob(x)
+
+
+@pytest.mark.parametrize(
+    ("shape", "levels", "advice"),
+    [
+        ((8, 8, 1), 256, r"\+levels:32 and \+binarize"),
+        ((8, 8, 3), 17, r"\+gray in the name of a dataset"),
+        ((9, 8, 1), 17, r"\+resize:8x8 in the name of a dataset"),
+        ((32, 32, 3), 17, r"\+gray\+resize:8x8 in the name of a dataset"),
+        ((64,), 17, "the examples need the density's shape"),
+    ],
+)
+def test_a_dataset_of_another_form_gets_advice(shape, levels, advice):
+    density = lj.models.Dequantized(lj.models.Uniform((8, 8, 1)), 17)
+    dataset = lj.Dataset.from_array(np.zeros((3, *shape), np.uint8), levels=levels)
+    with pytest.raises(ValueError, match=advice):
+        lj.evaluate(density, dataset)
 
 
 @pytest.mark.parametrize(

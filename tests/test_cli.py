@@ -186,6 +186,11 @@ def test_lists(capsys):
         (["evaluate", "nowhere"], 1, "nowhere is not the directory of a run"),
         (["sample", "nowhere"], 1, "nowhere"),
         (["presets", "extra"], 2, "Unrecognized options: extra"),
+        (
+            ["train", "glow/digits", "--stepz", "3"],
+            2,
+            "`likejax train glow/digits --help` lists the options",
+        ),
         (["datasets", "--data-dir", "/nowhere"], 1, "expected data_dir to be a folder"),
     ],
 )

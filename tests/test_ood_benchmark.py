@@ -369,6 +369,10 @@ def test_differences_records_and_latex(report):
     latex = report.to_latex()
     assert latex.startswith("\\begin{tabular}{lrrr}")
     assert "digits (inverted)" in latex
+    fpr = report.metric(report.scores[0].label, "noise", "fpr95")
+    assert str(fpr) in report.to_latex("fpr95")
+    with pytest.raises(ValueError, match=r"expected a metric of auroc, .*, got 'fpr'"):
+        report.to_latex("fpr")
     assert (
         r"100 \%"
         in dataclasses.replace(

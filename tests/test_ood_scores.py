@@ -467,6 +467,19 @@ GAUSSIANS = [
 ]
 
 
+@dataclasses.dataclass(frozen=True)
+class OfAFunction(ood.Score):
+    """A user's score that takes a function for a feature."""
+
+    features = (np.mean,)
+
+
+def test_a_function_is_no_feature():
+    points = np.zeros((4, 2), np.float32)
+    with pytest.raises(TypeError, match=r"OfAFunction\.features to hold likejax\.ood\.Feature"):
+        OfAFunction().fit(GAUSSIANS[0], points)
+
+
 def test_a_score_from_outside_is_saved_and_restored(tmp_path):
     """Its settings, a density in a field and what it learned come back, the class by its path."""
     points = RNG.normal(size=(60, 2)).astype(np.float32)

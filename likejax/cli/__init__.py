@@ -99,6 +99,11 @@ def _parsed(args: Sequence[str]) -> Command:
             description="Likelihood-based generative density models: train, evaluate in bits/dim, "
             "sample, and detect out-of-distribution data.",
         )
+    except SystemExit as exit:
+        if exit.code == 2:
+            command = " ".join(args[: 2 if word == "train" else 1])
+            print(f"likejax: `likejax {command} --help` lists the options", file=sys.stderr)
+        raise
     except (ValueError, TypeError) as error:  # settings that check themselves together
         raise UsageError(str(error)) from error
 
