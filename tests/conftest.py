@@ -38,13 +38,6 @@ for _name, _value in _SETTINGS.items():  # for this process, and for those that 
     jax.config.update(_name, _value)
 
 
-def pytest_sessionstart(session):
-    """Keeps freed memory, as the command line does: by now imports of likejax are type-checked."""
-    import likejax
-
-    likejax.memory.keep_freed()
-
-
 def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also run what is marked slow")
 
