@@ -2,7 +2,7 @@
 
 The distribution of examples changes from source to target, and that of the score given the example
 does not. If the ratio ``r(x) = p_target(x) / p_source(x)`` of densities is known, weighted
-conformal p-values are exact. In high dimension it is not: then ``shifted_threshold`` learns a
+conformal p-values are exact. In high dimension it is not: then ``ShiftedThreshold`` learns a
 threshold that depends on features of the example.
 
 References:
