@@ -292,8 +292,8 @@ def main() -> None:
         ),
         "affine couplings": (AFFINE, MAFConfig(**without_bins, form="coupling", linear=False)),
     }
-    for form, (libraries, config) in forms.items():
-        sides = {name: make(x) for name, make in libraries.items() if name in arguments.against}
+    for form, (makers, config) in forms.items():
+        sides = {name: make(x) for name, make in makers.items() if name in arguments.against}
         if not sides:
             continue
         sides = {"likejax": ours(config, x), **sides}
