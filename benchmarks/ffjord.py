@@ -1,6 +1,6 @@
-"""FFJORD against the same model in PyTorch with torchdiffeq: time per training step.
+"""FFJORD against the same model in PyTorch with torchdiffeq: training step, log_prob and samples.
 
-Seconds of a step, then also nats against seconds, then the products of forward against those of
+Seconds of each, then also nats against seconds, then the products of forward against those of
 reverse mode:
 
     python benchmarks/ffjord.py [--dimensions 43 --hidden 860 860 --batch-size 64]
@@ -21,6 +21,7 @@ import math
 import platform
 import time
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -28,7 +29,7 @@ import optax
 import torch
 from side_by_side import compare
 from torch import nn
-from torchdiffeq import odeint_adjoint
+from torchdiffeq import odeint, odeint_adjoint
 
 import likejax as lj
 from likejax.evaluation import log_prob_in_chunks
@@ -90,23 +91,35 @@ class FFJORD(nn.Module):
         self.sqrt_end_time = nn.Parameter(torch.tensor(math.sqrt(config.end_time)))
         self.config = config
 
+    def times(self) -> torch.Tensor:
+        return torch.stack([torch.zeros(()), self.sqrt_end_time**2])
+
+    def tolerances(self) -> dict[str, Any]:
+        solver = self.config.training_solver
+        return {"method": "dopri5", "rtol": solver.rtol, "atol": solver.atol}
+
     def log_prob(self, x: torch.Tensor) -> torch.Tensor:
-        config = self.config
-        self.field.noise = torch.randn_like(x) if config.training_trace.probes else None
-        times = torch.stack([torch.zeros(()), self.sqrt_end_time**2])
-        tolerance = {"rtol": config.training_solver.rtol, "atol": config.training_solver.atol}
-        z, log_det = odeint_adjoint(
-            self.field, (x, torch.zeros(len(x))), times, method="dopri5", **tolerance
-        )
+        self.field.noise = torch.randn_like(x) if self.config.training_trace.probes else None
+        state = x, torch.zeros(len(x))
+        z, log_det = odeint_adjoint(self.field, state, self.times(), **self.tolerances())
         return (-0.5 * (z[-1] ** 2 + math.log(2 * math.pi))).sum(1) + log_det[-1]
 
+    def sample(self, count: int) -> torch.Tensor:
+        z = torch.randn(count, self.config.dimensions)
+        return odeint(self.field.velocity, z, self.times().flip(0), **self.tolerances())[-1]
 
-Step = Callable[[np.ndarray], float]
+
+class Side(NamedTuple):
+    """What one library does with a model and its newest weights."""
+
+    train: Callable[[np.ndarray], float]
+    nats: Callable[[np.ndarray], float]
+    log_prob: Callable[[np.ndarray], object]
+    sample: Callable[[int], object]
+    size: int
 
 
-def ours(
-    config: lj.models.FFJORDConfig, rate: float
-) -> tuple[Step, Callable[[np.ndarray], float], int]:
+def ours(config: lj.models.FFJORDConfig, rate: float) -> Side:
     density = lj.build(config, key=0)
     structure, params, fixed = split(density)
     rule = optax.adam(rate)
@@ -129,17 +142,24 @@ def ours(
         state, value = step(state, x)
         return float(value)
 
-    def score(x: np.ndarray) -> float:
-        return -float(
-            np.mean(log_prob_in_chunks(merge(structure, state[0], fixed), x, batch_size=1000))
-        )
+    def nats(x: np.ndarray) -> float:
+        now = merge(structure, state[0], fixed)
+        return -float(np.mean(log_prob_in_chunks(now, x, batch_size=1000)))
 
-    return train, score, sum(leaf.size for leaf in params.values())
+    as_trained = lj.models.with_solver(
+        density, solver=config.training_solver, trace=config.training_trace
+    )
+
+    def log_prob(x: np.ndarray) -> object:
+        return jax.block_until_ready(as_trained.log_prob(x, key=3))
+
+    def sample(count: int) -> object:
+        return jax.block_until_ready(as_trained.sample(4, count))
+
+    return Side(train, nats, log_prob, sample, sum(leaf.size for leaf in params.values()))
 
 
-def theirs(
-    config: lj.models.FFJORDConfig, rate: float
-) -> tuple[Step, Callable[[np.ndarray], float], int]:
+def theirs(config: lj.models.FFJORDConfig, rate: float) -> Side:
     model = FFJORD(config)
     rule = torch.optim.Adam(model.parameters(), rate)
 
@@ -150,11 +170,18 @@ def theirs(
         rule.step()
         return float(loss.detach())
 
-    def score(x: np.ndarray) -> float:
+    def log_prob(x: np.ndarray) -> torch.Tensor:
         with torch.no_grad():
-            return -float(model.log_prob(torch.as_tensor(x)).mean())
+            return model.log_prob(torch.as_tensor(x))
 
-    return train, score, sum(p.numel() for p in model.parameters())
+    def nats(x: np.ndarray) -> float:
+        return -float(log_prob(x).mean())
+
+    def sample(count: int) -> object:
+        with torch.no_grad():
+            return model.sample(count)
+
+    return Side(train, nats, log_prob, sample, sum(p.numel() for p in model.parameters()))
 
 
 def race(
@@ -166,14 +193,14 @@ def race(
     marks = sorted({max(1, round(steps * part)) for part in (0.25, 0.5, 0.75, 1.0)})
     reached: dict[str, list[tuple[float, float]]] = {}
     for side, make in (("likejax", ours), ("PyTorch", theirs)):
-        step, score, _ = make(config, rate)
+        trained = make(config, rate)
         seconds, reached[side] = 0.0, []
         for number, batch in enumerate(rows, 1):
             start = time.perf_counter()
-            step(train[batch])
+            trained.train(train[batch])
             seconds += time.perf_counter() - start
             if number in marks:
-                reached[side].append((seconds, score(test)))
+                reached[side].append((seconds, trained.nats(test)))
                 print(
                     f"{side:8} step {number:5}  {seconds:7.1f} s  {reached[side][-1][1]:.4f} nats",
                     flush=True,
@@ -207,6 +234,7 @@ def main() -> None:
         "--products", action="store_true", help="compare products with the Jacobian by JVP and VJP"
     )
     arguments = parser.parse_args()
+    lj.memory.keep_freed()  # for both sides, as on the command line
     torch.manual_seed(0)
     points = arguments.dimensions == 2
     solver = lj.bijections.Solver() if points else lj.bijections.Solver(rtol=1e-6, atol=1e-8)
@@ -226,7 +254,7 @@ def main() -> None:
         if points
         else rng.normal(size=(2_000, arguments.dimensions)).astype(np.float32)
     )
-    batch = x[: arguments.batch_size]
+    batch = np.array(x[: arguments.batch_size])  # PyTorch wants it writable
     if arguments.products:
         reverse = dataclasses.replace(config.training_trace, product="vjp")
         sides = {
@@ -235,7 +263,7 @@ def main() -> None:
         }
     else:
         sides = {"likejax": ours(config, 1e-3), "PyTorch": theirs(config, 1e-3)}
-    (size,) = {side[2] for side in sides.values()}  # both have the same
+    (size,) = {side.size for side in sides.values()}  # both have the same
     trace = "exact trace" if points else "one Gaussian probe"
     print(
         f"{size:,} parameters, batch {len(batch)}, {trace}, "
@@ -246,8 +274,16 @@ def main() -> None:
         f"torch {torch.__version__},"
     )
     print(f"{torch.get_num_threads()} threads; the first steps of training")
-    work = {name: lambda step=side[0]: step(batch) for name, side in sides.items()}
-    compare("training step", work, arguments.rounds, in_a_row=arguments.in_a_row)
+    programs = {
+        "training step": lambda side: lambda: side.train(batch),
+        "log_prob": lambda side: lambda: side.log_prob(batch),
+        "sample": lambda side: lambda: side.sample(len(batch)),
+    }
+    if arguments.products:
+        del programs["log_prob"], programs["sample"]
+    for what, work_of in programs.items():
+        work = {name: work_of(side) for name, side in sides.items()}
+        compare(what, work, arguments.rounds, in_a_row=arguments.in_a_row)
     if arguments.steps:
         race(config, "moons", 1e-3, arguments.batch_size, arguments.steps)
 

@@ -1,7 +1,8 @@
-"""Glow's training step and log_prob against the same network in plain PyTorch.
+"""Glow's training step, log_prob and sampling against the same network in plain PyTorch.
 
     python benchmarks/glow.py [--preset glow/fashion_mnist-small] [--batch-size 16] [--rounds 10]
         [--compile]
+    python benchmarks/glow.py --preset glow/cifar10 --batch-size 8 --rounds 3 --in-a-row 1
 
 Both sides get the same architecture, batch size, optimizer (Adam) and thread count. Times are
 medians over the rounds; the ratio is PyTorch's time over likejax's, above 1 where likejax is
@@ -57,6 +58,9 @@ class ActNorm(nn.Module):
         positions = x.shape[2] * x.shape[3]
         return (x + self.bias) * torch.exp(3 * self.log_scale), positions * 3 * self.log_scale.sum()
 
+    def inverse(self, y: torch.Tensor) -> torch.Tensor:
+        return y * torch.exp(-3 * self.log_scale) - self.bias
+
 
 class Step(nn.Module):
     def __init__(self, channels: int, width: int):
@@ -72,12 +76,22 @@ class Step(nn.Module):
         x = functional.conv2d(x, self.weight.T[..., None, None])
         total = total + x.shape[2] * x.shape[3] * torch.linalg.slogdet(self.weight)[1]
         kept, moved = x.chunk(2, 1)
+        shift, logit = self.condition(kept)
+        moved = (moved + shift) * torch.sigmoid(logit)
+        return torch.cat([kept, moved], 1), total + functional.logsigmoid(logit).sum((1, 2, 3))
+
+    def condition(self, kept: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         h = functional.relu(self.first_norm(self.first(kept))[0])
         h = functional.relu(self.second_norm(self.second(h))[0])
         h = self.last(h)
-        shift, logit = h[:, 0::2], h[:, 1::2] + 2
-        moved = (moved + shift) * torch.sigmoid(logit)
-        return torch.cat([kept, moved], 1), total + functional.logsigmoid(logit).sum((1, 2, 3))
+        return h[:, 0::2], h[:, 1::2] + 2
+
+    def inverse(self, y: torch.Tensor) -> torch.Tensor:
+        kept, moved = y.chunk(2, 1)
+        shift, logit = self.condition(kept)
+        x = torch.cat([kept, moved / torch.sigmoid(logit) - shift], 1)
+        x = functional.conv2d(x, torch.linalg.inv(self.weight).T[..., None, None])
+        return self.actnorm.inverse(x)
 
 
 def log_normal(x: torch.Tensor, mean: torch.Tensor, log_std: torch.Tensor) -> torch.Tensor:
@@ -119,6 +133,24 @@ class Glow(nn.Module):
         mean, log_std = self.top(torch.zeros_like(x).repeat(1, 2, 1, 1)).chunk(2, 1)
         return total + log_normal(x, mean, log_std)
 
+    def sample(self, count: int) -> torch.Tensor:
+        height, width, _ = self.config.event_shape
+        side = 2 ** len(self.steps)
+        channels = self.top.conv.weight.shape[0] // 2
+        start = torch.zeros(count, 2 * channels, height // side, width // side)
+        mean, log_std = self.top(start).chunk(2, 1)
+        x = mean + torch.exp(log_std) * torch.randn_like(mean)
+        for scale in reversed(range(len(self.steps))):
+            if scale < len(self.priors):
+                h = self.priors[scale](x)
+                mean, log_std = h[:, 0::2], h[:, 1::2]
+                x = torch.cat([x, mean + torch.exp(log_std) * torch.randn_like(mean)], 1)
+            for step in reversed(self.steps[scale]):
+                x = step.inverse(x)
+            x = functional.pixel_shuffle(x, 2)
+        levels = self.config.levels
+        return ((x + 0.5) * levels).floor().clamp(0, levels - 1).to(torch.uint8)
+
 
 def ours(config: lj.models.GlowConfig, x: np.ndarray):
     density = lj.build(config, key=0).initialize(x, 1)
@@ -144,11 +176,15 @@ def ours(config: lj.models.GlowConfig, x: np.ndarray):
     def score():
         jax.block_until_ready(density.log_prob(x, key=keys))
 
-    return train, score, sum(leaf.size for leaf in params.values())
+    def sample():
+        jax.block_until_ready(density.sample(2, len(x)))
+
+    return train, score, sample, sum(leaf.size for leaf in params.values())
 
 
 def theirs(config: lj.models.GlowConfig, x: np.ndarray, *, is_compiled: bool = False):
     model = Glow(config)
+    draw = torch.compile(model.sample) if is_compiled else model.sample
     log_prob = torch.compile(model.log_prob) if is_compiled else model.log_prob
     rule = torch.optim.Adam(model.parameters(), 1e-3)
     data = torch.as_tensor(x.transpose(0, 3, 1, 2).copy()).float()
@@ -162,7 +198,11 @@ def theirs(config: lj.models.GlowConfig, x: np.ndarray, *, is_compiled: bool = F
         with torch.no_grad():
             log_prob(data)
 
-    return train, score, sum(p.numel() for p in model.parameters())
+    def sample():
+        with torch.no_grad():
+            draw(len(data))
+
+    return train, score, sample, sum(p.numel() for p in model.parameters())
 
 
 def main() -> None:
@@ -170,6 +210,7 @@ def main() -> None:
     parser.add_argument("--preset", default="glow/fashion_mnist-small")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--in-a-row", type=int, default=5, help="steps of a round")
     parser.add_argument(
         "--compile", action="store_true", help="also time PyTorch's network under torch.compile"
     )
@@ -182,17 +223,18 @@ def main() -> None:
     sides = {"likejax": ours(config, x), "PyTorch": theirs(config, x)}
     if arguments.compile:
         sides["torch.compile"] = theirs(config, x, is_compiled=True)
-    assert len({side[2] for side in sides.values()}) == 1, "the two networks differ in size"
+    assert len({side[-1] for side in sides.values()}) == 1, "the two networks differ in size"
     print(
-        f"{arguments.preset}, batch {len(x)}, {sides['likejax'][2]:,} parameters; "
+        f"{arguments.preset}, batch {len(x)}, {sides['likejax'][-1]:,} parameters; "
         f"{platform.processor() or 'cpu'},"
     )
     print(
         f"jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads"
     )
-    for index, what in enumerate(("training step", "log_prob")):
-        compare(what, {name: side[index] for name, side in sides.items()}, arguments.rounds)
+    for index, what in enumerate(("training step", "log_prob", "sample")):
+        work = {name: side[index] for name, side in sides.items()}
+        compare(what, work, arguments.rounds, in_a_row=arguments.in_a_row)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ One run, all sides alternating, medians and ratios. A step and `log_prob` of the
 samplers of a small network at 32x32x3, and those of the paper's network:
 
     python benchmarks/pixelcnn.py [--compile]
+    python benchmarks/pixelcnn.py --preset pixelcnn/cifar10 --batch-size 2 --rounds 3 --in-a-row 1
     python benchmarks/pixelcnn.py --sampling
     python benchmarks/pixelcnn.py --sampling --filters 160 --blocks 5 --batches 1 16
 
@@ -228,7 +229,9 @@ def theirs(model: PixelCNN, x: np.ndarray, *, is_compiled: bool = False) -> tupl
     return train, score
 
 
-def training(preset: str, batch_size: int, rounds: int, *, with_compile: bool) -> None:
+def training(
+    preset: str, batch_size: int, rounds: int, *, in_a_row: int, with_compile: bool
+) -> None:
     """A step of Adam and a ``log_prob`` of the same network on all sides."""
     config = lj.preset(preset).model
     x = (
@@ -265,7 +268,8 @@ def training(preset: str, batch_size: int, rounds: int, *, with_compile: bool) -
     assert sizes[0] == sizes[1], f"the two networks differ in size: {sizes}"
     print(f"{preset}, batch {batch_size}, {sizes[0]:,} parameters")
     for index, what in enumerate(("training step", "log_prob")):
-        compare(what, {name: side[index] for name, side in sides.items()}, rounds)
+        work = {name: side[index] for name, side in sides.items()}
+        compare(what, work, rounds, in_a_row=in_a_row)
 
 
 def sampler_seconds(density: lj.models.PixelCNN, batch: int) -> float:
@@ -346,6 +350,7 @@ def main() -> None:
     parser.add_argument("--preset", default="pixelcnn/fashion_mnist-small")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--in-a-row", type=int, default=5, help="steps of a round")
     parser.add_argument(
         "--compile", action="store_true", help="also time PyTorch's network under torch.compile"
     )
@@ -372,6 +377,7 @@ def main() -> None:
             arguments.preset,
             arguments.batch_size,
             arguments.rounds,
+            in_a_row=arguments.in_a_row,
             with_compile=arguments.compile,
         )
 

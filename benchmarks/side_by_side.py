@@ -6,7 +6,10 @@ import statistics
 import time
 from collections.abc import Callable
 
+import jax
 import numpy as np
+
+jax.config.update("jax_enable_compilation_cache", False)  # first calls are those of a first start
 
 
 def timed(work: Callable[[], object]) -> float:
@@ -19,11 +22,13 @@ def timed(work: Callable[[], object]) -> float:
 def compare(
     what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 5
 ) -> None:
-    """Prints medians, and the ratio of each other side's time to the first's.
+    """Prints seconds of the first calls, medians, and ratios of the others' times to the first's.
 
-    Two rounds warm up. In a round each side works once untimed and then ``in_a_row`` times, as in a
-    training loop, of which the mean counts.
+    A first call compiles where a side does. Two rounds warm up. In a round each side works once
+    untimed and then ``in_a_row`` times, as in a training loop, of which the mean counts.
     """
+    firsts = {name: timed(work) for name, work in sides.items()}
+    print(f"{what:14} first call: {', '.join(f'{n} {s:.2f} s' for n, s in firsts.items())}")
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 2):
         for name, work in sides.items():

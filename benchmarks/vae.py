@@ -1,9 +1,9 @@
-"""A hierarchical VAE in likejax against the same network in plain PyTorch: training step and bound.
+"""A hierarchical VAE in likejax against the same network in plain PyTorch: step, bound, samples.
 
 One run, all sides alternating, medians and ratios, of the small preset and of the paper's network:
 
     python benchmarks/vae.py [--compile]
-    python benchmarks/vae.py --preset hvae/fashion_mnist --batch 32 --rounds 3
+    python benchmarks/vae.py --preset hvae/fashion_mnist --batch 16 --rounds 6
 
 The PyTorch side gets likejax's weights first, and both bounds of the same noise are compared. Needs
 ``pip install -e '.[benchmarks]'``.
@@ -164,18 +164,12 @@ class TorchVAE(nn.Module):
         d, queue, kl = None, [], 0.0
         for i in reversed(range(depth)):
             z, std = latents[i]
-            if d is None:
-                mean, prior_std = torch.zeros_like(z), torch.ones_like(z)
-            else:
-                mean, prior_std = self.priors[i](d)
+            mean, prior_std = self.prior(i, d, z)
             log_ratio = (
                 0.5 * (((z - mean) / prior_std) ** 2 - noise[i] ** 2) + prior_std.log() - std.log()
             )
             kl = kl + log_ratio.flatten(1).sum(1)
-            d = self.spread(self.to_map[i](z), i) if self.dense[i] else z
-            for block in self.down[i]:
-                d = block(d, queue.pop(0) if queue and i < depth - 1 else None)
-                queue.append(d)
+            d = self.generate(i, z, queue)
         logits = self.likelihood(functional.relu(d))
         reconstruction = (
             -functional.binary_cross_entropy_with_logits(logits, x, reduction="none")
@@ -184,15 +178,37 @@ class TorchVAE(nn.Module):
         )
         return reconstruction - kl
 
+    def prior(
+        self, i: int, d: torch.Tensor | None, like: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if d is None:
+            return torch.zeros_like(like), torch.ones_like(like)
+        return self.priors[i](d)
+
+    def generate(self, i: int, z: torch.Tensor, queue: list[torch.Tensor]) -> torch.Tensor:
+        d = self.spread(self.to_map[i](z), i) if self.dense[i] else z
+        for block in self.down[i]:
+            d = block(d, queue.pop(0) if queue and i < len(self.up) - 1 else None)
+            queue.append(d)
+        return d
+
+    def sample(self, noise: list[torch.Tensor]) -> torch.Tensor:
+        d, queue = None, []
+        for i in reversed(range(len(self.up))):
+            mean, std = self.prior(i, d, noise[i])
+            d = self.generate(i, mean + std * noise[i], queue)
+        return torch.bernoulli(torch.sigmoid(self.likelihood(functional.relu(d))))
+
 
 Work = Callable[[], object]
 
 
 def in_torch(
     peer: TorchVAE, x: torch.Tensor, noise: list[torch.Tensor], *, is_compiled: bool = False
-) -> tuple[Work, Work]:
-    """A step of Adam and a bound in PyTorch, with noise of the given shapes drawn anew."""
+) -> tuple[Work, Work, Work]:
+    """A step of Adam, a bound and samples in PyTorch, with noise of the given shapes drawn anew."""
     bound = torch.compile(peer) if is_compiled else peer
+    draw = torch.compile(peer.sample) if is_compiled else peer.sample
     optimizer = torch.optim.Adam(peer.parameters(), 3e-4)
 
     def step() -> None:
@@ -204,7 +220,11 @@ def in_torch(
         with torch.no_grad():
             bound(x, [torch.randn_like(eps) for eps in noise])
 
-    return step, evaluate
+    def sample() -> None:
+        with torch.no_grad():
+            draw([torch.randn_like(eps) for eps in noise])
+
+    return step, evaluate, sample
 
 
 def main() -> None:
@@ -274,10 +294,16 @@ def main() -> None:
     def our_bound() -> None:
         jax.block_until_ready(density.log_prob(x, key=key))
 
-    sides = {"likejax": (our_step, our_bound), "PyTorch": in_torch(peer, their_x, their_noise)}
+    def our_sample() -> None:
+        jax.block_until_ready(density.sample(key, arguments.batch))
+
+    sides = {
+        "likejax": (our_step, our_bound, our_sample),
+        "PyTorch": in_torch(peer, their_x, their_noise),
+    }
     if arguments.compile:
         sides["torch.compile"] = in_torch(peer, their_x, their_noise, is_compiled=True)
-    for index, what in enumerate(("training step", "bound")):
+    for index, what in enumerate(("training step", "bound", "sample")):
         compare(what, {name: side[index] for name, side in sides.items()}, arguments.rounds)
 
 

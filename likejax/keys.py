@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any, cast
 
 import jax
@@ -51,9 +52,8 @@ def as_key(key: KeyLike) -> Key[Array, "..."]:
         return jax.random.key(int(key), impl=_GENERATOR)
     dtype, shape = getattr(key, "dtype", None), getattr(key, "shape", ())
     if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        own = dtype == jax.eval_shape(lambda: jax.random.key(0, impl=_GENERATOR)).dtype
         typed = cast(Array, key)
-        return typed if own else _from_words(jax.random.key_data(typed))
+        return typed if dtype == _own_dtype() else _from_words(jax.random.key_data(typed))
     if dtype is not None and shape == () and jnp.issubdtype(dtype, jnp.integer):
         return jax.random.key(jnp.asarray(key), impl=_GENERATOR)
     default_words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).shape[-1]
@@ -66,6 +66,12 @@ def as_key(key: KeyLike) -> Key[Array, "..."]:
         f"expected a key from jax.random.key(seed), a legacy uint32 key of {default_words} words "
         f"or an integer seed, got {given}"
     )
+
+
+@functools.cache
+def _own_dtype() -> Any:
+    """The dtype of a threefry key; to ask JAX for it takes as long as a small query."""
+    return jax.eval_shape(lambda: jax.random.key(0, impl=_GENERATOR)).dtype
 
 
 def _from_words(words: Array) -> Key[Array, "..."]:

@@ -99,9 +99,13 @@ class Bar:
         self._try(lambda: self._open(stream, desc=what, total=total, initial=done, delay=delay))
 
     def _open(self, stream: TextStream, **options: object) -> None:
-        interval = 0.1 if redraws(stream) else _SECONDS_BETWEEN_LINES
+        is_in_place = redraws(stream)
         self._bar = _bar_class()(
-            file=stream, mininterval=interval, dynamic_ncols=True, leave=False, **options
+            file=stream if is_in_place else _Lines(stream),
+            mininterval=0.1 if is_in_place else _SECONDS_BETWEEN_LINES,
+            dynamic_ncols=True,
+            leave=False,
+            **options,
         )
 
     def _try(self, show: Callable[[], object]) -> None:
@@ -143,6 +147,29 @@ class Bar:
         if self._bar is not None:
             self._try(self._bar.close)
             self._bar = None
+
+
+class _Lines:
+    """A stream for tqdm that appends: each state of a bar is a line of its own.
+
+    Args:
+      stream: A log file, a pipe or the like.
+    """
+
+    def __init__(self, stream: TextStream):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        """Writes a state of the bar, and nothing for the blanks that take it down."""
+        state = text.strip()
+        if state:
+            self._stream.write(f"{state}\n")
+
+    def flush(self) -> None:
+        """Flushes the stream, if it can."""
+        flush = getattr(self._stream, "flush", None)
+        if flush is not None:
+            flush()
 
 
 def is_shown() -> bool:

@@ -75,7 +75,8 @@ class Settings:
     runs afterwards.
 
     Raises:
-      TypeError: If a field is unknown, or has a value of another type.
+      TypeError: If a field is unknown, or has a value of another type, or if a subclass is no
+        dataclass.
       ValueError: If a field has a value that is not allowed.
 
     Example:
@@ -91,6 +92,7 @@ class Settings:
 
     def __new__(cls, *args: object, **values: object):
         """Refuses unknown settings, with the near match."""
+        _check_decorated(cls)
         known = _arguments_of(cls) if values else ()
         for name in values:
             if name not in known:
@@ -156,6 +158,20 @@ def _in_words(value: object) -> str:
     if isinstance(value, str):
         return value
     return repr(value) if isinstance(value, _PLAIN) else type(value).__name__
+
+
+@functools.cache
+def _check_decorated(kind: type) -> None:
+    """Raises a TypeError if a class is no dataclass, or declares fields that it does not take."""
+    declared = {
+        name for name, hint in inspect.get_annotations(kind).items() if "ClassVar" not in str(hint)
+    }
+    fields = getattr(kind, "__dataclass_fields__", None)
+    if fields is None or not declared <= set(fields):
+        raise TypeError(
+            f"expected the class {kind.__name__} to be a dataclass, as all settings, scores and "
+            "features are: write @dataclasses.dataclass(frozen=True) above it"
+        )
 
 
 @functools.cache

@@ -77,6 +77,15 @@ def test_sample(run, tmp_path, capsys):
     assert "5 samples" in capsys.readouterr().out
 
 
+OWN_SCORES = [
+    (["--own-scores", "edges"], "expected a score as MODULE:CLASS"),
+    (["--own-scores", "no_such_module:Edges"], "there is no module 'no_such_module'"),
+    (["--own-scores", "likejax.ood:Typicallity"], "did you mean 'Typicality'?"),
+    (["--own-scores", "likejax.ood:LikelihoodRatio"], "called without arguments; calling it: "),
+    (["--own-scores", "likejax:Optimizer"], "calling it gave Optimizer"),
+]
+
+
 def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
     """Wrong options, unwritable files and missing labels are named before any work."""
 
@@ -117,6 +126,7 @@ def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
             1,
             "which --out names: ",
         ),
+        *((["ood", here, "--outside", "noise", *words], 2, said) for words, said in OWN_SCORES),
         (["train", "glow/digits", "--draws", "0"], 2, "draws to be an integer of at least 1"),
         (["train", "glow/digits", "--steps", "0"], 2, "steps to be an integer of at least 1"),
         (

@@ -22,19 +22,22 @@ def pages():
     return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 
 work = jax.jit(lambda x, w: jnp.sum(jnp.sin(x @ w) @ w))
-x, w = jnp.ones((400_000, 64)), jnp.ones((64, 64))  # 100 MB of working memory for each product
-for _ in range(6):  # until the process has all that it needs
-    work(x, w).block_until_ready()
-before = pages()
-for _ in range(3):
+x, w = jnp.ones((200_000, 64)), jnp.ones((64, 64))  # 50 MB of working memory for each product
+taken = []
+for _ in range(9):
+    before = pages()
     result = work(x, w).block_until_ready()
-print(pages() - before, float(result))
+    taken.append(pages() - before)
+print(sorted(taken[4:])[2], float(result))  # the median, once the process has what it needs
 """
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs the GNU C library")
 def test_a_program_takes_no_new_memory_from_the_system():
-    """The same result, with the pages of the first calls."""
+    """The same result, with the pages of the first calls.
+
+    A call may take new memory where the free pieces happen to be too small; most calls do not.
+    """
 
     def run(how: str) -> tuple[int, float]:
         command = [sys.executable, "-c", PROGRAM, how]
@@ -47,5 +50,5 @@ def test_a_program_takes_no_new_memory_from_the_system():
 
     (kept, result), (fresh, expected) = run("kept"), run("fresh")
     assert result == expected
-    assert fresh > 3 * 25_600_000 * 4 / 4096  # at least one array each time
+    assert fresh > 200_000 * 64 * 4 / 4096  # at least one array each time
     assert kept < fresh / 100

@@ -8,6 +8,7 @@ import os
 import random
 import re
 import shutil
+import sys
 import time
 from pathlib import Path
 
@@ -718,9 +719,31 @@ def runs(tmp_path_factory):
     return run, background
 
 
-def test_the_command(runs, tmp_path, capsys):
+OWN_SCORES = """
+import dataclasses
+import numpy as np
+import likejax as lj
+
+class Brightness(lj.ood.Feature):
+    def __call__(self, densities, x, keys):
+        return np.asarray(x, np.float64).reshape(len(x), -1).mean(1)
+
+@dataclasses.dataclass(frozen=True)
+class Darkness(lj.ood.Score):
+    name = "darkness"
+    features = (Brightness(),)
+
+    def statistic(self, compute, event_shape):
+        return -compute(self.features[0])
+"""
+
+
+def test_the_command(runs, tmp_path, capsys, monkeypatch):
     """train, train --background, ood: a report from the command line alone."""
     run, background = runs
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    Path("darkness.py").write_text(OWN_SCORES)
     outside = ["photographs+gray+resize:8x8+levels:17", "noise", "constants"]
     arguments = [
         "--outside",
@@ -730,6 +753,8 @@ def test_the_command(runs, tmp_path, capsys):
         "--trainings",
         str(background),
         "--ensemble",
+        "--own-scores",
+        "darkness:Darkness",
         "--limit",
         "60",
         "--resamples",
@@ -752,6 +777,7 @@ def test_the_command(runs, tmp_path, capsys):
         "nearest neighbors",
         "WAIC",
         "contrast",
+        "darkness",
     ):
         assert f"| {label} |" in printed
     assert "± standard deviation over 2" in printed

@@ -35,6 +35,25 @@ def test_every_field_refuses_what_it_does_not_allow(kind):
                 dataclasses.replace(example, **{field.name: value})
 
 
+def test_a_class_with_settings_needs_the_decorator():
+    """Forgotten above a score, and above a class with a setting of its own."""
+
+    class Dark(lj.ood.Score):
+        features = (lj.ood.LogProb(),)
+
+    class Louder(lj.Optimizer):
+        volume: float = 2.0
+
+    for kind in (Dark, Louder):
+        with pytest.raises(TypeError, match=f"the class {kind.__name__} to be a dataclass.*above"):
+            kind()
+
+    class Renamed(lj.Optimizer):
+        """Adds no setting, and is the dataclass that its parent is."""
+
+    assert Renamed(b1=0.5).b1 == 0.5
+
+
 def test_the_walk_finds_the_configs():
     names = {kind.__name__ for kind in config_classes()}
     assert {

@@ -198,11 +198,11 @@ def test_progress_on_a_closed_stream_ends_no_training(monkeypatch):
     """A notebook that was closed, a pipe whose reader went away, a program without a console."""
     closed = io.StringIO()
     closed.close()
-    view = TrainingProgress(0, 10, stream=Gone())
     with pytest.warns(UserWarning, match="progress is not shown any more"):
-        view.say("nobody hears this")
+        view = TrainingProgress(0, 10, stream=Gone())
     with warnings.catch_warnings():  # once is enough
         warnings.simplefilter("error")
+        view.say("nobody hears this")
         view.report(1, "nor this", 1.0)
         view.advance(2)
         view.close()

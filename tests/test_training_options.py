@@ -19,6 +19,7 @@ import likejax as lj
 from likejax.cli import main
 from likejax.nn.repeat import stack
 from likejax.nn.state import merge, split
+from likejax.progress import Bar
 from likejax.train.feed import Feed
 from likejax.train.optimizer import _clip_adaptively, build_optimizer, schedule
 from likejax.train.progress import TrainingProgress
@@ -285,10 +286,18 @@ def test_progress_fits_the_place():
     lines.report(5, "bits/dim 3.100", 2.0)
     lines.say("a line")
     lines.close()
-    assert stream.getvalue() == "step 5/10: bits/dim 3.100, 2.00 steps/s, 0:02 left\na line\n"
+    assert stream.getvalue().splitlines() == [
+        "compiling the first step",
+        "step 5/10: bits/dim 3.100, 2.00 steps/s, 0:02 left",
+        "a line",
+    ]
+    done = io.StringIO()
+    TrainingProgress(10, 10, stream=done).close()  # a finished run compiles nothing
+    assert done.getvalue() == ""
     notebook = type("OutStream", (io.StringIO,), {"__module__": "ipykernel.iostream"})()
     for live in (Terminal(), notebook):
         bar = TrainingProgress(0, 10, stream=live)
+        assert "compiling the first step" in live.getvalue()
         bar.advance(5)
         bar.report(5, "bits/dim < 3", 2.0)
         bar.say("a line")
@@ -296,6 +305,22 @@ def test_progress_fits_the_place():
         assert "5/10" in live.getvalue()
         assert "bits/dim < 3, 2.00 steps/s" in live.getvalue()
         assert "a line\n" in live.getvalue()
+
+
+def test_a_log_file_gets_the_states_of_a_bar_in_lines():
+    """Nothing that a program prints afterwards shares a line with a bar."""
+    stream = io.StringIO()
+    bar = Bar(what="scoring", total=3, stream=stream)
+    bar.advance()
+    bar.write("a line")
+    bar.describe("7 left")
+    bar.close()
+    lines = stream.getvalue().splitlines()
+    assert stream.getvalue().endswith("\n")
+    assert "\r" not in stream.getvalue()
+    assert all("scoring: " in line or line == "a line" for line in lines)
+    assert "7 left" in lines[-1]
+    assert "a line" in lines
 
 
 def test_progress_can_be_switched_off(monkeypatch):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from likejax.cli.options import ScoringOptions, UsageError, WeightsOption
+from likejax.cli.own_scores import score_maker
 from likejax.cli.places import check_writable, experiment_of, load_as_evaluated
 from likejax.settings import Count, CountOrZero, Probability, Range
 
@@ -36,6 +37,9 @@ class Ood(WeightsOption, ScoringOptions):
     scores: tuple[str, ...] = ()
     """Scores by their names in the table, or the beginning of them (typicality "parameter
     gradient"); all that apply if none is given."""
+    own_scores: tuple[str, ...] = ()
+    """Scores of your own besides, as MODULE:CLASS of a module in this folder or installed; the
+    class is called without arguments."""
     trainings: tuple[Path, ...] = ()
     """Directories of further runs of the same model with other seeds: the table then has the
     standard deviation between trainings."""
@@ -67,6 +71,7 @@ class Ood(WeightsOption, ScoringOptions):
 
         if not self.outside:
             raise UsageError("expected outside datasets: likejax ood RUN --outside mnist noise")
+        own = [score_maker(path) for path in self.own_scores]
         out = self.out or self.run / "ood"
         check_writable(out / "report.md", option="--out")
         experiment = experiment_of(self.run)
@@ -83,7 +88,7 @@ class Ood(WeightsOption, ScoringOptions):
             inside=inside,
             outside=outside,
             distances=distances,
-            scores=self._recipes_of(densities),
+            scores=self._recipes_of(densities, own),
             held_out=self._held_out(parts["validation"], selected_on),
             train=parts["train"],
             selected_on=selected_on,
@@ -102,7 +107,9 @@ class Ood(WeightsOption, ScoringOptions):
         print(f"report: {written / 'report.md'}; beside it auroc.tex, records.csv and pictures")
         return 0
 
-    def _recipes_of(self, densities: Sequence[Density]) -> Callable[[Density], list[Score]]:
+    def _recipes_of(
+        self, densities: Sequence[Density], own: Sequence[Callable[[], Score]]
+    ) -> Callable[[Density], list[Score]]:
         """Returns the function that makes the scores of a density."""
         import likejax as lj
 
@@ -121,7 +128,7 @@ class Ood(WeightsOption, ScoringOptions):
                 early=early,
                 ensemble=ensemble,
             )
-            return self._chosen(found)
+            return [*self._chosen(found), *(make() for make in own)]
 
         return recipes
 

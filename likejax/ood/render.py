@@ -287,7 +287,9 @@ def histograms(scores: Sequence[ScoreResult]) -> Any:
     Args:
       scores: Records of the scores.
     """
-    return plot.histograms({score.label: score.values for score in scores})
+    return plot.histograms(
+        {score.label: score.values for score in scores}, x_label="score, higher is more unusual"
+    )
 
 
 def roc_curves(scores: Sequence[ScoreResult], sets: Sequence[str]) -> Any:

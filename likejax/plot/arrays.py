@@ -229,7 +229,9 @@ def curves(
     return figure
 
 
-def histograms(panels: Mapping[str, Mapping[str, Num[np.ndarray, " _"]]], *, bins: int = 60):
+def histograms(
+    panels: Mapping[str, Mapping[str, Num[np.ndarray, " _"]]], *, bins: int = 60, x_label: str = ""
+):
     """Draws overlaid histograms, the first of each panel filled.
 
     The axis ends at the lowest 1 % and the highest 99 % quantile of a panel's histograms; values
@@ -238,6 +240,7 @@ def histograms(panels: Mapping[str, Mapping[str, Num[np.ndarray, " _"]]], *, bin
     Args:
       panels: From the title of a panel to the values ``(n,)`` of each histogram by its name.
       bins: Number of bins.
+      x_label: Name and unit of the values; without one, the title of a panel says what they are.
 
     Returns:
       A matplotlib figure.
@@ -262,6 +265,7 @@ def histograms(panels: Mapping[str, Mapping[str, Num[np.ndarray, " _"]]], *, bin
             shown = np.clip(value, edges[0], edges[-1])
             shares = np.full(len(value), 1 / max(1, len(value)))
             axes.hist(shown, bins=edges, weights=shares, label=name, **style)
+        axes.set_xlabel(x_label)
         axes.set_ylabel("share")
 
     return _panels(panels, draw)

@@ -36,6 +36,15 @@ class TrainingProgress:
                 stream=self._stream,
                 on_failure=self._fail,
             )
+        if self._done < self._steps:
+            self._announce_compiling()
+
+    def _announce_compiling(self) -> None:
+        """Says why the first step takes long."""
+        if self._bar is not None:
+            self._bar.describe("compiling the first step")
+        else:
+            self.say("compiling the first step")
 
     def _try(self, show: Callable[[], None]) -> None:
         try:
