@@ -580,7 +580,7 @@ def test_trained_toys_are_densities(name):
     entropy allows.
     """
     experiment = dataclasses.replace(
-        lj.preset(f"ffjord/{name}"), steps=150, log_every=50, validate_every=150
+        lj.preset(f"ffjord/{name}"), steps=75, log_every=25, validate_every=75
     )
     train, test = lj.load(name), lj.load(name, split="test").take(np.arange(1000))
     density = lj.fit(experiment, train, key=0).density
