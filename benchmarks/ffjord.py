@@ -27,7 +27,7 @@ import jax
 import numpy as np
 import optax
 import torch
-from side_by_side import compare
+from side_by_side import compare, put_torch_on_gpu
 from torch import nn
 from torchdiffeq import odeint, odeint_adjoint
 
@@ -235,6 +235,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     lj.memory.keep_freed()  # for both sides, as on the command line
+    put_torch_on_gpu()
     torch.manual_seed(0)
     points = arguments.dimensions == 2
     solver = lj.bijections.Solver() if points else lj.bijections.Solver(rtol=1e-6, atol=1e-8)

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 import optax
 import torch
-from side_by_side import compare
+from side_by_side import compare, put_torch_on_gpu
 from torch import nn
 from torch.nn import functional
 
@@ -216,6 +216,7 @@ def main() -> None:
     )
     arguments = parser.parse_args()
     lj.memory.keep_freed()  # for both sides, as on the command line
+    put_torch_on_gpu()
     torch.manual_seed(0)
     config = lj.preset(arguments.preset).model
     rng = np.random.default_rng(0)

@@ -26,7 +26,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from side_by_side import compare
+from side_by_side import compare, put_torch_on_gpu
 from torch import nn
 
 import likejax as lj
@@ -276,6 +276,7 @@ def main() -> None:
     parser.add_argument("--against", nargs="+", choices=libraries, default=libraries)
     arguments = parser.parse_args()
     lj.memory.keep_freed()  # for both sides, as on the command line
+    put_torch_on_gpu()
     shape = (arguments.batch_size, POWER["dimensions"])
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     print(

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 import optax
 import torch
-from side_by_side import compare, timed
+from side_by_side import compare, put_torch_on_gpu, timed
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
@@ -363,6 +363,7 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
     arguments = parser.parse_args()
     lj.memory.keep_freed()  # for both sides, as on the command line
+    put_torch_on_gpu()
     torch.manual_seed(0)
     print(
         f"{platform.processor() or 'cpu'}, jax {jax.__version__} ({jax.default_backend()}), "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import sys
 import time
 from collections.abc import Callable
 
@@ -12,10 +13,21 @@ import numpy as np
 jax.config.update("jax_enable_compilation_cache", False)  # first calls are those of a first start
 
 
+def put_torch_on_gpu() -> None:
+    """Makes PyTorch put tensors on the GPU, where there is one, as JAX does by itself."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.set_default_device("cuda")
+
+
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that ``work`` takes."""
+    """Seconds that ``work`` takes, until a GPU has done it."""
     start = time.perf_counter()
     work()
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
@@ -33,7 +45,7 @@ def compare(
     for number in range(rounds + 2):
         for name, work in sides.items():
             time.sleep(0.3)  # until the other side's threads no longer spin
-            work()  # until caches and threads are those of this side
+            timed(work)  # until caches and threads are those of this side
             elapsed = timed(lambda work=work: [work() for _ in range(in_a_row)]) / in_a_row
             if number >= 2:
                 times[name].append(elapsed)

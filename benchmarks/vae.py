@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from side_by_side import compare
+from side_by_side import compare, put_torch_on_gpu
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
@@ -56,9 +56,9 @@ class Convolution(nn.Module):
         shape[axis] = features
         with torch.no_grad():
             parameters = self.convolution.parametrizations.weight
-            parameters.original1.copy_(torch.from_numpy(weights.copy()))
-            parameters.original0.copy_(torch.from_numpy(np.array(layer.scale[...]).reshape(shape)))
-            self.convolution.bias.copy_(torch.from_numpy(np.array(layer.bias[...])))
+            parameters.original1.copy_(torch.as_tensor(weights.copy()))
+            parameters.original0.copy_(torch.as_tensor(np.array(layer.scale[...]).reshape(shape)))
+            self.convolution.bias.copy_(torch.as_tensor(np.array(layer.bias[...])))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         if self.crop is None:
@@ -77,9 +77,9 @@ class Dense(nn.Module):
         self.linear = weight_norm(nn.Linear(*direction.shape))
         with torch.no_grad():
             parameters = self.linear.parametrizations.weight
-            parameters.original1.copy_(torch.from_numpy(direction.T.copy()))
-            parameters.original0.copy_(torch.from_numpy(np.array(layer.scale[...])[:, None]))
-            self.linear.bias.copy_(torch.from_numpy(np.array(layer.bias[...])))
+            parameters.original1.copy_(torch.as_tensor(direction.T.copy()))
+            parameters.original0.copy_(torch.as_tensor(np.array(layer.scale[...])[:, None]))
+            self.linear.bias.copy_(torch.as_tensor(np.array(layer.bias[...])))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.linear(x)
@@ -240,6 +240,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
     lj.memory.keep_freed()  # for both sides, as on the command line
+    put_torch_on_gpu()
     torch.set_num_threads(arguments.threads)
     versions = f"jax {jax.__version__}, torch {torch.__version__}"
     print(
@@ -257,15 +258,15 @@ def main() -> None:
     keys = lj.example_keys(2, range(arguments.batch))
     noise = jax.vmap(density.draw_noise)(keys)
     peer = TorchVAE(density)
-    their_x = torch.from_numpy(x.astype(np.float32).transpose(0, 3, 1, 2).copy())
+    their_x = torch.as_tensor(x.astype(np.float32).transpose(0, 3, 1, 2).copy())
     their_noise = [
-        torch.from_numpy(np.array(np.moveaxis(eps, -1, 1) if eps.ndim == 4 else eps).copy())
+        torch.as_tensor(np.array(np.moveaxis(eps, -1, 1) if eps.ndim == 4 else eps).copy())
         for eps in noise.posterior
     ]
     bound = jax.jit(lambda density, x, noise: density.weights(density.run(x, noise), x))
     ours = np.asarray(bound(density, jnp.asarray(x), noise))
     with torch.no_grad():
-        theirs = peer(their_x, their_noise).numpy()
+        theirs = peer(their_x, their_noise).cpu().numpy()
     print(
         "bounds of one noise agree to "
         f"{np.max(np.abs(ours - theirs) / np.abs(theirs)):.1e} of their size"
