@@ -709,6 +709,19 @@ def test_channels_first_datasets_are_advised():
 # --- pictures
 
 
+def test_a_dozen_lines_differ():
+    """In color or dashes: reports have more sets than matplotlib has colors."""
+    rates = np.linspace(0, 1, 5)
+    names = [str(number) for number in range(12)]
+    figures = [
+        lj.plot.roc({"a": dict.fromkeys(names, (rates, rates))}),
+        lj.plot.curves(dict.fromkeys(names, (rates, rates)), x_label="x", y_label="y"),
+    ]
+    for figure in figures:
+        lines = [line for line in figure.axes[0].lines if line.get_label() in names]
+        assert len({(line.get_color(), line.get_linestyle()) for line in lines}) == 12
+
+
 @pytest.mark.parametrize(
     ("draw", "error", "message"),
     [

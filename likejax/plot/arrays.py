@@ -211,11 +211,12 @@ def curves(
     figure = _figure(6.0, 3.5)
     axes = figure.add_subplot()
     low, high = math.inf, -math.inf
-    for name, (x, y) in lines.items():
+    for number, (name, (x, y)) in enumerate(lines.items()):
         if len(x) != len(y):
             raise ValueError(f"expected as many x as y for {name!r}, got {len(x)} and {len(y)}")
         marker = "o" if len(x) < 20 else None
-        axes.plot(x, y, label=name, marker=marker, markersize=4, linewidth=1.5)
+        style: dict[str, Any] = {"markersize": 4, "linewidth": 1.5, "linestyle": _dashes(number)}
+        axes.plot(x, y, label=name, marker=marker, **style)
         if len(y):
             low = min(low, float(np.min(y)))
             high = max(high, float(np.max(y) if marker else np.percentile(y, 90)))
@@ -260,6 +261,7 @@ def histograms(
         edges = _edges(list(finite.values()), bins)
         for number, (name, value) in enumerate(finite.items()):
             style: dict[str, Any] = {"histtype": "step", "linewidth": 1.4}
+            style["linestyle"] = _dashes(number)
             if number == 0:
                 style = {"histtype": "stepfilled", "alpha": 0.35}
             shown = np.clip(value, edges[0], edges[-1])
@@ -269,6 +271,11 @@ def histograms(
         axes.set_ylabel("share")
 
     return _panels(panels, draw)
+
+
+def _dashes(number: int) -> str:
+    """The style of a line: matplotlib has ten colors, and after them they begin anew, dashed."""
+    return "solid" if number < 10 else "dashed"
 
 
 def _edges(values: Sequence[np.ndarray], bins: int) -> np.ndarray:
@@ -304,8 +311,9 @@ def roc(panels: Mapping[str, Mapping[str, tuple[Any, Any]]]):
 
     def draw(axes: Any, lines: Mapping[str, tuple[Any, Any]]) -> None:
         axes.plot([0, 1], [0, 1], color="0.8", linewidth=1)
-        for name, (false_rate, true_rate) in lines.items():
-            axes.plot(false_rate, true_rate, label=name, linewidth=1.5)
+        for number, (name, (false_rate, true_rate)) in enumerate(lines.items()):
+            dashes = _dashes(number)
+            axes.plot(false_rate, true_rate, label=name, linewidth=1.5, linestyle=dashes)
         axes.set_xlabel("false-positive rate")
         axes.set_ylabel("true-positive rate")
         axes.set_aspect("equal")
