@@ -711,7 +711,7 @@ def test_channels_first_datasets_are_advised():
 
 def test_a_dozen_lines_differ():
     """In color or dashes: reports have more sets than matplotlib has colors."""
-    rates = np.linspace(0, 1, 5)
+    rates = [0.0, 0.5, 1.0]
     names = [str(number) for number in range(12)]
     figures = [
         lj.plot.roc({"a": dict.fromkeys(names, (rates, rates))}),
