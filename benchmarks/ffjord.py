@@ -120,7 +120,9 @@ class Side(NamedTuple):
 
 
 def ours(config: lj.models.FFJORDConfig, rate: float) -> Side:
-    density = lj.build(config, key=0)
+    density = lj.models.with_solver(
+        lj.build(config, key=0), solver=config.training_solver, trace=config.training_trace
+    )
     structure, params, fixed = split(density)
     rule = optax.adam(rate)
     state = params, rule.init(params), jax.random.key(2)
@@ -142,19 +144,17 @@ def ours(config: lj.models.FFJORDConfig, rate: float) -> Side:
         state, value = step(state, x)
         return float(value)
 
-    def nats(x: np.ndarray) -> float:
-        now = merge(structure, state[0], fixed)
-        return -float(np.mean(log_prob_in_chunks(now, x, batch_size=1000)))
+    def trained() -> lj.Density:
+        return merge(structure, state[0], fixed)
 
-    as_trained = lj.models.with_solver(
-        density, solver=config.training_solver, trace=config.training_trace
-    )
+    def nats(x: np.ndarray) -> float:
+        return -float(np.mean(log_prob_in_chunks(trained(), x, key=3, batch_size=1000)))
 
     def log_prob(x: np.ndarray) -> object:
-        return jax.block_until_ready(as_trained.log_prob(x, key=3))
+        return jax.block_until_ready(trained().log_prob(x, key=3))
 
     def sample(count: int) -> object:
-        return jax.block_until_ready(as_trained.sample(4, count))
+        return jax.block_until_ready(trained().sample(4, count))
 
     return Side(train, nats, log_prob, sample, sum(leaf.size for leaf in params.values()))
 

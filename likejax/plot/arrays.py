@@ -260,8 +260,8 @@ def histograms(
         finite = {name: np.asarray(v)[np.isfinite(v)] for name, v in values.items()}
         edges = _edges(list(finite.values()), bins)
         for number, (name, value) in enumerate(finite.items()):
-            style: dict[str, Any] = {"histtype": "step", "linewidth": 1.4}
-            style["linestyle"] = _dashes(number)
+            dashes = _dashes(number)
+            style: dict[str, Any] = {"histtype": "step", "linewidth": 1.4, "linestyle": dashes}
             if number == 0:
                 style = {"histtype": "stepfilled", "alpha": 0.35}
             shown = np.clip(value, edges[0], edges[-1])
