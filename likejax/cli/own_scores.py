@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
@@ -10,6 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from likejax.cli.options import UsageError
+from likejax.data.names import meant
 
 if TYPE_CHECKING:
     from likejax.ood.score import Score
@@ -51,9 +51,9 @@ def _found(module: Any, name: str, path: str) -> Any:
     if hasattr(module, name):
         return getattr(module, name)
     public = [each for each in vars(module) if not each.startswith("_")]
-    near = difflib.get_close_matches(name, public, n=1)
-    advice = f"; did you mean {near[0]!r}?" if near else ""
-    raise UsageError(f"expected --own-scores {path} to name a score of {module.__file__}{advice}")
+    raise UsageError(
+        f"expected --own-scores {path} to name a score of {module.__file__}{meant(name, public)}"
+    )
 
 
 def _check(maker: Any, path: str) -> None:
