@@ -9,13 +9,14 @@ reverse mode:
 
 Both sides use dopri5 at the same tolerance, one solve for the batch, the same network
 (concatsquash), Adam at the same rate; likejax with the checkpointed adjoint, PyTorch with the
-official code's continuous one.
+official code's continuous one. PyTorch works in a process of its own, as its users run it.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import functools
 import itertools
 import math
 import platform
@@ -27,7 +28,7 @@ import jax
 import numpy as np
 import optax
 import torch
-from side_by_side import compare, put_torch_on_gpu
+from side_by_side import compare, in_own_process, put_torch_on_gpu
 from torch import nn
 from torchdiffeq import odeint, odeint_adjoint
 
@@ -127,7 +128,7 @@ def ours(config: lj.models.FFJORDConfig, rate: float) -> Side:
     rule = optax.adam(rate)
     state = params, rule.init(params), jax.random.key(2)
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=0)  # as in training
     def step(state, x):
         params, moments, key = state
         key, own = jax.random.split(key)
@@ -160,6 +161,7 @@ def ours(config: lj.models.FFJORDConfig, rate: float) -> Side:
 
 
 def theirs(config: lj.models.FFJORDConfig, rate: float) -> Side:
+    torch.manual_seed(0)
     model = FFJORD(config)
     rule = torch.optim.Adam(model.parameters(), rate)
 
@@ -234,9 +236,8 @@ def main() -> None:
         "--products", action="store_true", help="compare products with the Jacobian by JVP and VJP"
     )
     arguments = parser.parse_args()
-    lj.memory.keep_freed()  # for both sides, as on the command line
+    lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
-    torch.manual_seed(0)
     points = arguments.dimensions == 2
     solver = lj.bijections.Solver() if points else lj.bijections.Solver(rtol=1e-6, atol=1e-8)
     config = lj.models.FFJORDConfig(
@@ -263,8 +264,11 @@ def main() -> None:
             "vjp": ours(dataclasses.replace(config, training_trace=reverse), 1e-3),
         }
     else:
-        sides = {"likejax": ours(config, 1e-3), "PyTorch": theirs(config, 1e-3)}
-    (size,) = {side.size for side in sides.values()}  # both have the same
+        sides = {
+            "likejax": ours(config, 1e-3),
+            "PyTorch": Side(*in_own_process(theirs, config, 1e-3)),
+        }
+    (size,) = {side.size for side in sides.values()}  # all have the same
     trace = "exact trace" if points else "one Gaussian probe"
     print(
         f"{size:,} parameters, batch {len(batch)}, {trace}, "

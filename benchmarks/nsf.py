@@ -9,8 +9,9 @@ with the residual network of nflows. The autoregressive form is compared with zu
 permutations and LU maps on both sides: masked networks of as many layers and hidden units, splines
 of as many bins. TFP's splines do not trace in this JAX, so affine couplings are compared with its
 RealNVP, with the same residual networks and permutations. All sides run Adam with the gradient's
-norm clipped, in float32, on the same threads. Needs PyTorch and ``pip install nflows zuko normflows
-flowjax distrax``, or those of them that ``--against`` names.
+norm clipped, in float32, on the same threads; each of the other libraries works in a process of its
+own, as its users run it. Needs PyTorch and ``pip install nflows zuko normflows flowjax distrax``,
+or those of them that ``--against`` names.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from side_by_side import compare, put_torch_on_gpu
+from side_by_side import compare, in_own_process, put_torch_on_gpu
 from torch import nn
 
 import likejax as lj
@@ -275,7 +276,7 @@ def main() -> None:
     libraries = [*COUPLINGS, *AUTOREGRESSIVE, *AFFINE]
     parser.add_argument("--against", nargs="+", choices=libraries, default=libraries)
     arguments = parser.parse_args()
-    lj.memory.keep_freed()  # for both sides, as on the command line
+    lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     shape = (arguments.batch_size, POWER["dimensions"])
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
@@ -294,10 +295,11 @@ def main() -> None:
         "affine couplings": (AFFINE, MAFConfig(**without_bins, form="coupling", linear=False)),
     }
     for form, (makers, config) in forms.items():
-        sides = {name: make(x) for name, make in makers.items() if name in arguments.against}
-        if not sides:
+        makers = {name: make for name, make in makers.items() if name in arguments.against}
+        if not makers:
             continue
-        sides = {"likejax": ours(config, x), **sides}
+        sides = {"likejax": ours(config, x)}
+        sides |= {name: Side(*in_own_process(make, x)) for name, make in makers.items()}
         sizes = (f"{name} {side.parameters:,}" for name, side in sides.items())
         print(f"{form}, parameters: {', '.join(sizes)}")
         for what in ("step", "log_prob"):

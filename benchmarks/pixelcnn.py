@@ -1,7 +1,8 @@
 """PixelCNN++ against the same network in plain PyTorch: training step, log_prob, sampling.
 
-One run, all sides alternating, medians and ratios. A step and `log_prob` of the small preset, the
-samplers of a small network at 32x32x3, and those of the paper's network:
+One run, all sides alternating, medians and ratios; PyTorch in a process of its own, as its users
+run it. A step and `log_prob` of the small preset, the samplers of a small network at 32x32x3, and
+those of the paper's network:
 
     python benchmarks/pixelcnn.py [--compile]
     python benchmarks/pixelcnn.py --preset pixelcnn/cifar10 --batch-size 2 --rounds 3 --in-a-row 1
@@ -15,15 +16,17 @@ Naive samplers are timed on some evenly spaced pixels (``--naive-pixels``) and s
 from __future__ import annotations
 
 import argparse
+import functools
 import platform
 import time
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from side_by_side import compare, put_torch_on_gpu, timed
+from side_by_side import compare, in_own_process, put_torch_on_gpu, timed
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
@@ -209,8 +212,12 @@ class PixelCNN(nn.Module):
 Work = Callable[[], object]
 
 
-def theirs(model: PixelCNN, x: np.ndarray, *, is_compiled: bool = False) -> tuple[Work, Work]:
-    """A step of Adam and a ``log_prob`` in PyTorch."""
+def theirs(
+    config: lj.models.PixelCNNConfig, x: np.ndarray, *, is_compiled: bool = False
+) -> tuple[Work, Work, int]:
+    """A step of Adam and a ``log_prob`` in PyTorch, and the number of parameters."""
+    torch.manual_seed(0)
+    model = PixelCNN(config)
     log_prob = torch.compile(model.log_prob) if is_compiled else model.log_prob
     rule = torch.optim.Adam(model.parameters(), 1e-3)
     data = torch.as_tensor(x.transpose(0, 3, 1, 2).copy()).float()
@@ -226,7 +233,7 @@ def theirs(model: PixelCNN, x: np.ndarray, *, is_compiled: bool = False) -> tupl
             log_prob(data)
         model.train()
 
-    return train, score
+    return train, score, sum(p.numel() for p in model.parameters())
 
 
 def training(
@@ -242,9 +249,9 @@ def training(
     density = lj.build(config, key=0)
     structure, params, fixed = split(density)
     rule, keys = optax.adam(1e-3), lj.example_keys(2, range(batch_size))
-    state = params, rule.init(params)
+    state = jax.tree.map(jnp.copy, params), rule.init(params)
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=0)  # as in training
     def step(state, x):
         def loss(params):
             return -merge(structure, params, fixed).terms(x, key=keys).log_prob.mean() / x[0].size
@@ -260,13 +267,14 @@ def training(
     def score() -> None:
         jax.block_until_ready(density.log_prob(x))
 
-    model = PixelCNN(config)
-    sides = {"likejax": (train, score), "PyTorch": theirs(model, x)}
+    sides = {
+        "likejax": (train, score, sum(leaf.size for leaf in params.values())),
+        "PyTorch": in_own_process(theirs, config, x),
+    }
     if with_compile:
-        sides["torch.compile"] = theirs(model, x, is_compiled=True)
-    sizes = sum(leaf.size for leaf in params.values()), sum(p.numel() for p in model.parameters())
-    assert sizes[0] == sizes[1], f"the two networks differ in size: {sizes}"
-    print(f"{preset}, batch {batch_size}, {sizes[0]:,} parameters")
+        sides["torch.compile"] = in_own_process(theirs, config, x, is_compiled=True)
+    (size,) = {side[-1] for side in sides.values()}  # all have the same
+    print(f"{preset}, batch {batch_size}, {size:,} parameters")
     for index, what in enumerate(("training step", "log_prob")):
         work = {name: side[index] for name, side in sides.items()}
         compare(what, work, rounds, in_a_row=in_a_row)
@@ -362,7 +370,7 @@ def main() -> None:
     parser.add_argument("--naive-pixels", type=int, default=16)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
     arguments = parser.parse_args()
-    lj.memory.keep_freed()  # for both sides, as on the command line
+    lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     torch.manual_seed(0)
     print(

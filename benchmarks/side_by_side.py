@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import statistics
 import sys
 import time
 from collections.abc import Callable
+from multiprocessing.connection import Connection
+from typing import Any
 
 import jax
 import numpy as np
@@ -29,6 +32,50 @@ def timed(work: Callable[[], object]) -> float:
     if torch is not None and torch.cuda.is_available():
         torch.cuda.synchronize()
     return time.perf_counter() - start
+
+
+def in_own_process(make: Callable[..., tuple], *arguments: Any, **options: Any) -> tuple:
+    """Has a side work in a process of its own, as in a program of its users.
+
+    There ``lj.memory.keep_freed()`` does nothing for it, as that is called in this process alone.
+
+    Args:
+      make: Makes the side, a tuple of functions and numbers. The process finds it by its name.
+      *arguments: What it is made of.
+      **options: What it is made of, by names.
+
+    Returns:
+      The tuple, whose functions wait until the process has worked, and return numbers alone.
+    """
+    here, there = multiprocessing.Pipe()
+    spawn = multiprocessing.get_context("spawn")
+    serve = spawn.Process(target=_serve, args=(there, make, arguments, options), daemon=True)
+    serve.start()
+
+    def function(index: int) -> Callable[..., float | None]:
+        def work(*inputs: Any) -> float | None:
+            here.send((index, inputs))
+            return here.recv()
+
+        return work
+
+    numbers = here.recv()
+    return tuple(function(i) if number is None else number for i, number in enumerate(numbers))
+
+
+def _serve(there: Connection, make: Callable[..., tuple], arguments: tuple, options: dict) -> None:
+    """Makes a side, tells its numbers, and works whenever one of its functions is asked for."""
+    put_torch_on_gpu()
+    side = make(*arguments, **options)
+    there.send([None if callable(each) else each for each in side])
+    while True:
+        try:
+            index, inputs = there.recv()
+        except EOFError:  # the benchmark is done
+            return
+        result = side[index](*inputs)
+        timed(lambda: None)  # until a GPU has done it
+        there.send(result if isinstance(result, float) else None)
 
 
 def compare(

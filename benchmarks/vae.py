@@ -1,6 +1,7 @@
 """A hierarchical VAE in likejax against the same network in plain PyTorch: step, bound, samples.
 
-One run, all sides alternating, medians and ratios, of the small preset and of the paper's network:
+One run, all sides alternating, medians and ratios; PyTorch in a process of its own, as its users
+run it. The small preset and the paper's network:
 
     python benchmarks/vae.py [--compile]
     python benchmarks/vae.py --preset hvae/fashion_mnist --batch 16 --rounds 6
@@ -12,16 +13,18 @@ The PyTorch side gets likejax's weights first, and both bounds of the same noise
 from __future__ import annotations
 
 import argparse
+import functools
 import math
 import platform
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import torch
-from side_by_side import compare, put_torch_on_gpu
+from side_by_side import compare, in_own_process, put_torch_on_gpu
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
@@ -227,6 +230,36 @@ def in_torch(
     return step, evaluate, sample
 
 
+def build(config: lj.models.VAEConfig, x: np.ndarray) -> VAE:
+    density = lj.build(config, key=0).initialize(x, 1)
+    assert isinstance(density, VAE)
+    return density
+
+
+def draw_noise(density: VAE, count: int) -> Any:
+    return jax.vmap(density.draw_noise)(lj.example_keys(2, range(count)))
+
+
+def to_torch(x: np.ndarray, noise: Any) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """Images and noise of the latents with channels first."""
+    images = torch.as_tensor(x.astype(np.float32).transpose(0, 3, 1, 2).copy())
+    latents = [
+        torch.as_tensor(np.array(np.moveaxis(eps, -1, 1) if eps.ndim == 4 else eps).copy())
+        for eps in noise.posterior
+    ]
+    return images, latents
+
+
+def theirs(
+    config: lj.models.VAEConfig, x: np.ndarray, threads: int, *, is_compiled: bool = False
+) -> tuple[Work, Work, Work]:
+    """The PyTorch side of a network with likejax's weights."""
+    torch.set_num_threads(threads)
+    density = build(config, x)
+    images, noise = to_torch(x, draw_noise(density, len(x)))
+    return in_torch(TorchVAE(density), images, noise, is_compiled=is_compiled)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -239,7 +272,7 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=2)
     arguments = parser.parse_args()
-    lj.memory.keep_freed()  # for both sides, as on the command line
+    lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     torch.set_num_threads(arguments.threads)
     versions = f"jax {jax.__version__}, torch {torch.__version__}"
@@ -253,29 +286,23 @@ def main() -> None:
         .integers(0, 2, (arguments.batch, *config.event_shape))
         .astype(np.uint8)
     )
-    density = lj.build(config, key=0).initialize(x, 1)
-    assert isinstance(density, VAE)
-    keys = lj.example_keys(2, range(arguments.batch))
-    noise = jax.vmap(density.draw_noise)(keys)
+    density = build(config, x)
+    noise = draw_noise(density, len(x))
     peer = TorchVAE(density)
-    their_x = torch.as_tensor(x.astype(np.float32).transpose(0, 3, 1, 2).copy())
-    their_noise = [
-        torch.as_tensor(np.array(np.moveaxis(eps, -1, 1) if eps.ndim == 4 else eps).copy())
-        for eps in noise.posterior
-    ]
+    their_x, their_noise = to_torch(x, noise)
     bound = jax.jit(lambda density, x, noise: density.weights(density.run(x, noise), x))
     ours = np.asarray(bound(density, jnp.asarray(x), noise))
     with torch.no_grad():
-        theirs = peer(their_x, their_noise).cpu().numpy()
+        same = peer(their_x, their_noise).cpu().numpy()
     print(
         "bounds of one noise agree to "
-        f"{np.max(np.abs(ours - theirs) / np.abs(theirs)):.1e} of their size"
+        f"{np.max(np.abs(ours - same) / np.abs(same)):.1e} of their size"
     )
 
     structure, params, fixed = split(density)
     rule = optax.adam(3e-4)
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=(0, 1))  # as in training
     def step(params, state, x, key):
         def loss(params):
             density = merge(structure, params, fixed)
@@ -285,7 +312,7 @@ def main() -> None:
         updates, state = rule.update(gradient, state, params)
         return optax.apply_updates(params, updates), state
 
-    ours_now = [params, rule.init(params)]
+    ours_now = [jax.tree.map(jnp.copy, params), rule.init(params)]
     key = jax.random.key(3)
 
     def our_step() -> None:
@@ -300,10 +327,12 @@ def main() -> None:
 
     sides = {
         "likejax": (our_step, our_bound, our_sample),
-        "PyTorch": in_torch(peer, their_x, their_noise),
+        "PyTorch": in_own_process(theirs, config, x, arguments.threads),
     }
     if arguments.compile:
-        sides["torch.compile"] = in_torch(peer, their_x, their_noise, is_compiled=True)
+        sides["torch.compile"] = in_own_process(
+            theirs, config, x, arguments.threads, is_compiled=True
+        )
     for index, what in enumerate(("training step", "bound", "sample")):
         compare(what, {name: side[index] for name, side in sides.items()}, arguments.rounds)
 
