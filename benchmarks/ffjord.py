@@ -27,6 +27,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 import optax
+import speed_record
 import torch
 from side_by_side import compare, in_own_process, put_torch_on_gpu
 from torch import nn
@@ -235,7 +236,9 @@ def main() -> None:
     parser.add_argument(
         "--products", action="store_true", help="compare products with the Jacobian by JVP and VJP"
     )
+    speed_record.add_option(parser)
     arguments = parser.parse_args()
+    start = time.perf_counter()
     lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     points = arguments.dimensions == 2
@@ -281,14 +284,27 @@ def main() -> None:
     print(f"{torch.get_num_threads()} threads; the first steps of training")
     programs = {
         "training step": lambda side: lambda: side.train(batch),
-        "log_prob": lambda side: lambda: side.log_prob(batch),
-        "sample": lambda side: lambda: side.sample(len(batch)),
+        "`log_prob`": lambda side: lambda: side.log_prob(batch),
+        "samples": lambda side: lambda: side.sample(len(batch)),
     }
     if arguments.products:
-        del programs["log_prob"], programs["sample"]
+        del programs["`log_prob`"], programs["samples"]
+    network = "points" if points else f"{arguments.dimensions} columns"
+    network += f", {size:,} parameters, batch {len(batch)}, {trace}"
+    timings = {}
     for what, work_of in programs.items():
         work = {name: work_of(side) for name, side in sides.items()}
-        compare(what, work, arguments.rounds, in_a_row=arguments.in_a_row)
+        timings[f"{network}: {what}"] = compare(
+            what.strip("`"), work, arguments.rounds, in_a_row=arguments.in_a_row
+        )
+    if arguments.record:
+        speed_record.keep(
+            "ffjord_speed",
+            timings,
+            rounds=arguments.rounds,
+            in_a_row=arguments.in_a_row,
+            seconds=time.perf_counter() - start,
+        )
     if arguments.steps:
         race(config, "moons", 1e-3, arguments.batch_size, arguments.steps)
 

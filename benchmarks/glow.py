@@ -15,11 +15,13 @@ import argparse
 import functools
 import math
 import platform
+import time
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import speed_record
 import torch
 from side_by_side import compare, in_own_process, put_torch_on_gpu
 from torch import nn
@@ -208,6 +210,14 @@ def theirs(config: lj.models.GlowConfig, x: np.ndarray, *, is_compiled: bool = F
     return train, score, sample, sum(p.numel() for p in model.parameters())
 
 
+PROGRAMS = {
+    "training step": "training step (Adam)",
+    "log_prob": "`log_prob`",
+    "sample": "samples",
+}
+"""What is timed, and its title in the table."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--preset", default="glow/fashion_mnist-small")
@@ -217,7 +227,9 @@ def main() -> None:
     parser.add_argument(
         "--compile", action="store_true", help="also time PyTorch's network under torch.compile"
     )
+    speed_record.add_option(parser)
     arguments = parser.parse_args()
+    start = time.perf_counter()
     lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     config = lj.preset(arguments.preset).model
@@ -238,9 +250,20 @@ def main() -> None:
         f"jax {jax.__version__} ({jax.default_backend()}), torch {torch.__version__}, "
         f"{torch.get_num_threads()} threads"
     )
-    for index, what in enumerate(("training step", "log_prob", "sample")):
+    timings = {}
+    for index, (what, title) in enumerate(PROGRAMS.items()):
         work = {name: side[index] for name, side in sides.items()}
-        compare(what, work, arguments.rounds, in_a_row=arguments.in_a_row)
+        timings[f"`{arguments.preset}`: {title}"] = compare(
+            what, work, arguments.rounds, in_a_row=arguments.in_a_row
+        )
+    if arguments.record:
+        speed_record.keep(
+            "glow_speed",
+            timings,
+            rounds=arguments.rounds,
+            in_a_row=arguments.in_a_row,
+            seconds=time.perf_counter() - start,
+        )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import platform
+import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import speed_record
 import torch
 from side_by_side import compare, in_own_process, put_torch_on_gpu
 from torch import nn
@@ -275,7 +277,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10)
     libraries = [*COUPLINGS, *AUTOREGRESSIVE, *AFFINE]
     parser.add_argument("--against", nargs="+", choices=libraries, default=libraries)
+    speed_record.add_option(parser)
     arguments = parser.parse_args()
+    start = time.perf_counter()
     lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     shape = (arguments.batch_size, POWER["dimensions"])
@@ -294,6 +298,7 @@ def main() -> None:
         ),
         "affine couplings": (AFFINE, MAFConfig(**without_bins, form="coupling", linear=False)),
     }
+    timings = {}
     for form, (makers, config) in forms.items():
         makers = {name: make for name, make in makers.items() if name in arguments.against}
         if not makers:
@@ -302,9 +307,13 @@ def main() -> None:
         sides |= {name: Side(*in_own_process(make, x)) for name, make in makers.items()}
         sizes = (f"{name} {side.parameters:,}" for name, side in sides.items())
         print(f"{form}, parameters: {', '.join(sizes)}")
-        for what in ("step", "log_prob"):
+        for what, title in {"step": "training step", "log_prob": "`log_prob`"}.items():
             work = {name: getattr(side, what) for name, side in sides.items()}
-            compare(what, work, arguments.rounds)
+            timings[f"{form}, {title}"] = compare(what, work, arguments.rounds)
+    if arguments.record:
+        seconds = time.perf_counter() - start
+        rounds = arguments.rounds
+        speed_record.keep("nsf_speed", timings, rounds=rounds, in_a_row=5, seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import speed_record
 import torch
 from side_by_side import compare, in_own_process, put_torch_on_gpu, timed
 from torch import nn
@@ -238,8 +239,8 @@ def theirs(
 
 def training(
     preset: str, batch_size: int, rounds: int, *, in_a_row: int, with_compile: bool
-) -> None:
-    """A step of Adam and a ``log_prob`` of the same network on all sides."""
+) -> dict[str, speed_record.Timing]:
+    """Times a step of Adam and a ``log_prob`` of the same network on all sides."""
     config = lj.preset(preset).model
     x = (
         np.random.default_rng(0)
@@ -275,9 +276,12 @@ def training(
         sides["torch.compile"] = in_own_process(theirs, config, x, is_compiled=True)
     (size,) = {side[-1] for side in sides.values()}  # all have the same
     print(f"{preset}, batch {batch_size}, {size:,} parameters")
-    for index, what in enumerate(("training step", "log_prob")):
+    timings = {}
+    titles = {"training step": "training step (Adam)", "log_prob": "`log_prob`"}
+    for index, (what, title) in enumerate(titles.items()):
         work = {name: side[index] for name, side in sides.items()}
-        compare(what, work, rounds, in_a_row=in_a_row)
+        timings[f"`{preset}`: {title}"] = compare(what, work, rounds, in_a_row=in_a_row)
+    return timings
 
 
 def sampler_seconds(density: lj.models.PixelCNN, batch: int) -> float:
@@ -369,7 +373,9 @@ def main() -> None:
     parser.add_argument("--blocks", type=int, default=1)
     parser.add_argument("--naive-pixels", type=int, default=16)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
+    speed_record.add_option(parser)
     arguments = parser.parse_args()
+    start = time.perf_counter()
     lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     torch.manual_seed(0)
@@ -381,13 +387,21 @@ def main() -> None:
     if arguments.sampling:
         config = lj.models.PixelCNNConfig(filters=arguments.filters, blocks=arguments.blocks)
         samplers(config, arguments.batches, arguments.naive_pixels)
-    else:
-        training(
-            arguments.preset,
-            arguments.batch_size,
-            arguments.rounds,
+        return
+    timings = training(
+        arguments.preset,
+        arguments.batch_size,
+        arguments.rounds,
+        in_a_row=arguments.in_a_row,
+        with_compile=arguments.compile,
+    )
+    if arguments.record:
+        speed_record.keep(
+            "pixelcnn_speed",
+            timings,
+            rounds=arguments.rounds,
             in_a_row=arguments.in_a_row,
-            with_compile=arguments.compile,
+            seconds=time.perf_counter() - start,
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from speed_record import Other, Timing
 
 jax.config.update("jax_enable_compilation_cache", False)  # first calls are those of a first start
 
@@ -80,7 +81,7 @@ def _serve(there: Connection, make: Callable[..., tuple], arguments: tuple, opti
 
 def compare(
     what: str, sides: dict[str, Callable[[], object]], rounds: int, *, in_a_row: int = 5
-) -> None:
+) -> Timing:
     """Prints seconds of the first calls, medians, and ratios of the others' times to the first's.
 
     A first call compiles where a side does. Two rounds warm up. In a round each side works once
@@ -98,9 +99,12 @@ def compare(
                 times[name].append(elapsed)
     medians = {name: statistics.median(values) for name, values in times.items()}
     first, *others = times
+    timing = Timing(medians[first], firsts[first], {})
     for other in others:
         ratios = np.divide(times[other], times[first])
-        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75])
+        low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()
+        timing.others[other] = Other(medians[other], firsts[other], middle, (low, high))
         shown = "   ".join(f"{name} {1e3 * medians[name]:8.1f} ms" for name in (first, other))
         spread = f"(quartiles {low:.2f}-{high:.2f})"
         print(f"{what:14} {shown}   ratio {middle:.2f} {spread}", flush=True)
+    return timing

@@ -16,6 +16,7 @@ import argparse
 import functools
 import math
 import platform
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import speed_record
 import torch
 from side_by_side import compare, in_own_process, put_torch_on_gpu
 from torch import nn
@@ -271,7 +273,9 @@ def main() -> None:
         "--compile", action="store_true", help="also time PyTorch's network under torch.compile"
     )
     parser.add_argument("--threads", type=int, default=2)
+    speed_record.add_option(parser)
     arguments = parser.parse_args()
+    start = time.perf_counter()
     lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     torch.set_num_threads(arguments.threads)
@@ -333,8 +337,16 @@ def main() -> None:
         sides["torch.compile"] = in_own_process(
             theirs, config, x, arguments.threads, is_compiled=True
         )
-    for index, what in enumerate(("training step", "bound", "sample")):
-        compare(what, {name: side[index] for name, side in sides.items()}, arguments.rounds)
+    network = f"`{arguments.preset}`, batch {arguments.batch}"
+    titles = {"training step": "training step", "bound": "bound", "sample": "samples"}
+    timings = {}
+    for index, (what, title) in enumerate(titles.items()):
+        work = {name: side[index] for name, side in sides.items()}
+        timings[f"{network}: {title}"] = compare(what, work, arguments.rounds)
+    if arguments.record:
+        seconds = time.perf_counter() - start
+        rounds = arguments.rounds
+        speed_record.keep("hvae_speed", timings, rounds=rounds, in_a_row=5, seconds=seconds)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,11 @@ In that one no device was touched, so a copy is as fresh as a new process.
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import sys
+from pathlib import Path
 
 import likejax  # noqa: F401 - for the copies
 
@@ -27,3 +29,21 @@ def run_program(code: str, directory: str, printed: str, warned: str) -> None:
     write_to(printed, warned)
     os.chdir(directory)
     exec(compile(code, "<program>", "exec"), vars(sys.modules["__main__"]))
+
+
+def run_notebook(path: str, directory: str, printed: str, warned: str) -> None:
+    """Runs the cells of a notebook in small, as its kernel would, without Jupyter around it."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Config
+
+    class Shell(InteractiveShell):
+        def enable_gui(self, gui: str | None = None) -> None:
+            """Pictures need no window."""
+
+    write_to(printed, warned)
+    os.chdir(directory)
+    os.environ["LIKEJAX_SMOKE"] = "1"
+    shell = Shell.instance(config=Config({"HistoryManager": {"enabled": False}}))
+    for cell in json.loads(Path(path).read_text())["cells"]:
+        if cell["cell_type"] == "code":
+            shell.run_cell("".join(cell["source"])).raise_error()

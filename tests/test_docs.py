@@ -11,6 +11,7 @@ import pkgutil
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -53,16 +54,21 @@ def blocks_of(text: str, language: str) -> list[str]:
 def run_python(code: str, directory: Path, *, timeout: int) -> str:
     """Runs a program in a process of its own and returns what it prints."""
     ast.parse(code)
+    return run_in_fork(forks.run_program, code, directory, timeout=timeout)
+
+
+def run_in_fork(run: Callable[..., None], what: str, directory: Path, *, timeout: int) -> str:
+    """Has a function of ``forks`` run something in a directory and returns what is printed."""
     printed, warned = directory / "printed.txt", directory / "warned.txt"
     process = forks.START.Process(
-        target=forks.run_program, args=(code, str(directory), str(printed), str(warned))
+        target=run, args=(what, str(directory), str(printed), str(warned))
     )
     process.start()
     process.join(timeout)
     if process.is_alive():
         process.kill()
         raise AssertionError(f"the program runs for more than {timeout} s")
-    assert process.exitcode == 0, warned.read_text()
+    assert process.exitcode == 0, printed.read_text()[-3000:] + warned.read_text()[-3000:]
     return printed.read_text()
 
 
@@ -193,8 +199,14 @@ def test_notebooks_are_short_and_hold_no_outputs(path):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run(path):
+def test_notebooks_run(path, tmp_path):
     """Each notebook runs from top to bottom, with small models and few steps."""
+    run_in_fork(forks.run_notebook, str(path), tmp_path, timeout=500)
+
+
+def test_a_notebook_runs_in_jupyter():
+    """The shortest of them, with a kernel of Jupyter."""
+    path = ROOT / "notebooks/simulation_based_inference.ipynb"
     result = subprocess.run(
         [
             sys.executable,

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import render
+from benchmarks import render, speed_record
 
 RECORDS = render.records()
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\w.])")
@@ -48,7 +48,7 @@ def test_a_record_states_where_its_numbers_come_from(name):
     for fact, types in render.FACTS.items():
         assert isinstance(record[fact], types), fact
         assert record[fact] != "", fact
-    assert set(record) <= {*render.FACTS, "remarks"}
+    assert set(record) <= {*render.FACTS, "remarks", "parts"}
     for row in record["rows"]:
         assert set(row) - {"id"} == set(record["columns"])
 
@@ -114,3 +114,36 @@ def test_a_marker_selects_rows_and_columns():
 )
 def test_cells(cell, text):
     assert render.shown(cell, 3) == text
+
+
+def test_times_of_a_command_take_the_place_of_its_earlier_ones(tmp_path, monkeypatch):
+    """The rows of other commands and what a person wrote stay; the facts are those of the runs."""
+    columns = ["program", "likejax", "PyTorch", "PyTorch / likejax (quartiles)", "first call"]
+    record = {"title": "T", "software": "jax 0, other 1", "columns": columns, "rows": []}
+    path = tmp_path / "some_speed.json"
+    path.write_text(json.dumps(record | {"remarks": ["a remark"]}))
+    monkeypatch.setattr(speed_record, "RESULTS", tmp_path)
+
+    def keep(arguments: list[str], program: str, ours: float) -> dict:
+        monkeypatch.setattr("sys.argv", ["benchmarks/some.py", *arguments, "--record"])
+        others = {"PyTorch": speed_record.Other(0.2, 0.5, 0.2 / ours, (1.5, 2.5))}
+        others["torch.compile"] = others["PyTorch"]  # which this table has no column for
+        timings = {program: speed_record.Timing(ours, 3.0, others)}
+        speed_record.keep("some_speed", timings, rounds=4, in_a_row=2, seconds=61.2)
+        return json.loads(path.read_text())
+
+    keep([], "small: step", 0.05)
+    keep(["--batch", "2"], "large: step", 0.1)
+    kept = keep([], "small: step", 0.1)
+    assert [row["program"] for row in kept["rows"]] == ["small: step", "large: step"]
+    assert kept["command"] == ["python benchmarks/some.py", "python benchmarks/some.py --batch 2"]
+    assert kept["remarks"] == ["a remark"]
+    assert kept["wall_time"] == "1 min 1 s, and 1 min 1 s"
+    assert kept["software"].endswith(", other 1")
+    assert not kept["software"].startswith("jax 0,")
+    small = kept["rows"][0]
+    assert small["likejax"] == {"value": 100.0, "unit": "ms"}
+    ratio = {"value": 2.0, "quartiles": [1.5, 2.5], "digits": 2}
+    assert small["PyTorch / likejax (quartiles)"] == ratio
+    assert small["first call"] == "3.00 s / 0.50 s"
+    assert set(small) == set(columns)
