@@ -67,7 +67,7 @@ $(INSTALLED): pyproject.toml
 $(NEXT_VENV)/.installed: pyproject.toml
 	$(NEXT_PYTHON) -m venv $(NEXT_VENV)
 	$(NEXT_VENV)/bin/python -m pip install --quiet --upgrade pip
-	$(NEXT_VENV)/bin/python -m pip install --quiet -e . 'pytest>=9' 'pytest-xdist>=3.6'
+	$(NEXT_VENV)/bin/python -m pip install --quiet -e '.[export,tensorboard,tables,hub]' 'pytest>=9' 'pytest-xdist>=3.6'
 	touch $@
 
 clean:

@@ -38,7 +38,7 @@ def timed(work: Callable[[], object]) -> float:
 def in_own_process(make: Callable[..., tuple], *arguments: Any, **options: Any) -> tuple:
     """Has a side work in a process of its own, as in a program of its users.
 
-    There ``lj.memory.keep_freed()`` does nothing for it, as that is called in this process alone.
+    The ``lj.memory.keep_freed()`` of this process does not reach it.
 
     Args:
       make: Makes the side, a tuple of functions and numbers. The process finds it by its name.

@@ -76,10 +76,7 @@ def keep(
         "rounds": f"{rounds} alternating rounds of {in_a_row}",
         "seconds": round(seconds),
     }
-    parts = record.get("parts", [])
-    commands = [each["command"] for each in parts]
-    place = commands.index(part["command"]) if part["command"] in commands else len(parts)
-    parts[place : place + 1] = [part]
+    parts = with_part(record.get("parts", []), part)
     new = [row for program, timing in timings.items() for row in rows_of(program, timing, record)]
     old = {row["program"]: [] for row in record["rows"]}
     for row in record["rows"]:
@@ -97,6 +94,14 @@ def keep(
     }
     path.write_text(json.dumps(record, indent=1) + "\n")
     print(f"{path} has {len(new)} rows of this run; benchmarks/render.py writes the tables")
+
+
+def with_part(parts: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """The parts of a record with a new one in the place of those that timed the same programs."""
+    places = [i for i, each in enumerate(parts) if set(each["programs"]) & set(new["programs"])]
+    others = [each for i, each in enumerate(parts) if i not in places]
+    place = min(places, default=len(parts))
+    return [*others[:place], new, *others[place:]]
 
 
 def command() -> str:

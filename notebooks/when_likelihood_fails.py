@@ -240,7 +240,8 @@ if os.environ.get("LIKEJAX_DATA"):
         lj.ood.InputComplexity(),
         lj.ood.DensityOfStates(),
     ][: 1 if smoke else None]
-for preset in ["pixelcnn/fashion_mnist-small", "hvae/fashion_mnist-small"] if known else []:
+presets = ["hvae/fashion_mnist-small", "pixelcnn/fashion_mnist-small"][: 1 if smoke else None]
+for preset in presets if known else []:
     seen = lj.preset(preset).as_evaluated  # the VAE is one of black and white pixels
     report = lj.ood.benchmark(
         lj.pretrained(preset),

@@ -137,6 +137,9 @@ def test_times_of_a_command_take_the_place_of_its_earlier_ones(tmp_path, monkeyp
     kept = keep([], "small: step", 0.1)
     assert [row["program"] for row in kept["rows"]] == ["small: step", "large: step"]
     assert kept["command"] == ["python benchmarks/some.py", "python benchmarks/some.py --batch 2"]
+    anew = keep(["--rounds", "9"], "small: step", 0.1)
+    assert anew["rows"] == kept["rows"]
+    assert anew["command"] == ["python benchmarks/some.py --rounds 9", kept["command"][1]]
     assert kept["remarks"] == ["a remark"]
     assert kept["wall_time"] == "1 min 1 s, and 1 min 1 s"
     assert kept["software"].endswith(", other 1")
