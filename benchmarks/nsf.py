@@ -19,7 +19,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import platform
-import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -279,7 +278,6 @@ def main() -> None:
     parser.add_argument("--against", nargs="+", choices=libraries, default=libraries)
     speed_record.add_option(parser)
     arguments = parser.parse_args()
-    start = time.perf_counter()
     lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     shape = (arguments.batch_size, POWER["dimensions"])
@@ -311,9 +309,7 @@ def main() -> None:
             work = {name: getattr(side, what) for name, side in sides.items()}
             timings[f"{form}, {title}"] = compare(what, work, arguments.rounds)
     if arguments.record:
-        seconds = time.perf_counter() - start
-        rounds = arguments.rounds
-        speed_record.keep("nsf_speed", timings, rounds=rounds, in_a_row=5, seconds=seconds)
+        speed_record.keep("nsf_speed", timings)
 
 
 if __name__ == "__main__":

@@ -375,7 +375,6 @@ def main() -> None:
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
     speed_record.add_option(parser)
     arguments = parser.parse_args()
-    start = time.perf_counter()
     lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     torch.manual_seed(0)
@@ -396,13 +395,7 @@ def main() -> None:
         with_compile=arguments.compile,
     )
     if arguments.record:
-        speed_record.keep(
-            "pixelcnn_speed",
-            timings,
-            rounds=arguments.rounds,
-            in_a_row=arguments.in_a_row,
-            seconds=time.perf_counter() - start,
-        )
+        speed_record.keep("pixelcnn_speed", timings)
 
 
 if __name__ == "__main__":

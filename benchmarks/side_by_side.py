@@ -99,7 +99,8 @@ def compare(
                 times[name].append(elapsed)
     medians = {name: statistics.median(values) for name, values in times.items()}
     first, *others = times
-    timing = Timing(medians[first], firsts[first], {})
+    in_words = f"{rounds} alternating rounds of {in_a_row}"
+    timing = Timing(medians[first], firsts[first], in_words, {})
     for other in others:
         ratios = np.divide(times[other], times[first])
         low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75]).tolist()

@@ -14,6 +14,7 @@ import os
 import platform
 import shlex
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,7 @@ import likejax as lj
 RESULTS = Path(__file__).parent / "results"
 LIBRARIES = ("jax", "torch", "nflows", "normflows", "flowjax", "distrax", "zuko")
 OPTION = "--record"
+_BEGIN = time.perf_counter()
 
 
 class Other(NamedTuple):
@@ -44,10 +46,18 @@ class Other(NamedTuple):
 
 
 class Timing(NamedTuple):
-    """Times of the first side, median and first call, and of the others by name."""
+    """Times of the first side, median and first call, and of the others by name.
+
+    Attributes:
+      seconds: Median.
+      first: Seconds of its first call.
+      rounds: Number of rounds and of calls in each, in words.
+      others: Times of the other sides.
+    """
 
     seconds: float
     first: float
+    rounds: str
     others: dict[str, Other]
 
 
@@ -56,32 +66,27 @@ def add_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(OPTION, action="store_true", help="keep the times in benchmarks/results")
 
 
-def keep(
-    name: str, timings: Mapping[str, Timing], *, rounds: int, in_a_row: int, seconds: float
-) -> None:
+def keep(name: str, timings: Mapping[str, Timing]) -> None:
     """Writes timings into a record that exists.
 
     Args:
       name: Name of the record.
       timings: What was timed, by the name of its program in the table.
-      rounds: Number of rounds.
-      in_a_row: Calls of a round.
-      seconds: Time that the benchmark took.
     """
     path = RESULTS / f"{name}.json"
     record = json.loads(path.read_text())
     part = {
         "command": command(),
         "programs": list(timings),
-        "rounds": f"{rounds} alternating rounds of {in_a_row}",
-        "seconds": round(seconds),
+        "rounds": next(iter(timings.values())).rounds,
+        "seconds": round(seconds_so_far()),
     }
     parts = with_part(record.get("parts", []), part)
-    new = [row for program, timing in timings.items() for row in rows_of(program, timing, record)]
-    old = {row["program"]: [] for row in record["rows"]}
+    by_program: dict[str, list[dict[str, Any]]] = {}
     for row in record["rows"]:
-        old[row["program"]].append(row)
-    old |= {program: [row for row in new if row["program"] == program] for program in timings}
+        by_program.setdefault(row["program"], []).append(row)
+    by_program |= {each: rows_of(each, timing, record) for each, timing in timings.items()}
+    programs = [program for each in parts for program in each["programs"]]
     record |= {
         "command": [each["command"] for each in parts],
         "likejax": f"{lj.__version__}, memory kept",
@@ -89,19 +94,30 @@ def keep(
         "hardware": hardware(),
         "standard_error": f"quartiles of {', and of '.join(each['rounds'] for each in parts)}",
         "wall_time": ", and ".join(in_words(each["seconds"]) for each in parts),
-        "rows": [row for each in parts for program in each["programs"] for row in old[program]],
+        "rows": [row for program in programs for row in by_program[program]],
         "parts": parts,
     }
     path.write_text(json.dumps(record, indent=1) + "\n")
-    print(f"{path} has {len(new)} rows of this run; benchmarks/render.py writes the tables")
+    print(f"{path} has the times of this run; benchmarks/render.py writes the tables")
+
+
+def seconds_so_far() -> float:
+    """Seconds since the benchmark began, which imports this module at its start."""
+    return time.perf_counter() - _BEGIN
 
 
 def with_part(parts: list[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
-    """The parts of a record with a new one in the place of those that timed the same programs."""
-    places = [i for i, each in enumerate(parts) if set(each["programs"]) & set(new["programs"])]
-    others = [each for i, each in enumerate(parts) if i not in places]
-    place = min(places, default=len(parts))
-    return [*others[:place], new, *others[place:]]
+    """The parts of a record with a new one, where the first stood that timed one of its programs.
+
+    The others lose those programs, and a part without programs is left out.
+    """
+    retimed = set(new["programs"])
+    found = [i for i, part in enumerate(parts) if retimed & set(part["programs"])]
+    place = min(found, default=len(parts))  # no part before it loses a program
+    left = [
+        part | {"programs": [n for n in part["programs"] if n not in retimed]} for part in parts
+    ]
+    return [*left[:place], new, *(part for part in left[place:] if part["programs"])]
 
 
 def command() -> str:

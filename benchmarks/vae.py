@@ -16,7 +16,6 @@ import argparse
 import functools
 import math
 import platform
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -275,7 +274,6 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     speed_record.add_option(parser)
     arguments = parser.parse_args()
-    start = time.perf_counter()
     lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     torch.set_num_threads(arguments.threads)
@@ -344,9 +342,7 @@ def main() -> None:
         work = {name: side[index] for name, side in sides.items()}
         timings[f"{network}: {title}"] = compare(what, work, arguments.rounds)
     if arguments.record:
-        seconds = time.perf_counter() - start
-        rounds = arguments.rounds
-        speed_record.keep("hvae_speed", timings, rounds=rounds, in_a_row=5, seconds=seconds)
+        speed_record.keep("hvae_speed", timings)
 
 
 if __name__ == "__main__":

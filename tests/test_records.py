@@ -123,13 +123,14 @@ def test_times_of_a_command_take_the_place_of_its_earlier_ones(tmp_path, monkeyp
     path = tmp_path / "some_speed.json"
     path.write_text(json.dumps(record | {"remarks": ["a remark"]}))
     monkeypatch.setattr(speed_record, "RESULTS", tmp_path)
+    monkeypatch.setattr(speed_record, "seconds_so_far", lambda: 61.2)
 
     def keep(arguments: list[str], program: str, ours: float) -> dict:
         monkeypatch.setattr("sys.argv", ["benchmarks/some.py", *arguments, "--record"])
         others = {"PyTorch": speed_record.Other(0.2, 0.5, 0.2 / ours, (1.5, 2.5))}
         others["torch.compile"] = others["PyTorch"]  # which this table has no column for
-        timings = {program: speed_record.Timing(ours, 3.0, others)}
-        speed_record.keep("some_speed", timings, rounds=4, in_a_row=2, seconds=61.2)
+        timings = {program: speed_record.Timing(ours, 3.0, "4 rounds", others)}
+        speed_record.keep("some_speed", timings)
         return json.loads(path.read_text())
 
     keep([], "small: step", 0.05)
@@ -141,6 +142,7 @@ def test_times_of_a_command_take_the_place_of_its_earlier_ones(tmp_path, monkeyp
     assert anew["rows"] == kept["rows"]
     assert anew["command"] == ["python benchmarks/some.py --rounds 9", kept["command"][1]]
     assert kept["remarks"] == ["a remark"]
+    assert kept["standard_error"] == "quartiles of 4 rounds, and of 4 rounds"
     assert kept["wall_time"] == "1 min 1 s, and 1 min 1 s"
     assert kept["software"].endswith(", other 1")
     assert not kept["software"].startswith("jax 0,")
@@ -150,3 +152,12 @@ def test_times_of_a_command_take_the_place_of_its_earlier_ones(tmp_path, monkeyp
     assert small["PyTorch / likejax (quartiles)"] == ratio
     assert small["first call"] == "3.00 s / 0.50 s"
     assert set(small) == set(columns)
+
+
+def test_programs_that_were_not_timed_again_stay():
+    both, other = {"programs": ["a", "b"]}, {"programs": ["c"]}
+    again = {"programs": ["b"], "command": "newer"}
+    parts = speed_record.with_part([other, both], again)
+    assert parts == [other, again, {"programs": ["a"]}]
+    assert speed_record.with_part(parts, both) == [other, both]
+    assert speed_record.with_part([], both) == [both]

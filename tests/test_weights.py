@@ -369,7 +369,7 @@ def test_records_and_files_belong_together():
     assert {"glow/digits", "hvae/digits"} <= set(lj.PRETRAINED)
     files = {path.name for path in FOLDER.glob("*.safetensors")}
     assert files == {weights.path.name for weights in lj.PRETRAINED.values()}
-    assert sum(weights.path.stat().st_size for weights in lj.PRETRAINED.values()) < 12_000_000
+    assert sum(weights.path.stat().st_size for weights in lj.PRETRAINED.values()) < 8_000_000
     for name, weights in lj.PRETRAINED.items():
         assert weights.name == name
         assert weights.preset in lj.PRESETS
