@@ -187,10 +187,12 @@ for name, value in rows.items():
 # shorter than that of any digit, although no digit is empty.
 
 # %%
+count = 10 if smoke else 100
+photographs = lj.load("photographs+gray+resize:8x8+levels:17", split="test")
 others = {
-    "digits": images[:100],
-    "photographs": lj.load("photographs+gray+resize:8x8+levels:17", split="test").examples[:100],
-    "empty pages": np.zeros((100, 8, 8, 1), np.uint8),
+    "digits": images[:count],
+    "photographs": photographs.examples[:count],
+    "empty pages": np.zeros((count, 8, 8, 1), np.uint8),
 }
 for name, each in others.items():
     text = encode(each)

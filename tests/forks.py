@@ -1,4 +1,4 @@
-"""Processes that start at once: copies of one that has imported likejax.
+"""Processes that start at once: copies of one that has imported likejax and what it uses at times.
 
 In that one no device was touched, so a copy is as fresh as a new process.
 """
@@ -11,7 +11,11 @@ import os
 import sys
 from pathlib import Path
 
-import likejax  # noqa: F401 - for the copies
+import diffrax  # noqa: F401 - what programs import is here for the copies
+import matplotlib.pyplot  # noqa: F401
+import sklearn.datasets  # noqa: F401
+
+import likejax  # noqa: F401
 
 START = multiprocessing.get_context("forkserver")
 """Starts processes as copies."""

@@ -18,12 +18,12 @@ from likejax.nn.repeat import repeat
 
 def perturbed(module, seed: int = 7, scale: float = 0.3):
     """The module with noise on every parameter, so that nothing is zero or the identity by
-    initialization."""
+    initialization. The host adds it: JAX would compile the sum for every shape."""
     leaves, treedef = jax.tree.flatten(module)
     variables = jax.tree.leaves(module, is_leaf=lambda node: isinstance(node, nnx.Variable))
     rng = np.random.default_rng(seed)
     noisy = [
-        leaf + scale * jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype)
+        jnp.asarray(np.asarray(leaf) + scale * rng.normal(size=leaf.shape).astype(leaf.dtype))
         if isinstance(variable, nnx.Param)
         else leaf
         for leaf, variable in zip(leaves, variables, strict=True)

@@ -134,6 +134,17 @@ def test_initialization_is_sequential():
             x = jax.vmap(lambda x, b=other: b.forward(x)[0])(x)
 
 
+def test_a_second_initialization_compiles_nothing(caplog):
+    """So the members of an ensemble share the programs of the first."""
+    blocks = repeat(lambda rngs: bj.ActNorm(4), 3, rngs=rngs())
+    batch = jax.random.normal(jax.random.key(0), (64, 4))
+    for apart in (bj.Repeat(blocks), unstack(bj.Repeat(blocks))):
+        apart.initialize(batch, jax.random.key(1))
+        with jax.log_compiles(), caplog.at_level("WARNING"):
+            apart.initialize(batch, jax.random.key(2))
+        assert "Compiling" not in caplog.text
+
+
 def test_stacked_and_unstacked_blocks_agree():
     bijection = perturbed(BIJECTIONS["repeat"].make())
     x = jax.random.normal(jax.random.key(0), (2, 2, 3))

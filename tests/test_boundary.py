@@ -33,7 +33,7 @@ def with_nan(density: lj.Density) -> lj.Density:
     variables = jax.tree.leaves(density, is_leaf=lambda node: isinstance(node, nnx.Variable))
     pairs = zip(leaves, variables, strict=True)
     bad = [
-        jnp.full_like(leaf, jnp.nan) if isinstance(variable, nnx.Param) else leaf
+        jnp.asarray(np.full_like(leaf, np.nan)) if isinstance(variable, nnx.Param) else leaf
         for leaf, variable in pairs
     ]
     return jax.tree.unflatten(treedef, bad)

@@ -22,7 +22,7 @@ from likejax.bijections.bijection import (
 )
 from likejax.keys import example_keys
 from likejax.nn.modules import replace
-from likejax.nn.repeat import Blocks
+from likejax.nn.repeat import Blocks, Stacked
 
 Step = Callable[[Bijection, Array, Array | None, Array | None], tuple[Latent, LogDet, Parts]]
 """One map of a composition, applied by ``forward`` (without parts) or by ``terms``."""
@@ -259,15 +259,9 @@ class Repeat(Bijection):
 
     def _fit(self, batch: Array, key: Array) -> tuple[Repeat, Array]:
         """The fitted blocks, and what they make of ``batch``; one program serves all blocks."""
-
-        def step(carry, block):
-            batch, key = carry
-            key, own_key = jax.random.split(key)
-            block, batch = _compiled_fit(block, batch, own_key)
-            return (batch, key), block
-
-        (batch, _), blocks = self.blocks.fold(step, (batch, key))
-        return replace(self, blocks=self.blocks.with_blocks(blocks)), batch
+        if isinstance(self.blocks, Stacked):  # a scan alone would compile anew at each call
+            return _compiled_scan(self, batch, key)
+        return _fit_blocks(self, batch, key)
 
     @property
     @override
@@ -286,6 +280,20 @@ def _fit_map(bijection: Bijection, batch: Array, key: Array) -> tuple[Bijection,
     if isinstance(bijection, Repeat):
         return bijection._fit(batch, key)
     return _compiled_fit_one(bijection, batch, key)
+
+
+def _fit_blocks(repeat: Repeat, batch: Array, key: Array) -> tuple[Repeat, Array]:
+    def step(carry, block):
+        batch, key = carry
+        key, own_key = jax.random.split(key)
+        block, batch = _compiled_fit(block, batch, own_key)
+        return (batch, key), block
+
+    (batch, _), blocks = repeat.blocks.fold(step, (batch, key))
+    return replace(repeat, blocks=repeat.blocks.with_blocks(blocks)), batch
+
+
+_compiled_scan = jax.jit(_fit_blocks)
 
 
 @jax.jit

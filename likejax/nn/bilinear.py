@@ -35,8 +35,12 @@ def bilinear_primitive(
     """
     primitive = Primitive(name)
 
+    @functools.cache  # a network has many layers of one shape, and each trace asks for all of them
+    def output(x: jax.ShapeDtypeStruct, weights: jax.ShapeDtypeStruct, **settings: Any) -> Any:
+        return jax.eval_shape(functools.partial(function, **settings), x, weights)
+
     def shape_of_output(x: Any, weights: Any, **settings: Any) -> Any:
-        out = jax.eval_shape(functools.partial(function, **settings), x, weights)
+        out = output(_form(x), _form(weights), **settings)
         return x.update(shape=out.shape, dtype=out.dtype)
 
     def over_a_batch(
@@ -56,3 +60,8 @@ def bilinear_primitive(
     ad.defbilinear(primitive, gradient_by_array, gradient_by_weights)
     batching.primitive_batchers[primitive] = over_a_batch
     return primitive
+
+
+def _form(value: Any) -> jax.ShapeDtypeStruct:
+    """Shape and type of a value that is traced."""
+    return jax.ShapeDtypeStruct(value.shape, value.dtype)
