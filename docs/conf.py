@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import re
 from pathlib import Path
+
+from docutils import nodes
+from latex2mathml.converter import convert
 
 project = "likejax"
 author = "The likejax authors"
 version = release = importlib.metadata.version("likejax")
 
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+html_math_renderer = "mathml"  # which browsers draw themselves: MathJax would come from a network
 exclude_patterns = ["_build", "**.ipynb_checkpoints"]
 html_theme = "furo"
 html_title = f"likejax {version}"
@@ -53,7 +58,31 @@ def _show_field(app, what, name, obj, options, lines) -> None:
         lines[:] = _fields.pop(name, list(lines))
 
 
+_FUNCTION = re.compile(
+    r"((?<!<msub>)<mi>(?:exp|log)</mi>|<msub><mi>log</mi><mn>\d</mn></msub>)(?!<mo)"
+)
+"""A function whose argument follows without a parenthesis."""
+
+
+def _mathml(node, display: str) -> str:
+    """The equation as MathML, with the space behind log and exp that TeX sets there."""
+    text = convert(node.astext(), display=display).replace(r"\_", "_")
+    return _FUNCTION.sub(r'\1<mspace width="0.17em"></mspace>', text)
+
+
+def _write_inline(translator, node) -> None:
+    translator.body.append(_mathml(node, "inline"))
+    raise nodes.SkipNode
+
+
+def _write_block(translator, node) -> None:
+    translator.body.append(f'<div style="margin: 1em 0">{_mathml(node, "block")}</div>')
+    raise nodes.SkipNode
+
+
 def setup(app) -> None:
-    """Puts the two functions before and after Napoleon, whose priority is 500."""
+    """Adds the writers of equations, and puts the two functions of fields around Napoleon's."""
+    app.add_html_math_renderer("mathml", (_write_inline, None), (_write_block, None))
+    # Napoleon's priority is 500
     app.connect("autodoc-process-docstring", _hide_field, priority=400)
     app.connect("autodoc-process-docstring", _show_field, priority=600)

@@ -123,8 +123,22 @@ def shape_advice(name: str, shape: tuple[int, ...], event_shape: tuple[int, ...]
     if channels == 1 and shape[-2:] == (height, width) and shape[-3:] != (1, height, width):
         return f"; add the axis of channels, {name}[..., None]"
     if shape[-3:] == (channels, height, width):
-        return f"; channels come last, np.moveaxis({name}, -3, -1)"
+        return f"; {channels_last(name)}"
     return ""
+
+
+def channels_last(name: str) -> str:
+    """Returns the advice for images whose channels come first.
+
+    Args:
+      name: Name of the array of images.
+
+    Example:
+      >>> from likejax.inputs import channels_last
+      >>> channels_last("x")
+      'channels come last, np.moveaxis(x, -3, -1)'
+    """
+    return f"channels come last, np.moveaxis({name}, -3, -1)"
 
 
 def checked_conditions(condition: Array | np.ndarray, shape: tuple[int, ...]) -> Any:

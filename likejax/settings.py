@@ -8,7 +8,6 @@ elements of a tuple are checked one by one.
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import inspect
 import math
@@ -22,6 +21,7 @@ import numpy as np
 
 from likejax.facts import facts_table
 from likejax.legacy import modern
+from likejax.names import did_you_mean, meant
 
 Config = TypeVar("Config")
 
@@ -245,10 +245,9 @@ def _choice(name: str, value: object, allowed: tuple[Any, ...]) -> Any:
 
 
 def _near(word: str, known: Iterable[str]) -> str:
-    """The words that somebody may have meant, as the end of a sentence."""
+    """The word that somebody may have meant, or all of them, as the end of a sentence."""
     known = list(known)
-    found = difflib.get_close_matches(word, known, n=1)
-    return f"; did you mean {found[0]!r}?" if found else f"; there are {', '.join(known)}"
+    return meant(word, known, otherwise=f"there are {', '.join(known)}")
 
 
 def _number_in(name: str, value: object, base: object, ranges: list[Range]) -> Any:
@@ -377,18 +376,18 @@ def override(settings: Config, values: Mapping[str, Any]) -> Config:
     values = {modern(name): value for name, value in values.items()}
     for name in values:
         if name not in known:
-            raise ValueError(f"there is no setting {name!r}{_did_you_mean(name, known)}")
+            raise ValueError(f"there is no setting {name!r}{_near_settings(name, known)}")
     return _replaced(settings, values)
 
 
-def _did_you_mean(name: str, known: Iterable[str]) -> str:
+def _near_settings(name: str, known: Iterable[str]) -> str:
+    """The settings that somebody may have meant, or those at the top, as the end of a sentence."""
     known = list(known)
     same_end = [each for each in known if each.endswith(f".{name}")]
-    near = same_end or difflib.get_close_matches(name, known, n=3)
-    if near:
-        return f"; did you mean {' or '.join(map(repr, near))}?"
+    if same_end:
+        return f"; {did_you_mean(same_end)}"
     top = [each for each in known if "." not in each]
-    return f"; there are {', '.join(top)}"
+    return meant(name, known, count=3, otherwise=f"there are {', '.join(top)}")
 
 
 def _replaced(settings: Any, values: Mapping[str, Any]) -> Any:

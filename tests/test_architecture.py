@@ -22,7 +22,7 @@ from tests.conftest import slow_tests
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
-    {"compilation", "facts", "keys", "legacy", "memory", "progress"},
+    {"compilation", "facts", "keys", "legacy", "memory", "names", "progress"},
     {"settings", "inputs", "precision", "batching", "devices", "rounding"},
     {"records"},
     {"density"},
@@ -96,7 +96,7 @@ def test_modules_are_taken_apart_in_one_place():
 
 
 def module_name(path: Path) -> str:
-    """``likejax.data.names`` of ``likejax/data/names.py``; a package's name of its ``__init__``."""
+    """``likejax.data.steps`` of ``likejax/data/steps.py``; a package's name of its ``__init__``."""
     words = path.relative_to(PACKAGE.parent).with_suffix("").parts
     return ".".join(words[:-1] if words[-1] == "__init__" else words)
 

@@ -459,7 +459,7 @@ def test_the_hardware_generator_keeps_examples_apart(impl):
         (lambda: lj.bijections.FactorOut(1), ValueError, "at least 2 channels"),
         (lambda: lj.models.Flow(lj.bijections.ActNorm(2), (2, 0)), ValueError, "event_shape"),
         (lambda: lj.models.Flow("actnorm", (2,)), TypeError, "expected a bijection"),
-        (lambda: lj.preset("glow/digit"), ValueError, "did you mean glow/digits"),
+        (lambda: lj.preset("glow/digit"), ValueError, "did you mean 'glow/digits'"),
     ],
 )
 def test_parts_of_flows(call, error, message):

@@ -187,11 +187,11 @@ def test_lists(capsys):
     [
         ([], 2, "usage: likejax [-h] {train,evaluate"),
         (["--help"], 0, "usage: likejax [-h] {train,evaluate"),
-        (["trian"], 2, "did you mean train?"),
+        (["trian"], 2, "did you mean 'train'?"),
         (["train"], 2, "Name of the preset, right after `likejax train`. (required)"),
         (["evaluate"], 2, "Directory of the run. (required)"),
         (["train", "--steps", "3"], 2, "right after `likejax train`"),
-        (["train", "glow/digit"], 2, "did you mean glow/digits"),
+        (["train", "glow/digit"], 2, "did you mean 'glow/digits'"),
         (["train", "glow/imagenet32"], 1, "no dataset 'imagenet32'"),
         (["evaluate", "nowhere"], 1, "nowhere is not the directory of a run"),
         (["sample", "nowhere"], 1, "nowhere"),

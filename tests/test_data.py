@@ -701,7 +701,7 @@ def test_usage_of_steps(step, message):
 
 def test_channels_first_datasets_are_advised():
     turned = lj.Dataset.from_array(images(4, 3, 8, 8))
-    with pytest.raises(ValueError, match=r"dataset\.examples\.transpose\(0, 2, 3, 1\)"):
+    with pytest.raises(ValueError, match=r"np\.moveaxis\(dataset\.examples, -3, -1\)"):
         lj.data.as_dataset(turned, levels=256, event_shape=(8, 8, 3))
     assert lj.data.as_dataset(turned, levels=256, event_shape=(3, 8, 8)) is turned
 

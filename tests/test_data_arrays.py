@@ -263,8 +263,8 @@ def test_as_dataset():
     ("data", "levels", "error", "message"),
     [
         (RNG.random((2, 32, 32, 3)), 256, TypeError, r"np\.rint\(x \* 255\)\.astype\('uint8'\)"),
-        (np.zeros((2, 3, 32, 32), np.uint8), 256, ValueError, r"x\.transpose\(0, 2, 3, 1\)"),
-        (np.zeros((2, 1, 28, 28), np.uint8), 256, ValueError, r"x\.transpose\(0, 2, 3, 1\)"),
+        (np.zeros((2, 3, 32, 32), np.uint8), 256, ValueError, r"np\.moveaxis\(x, -3, -1\)"),
+        (np.zeros((2, 1, 28, 28), np.uint8), 256, ValueError, r"np\.moveaxis\(x, -3, -1\)"),
         (
             np.zeros((2, 3), np.uint8),
             None,

@@ -5,7 +5,6 @@ Each command is a frozen dataclass: its fields are the arguments, and calling it
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import logging
 import os
@@ -23,6 +22,7 @@ from likejax.cli.options import Command, UsageError
 from likejax.cli.sample import Sample
 from likejax.cli.train import Train, train_command, with_present_weights
 from likejax.legacy import modern
+from likejax.names import meant
 
 COMMANDS: dict[str, type[Command]] = {
     kind.__name__.lower(): kind
@@ -82,9 +82,8 @@ def _parsed(args: Sequence[str]) -> Command:
     commands: dict[str, type[Command]] = dict(COMMANDS)
     word = args[0]
     if not word.startswith("-") and word not in commands:
-        near = difflib.get_close_matches(word, commands, n=1)
-        hint = f", did you mean {near[0]}?" if near else ""
-        raise UsageError(f"no command {word!r}{hint}; there are {', '.join(commands)}")
+        near = meant(word, commands, otherwise=f"there are {', '.join(commands)}")
+        raise UsageError(f"no command {word!r}{near}")
     if word == "train" and len(args) > 1:
         if not args[1].startswith("-"):
             commands["train"] = train_command(args[1])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import difflib
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 from likejax.cli.options import ScoringOptions, UsageError, WeightsOption
 from likejax.cli.own_scores import score_maker
 from likejax.cli.places import check_writable, experiment_of, load_as_evaluated
+from likejax.names import meant
 from likejax.settings import Count, CountOrZero, Probability, Range
 
 if TYPE_CHECKING:
@@ -141,11 +141,8 @@ class Ood(WeightsOption, ScoringOptions):
         labels = [score.label for score in scores]
         for name in self.scores:
             if not any(label.startswith(name) for label in labels):
-                near = difflib.get_close_matches(name, labels, n=1)
-                advice = f"did you mean {near[0]!r}?" if near else f"there are {'; '.join(labels)}"
-                raise UsageError(
-                    f"expected the name of a score that applies, got {name!r}; {advice}"
-                )
+                near = meant(name, labels, otherwise=f"there are {'; '.join(labels)}")
+                raise UsageError(f"expected the name of a score that applies, got {name!r}{near}")
         if not self.scores:
             return scores
         return [score for score in scores if score.label.startswith(self.scores)]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from likejax.cli.options import UsageError
-from likejax.data.names import meant
+from likejax.names import meant
 
 if TYPE_CHECKING:
     from likejax.ood.score import Score

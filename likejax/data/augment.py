@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 from jaxtyping import Integer
 
-from likejax.data.names import meant
+from likejax.names import meant
 
 Images = Integer[np.ndarray, "n height width channels"]
 

@@ -11,8 +11,8 @@ from jaxtyping import Float, Integer, Num
 from likejax.data.augment import augmentation
 from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset
-from likejax.data.names import meant
 from likejax.data.splits import concatenate
+from likejax.names import meant
 
 
 class Batch(NamedTuple):

@@ -23,10 +23,10 @@ from likejax.data.declared import (
     names_of_conditions,
 )
 from likejax.data.html import image_row
-from likejax.data.names import meant
 from likejax.data.text import alphabet_of, encoded, in_rows, read_text, recut
 from likejax.facts import facts_table
-from likejax.inputs import refuse_masked
+from likejax.inputs import channels_last, refuse_masked
+from likejax.names import meant
 from likejax.precision import check_representable
 from likejax.settings import CountOrZero, Levels, checked
 
@@ -621,8 +621,7 @@ def _check_order_of_axes(
     if comes_first:
         raise ValueError(
             f"expected images of shape (n, height, width, channels), got {shape}, whose channels "
-            "seem to come first: "
-            f"pass {name}.transpose(0, 2, 3, 1)"
+            f"seem to come first; {channels_last(name)}"
         )
 
 

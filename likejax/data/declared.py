@@ -23,9 +23,9 @@ from likejax.data.columns import (
     check_support,
     shown,
 )
-from likejax.data.names import meant
 from likejax.data.readers.mixed import arrow_columns, as_number, read_mixed
 from likejax.inputs import refuse_masked
+from likejax.names import meant
 from likejax.precision import never_varies
 
 WORDS = ("continuous", "positive", "integer", "categorical")

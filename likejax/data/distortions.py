@@ -14,8 +14,8 @@ from typing import Annotated
 import numpy as np
 from jaxtyping import Float, Integer, Num
 
-from likejax.data.names import meant
 from likejax.data.transforms import Data, image_levels
+from likejax.names import meant
 from likejax.settings import CountOrZero, NonNegative, Positive, Range, checked
 
 _ORDERS = {"nearest": 0, "bilinear": 1}

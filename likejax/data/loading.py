@@ -7,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 
 from likejax.data.dataset import Dataset, check_split
-from likejax.data.names import meant
 from likejax.data.sources.builtin import load_digits, load_photographs
 from likejax.data.sources.catalog import named_places, place_of, prepared
 from likejax.data.sources.folders import load_file, load_folder
@@ -17,6 +16,7 @@ from likejax.data.sources.texts import is_text, load_text
 from likejax.data.sources.toys import TOYS, load_toy
 from likejax.data.splits import completed, select_split
 from likejax.data.steps import apply_steps
+from likejax.names import meant
 
 BUILT_IN = {"digits": load_digits, "photographs": load_photographs}
 """Name to loader of the images that need no files."""

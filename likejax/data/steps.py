@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 from likejax.data import distortions, transforms
 from likejax.data.dataset import Dataset
-from likejax.data.names import meant
 from likejax.data.text import recut
 from likejax.legacy import modern
+from likejax.names import meant
 
 Transform = Callable[..., Any]
 

@@ -17,7 +17,7 @@ from jaxtyping import Float, Num
 
 from likejax.data import augment
 from likejax.data.columns import Column, Continuous
-from likejax.data.names import meant
+from likejax.names import meant
 from likejax.settings import Count, CountOrZero, Probability, checked
 
 _LUMA = {"R": 0.299, "G": 0.587, "B": 0.114}

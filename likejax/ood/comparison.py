@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from likejax.data.dataset import Dataset
-from likejax.data.names import meant
 from likejax.data.splits import halves
 from likejax.density import Density
 from likejax.devices import Devices, listed
 from likejax.keys import KeyLike, as_key
+from likejax.names import meant
 from likejax.ood.checks import Examples
 from likejax.ood.features import Compute, Densities, LogProb, features_of, keys_of
 from likejax.ood.inputs import Inputs, Outside, check_inputs

@@ -20,9 +20,9 @@ from typing import NamedTuple
 
 from likejax.data.dataset import Dataset
 from likejax.data.loading import load, source_of
-from likejax.data.names import meant
 from likejax.data.sources.synthetic import constants_like, noise_like
 from likejax.facts import facts_table
+from likejax.names import meant
 from likejax.ood.results import Distance
 from likejax.settings import Count, CountOrZero, checked
 

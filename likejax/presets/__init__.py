@@ -7,10 +7,10 @@ what was measured when it was trained with likejax.
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from likejax.experiment import Experiment
+from likejax.names import meant
 from likejax.presets import diffusion, ffjord, glow, pixelcnn, vae, vector_flows
 from likejax.presets.card import Preset as Preset
 from likejax.presets.card import named
@@ -51,7 +51,6 @@ def find(name: str) -> Preset:
     if not isinstance(name, str):
         raise TypeError(f"expected the name of a preset, got {type(name).__name__}")
     if name not in PRESETS:
-        near = difflib.get_close_matches(name, PRESETS, n=3, cutoff=0.4)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ";"
-        raise ValueError(f"no preset {name!r}{hint} `likejax presets` lists them")
+        near = meant(name, PRESETS, count=3, similarity=0.4) or ";"
+        raise ValueError(f"no preset {name!r}{near} `likejax presets` lists them")
     return PRESETS[name]

@@ -8,8 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from likejax.data.names import meant
 from likejax.density import Density
+from likejax.names import meant
 from likejax.storage.density import restore
 from likejax.storage.store import CheckpointError
 
