@@ -412,11 +412,12 @@ def test_labels_matter():
 @pytest.mark.parametrize(
     "options",
     [
+        {},
         {"event_shape": (7, 6, 3), "levels": 256, "blocks": 2},
         {"event_shape": (5, 4, 2), "resolutions": 1},
         {"event_shape": (6, 10, 1), "resolutions": 4},
     ],
-    ids=["padded color", "one resolution", "four resolutions"],
+    ids=["one channel", "padded color", "one resolution", "four resolutions"],
 )
 def test_three_samplers_draw_the_same_images(options):
     """In float64 all three, bit for bit; in float32 naive and fixed-point, bit for bit."""

@@ -40,7 +40,8 @@ def bilinear_primitive(
         return jax.eval_shape(functools.partial(function, **settings), x, weights)
 
     def shape_of_output(x: Any, weights: Any, **settings: Any) -> Any:
-        out = output(_form(x), _form(weights), **settings)
+        forms = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in (x, weights)]
+        out = output(*forms, **settings)
         return x.update(shape=out.shape, dtype=out.dtype)
 
     def over_a_batch(
@@ -60,8 +61,3 @@ def bilinear_primitive(
     ad.defbilinear(primitive, gradient_by_array, gradient_by_weights)
     batching.primitive_batchers[primitive] = over_a_batch
     return primitive
-
-
-def _form(value: Any) -> jax.ShapeDtypeStruct:
-    """Shape and type of a value that is traced."""
-    return jax.ShapeDtypeStruct(value.shape, value.dtype)
