@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from scipy import integrate, stats
 import likejax as lj
 from likejax import bijections as bj
 from likejax.models import MAFConfig, NSFConfig
+from likejax.nn.product import dense_in_rows
 from likejax.nn.repeat import stack
 from likejax.settings import override
 from tests.registry import perturbed
@@ -128,6 +131,93 @@ def test_gradients_are_finite_everywhere():
 def test_too_many_bins_are_refused():
     with pytest.raises(ValueError, match="expected at most 999 bins, got 1000"):
         bj.RationalQuadratic(bins=1000)
+
+
+THREE_BINS = bj.RationalQuadratic(bins=3)
+BATCH_AXES = [(0, 0), (0, None), (None, 0), (1, 2)]
+"""Axes of the batch of numbers and of their parameters."""
+
+
+def spline_by_examples(x, parameters, axes):
+    """The spline of each example alone, out of ``vmap``: both outputs, stacked."""
+    size = next(
+        each.shape[axis]
+        for each, axis in zip((x, parameters), axes, strict=True)
+        if axis is not None
+    )
+    pick = [
+        lambda each, i, axis=axis: each if axis is None else each.take(i, axis) for axis in axes
+    ]
+    alone = jax.jit(THREE_BINS.forward)
+    rows = [alone(pick[0](x, i), pick[1](parameters, i)) for i in range(size)]
+    return [jnp.stack(each) for each in zip(*rows, strict=True)]
+
+
+@pytest.mark.parametrize("axes", BATCH_AXES)
+def test_a_batch_of_splines_is_its_examples(axes):
+    x, parameters = jnp.asarray(RNG.normal(size=(5, 2))), jnp.asarray(RNG.normal(size=(5, 2, 8)))
+    x, parameters = (
+        each[0] if axis is None else jnp.moveaxis(each, 0, axis)
+        for each, axis in zip((x, parameters), axes, strict=True)
+    )
+    batch = jax.vmap(THREE_BINS.forward, axes)(x, parameters)
+    chex.assert_trees_all_close(list(batch), spline_by_examples(x, parameters, axes), atol=1e-5)
+
+
+def test_derivatives_of_splines_in_every_order_of_transformations():
+    x, parameters = jnp.asarray(RNG.normal(size=(5, 2))), jnp.asarray(RNG.normal(size=(5, 2, 8)))
+
+    def total(x, parameters):
+        z, log_derivative = THREE_BINS.forward(x, parameters)
+        return jnp.sum(z * jnp.arange(1.0, 3.0) + log_derivative)
+
+    def total_of_batch(parameters):
+        return jnp.sum(jax.vmap(total)(x, parameters))
+
+    direction = jnp.ones_like(parameters)
+
+    @jax.jit
+    def derivatives(parameters):
+        return {
+            "of batch": jax.grad(total_of_batch)(parameters),
+            "of examples": jax.vmap(jax.grad(total, argnums=1))(x, parameters),
+            "forward": jax.vmap(jax.jacfwd(total, argnums=1))(x, parameters),
+            "second": jax.jvp(jax.grad(total_of_batch), (parameters,), (direction,))[1],
+            "hessians": jax.vmap(jax.hessian(total, argnums=1))(x, parameters),
+        }
+
+    found = derivatives(parameters)
+    chex.assert_trees_all_close(found["of examples"], found["of batch"], atol=1e-5)
+    chex.assert_trees_all_close(found["forward"], found["of batch"], atol=1e-5)
+    summed = jnp.sum(found["hessians"], axis=(3, 4))
+    chex.assert_trees_all_close(summed, found["second"], atol=1e-4)
+    step = 1e-3
+    above, below = (derivatives(parameters + s * direction)["of batch"] for s in (step, -step))
+    chex.assert_trees_all_close((above - below) / (2 * step), found["second"], atol=2e-2)
+
+
+def test_batches_of_batches_of_splines_and_of_weights():
+    x, parameters = jnp.asarray(RNG.normal(size=(3, 2))), jnp.asarray(RNG.normal(size=(4, 2, 8)))
+    pairs = jax.vmap(lambda p: jax.vmap(lambda x: THREE_BINS.forward(x, p))(x))(parameters)
+    expected = [
+        jnp.stack(each)
+        for each in zip(*(spline_by_examples(x, p, (0, None)) for p in parameters), strict=True)
+    ]
+    chex.assert_trees_all_close(list(pairs), expected, atol=1e-5)
+
+    weights, bias = jnp.asarray(RNG.normal(size=(4, 2, 6))), jnp.asarray(RNG.normal(size=(4, 6)))
+    rows = jax.vmap(lambda w, b: jax.vmap(lambda x: dense_in_rows(x, w, b, 3))(x))(weights, bias)
+    dealt = (jnp.einsum("ni,mij->mnj", x, weights) + bias[:, None]).reshape(4, 3, 2, 3)
+    chex.assert_trees_all_close(rows, dealt.swapaxes(2, 3), atol=1e-5)
+
+
+def test_splines_are_computed_with_the_batch_as_last_axis():
+    """Numbers side by side make the fast loops: eight bins side by side are loops of eight."""
+    density = lj.build(NSFConfig(dimensions=4, depth=2, width=8, bins=3), key=jax.random.key(0))
+    traced = str(jax.make_jaxpr(density.log_prob)(jnp.zeros((50, 4))))
+    exponentials = re.findall(r"f32\[([\d,]+)\] = exp ", traced)
+    assert "3,2,50" in exponentials
+    assert not any(shape.startswith("50,") for shape in exponentials)
 
 
 # --- masks

@@ -64,5 +64,5 @@ class NetworkMap(Bijection, abc.ABC):
           condition: Condition of a conditional map.
           key: Key for dropout in the network; ``None`` for none.
         """
-        outputs = self.network(seen, condition, key)
-        return outputs.reshape(-1, self.scalar.parameters)
+        rows = self.network(seen, condition, key, rows=self.scalar.parameters)
+        return rows.T

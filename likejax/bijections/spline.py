@@ -13,28 +13,43 @@ from jaxtyping import Array, Float
 from typing_extensions import override
 
 from likejax.bijections.scalar import Numbers, Parameters, ScalarMap
+from likejax.nn.batch_last import batch_last_primitive
 from likejax.settings import Count, Positive, Settings
 
 MINIMUM = 1e-3
 """Smallest slope at a knot, and smallest width and height of a bin as a part of the box."""
 
 
+Rows = Float[Array, "rows *#shape"]
+"""Parameters of splines, one kind after the other in the first axis; the batch is the last."""
+Columns = Float[Array, "*#shape"]
+"""Numbers that splines map; the splines and they broadcast against each other."""
+
+
+class _Bins(NamedTuple):
+    """The bins of every spline: their sides, and the slopes at the knots between them."""
+
+    widths: Rows
+    heights: Rows
+    inner_slopes: Rows
+
+
 class _Bin(NamedTuple):
     """The bin of each number: its lower left corner, its sides, and the slopes at its ends."""
 
-    x: Numbers
-    y: Numbers
-    width: Numbers
-    height: Numbers
-    slope_left: Numbers
-    slope_right: Numbers
+    x: Columns
+    y: Columns
+    width: Columns
+    height: Columns
+    slope_left: Columns
+    slope_right: Columns
 
     @property
-    def mean_slope(self) -> Numbers:
+    def mean_slope(self) -> Columns:
         return self.height / self.width
 
     @property
-    def bend(self) -> Numbers:
+    def bend(self) -> Columns:
         """What both end slopes have above the mean slope, together."""
         return self.slope_right + self.slope_left - 2 * self.mean_slope
 
@@ -88,92 +103,91 @@ class RationalQuadratic(Settings, ScalarMap):
     @override
     def forward(self, x: Numbers, parameters: Parameters) -> tuple[Numbers, Numbers]:
         """Maps numbers, data to latent."""
-        is_inside = jnp.abs(x) <= self.bound
-        # replaced before anything is computed: a gradient through the other branch would be NaN
-        x_inside = jnp.where(is_inside, x, 0.0)
-        x_knots, y_knots, slopes = self._knots(parameters)
-        place = _bin(x_inside, x_knots, x_knots, y_knots, slopes)
-        t = jnp.clip((x_inside - place.x) / place.width, 0, 1)
-        product = t * (1 - t)
-        s = place.mean_slope
-        denominator = s + place.bend * product
-        z = place.y + place.height * (s * t**2 + place.slope_left * product) / denominator
-        numerator = place.slope_right * t**2 + 2 * s * product + place.slope_left * (1 - t) ** 2
-        log_derivative = 2 * (jnp.log(s) - jnp.log(denominator)) + jnp.log(numerator)
-        return jnp.where(is_inside, z, x), jnp.where(is_inside, log_derivative, 0.0)
+        z, log_derivative = _forward.bind(x, jnp.moveaxis(parameters, -1, 0), spline=self)
+        return z, log_derivative
 
     @override
     def inverse(self, z: Numbers, parameters: Parameters) -> Numbers:
         """Maps numbers back: the root of a quadratic equation in their bin."""
-        is_inside = jnp.abs(z) <= self.bound
-        z_inside = jnp.where(is_inside, z, 0.0)
-        x_knots, y_knots, slopes = self._knots(parameters)
-        place = _bin(z_inside, y_knots, x_knots, y_knots, slopes)
-        rise = z_inside - place.y
-        a = place.height * (place.mean_slope - place.slope_left) + rise * place.bend
-        b = place.height * place.slope_left - rise * place.bend
-        c = -place.mean_slope * rise
-        t = jnp.clip(_root(a, b, c), 0, 1)
-        return jnp.where(is_inside, place.x + place.width * t, z)
-
-    def _knots(
-        self, parameters: Parameters
-    ) -> tuple[Float[Array, "*s k"], Float[Array, "*s k"], Float[Array, "*s k"]]:
-        """Returns the ``bins + 1`` knots of every spline in x and in y, and the slopes there."""
-        widths, heights, slopes = jnp.split(parameters, [self.bins, 2 * self.bins], axis=-1)
-        shift = math.log(math.expm1(1 - MINIMUM)) if self.identity_init else 0.0
-        inner = MINIMUM + jax.nn.softplus(slopes + shift)
-        one = jnp.ones((*slopes.shape[:-1], 1), slopes.dtype)
-        slopes = jnp.concatenate([one, inner, one], axis=-1)
-        return self._edges(widths), self._edges(heights), slopes
-
-    def _edges(self, logits: Float[Array, "*s k"]) -> Float[Array, "*s k+1"]:
-        """Returns the ends of bins of these logits, from ``-bound`` to exactly ``bound``."""
-        parts = jax.nn.softmax(self.logit_scale * logits, axis=-1)
-        parts = MINIMUM + (1 - MINIMUM * self.bins) * parts
-        # a product with ones above the diagonal: XLA's cumulative sum has a slower gradient
-        ones = jnp.asarray(np.triu(np.ones((self.bins, self.bins - 1))), parts.dtype)
-        inner = jnp.matmul(parts, ones, precision=jax.lax.Precision.HIGHEST)
-        end = jnp.full((*logits.shape[:-1], 1), self.bound, logits.dtype)
-        return jnp.concatenate([-end, self.bound * (2 * inner - 1), end], axis=-1)
+        (x,) = _inverse.bind(z, jnp.moveaxis(parameters, -1, 0), spline=self)
+        return x
 
 
-def _bin(
-    value: Numbers,
-    edges: Float[Array, "*s k"],
-    x_knots: Float[Array, "*s k"],
-    y_knots: Float[Array, "*s k"],
-    slopes: Float[Array, "*s k"],
-) -> _Bin:
-    """Returns the bin of each number between the given edges, always one of the bins.
+def _bins(spline: RationalQuadratic, rows: Rows) -> _Bins:
+    """Returns the bins of every spline."""
+    widths, heights, slopes = jnp.split(rows, [spline.bins, 2 * spline.bins])
+    shift = math.log(math.expm1(1 - MINIMUM)) if spline.identity_init else 0.0
+    inner = MINIMUM + jax.nn.softplus(slopes + shift)
+    return _Bins(_sides(spline, widths), _sides(spline, heights), inner)
+
+
+def _sides(spline: RationalQuadratic, logits: Rows) -> Rows:
+    """Returns the sides of bins of these logits, ``2 bound`` together."""
+    parts = jax.nn.softmax(spline.logit_scale * logits, axis=0)
+    return 2 * spline.bound * (MINIMUM + (1 - MINIMUM * spline.bins) * parts)
+
+
+def _bin(spline: RationalQuadratic, values: Columns, sides: Rows, bins: _Bins) -> _Bin:
+    """Returns the bin of each number, always one of the bins.
 
     Args:
-      value: Numbers inside the box.
-      edges: Either the knots in x or those in y.
-      x_knots: Knots in x.
-      y_knots: Knots in y.
-      slopes: Slopes at the knots.
+      spline: The settings.
+      values: Columns inside the box.
+      sides: Either the widths of the bins, for numbers in x, or the heights.
+      bins: The bins of every spline.
     """
-    # the number of inner knots that are not above; a product with a one-hot vector compiles and
-    # runs faster than a gather under two vectorizations
-    index = jnp.sum(value[..., None] >= edges[..., 1:-1], axis=-1)
-    bins = edges.shape[-1] - 1
-    one_hot = jax.nn.one_hot(index, bins, dtype=bool)
+    # Which bin it is has no gradient. A product with ones is faster than a cumulative sum.
+    ones = jnp.asarray(np.tril(np.ones((spline.bins - 1, spline.bins))), sides.dtype)
+    sides, values = jax.lax.stop_gradient((sides, values))
+    knots = jnp.tensordot(ones, sides, 1, precision=jax.lax.Precision.HIGHEST) - spline.bound
+    is_below = values[None] >= knots
+    always = jnp.ones((1, *is_below.shape[1:]), bool)
+    is_here = jnp.concatenate([always, is_below]) & ~jnp.concatenate([is_below, ~always])
 
-    def pick(values: Array) -> Numbers:
-        return jnp.sum(jnp.where(one_hot, values, 0), axis=-1)
+    def total(is_counted: Array, rows: Rows) -> Columns:
+        return jnp.sum(jnp.where(is_counted, rows, 0), axis=0)
 
     return _Bin(
-        x=pick(x_knots[..., :-1]),
-        y=pick(y_knots[..., :-1]),
-        width=pick(jnp.diff(x_knots, axis=-1)),
-        height=pick(jnp.diff(y_knots, axis=-1)),
-        slope_left=pick(slopes[..., :-1]),
-        slope_right=pick(slopes[..., 1:]),
+        x=total(is_below, bins.widths[:-1]) - spline.bound,
+        y=total(is_below, bins.heights[:-1]) - spline.bound,
+        width=total(is_here, bins.widths),
+        height=total(is_here, bins.heights),
+        # the slope is 1 at both ends of the box
+        slope_left=total(is_here[1:], bins.inner_slopes) + is_here[0],
+        slope_right=total(is_here[:-1], bins.inner_slopes) + is_here[-1],
     )
 
 
-def _root(a: Numbers, b: Numbers, c: Numbers) -> Numbers:
+def _map_forward(x: Columns, rows: Rows, *, spline: RationalQuadratic) -> tuple[Columns, Columns]:
+    is_inside = jnp.abs(x) <= spline.bound
+    # replaced before anything is computed: a gradient through the other branch would be NaN
+    x_inside = jnp.where(is_inside, x, 0.0)
+    bins = _bins(spline, rows)
+    place = _bin(spline, x_inside, bins.widths, bins)
+    t = jnp.clip((x_inside - place.x) / place.width, 0, 1)
+    product = t * (1 - t)
+    s = place.mean_slope
+    denominator = s + place.bend * product
+    z = place.y + place.height * (s * t**2 + place.slope_left * product) / denominator
+    numerator = place.slope_right * t**2 + 2 * s * product + place.slope_left * (1 - t) ** 2
+    log_derivative = 2 * (jnp.log(s) - jnp.log(denominator)) + jnp.log(numerator)
+    return jnp.where(is_inside, z, x), jnp.where(is_inside, log_derivative, 0.0)
+
+
+def _map_back(z: Columns, rows: Rows, *, spline: RationalQuadratic) -> tuple[Columns]:
+    is_inside = jnp.abs(z) <= spline.bound
+    z_inside = jnp.where(is_inside, z, 0.0)
+    bins = _bins(spline, rows)
+    place = _bin(spline, z_inside, bins.heights, bins)
+    rise = z_inside - place.y
+    a = place.height * (place.mean_slope - place.slope_left) + rise * place.bend
+    b = place.height * place.slope_left - rise * place.bend
+    c = -place.mean_slope * rise
+    t = jnp.clip(_root(a, b, c), 0, 1)
+    return (jnp.where(is_inside, place.x + place.width * t, z),)
+
+
+def _root(a: Columns, b: Columns, c: Columns) -> Columns:
     """Returns the root in [0, 1] of ``a t^2 + b t + c``, in the form that cancels no digits."""
     discriminant = b**2 - 4 * a * c
     # rounding may leave it a little below 0, and the gradient of a root at 0 is infinite
@@ -184,3 +198,7 @@ def _root(a: Numbers, b: Numbers, c: Numbers) -> Numbers:
     of_first = -2 * c / jnp.where(first & (b + root > 0), b + root, 1)
     of_second = (root - b) / jnp.where(first, 1, 2 * a)
     return jnp.where(first, of_first, of_second)
+
+
+_forward = batch_last_primitive("likejax_spline", _map_forward)
+_inverse = batch_last_primitive("likejax_spline_inverse", _map_back)

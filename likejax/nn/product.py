@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from likejax.nn.batch_last import batch_last_primitive
 from likejax.nn.bilinear import bilinear_primitive
 
 PRECISION = "high"
@@ -67,3 +68,37 @@ def _gradient_by_weights(cotangent: Array, x: Array, weights: Any, *, precision:
 _primitive = bilinear_primitive(
     "likejax_product", _by_xla, _gradient_by_array, _gradient_by_weights
 )
+
+
+def dense_in_rows(
+    x: Float[Array, " channels"],
+    weights: Float[Array, "channels features"],
+    bias: Float[Array, " features"],
+    rows: int,
+    *,
+    precision: str = PRECISION,
+) -> Float[Array, "rows columns"]:
+    """Computes ``x @ weights + bias`` of one example, dealt to rows: feature ``i`` to ``i % rows``.
+
+    Under ``jax.vmap`` the batch becomes the last axis, as functions of the rows like it.
+
+    Args:
+      x: Vector of one example.
+      weights: Matrix.
+      bias: Vector that is added.
+      rows: Number of rows, a divisor of the number of features.
+      precision: Precision of the products.
+    """
+    (y,) = _in_rows.bind(x, weights, bias, rows=rows, precision=precision)
+    return y
+
+
+def _dense_in_rows(
+    x: Array, weights: Array, bias: Array, *, rows: int, precision: str
+) -> tuple[Array]:
+    y = jnp.tensordot(weights, x, (0, 0), precision=precision)
+    y = y + jnp.expand_dims(bias, range(1, y.ndim))
+    return (jnp.moveaxis(y.reshape(-1, rows, *y.shape[1:]), 1, 0),)
+
+
+_in_rows = batch_last_primitive("likejax_dense_in_rows", _dense_in_rows, weights=2)

@@ -16,7 +16,7 @@ from likejax.nn.condition import as_vector, project
 from likejax.nn.dropout import dropout
 from likejax.nn.initial import uniform_weights
 from likejax.nn.modules import Buffer
-from likejax.nn.product import product
+from likejax.nn.product import dense_in_rows, product
 from likejax.settings import Count, CountOrZero, Fraction, checked
 
 _SMALL = 1e-3
@@ -67,10 +67,15 @@ class MaskedDense(nnx.Module):
     @override
     def __call__(self, x: Float[Array, "*batch channels"]) -> Float[Array, "*batch features"]:
         """Computes the layer."""
+        return product(x, self._masked()) + self.bias[...]
+
+    def in_rows(self, x: Float[Array, " channels"], rows: int) -> Float[Array, "rows columns"]:
+        """Computes the layer for one example, dealt to rows (``dense_in_rows``)."""
+        return dense_in_rows(x, self._masked(), self.bias[...], rows)
+
+    def _masked(self) -> Float[Array, "channels features"]:
         kernel = self.kernel[...]
-        if self.mask is not None:
-            kernel = jnp.where(self.mask[...], kernel, 0)
-        return product(x, kernel) + self.bias[...]
+        return kernel if self.mask is None else jnp.where(self.mask[...], kernel, 0)
 
 
 class ResidualBlock(nnx.Module):
@@ -174,13 +179,16 @@ class ResidualNetwork(nnx.Module):
         x: Float[Array, " channels"],
         condition: Array | None = None,
         key: Array | None = None,
-    ) -> Float[Array, " features"]:
-        """Computes the output for one example.
+        *,
+        rows: int = 1,
+    ) -> Float[Array, "rows columns"]:
+        """Computes the output for one example, feature ``i`` in row ``i % rows``.
 
         Args:
           x: Input.
           condition: Label or floats of a conditional network.
           key: Key for dropout; ``None`` for none.
+          rows: Number of rows.
         """
         h = self.first(x)
         if self.first_condition is not None:
@@ -191,7 +199,7 @@ class ResidualNetwork(nnx.Module):
         for i, block in enumerate(self.blocks):
             own_key = None if key is None else jax.random.fold_in(key, i)
             h = block(h, condition, own_key, self.dropout_rate)
-        return self.last(h)
+        return self.last.in_rows(h, rows)
 
 
 def _masks(degrees: Degrees | None) -> tuple[Array | None, Array | None, Array | None]:
