@@ -646,7 +646,7 @@ class Density(nnx.Module, abc.ABC):
     @property
     def statistic_names(self) -> tuple[str, ...]:
         """Names of what ``statistics`` returns, in alphabetical order."""
-        dtype = jnp.zeros(()).dtype if self.levels is None else integer_dtype(self.levels)
+        dtype = jnp.result_type(float) if self.levels is None else integer_dtype(self.levels)
         x = jax.ShapeDtypeStruct(self.event_shape, dtype)
         key = None if self.kind is Kind.EXACT else jax.eval_shape(lambda: jax.random.key(0))
         return tuple(sorted(jax.eval_shape(self._statistics, x, key, self.condition_form)))
@@ -877,7 +877,7 @@ class Density(nnx.Module, abc.ABC):
     def _check_precision(self, batch: np.ndarray) -> None:
         """Raises a ValueError if JAX computes in a type that cannot hold these examples."""
         if batch.shape[1:] == self.event_shape and len(batch):
-            check_representable(batch, jnp.zeros(()).dtype)
+            check_representable(batch, jnp.result_type(float))
 
     def _checked_condition(
         self, condition: ArrayLike | None, batch: tuple[int, ...]
@@ -924,7 +924,7 @@ class Density(nnx.Module, abc.ABC):
         """Shape and type of one condition: a label is an integer, an array holds floats."""
         if self.condition_shape is None:
             return None
-        dtype = jnp.dtype(jnp.int32) if self.condition_shape == () else jnp.zeros(()).dtype
+        dtype = jnp.dtype(jnp.int32) if self.condition_shape == () else jnp.result_type(float)
         return jax.ShapeDtypeStruct(self.condition_shape, dtype)
 
     # --- how a density is shown
@@ -1002,7 +1002,7 @@ def _statistics_of_draw(
                 f"expected {type(density).__name__}._statistics to return one number for {name!r}, "
                 f"got shape {jnp.shape(value)}"
             )
-    numbers = [jnp.asarray(values[name], jnp.zeros(()).dtype) for name in sorted(values)]
+    numbers = [jnp.asarray(values[name], jnp.result_type(float)) for name in sorted(values)]
     return jnp.stack(numbers)
 
 

@@ -93,7 +93,7 @@ def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None 
 def _arguments(density: Density) -> list[Any]:
     """Shapes of the program's arguments, with a symbol for the number of examples."""
     (n,) = jax_export.symbolic_shape("n")
-    dtype = jnp.zeros(()).dtype if density.levels is None else integer_dtype(density.levels)
+    dtype = jnp.result_type(float) if density.levels is None else integer_dtype(density.levels)
     arguments = [jax.ShapeDtypeStruct((n, *density.event_shape), dtype)]
     condition = density.condition_form
     if condition is not None:

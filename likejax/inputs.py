@@ -85,7 +85,7 @@ def checked_floats(x: Array | np.ndarray, name: str = "x") -> Array | np.ndarray
             "data wrap the "
             "density in Dequantized(density, levels), for others cast with x.astype('float32')"
         )
-    widest = jnp.zeros(()).dtype
+    widest = jnp.result_type(float)
     if isinstance(x, jax.Array):
         return x.astype(jnp.promote_types(x.dtype, jnp.float32))
     with np.errstate(over="ignore"):

@@ -247,7 +247,7 @@ def part_names(density: Density) -> set[str]:
     Args:
       density: A density, or its structure alone (from ``jax.eval_shape``).
     """
-    dtype = jnp.zeros(()).dtype if density.levels is None else integer_dtype(density.levels)
+    dtype = jnp.result_type(float) if density.levels is None else integer_dtype(density.levels)
     x = jax.ShapeDtypeStruct((1, *density.event_shape), dtype)
     condition = density.condition_form
     if condition is not None:

@@ -168,7 +168,7 @@ class Flow(Density):
 
     def latent_shapes(self) -> Latent:
         """Shape and dtype of the latents of one example, as ``jax.ShapeDtypeStruct``."""
-        x = jax.ShapeDtypeStruct(self.event_shape, jnp.zeros(()).dtype)
+        x = jax.ShapeDtypeStruct(self.event_shape, jnp.result_type(float))
         condition = self.condition_form
         key = jax.eval_shape(lambda: jax.random.key(0))
         return jax.eval_shape(functools.partial(dry_run, self.bijection), x, key, condition)

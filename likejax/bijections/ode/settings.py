@@ -92,4 +92,4 @@ class Trace(Settings):
         """Draws the probes of one example of that shape."""
         size = (self.probes, math.prod(shape))
         draw = jax.random.rademacher if self.noise == "rademacher" else jax.random.normal
-        return draw(key, size, jnp.zeros(()).dtype).reshape(self.probes, *shape)
+        return draw(key, size, jnp.result_type(float)).reshape(self.probes, *shape)

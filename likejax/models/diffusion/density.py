@@ -306,7 +306,7 @@ class VDM(Density):
     @property
     def latent_shape(self) -> tuple[int, ...]:
         """Shape of the point that an example becomes."""
-        dtype = jnp.int32 if self.levels is not None else jnp.zeros(()).dtype
+        dtype = jnp.int32 if self.levels is not None else jnp.result_type(float)
         x = jax.ShapeDtypeStruct(self.event_shape, dtype)
         return jax.eval_shape(self.embedding.embed, x).shape
 

@@ -125,7 +125,7 @@ class LevelEmbedding(DiscreteEmbedding):
     @override
     def embed(self, x: Num[Array, "*event"]) -> Float[Array, "*event"]:
         """Maps integers to the centers of their cells."""
-        return 2 * (x.astype(jnp.zeros(()).dtype) + 0.5) / self.levels - 1
+        return 2 * (x.astype(jnp.result_type(float)) + 0.5) / self.levels - 1
 
     @override
     def log_prob(

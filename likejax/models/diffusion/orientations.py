@@ -40,4 +40,4 @@ def reoriented(
     moves_key, which_key = jax.random.split(key)
     is_moved = jax.random.bernoulli(moves_key)
     chosen = moved[jax.random.randint(which_key, (), 0, len(moved))]
-    return jnp.where(is_moved, chosen, x), is_moved.astype(jnp.zeros(()).dtype)
+    return jnp.where(is_moved, chosen, x), is_moved.astype(jnp.result_type(float))

@@ -68,7 +68,7 @@ class FixedSchedule(Schedule):
     @override
     def __call__(self, t: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Computes ``gamma`` at times in [0, 1]."""
-        return self.start + (self.end - self.start) * jnp.asarray(t, jnp.zeros(()).dtype)
+        return self.start + (self.end - self.start) * jnp.asarray(t, jnp.result_type(float))
 
 
 class LinearSchedule(Schedule):
@@ -164,7 +164,7 @@ class ImportanceSchedule(Schedule):
     @override
     def __call__(self, t: Float[ArrayLike, "*batch"]) -> Float[Array, "*batch"]:
         """Computes ``gamma`` at times in [0, 1]."""
-        log_total = jnp.logaddexp(0.0, -jnp.asarray(self.start, jnp.zeros(()).dtype))
+        log_total = jnp.logaddexp(0.0, -jnp.asarray(self.start, jnp.result_type(float)))
         span = log_total - jnp.logaddexp(0.0, -jnp.asarray(self.end, log_total.dtype))
         # exp(log_total - span t) - 1, which is exp(-gamma)
         return -jnp.log(jnp.expm1(log_total - span * jnp.asarray(t)))

@@ -217,4 +217,4 @@ def _waves(length: int, width: int) -> Float[Array, "length width"]:
     half = width // 2
     angles = np.arange(length)[:, None] * _LONGEST ** (-np.arange(half) / half)
     waves = np.concatenate([np.sin(angles), np.cos(angles)], -1)
-    return jnp.asarray(waves, jnp.zeros(()).dtype)
+    return jnp.asarray(waves, jnp.result_type(float))
