@@ -220,6 +220,17 @@ def test_splines_are_computed_with_the_batch_as_last_axis():
     assert not any(shape.startswith("50,") for shape in exponentials)
 
 
+def test_splines_of_rows_on_a_mesh_with_explicit_axes():
+    density = lj.build(NSFConfig(dimensions=4, depth=2, width=8, bins=3), key=jax.random.key(0))
+    mesh = jax.make_mesh((1,), ("rows",), axis_types=(jax.sharding.AxisType.Explicit,))
+    rows = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("rows"))
+    x = jax.device_put(RNG.normal(size=(8, 4)).astype(np.float32), rows)
+    with jax.set_mesh(mesh):
+        gradient = jax.eval_shape(jax.grad(lambda x: density.log_prob(x).sum()), x)
+        latent = jax.eval_shape(lambda x: density.decode(density.encode(x)), x)
+    assert gradient.sharding.spec == latent.sharding.spec == jax.typeof(x).sharding.spec
+
+
 # --- masks
 
 

@@ -141,8 +141,9 @@ def _bin(spline: RationalQuadratic, values: Columns, sides: Rows, bins: _Bins) -
     sides, values = jax.lax.stop_gradient((sides, values))
     knots = jnp.tensordot(ones, sides, 1, precision=jax.lax.Precision.HIGHEST) - spline.bound
     is_below = values[None] >= knots
-    always = jnp.ones((1, *is_below.shape[1:]), bool)
-    is_here = jnp.concatenate([always, is_below]) & ~jnp.concatenate([is_below, ~always])
+    others = [(0, 0)] * values.ndim
+    has_begun = jnp.pad(is_below, [(1, 0), *others], constant_values=True)
+    is_here = has_begun & ~jnp.pad(is_below, [(0, 1), *others])
 
     def total(is_counted: Array, rows: Rows) -> Columns:
         return jnp.sum(jnp.where(is_counted, rows, 0), axis=0)

@@ -35,10 +35,17 @@ def batch_last_primitive(
     primitive = Primitive(name)
     primitive.multiple_results = True
 
+    @functools.cache  # a flow has many maps of one shape, and each trace asks for all of them
+    def outputs_of(*forms: jax.ShapeDtypeStruct, **settings: Any) -> Any:
+        return jax.eval_shape(functools.partial(function, **settings), *forms)
+
     def forms_of_outputs(*arguments: Any, **settings: Any) -> list[Any]:
         forms = [jax.ShapeDtypeStruct(each.shape, each.dtype) for each in arguments]
-        outputs = jax.eval_shape(functools.partial(function, **settings), *forms)
-        return [arguments[0].update(shape=each.shape, dtype=each.dtype) for each in outputs]
+        outputs = outputs_of(*forms, **settings)
+        return [
+            arguments[0].update(shape=each.shape, dtype=each.dtype, weak_type=False)
+            for each in outputs
+        ]
 
     def over_a_batch(
         arguments: Sequence[Array], axes: Sequence[int | None], **settings: Any
