@@ -13,7 +13,14 @@ from matplotlib.figure import Figure
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = ROOT / "docs/pictures/speed.png"
-RECORDS = ("ffjord_speed", "glow_speed", "hvae_speed", "pixelcnn_speed", "nsf_speed")
+RECORDS = (
+    "ffjord_speed",
+    "glow_speed",
+    "hvae_speed",
+    "pixelcnn_speed",
+    "vdm_speed",
+    "nsf_speed",
+)
 KINDS = {"training step": "tab:blue", "log_prob": "tab:orange", "samples": "tab:green"}
 RATIOS = ("PyTorch / likejax (quartiles)", "other / likejax (quartiles)")
 
