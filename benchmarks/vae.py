@@ -13,19 +13,17 @@ The PyTorch side gets likejax's weights first, and both bounds of the same noise
 from __future__ import annotations
 
 import argparse
-import functools
 import math
 import platform
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import speed_record
 import torch
-from side_by_side import compare, in_own_process, put_torch_on_gpu
+from bound_sides import Side, compared, our_side
+from side_by_side import in_own_process, put_torch_on_gpu
 from torch import nn
 from torch.nn import functional
 from torch.nn.utils.parametrizations import weight_norm
@@ -33,7 +31,6 @@ from torch.nn.utils.parametrizations import weight_norm
 import likejax as lj
 from likejax.models.vae import VAE
 from likejax.models.vae.network import ResidualBlock
-from likejax.nn.state import merge, split
 from likejax.nn.weight_norm import WeightNormConvolution
 
 # PyTorch, written plainly after the official code
@@ -204,12 +201,9 @@ class TorchVAE(nn.Module):
         return torch.bernoulli(torch.sigmoid(self.likelihood(functional.relu(d))))
 
 
-Work = Callable[[], object]
-
-
 def in_torch(
     peer: TorchVAE, x: torch.Tensor, noise: list[torch.Tensor], *, is_compiled: bool = False
-) -> tuple[Work, Work, Work]:
+) -> Side:
     """A step of Adam, a bound and samples in PyTorch, with noise of the given shapes drawn anew."""
     bound = torch.compile(peer) if is_compiled else peer
     draw = torch.compile(peer.sample) if is_compiled else peer.sample
@@ -253,7 +247,7 @@ def to_torch(x: np.ndarray, noise: Any) -> tuple[torch.Tensor, list[torch.Tensor
 
 def theirs(
     config: lj.models.VAEConfig, x: np.ndarray, threads: int, *, is_compiled: bool = False
-) -> tuple[Work, Work, Work]:
+) -> Side:
     """The PyTorch side of a network with likejax's weights."""
     torch.set_num_threads(threads)
     density = build(config, x)
@@ -301,34 +295,8 @@ def main() -> None:
         f"{np.max(np.abs(ours - same) / np.abs(same)):.1e} of their size"
     )
 
-    structure, params, fixed = split(density)
-    rule = optax.adam(3e-4)
-
-    @functools.partial(jax.jit, donate_argnums=(0, 1))  # as in training
-    def step(params, state, x, key):
-        def loss(params):
-            density = merge(structure, params, fixed)
-            return -density.terms(x, key=key).log_prob.mean()
-
-        gradient = jax.grad(loss)(params)
-        updates, state = rule.update(gradient, state, params)
-        return optax.apply_updates(params, updates), state
-
-    ours_now = [jax.tree.map(jnp.copy, params), rule.init(params)]
-    key = jax.random.key(3)
-
-    def our_step() -> None:
-        ours_now[:] = step(*ours_now, x, key)
-        jax.block_until_ready(ours_now)
-
-    def our_bound() -> None:
-        jax.block_until_ready(density.log_prob(x, key=key))
-
-    def our_sample() -> None:
-        jax.block_until_ready(density.sample(key, arguments.batch))
-
     sides = {
-        "likejax": (our_step, our_bound, our_sample),
+        "likejax": our_side(density, x, 3e-4),
         "PyTorch": in_own_process(theirs, config, x, arguments.threads),
     }
     if arguments.compile:
@@ -336,11 +304,7 @@ def main() -> None:
             theirs, config, x, arguments.threads, is_compiled=True
         )
     network = f"`{arguments.preset}`, batch {arguments.batch}"
-    titles = {"training step": "training step", "bound": "bound", "sample": "samples"}
-    timings = {}
-    for index, (what, title) in enumerate(titles.items()):
-        work = {name: side[index] for name, side in sides.items()}
-        timings[f"{network}: {title}"] = compare(what, work, arguments.rounds)
+    timings = compared(network, sides, arguments.rounds)
     if arguments.record:
         speed_record.keep("hvae_speed", timings)
 

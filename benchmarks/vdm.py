@@ -14,19 +14,16 @@ ancestral steps. Needs ``pip install -e '.[benchmarks]'``.
 from __future__ import annotations
 
 import argparse
-import functools
 import itertools
 import math
 import platform
-from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import speed_record
 import torch
-from side_by_side import compare, in_own_process, put_torch_on_gpu
+from bound_sides import Side, compared, our_side
+from side_by_side import in_own_process, put_torch_on_gpu
 from torch import nn
 from torch.nn import functional
 
@@ -39,7 +36,6 @@ from likejax.nn.state import merge, split
 
 TIMES = 8
 STEPS = 20
-Work = Callable[[], object]
 
 # PyTorch, written plainly after the official code
 
@@ -263,9 +259,7 @@ class TorchVDM(nn.Module):
         return u.floor().clamp(0, self.levels - 1)
 
 
-def in_torch(
-    peer: TorchVDM, x: torch.Tensor, *, is_compiled: bool = False
-) -> tuple[Work, Work, Work]:
+def in_torch(peer: TorchVDM, x: torch.Tensor, *, is_compiled: bool = False) -> Side:
     """A step of Adam, a bound and samples in PyTorch."""
     bound = torch.compile(peer) if is_compiled else peer
     predict = peer.predict
@@ -317,7 +311,7 @@ def channels_first(x: np.ndarray) -> torch.Tensor:
 
 def theirs(
     config: lj.models.VDMConfig, x: np.ndarray, threads: int, *, is_compiled: bool = False
-) -> tuple[Work, Work, Work]:
+) -> Side:
     """The PyTorch side of a network with likejax's weights."""
     torch.set_num_threads(threads)
     return in_torch(TorchVDM(build(config)), channels_first(x), is_compiled=is_compiled)
@@ -364,33 +358,8 @@ def main() -> None:
     density = build(config)
     print(f"predictions of one noise agree to {difference(density):.1e} of their size")
 
-    structure, params, fixed = split(density)
-    rule = optax.adam(2e-4)
-
-    @functools.partial(jax.jit, donate_argnums=0)  # as in training
-    def step(state, x, key):
-        def loss(params):
-            return -merge(structure, params, fixed).terms(x, key=key).log_prob.mean()
-
-        params, moments = state
-        updates, moments = rule.update(jax.grad(loss)(params), moments, params)
-        return optax.apply_updates(params, updates), moments
-
-    state = jax.tree.map(jnp.copy, params), rule.init(params)
-    key = jax.random.key(3)
-
-    def our_step() -> None:
-        nonlocal state
-        state = jax.block_until_ready(step(state, x, key))
-
-    def our_bound() -> None:
-        jax.block_until_ready(density.log_prob(x, key=key))
-
-    def our_sample() -> None:
-        jax.block_until_ready(density.sample(key, arguments.batch))
-
     sides = {
-        "likejax": (our_step, our_bound, our_sample),
+        "likejax": our_side(density, x, 2e-4),
         "PyTorch": in_own_process(theirs, config, x, arguments.threads),
     }
     if arguments.compile:
@@ -398,12 +367,7 @@ def main() -> None:
             theirs, config, x, arguments.threads, is_compiled=True
         )
     network = f"`{arguments.preset}`, batch {arguments.batch}"
-    titles = {"training step": "training step", "bound": "bound", "sample": "samples"}
-    timings = {}
-    for index, (what, title) in enumerate(titles.items()):
-        work = {name: side[index] for name, side in sides.items()}
-        timing = compare(what, work, arguments.rounds, in_a_row=arguments.in_a_row)
-        timings[f"{network}: {title}"] = timing
+    timings = compared(network, sides, arguments.rounds, in_a_row=arguments.in_a_row)
     if arguments.record:
         speed_record.keep("vdm_speed", timings)
 

@@ -132,7 +132,7 @@ def _bin(spline: RationalQuadratic, values: Columns, sides: Rows, bins: _Bins) -
 
     Args:
       spline: The settings.
-      values: Columns inside the box.
+      values: Numbers inside the box.
       sides: Either the widths of the bins, for numbers in x, or the heights.
       bins: The bins of every spline.
     """
