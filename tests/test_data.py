@@ -582,8 +582,9 @@ def test_slices_are_datasets():
     assert dataset[[7, 2]].labels.tolist() == [7, 2]
     assert dataset[dataset.labels > 7].labels.tolist() == [8, 9]
     assert first.provenance[-1] == "3 of 10 rows"
-    with pytest.raises(TypeError, match=r"dataset\.examples\[i\] is an example"):
-        dataset[3]
+    for one in (lambda: dataset[3], lambda: dataset.take(3)):
+        with pytest.raises(TypeError, match=r"dataset\.examples\[i\] is an example"):
+            one()
     with pytest.raises(ValueError, match=r"rows of 0\.\.9"):
         dataset[[10]]
 

@@ -374,6 +374,27 @@ def test_features_are_kept(feature, tmp_path):
         again.of(nothing, data, other_keys)(feature)
 
 
+def test_what_comes_from_examples_alone_is_kept_for_all_densities(tmp_path):
+    """Another training and other keys read the same file; other examples do not."""
+    images = lj.Dataset.from_array(RNG.integers(0, 9, (4, 4, 4, 1), dtype=np.uint8))
+    keys = lj.example_keys(0, np.arange(4))
+    first = KeptFeatures(tmp_path, {"density": of_normal(0.7)})
+    other = KeptFeatures(tmp_path, {"density": of_normal(0.2)})
+    computed = []
+
+    def compute(feature):
+        computed.append(feature)
+        return feature({}, images.examples, None)
+
+    feature = ood.CodeLength()
+    values = first.of(compute, images, keys)(feature)
+    again = other.of(compute, images, lj.example_keys(1, np.arange(4)))(feature)
+    np.testing.assert_array_equal(again, values)
+    assert computed == [feature]
+    other.of(compute, images.take([0, 1]), keys[:2])(feature)
+    assert computed == [feature, feature]
+
+
 def test_in_double_precision():
     """Weights in single precision and noise in double: the features are the same numbers."""
     density = perturbed(_vector_vdm(schedule="learned_linear"))

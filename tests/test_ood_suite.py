@@ -452,8 +452,18 @@ def test_scores_of_other_codecs():
     np.testing.assert_allclose(score(DIGITS), (bits - lengths[1]) / 64, rtol=1e-6)
     with pytest.raises(ValueError, match="built-in codec for a map, got png"):
         score.score_map(DIGITS)
-    with pytest.raises(ValueError, match="bytes of one or three channels for the codec png"):
-        ood.code_lengths(np.zeros((1, 4, 4, 2), np.uint8), codec="png")
+    wide = ood.code_lengths(DIGITS.astype(np.uint16), codec="png")
+    np.testing.assert_array_equal(wide, lengths[1])
+    refused = (
+        np.zeros((1, 4, 4, 2), np.uint8),
+        np.full((1, 4, 4, 1), 256, np.uint16),
+        np.zeros((1, 4, 4, 1), np.int32),
+    )
+    for images in refused:
+        with pytest.raises(
+            ValueError, match="up to 255 of one or three channels for the codec png"
+        ):
+            ood.code_lengths(images, codec="png")
     if importlib.util.find_spec("pillow_jxl") is None:
         with pytest.raises(ImportError, match="pip install pillow-jxl-plugin"):
             ood.code_lengths(DIGITS, codec="jpeg-xl")

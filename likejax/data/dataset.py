@@ -316,12 +316,6 @@ class Dataset:
 
     def __getitem__(self, rows: object) -> Dataset:
         """The dataset of the examples at ``rows``: a slice, an array of row numbers, or a mask."""
-        if not isinstance(rows, slice) and np.asarray(rows).ndim == 0:
-            raise TypeError(
-                f"expected a slice, an array of row numbers or a mask, got {rows!r}: "
-                "dataset.examples[i] is an example, "
-                "dataset[i:i + 1] is the dataset of it"
-            )
         return self.take(rows)
 
     def __repr__(self) -> str:
@@ -472,6 +466,7 @@ class Dataset:
 
         Raises:
           ValueError: If there are no such rows.
+          TypeError: If one row number is given.
 
         Example:
           >>> import likejax as lj
@@ -480,6 +475,12 @@ class Dataset:
           141
         """
         index = rows if isinstance(rows, slice) else np.asarray(rows)
+        if isinstance(index, np.ndarray) and index.ndim == 0:
+            raise TypeError(
+                f"expected a slice, an array of row numbers or a mask, got {rows!r}: "
+                "dataset.examples[i] is an example, dataset[i:i + 1] the dataset of it, "
+                "dataset[:i] the dataset of the first ones"
+            )
         try:
             examples = self.examples[index]
         except (IndexError, TypeError) as error:

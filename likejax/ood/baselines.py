@@ -8,12 +8,21 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from likejax.ood.features import Batch, Compute, Densities, Feature, Numbers, Values, numpy_of
+from likejax.ood.features import (
+    Batch,
+    Compute,
+    Densities,
+    Feature,
+    Numbers,
+    OfExamples,
+    Values,
+    numpy_of,
+)
 from likejax.ood.score import Groups, Score, State
 
 
 @dataclasses.dataclass(frozen=True)
-class Intensity(Feature):
+class Intensity(OfExamples):
     """Mean and standard deviation of the entries of an example, ``(n, 2)``.
 
     Example:

@@ -30,11 +30,30 @@ _OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+def codecs_for(levels: int, channels: int) -> tuple[Codec, ...]:
+    """Returns the built-in code, PNG and WebP, if the others take such images and are installed.
+
+    Args:
+      levels: Number of values of a pixel.
+      channels: Number of channels.
+
+    Example:
+      >>> from likejax.ood.codecs import codecs_for
+      >>> codecs_for(65536, 1)
+      ('built-in',)
+    """
+    from PIL import features
+
+    if levels > 256 or channels not in (1, 3):
+        return ("built-in",)
+    return ("built-in", "png", "webp") if features.check("webp") else ("built-in", "png")
+
+
 def encoder(codec: Codec) -> Callable[[Integer[np.ndarray, "height width channels"]], bytes]:
     """Returns the function from one image to its code.
 
     PNG, JPEG 2000 and WebP are those of Pillow; JPEG XL needs ``pillow-jxl-plugin``. They take
-    bytes of one or three channels; the built-in code takes any unsigned integers.
+    values up to 255 of one or three channels; the built-in code takes any unsigned integers.
 
     Args:
       codec: Name of the codec.
@@ -62,12 +81,15 @@ def encoder(codec: Codec) -> Callable[[Integer[np.ndarray, "height width channel
 def _code(image: Integer[np.ndarray, "h w c"], codec: Codec, options: dict[str, Any]) -> bytes:
     from PIL import Image
 
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] not in (1, 3):
+    is_taken = image.dtype.kind == "u" and image.ndim == 3 and image.shape[2] in (1, 3)
+    if not is_taken or image.max() > 255:
         raise ValueError(
-            f"expected bytes of one or three channels for the codec {codec}, got {image.dtype} of "
-            f"shape {image.shape}: the built-in codec takes any unsigned integers"
+            f"expected unsigned integers up to 255 of one or three channels for the codec {codec}, "
+            f"got {image.dtype} up to {image.max(initial=0)} of shape {image.shape}: the built-in "
+            "codec takes any unsigned integers"
         )
-    picture = Image.fromarray(image[..., 0] if image.shape[2] == 1 else image)
+    pixels = image.astype(np.uint8)
+    picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
     file = io.BytesIO()
     picture.save(file, **options)
     return file.getvalue()

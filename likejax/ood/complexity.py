@@ -20,6 +20,7 @@ from likejax.ood.features import (
     LogProb,
     LogProbMap,
     Numbers,
+    OfExamples,
     Values,
 )
 from likejax.ood.lossless import code_length_maps
@@ -28,7 +29,7 @@ from likejax.settings import Count
 
 
 @dataclasses.dataclass(frozen=True)
-class CodeLength(Feature):
+class CodeLength(OfExamples):
     """Length of the lossless code of an image, in bits; see ``likejax.ood.lossless``.
 
     Example:
@@ -55,7 +56,7 @@ class CodeLength(Feature):
 
 
 @dataclasses.dataclass(frozen=True)
-class CodeLengthMap(Feature):
+class CodeLengthMap(OfExamples):
     """Length of the lossless code of an image, shared among its values, in bits.
 
     The code has no parts of single values. Its length is shared in proportion to

@@ -111,6 +111,13 @@ class OfDraws(Feature):
         return True
 
 
+class OfExamples(Feature):
+    """Part of the features that come from the examples alone, without a density or draws.
+
+    A benchmark of several trainings computes them once.
+    """
+
+
 @dataclasses.dataclass(frozen=True)
 class LogProb(OfDensity):
     """Log-probability of one of the densities, in nats.

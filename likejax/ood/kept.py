@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from likejax.data.dataset import Dataset
-from likejax.ood.features import Compute, Densities, Feature
+from likejax.ood.features import Compute, Densities, Feature, OfExamples
 from likejax.records import to_record
 from likejax.storage.density import checksum_of
 
@@ -25,10 +25,10 @@ from likejax.storage.density import checksum_of
 class KeptFeatures:
     """Files of features, each named by everything that its numbers depend on.
 
-    That is the version of likejax, the weights of all densities, the examples, their keys, and the
-    feature with its settings. So nothing has to be declared the same for a benchmark to go on, and
-    nothing stale is ever read. A feature whose settings hold a function, of which only the name is
-    known, is not kept.
+    That is the version of likejax, the examples, the feature with its settings, and, unless it
+    comes from the examples alone, the weights of all densities and the keys of the examples. So
+    nothing has to be declared the same for a benchmark to go on, and nothing stale is ever read. A
+    feature whose settings hold a function, of which only the name is known, is not kept.
 
     Args:
       directory: Directory of the files; created if absent.
@@ -55,16 +55,16 @@ class KeptFeatures:
           keys: Key of each example.
         """
         draws = hashlib.sha256(np.asarray(jax.random.key_data(keys)).tobytes()).hexdigest()
-        identity = {
+        of_examples = {
             "version": importlib.metadata.version("likejax"),
-            "densities": self._checksums,
             "examples": dataset.fingerprint(),
-            "keys": draws,
         }
+        of_all = {**of_examples, "densities": self._checksums, "keys": draws}
         known: dict[Feature, Float[np.ndarray, "n ..."]] = {}
 
         def kept(feature: Feature) -> Float[np.ndarray, "n ..."]:
             if feature not in known:
+                identity = of_examples if isinstance(feature, OfExamples) else of_all
                 known[feature] = self._read_or_compute(compute, feature, identity)
             return known[feature]
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import cast
+from typing import cast, get_args
 
 from likejax.density import Density, check_density, count_parameters
 from likejax.models.ensemble import Ensemble
 from likejax.ood.baselines import Contrast, MeanIntensity
+from likejax.ood.codecs import codecs_for
 from likejax.ood.combined import Combined
 from likejax.ood.complexity import CodeLength, ComplexityOnly, InputComplexity
 from likejax.ood.curvature import Curvature
@@ -29,6 +30,7 @@ from likejax.ood.likelihood_scores import LikelihoodRatio, NegativeLogProb, Typi
 from likejax.ood.regret import LikelihoodRegret
 from likejax.ood.score import Score
 from likejax.ood.tokens import MinK, MinKPlus
+from likejax.ood.vectors import Backend
 from likejax.settings import Count, checked
 
 _MOST_DIMENSIONS = 128
@@ -50,15 +52,17 @@ def standard(
     """Returns every score that applies to a density, by what it offers.
 
     In this order: the negative log-likelihood and typicality; the ratio to a background; for a
-    density with a hierarchy of latents ``HierarchyRatio`` with every ``k``, since a table of
-    outside data must not choose ``k``, and for a VAE the likelihood path and its regret; Min-K% and
-    Min-K%++ where the density has terms of single pixels, and for images the curvature; the density
-    of states; gradients, and their combination with typicality; for a flow the last of several
-    scales, the fit of its latents, and up to 128 dimensions their local dimension; for a diffusion
-    model the norms of its score, the path of an example to the noise, the intrinsic dimension
-    around it and the spread of its posteriors; for an ensemble WAIC and the variance of its
-    members; embeddings, where the density has one; and for integer images ``InputComplexity`` and
-    what needs no density: the complexity, intensity and contrast.
+    density with a hierarchy of latents ``HierarchyRatio`` with every ``k``, and for a VAE the
+    likelihood path and its regret; Min-K% and Min-K%++ where the density has terms of single
+    pixels, and for images the curvature; the density of states with every backend; gradients, and
+    their combination with typicality; for a flow the last of several scales, the fit of its
+    latents, and up to 128 dimensions their local dimension; for a diffusion model the norms of its
+    score, the path of an example to the noise, the intrinsic dimension around it and the spread of
+    its posteriors; for an ensemble WAIC and the variance of its members; embeddings, where the
+    density has one; and for integer images ``InputComplexity`` with the built-in code, PNG and
+    WebP, and what needs no density: the complexity, intensity and contrast.
+
+    A table of outside data must not choose ``k``, a backend or a codec, so it shows them all.
 
     Args:
       density: Density that will be scored.
@@ -95,12 +99,20 @@ def standard(
     if density.offers("embed"):
         scores += [WhitenedEmbedding(), NearestNeighbors()]
     if _is_image(density):
-        scores += [InputComplexity(draws=draws), ComplexityOnly(), MeanIntensity(), Contrast()]
+        scores += _of_images(density, draws)
     return scores
 
 
 def _is_image(density: Density) -> bool:
     return density.levels is not None and len(density.event_shape) == 3
+
+
+def _of_images(density: Density, draws: int) -> Iterator[Score]:
+    """Scores of code lengths, and what needs no density."""
+    assert density.levels is not None
+    for codec in codecs_for(density.levels, channels=density.event_shape[2]):
+        yield InputComplexity(draws=draws, codec=codec)
+    yield from (ComplexityOnly(), MeanIntensity(), Contrast())
 
 
 def _of_latent_variables(density: Density, draws: int) -> Iterator[Score]:
@@ -131,7 +143,7 @@ def _of_statistics(density: Density, draws: int) -> Iterator[Score]:
     if _is_image(density):
         features += (CodeLength(),)
     if len(density.statistic_names) + len(features) > 2:
-        yield DensityOfStates(features=features)
+        yield from (DensityOfStates(features, backend) for backend in get_args(Backend))
 
 
 def _of_gradients(density: Density, draws: int, early: Density | None) -> Iterator[Score]:
