@@ -68,8 +68,8 @@ def export(density: Density, *, draws: int = 1, platforms: Sequence[str] | None 
         raise ValueError("export needs flatbuffers: pip install 'likejax[export]'") from error
     check_density(density)
     draws = checked("draws", draws, Count)
-    if platforms is not None and "cpu" not in platforms:
-        density = stack(density)  # a scan compiles faster there; blocks in a row run faster on CPU
+    if platforms is not None and set(platforms) != {"cpu"}:
+        density = stack(density)  # blocks in a row are a form for CPUs alone
 
     def log_prob(x: Array, *rest: Array) -> Array:
         arguments = list(rest)

@@ -159,6 +159,40 @@ def test_stacked_and_unstacked_blocks_agree():
         np.testing.assert_array_equal(a, b)
 
 
+def test_many_blocks_apart_call_one_program():
+    """Values, inverse and derivatives, forward over reverse, are those of a scan. Twice as many
+    blocks give no larger program.
+    """
+
+    def couplings(length):
+        make = functools.partial(bj.AffineCoupling, 2, width=3)
+        blocks = repeat(lambda rngs: make(rngs=rngs), length, rngs=rngs())
+        return perturbed(bj.Repeat(blocks), scale=0.3)
+
+    def squares(bijection, x):
+        z, log_det = bijection.forward(x)
+        return jnp.square(z).sum() + jnp.square(log_det)
+
+    def queries(bijection, x):
+        z, _ = bijection.forward(x)
+        return z, bijection.inverse(z), jax.hessian(squares, argnums=1)(bijection, x)
+
+    bijection = couplings(6)
+    x = jax.random.normal(jax.random.key(0), (3, 1, 2, 2))
+    expected, got = (
+        jax.jit(jax.vmap(queries, (None, 0)))(each, x) for each in (bijection, unstack(bijection))
+    )
+    for one, other in zip(expected, got, strict=True):
+        np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(got[1], x, rtol=1e-4, atol=1e-5)
+
+    def size(length: int) -> int:
+        gradient = jax.jit(jax.grad(squares)).lower(unstack(couplings(length)), x[0])
+        return gradient.as_text().count("stablehlo.")
+
+    assert size(12) < 1.1 * size(6)
+
+
 def test_cpus_run_many_small_blocks_as_a_scan():
     """Few or large blocks are run one by one; so is what was loaded."""
 

@@ -37,11 +37,13 @@ def _wide(module):
     )
 
 
-@pytest.mark.parametrize("form", [stack, unstack])
-def test_gradients_are_those_of_a_repeat(form):
+@pytest.mark.parametrize(
+    ("form", "length"), [(stack, 3), (unstack, 3), (unstack, 6)], ids=["scan", "apart", "called"]
+)
+def test_gradients_are_those_of_a_repeat(form, length):
     """By parameters, examples and conditions, in float64; so are the values."""
     with jax.enable_x64(True):
-        blocks = form(_wide(perturbed(repeat(_step, 3, rngs=rngs()), scale=0.1)))
+        blocks = form(_wide(perturbed(repeat(_step, length, rngs=rngs()), scale=0.1)))
         rng = np.random.default_rng(0)
         x = jnp.asarray(rng.normal(size=(BATCH, 2, 2, CHANNELS)))
         conditions = jnp.asarray(rng.normal(size=(BATCH, 2)))

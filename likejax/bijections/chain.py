@@ -41,6 +41,10 @@ def _terms(
     return bijection.terms(x, key, condition)
 
 
+def _inverse(bijection: Bijection, z: Array, condition: Array | None) -> Array:
+    return bijection.inverse(z, condition)
+
+
 class Chain(Bijection):
     """Maps one after the other.
 
@@ -234,9 +238,11 @@ class Repeat(Bijection):
     def _apply(
         self, step: Step, x: Array, key: Array | None, condition: Array | None
     ) -> tuple[Array, LogDet, Parts]:
+        apply = self.blocks.shared(step)
+
         def apply_block(carry, block, key):
             x, total = carry
-            z, log_det, parts = step(block, x, key, condition)
+            z, log_det, parts = apply(block, x, key, condition)
             return (z, total + log_det), parts
 
         keys = None if key is None else example_keys(key, jnp.arange(self.blocks.length))
@@ -246,9 +252,10 @@ class Repeat(Bijection):
     @override
     def inverse(self, z: Array, condition: Array | None = None) -> Array:
         """Maps a latent back through all blocks, last to first."""
+        apply = self.blocks.shared(_inverse)
 
         def invert(z, block):
-            return block.inverse(z, condition), None
+            return apply(block, z, condition), None
 
         x, _ = self.blocks.fold(invert, z, reverse=True)
         return x

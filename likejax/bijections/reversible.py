@@ -115,10 +115,11 @@ def _map_batch(
     conditions: Array | None,
 ) -> tuple[Float[Array, "batch ..."], Float[Array, " batch"]]:
     """Maps examples through all blocks."""
+    apply = blocks.shared(_forward)
 
     def step(carry, block, index):
         x, total = carry
-        z, log_det = _forward(block, x, _fold_in(keys, index), conditions)
+        z, log_det = apply(block, x, _fold_in(keys, index), conditions)
         return (z, total + log_det), None
 
     total = jax.vmap(no_volume)(x)
@@ -160,10 +161,11 @@ def _backward(
 ) -> tuple[PyTree, Array, None, Array | None]:
     """Cotangents of the arguments of ``_map_batch``; ``None`` for what has no derivative."""
     of_z, of_log_det = cotangents
+    pull_back = kept.blocks.shared(_pull_back)
 
     def step(place, block, index):
         keys = _fold_in(kept.keys, index)
-        place, of_leaves = _pull_back(block, place, keys, kept.conditions, of_log_det)
+        place, of_leaves = pull_back(block, place, keys, kept.conditions, of_log_det)
         return place, jax.tree.unflatten(jax.tree.structure(block), of_leaves)
 
     conditions = kept.conditions

@@ -19,6 +19,8 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, PyTree
 
+from likejax.nn.calls import Function, called
+
 Carry = TypeVar("Carry")
 Step = Callable[..., tuple[Carry, Any]]
 """``(carry, block, *items) -> (carry, out)``: one block, with its item of every sequence."""
@@ -65,6 +67,10 @@ class Stacked(nnx.Module):
         """Returns the sum over the blocks of every array in the outs of a ``fold``."""
         return jax.tree.map(lambda leaf: leaf.sum(0), outs)
 
+    def shared(self, function: Function) -> Function:
+        """Returns a function of one block for use in a step: as it is, a scan has it once."""
+        return function
+
     def first(self) -> Any:
         """Returns a block to ask what all have in common; its arrays are those of the stack."""
         return self.block
@@ -88,6 +94,19 @@ class Unstacked(nnx.Module):
     def length(self) -> int:
         """Number of blocks."""
         return len(self.blocks)
+
+    def shared(self, function: Function) -> Function:
+        """Returns a function of one block for use in a step: many blocks call one program.
+
+        The gradient of a Glow of 96 blocks is so traced and lowered in a fifth of the time and
+        compiled in three quarters of it, and takes half of the memory. A network of a diffusion
+        model, whose blocks all add to one path, was slower so.
+
+        Args:
+          function: Function of a module's top level, of a block and further arrays.
+        """
+        is_called = self.length >= _MANY_BLOCKS and jax.default_backend() == "cpu"
+        return called(function) if is_called else function
 
     def first(self) -> Any:
         """Returns a block to ask what all have in common."""
