@@ -8,9 +8,6 @@ solver, the gradient of the training loss is compiled and run. Printed are the s
 keeps for the backward pass, parameters among it; the temporary memory of the compiled program; the
 largest difference of the gradients relative to the largest entry of their array; and the times with
 their ratio.
-
-XLA's compiler for CPU undoes ``remat`` where the blocks are not in a loop: it sees that the blocks
-were computed before, and keeps what they computed.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from flax import nnx
 
 import likejax as lj
 from likejax import bijections as bj
+from likejax.nn.calls import written_out
 from likejax.nn.repeat import Stacked, Unstacked, for_backend, repeat, stack, unstack
 from tests.registry import BIJECTIONS, BijectionCase, perturbed, rngs
 
@@ -186,11 +187,14 @@ def test_many_blocks_apart_call_one_program():
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(got[1], x, rtol=1e-4, atol=1e-5)
 
-    def size(length: int) -> int:
-        gradient = jax.jit(jax.grad(squares)).lower(unstack(couplings(length)), x[0])
-        return gradient.as_text().count("stablehlo.")
+    def program(length: int) -> str:
+        return jax.jit(jax.grad(squares)).lower(unstack(couplings(length)), x[0]).as_text()
 
-    assert size(12) < 1.1 * size(6)
+    six, twelve = program(6), program(12)
+    assert twelve.count("stablehlo.") < 1.1 * six.count("stablehlo.")
+    with written_out():  # as in a program for GPU
+        assert "inlineable" not in program(6)
+    assert "inlineable" in six
 
 
 def test_cpus_run_many_small_blocks_as_a_scan():

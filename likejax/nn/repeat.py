@@ -105,8 +105,7 @@ class Unstacked(nnx.Module):
         Args:
           function: Function of a module's top level, of a block and further arrays.
         """
-        is_called = self.length >= _MANY_BLOCKS and jax.default_backend() == "cpu"
-        return called(function) if is_called else function
+        return called(function) if self.length >= _MANY_BLOCKS else function
 
     def first(self) -> Any:
         """Returns a block to ask what all have in common."""

@@ -29,6 +29,7 @@ from typing_extensions import override
 from likejax.models.diffusion.denoiser import NO_HINTS, Denoiser, Hints
 from likejax.models.diffusion.process import alpha, over_event
 from likejax.nn.attention import attend
+from likejax.nn.calls import recomputed
 from likejax.nn.channels import per_channel
 from likejax.nn.condition import as_vector, over_positions, project
 from likejax.nn.convolution import convolve
@@ -238,7 +239,7 @@ class Level(nnx.Module):
     @override
     def __call__(self, h: Array, context: Context) -> Array:
         """Computes the level and those below it."""
-        run = jax.checkpoint(_run) if self.remat else _run
+        run = recomputed(_run) if self.remat else _run
 
         def down(
             carry: tuple[Array, Context], block: Block

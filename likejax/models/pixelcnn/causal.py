@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, DTypeLike, Float
 
+from likejax.nn.calls import recomputed
 from likejax.nn.condition import over_positions, project
 from likejax.nn.dropout import dropout
 from likejax.nn.modules import replace
@@ -127,7 +128,7 @@ class GatedBlock(nnx.Module):
           condition: Label ``(*batch,)`` or floats ``(*batch, size)`` of a conditional model.
           key: Key for dropout; ``None`` for none.
         """
-        run = jax.checkpoint(_run) if self.remat else _run
+        run = recomputed(_run) if self.remat else _run
         return run(self, x, side, condition, key)
 
     def run(

@@ -13,6 +13,7 @@ from jaxtyping import Array, DTypeLike, Float
 from typing_extensions import override
 
 from likejax.models.vae.stage import Block, Options, StagePlan
+from likejax.nn.calls import recomputed
 from likejax.nn.condition import over_positions, project
 from likejax.nn.convolution import Padding
 from likejax.nn.edge_convolution import relu
@@ -188,7 +189,7 @@ class ResidualBlock(nnx.Module):
 
     @override
     def __call__(self, x: Map, a: Map | None, condition: Array | None) -> Map:
-        run = jax.checkpoint(ResidualBlock.run) if self.remat else ResidualBlock.run
+        run = recomputed(ResidualBlock.run) if self.remat else ResidualBlock.run
         return run(self, x, a, condition)
 
     def run(self, x: Map, a: Map | None, condition: Array | None) -> Map:
