@@ -16,6 +16,7 @@ import pytest
 
 import likejax as lj
 from likejax.experiment import from_json, to_json
+from likejax.nn.repeat import unstack
 from likejax.storage.store import Store
 from likejax.train.checkpoint import Checkpoints
 from tests.registry import Laplace
@@ -394,6 +395,14 @@ assert not any(name.split(".")[0] in ("likejax", "flax") for name in sys.modules
     np.testing.assert_allclose(called, Laplace().log_prob(points), rtol=1e-6)
     with pytest.raises(ValueError, match="expected draws"):
         lj.export(density, draws=0)
+
+
+def test_exports_for_other_platforms_have_no_calls():
+    """Programs that stay calls are a form for CPUs."""
+    flow = unstack(lj.build(lj.models.VectorGlowConfig(dimensions=2, depth=6, width=2), key=0))
+    for platforms, has_calls in (["cpu"], True), (["cpu", "cuda"], False):
+        program = jax.export.deserialize(bytearray(lj.export(flow, platforms=platforms)))
+        assert ('inlineable = "false"' in program.mlir_module()) is has_calls
 
 
 # --- other precisions, other samplers
