@@ -3,7 +3,7 @@
 A scan compiles once for all blocks. On CPU its gradient copies the parameters of a block on their
 way into and out of the loop, so large blocks are faster one by one, and a few blocks compile no
 faster as a scan; there they are taken apart once, outside any compiled function. ``for_backend`` is
-the one place that chooses.
+the one place that chooses. Many blocks of a flow that are apart call one program (``shared``).
 """
 
 from __future__ import annotations
