@@ -59,7 +59,8 @@ def recomputed(function: Function) -> Function:
       >>> float(jax.grad(recomputed(step))(jnp.zeros(())))
       1.0
     """
-    return _recomputed(function)
+    inside = function if _is_written_out() else called(function)
+    return jax.checkpoint(inside)  # pyright: ignore[reportReturnType]
 
 
 @contextlib.contextmanager
@@ -86,16 +87,6 @@ def _called(function: Callable[..., Any]) -> Any:
             return function(*arguments)
         with set_xla_metadata(inlineable="false"):
             return compiled(*arguments)
-
-    return call
-
-
-@functools.cache
-def _recomputed(function: Callable[..., Any]) -> Any:
-    written, called = jax.checkpoint(function), jax.checkpoint(_called(function))
-
-    def call(*arguments: Any) -> Any:
-        return (written if _is_written_out() else called)(*arguments)
 
     return call
 
