@@ -1,8 +1,10 @@
 """Strict JAX for every test: no silent rank promotion, a compilation cache shared by all runs.
 
 Most of the suite's time is XLA compiling, so programs are compiled without its costly
-optimizations, but for tests marked ``optimized``, whose programs run for long; and with XLA's older
-emitters of CPU code, which take two thirds of the time of the newer ones.
+optimizations, but for tests marked ``optimized``, whose programs run for long; in one piece each,
+since dividing a program among threads costs a tenth of the processor time and the other test
+process has the other core; and with XLA's older emitters of CPU code, which take two thirds of the
+time of the newer ones.
 """
 
 from __future__ import annotations
@@ -24,9 +26,10 @@ _SETTINGS: dict[str, Any] = {
     "jax_disable_most_optimizations": True,
 }
 
-_OLDER_EMITTERS = "--xla_cpu_use_fusion_emitters=false"
+_flags = [os.environ.get("XLA_FLAGS", ""), "--xla_cpu_parallel_codegen_split_count=1"]
 if jax.__version_info__ < (0, 11):  # XLA ends the process at a flag that it does not know
-    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_OLDER_EMITTERS}"
+    _flags.append("--xla_cpu_use_fusion_emitters=false")
+os.environ["XLA_FLAGS"] = " ".join(_flags)
 
 # Python looks for garbage after every 700 new objects. Tracing makes millions that live on: it
 # found next to none in a tenth of the time of imports and a twentieth of that of tests.
