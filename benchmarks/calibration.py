@@ -1,12 +1,11 @@
 """False-alarm rates of a report's inside scores, over many cuts: do thresholds hold?
 
-    likejax ood RUN --outside noise --data-dir DATA python benchmarks/calibration.py
-    RUN/ood/report.json [--calibration 1000] [--test 1000] [--repeats 200]
+    likejax ood RUN --outside noise --data-dir DATA
+    python benchmarks/calibration.py RUN/ood/report.json [--calibration 1000] [--test 1000]
 
 For every score of the report: the mean false-alarm rate of the marginal threshold at alpha against
-k / (n + 1) with
-k = floor(alpha (n + 1)), in standard errors, and the share of rates inside the 90 % interval of
-BetaBinomial(m, k, n + 1 - k).
+``k / (n + 1)`` with ``k = floor(alpha (n + 1))``, in standard errors, and the share of rates inside
+the 90 % interval of ``BetaBinomial(m, k, n + 1 - k)``.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ def main() -> None:
     report = json.loads(a.report.read_text())
     inside = report["sets"][0]["name"]
     for score in report["scores"]:
-        values = np.array(score["values"][inside])
+        values = np.array(score["values"][inside], float)  # "Infinity" is one too
         n, m = a.calibration, a.test
         if n + m > len(values):  # groups are fewer
             n = m = len(values) // 2

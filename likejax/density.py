@@ -691,6 +691,11 @@ class Density(nnx.Module, abc.ABC):
           ValueError: For negative sizes, a temperature below 0, labels out of range, ``devices``
             without a ``batch_size``, or if no sample is finite.
         """
+        if jnp.issubdtype(getattr(sample_shape, "dtype", None), jax.dtypes.prng_key):
+            raise TypeError(
+                "expected the number of samples or their shape after the key, got a second key: "
+                "density.sample(key, 16)"
+            )
         shape, condition = self._shape_and_condition(sample_shape, condition)
         key = as_key(key)
         keys = key if key.shape == () else keys_of_batch(key, shape)
@@ -1117,7 +1122,9 @@ def check_density(density: object) -> None:
         density._check_declared()
         return
     advice = "a subclass of lj.Density"
-    if hasattr(density, "build"):
+    if hasattr(density, "model"):
+        advice = "lj.fit(experiment, train, key=...).density is one, trained"
+    elif hasattr(density, "build"):
         advice = "build one with lj.build(config, key=...)"
     elif isinstance(getattr(density, "density", None), Density):
         advice = f"pass its attribute density: {type(density).__name__.lower()}.density"

@@ -115,11 +115,11 @@ report = lj.ood.benchmark(
 print(report.auroc_table())
 
 # %% [markdown]
-# The brackets are DeLong's 95 % interval over the images of the *first* training, and what follows
-# `±` is the standard deviation between the trainings. They answer two questions: would other
-# images of the same kind give another number, and would another training? Where the second is
-# larger than the first, a table of one training would be luck. Scores without a density have no
-# spread but for rounding.
+# Each cell begins with the mean and, behind `±`, the standard deviation over the trainings; then
+# come the number of the *first* training and DeLong's 95 % interval over its images. They answer
+# two questions: would another training give another number, and would other images of the same
+# kind? Where the first is larger than the second, a table of one training would be luck. Scores
+# without a density are the same in all trainings, and have no spread.
 
 # %%
 report

@@ -175,6 +175,7 @@ def test_finite_samples_do_not_warn():
         ((KEY, -1), ValueError, r"sample_shape\[0\] to be an integer of at least 0, got -1"),
         ((KEY, 2.5), TypeError, r"sample_shape\[0\] to be an integer"),
         ((KEY, "2"), TypeError, "sample_shape"),
+        ((2, KEY), TypeError, r"after the key, got a second key: density.sample\(key, 16\)"),
         ((KEY, 2, None, -1.0), ValueError, "temperature to be a number of at least 0"),
         ((KEY, 2, None, np.nan), ValueError, "temperature to be a number of at least 0"),
         ((KEY, 2, None, "hot"), TypeError, "temperature to be a number"),
@@ -185,6 +186,13 @@ def test_finite_samples_do_not_warn():
 def test_arguments_of_sample(arguments, error, message):
     with pytest.raises(error, match=message):
         VECTOR.sample(*arguments)
+
+
+def test_an_experiment_is_no_density():
+    with pytest.raises(
+        TypeError, match=r"got Experiment: lj\.fit\(experiment, train, key=\.\.\.\)"
+    ):
+        lj.evaluate(lj.preset("glow/digits"), np.zeros((3, 8, 8, 1), np.uint8))
 
 
 def test_small_habits():

@@ -351,8 +351,13 @@ def test_a_density_merge_by_hand_needs_its_structure(tmp_path):
     ):
         lj.restore(tmp_path / "laplace")
     assert_same(lj.restore(tmp_path / "laplace", density=Laplace()), Laplace())
-    with pytest.raises(lj.train.CheckpointError, match="is no run and holds no saved density"):
+    with pytest.raises(lj.train.CheckpointError, match=r"saved density, with density/: .* neither"):
         lj.restore(tmp_path)
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    with pytest.raises(lj.train.CheckpointError, match="missing does not exist"):
+        lj.restore(tmp_path / "missing")
 
 
 def test_a_run_from_a_built_density_restores_by_itself(tmp_path):

@@ -548,6 +548,8 @@ def test_names_with_dots_and_plus_signs(tmp_path):
     ) as error:
         lj.load("scans.v3", data_dir=tmp_path)
     assert "Tried" not in str(error.value)  # TFDS, which has no such set either
+    with pytest.raises(ValueError, match="did you mean 'fashion_mnist'"):  # its files are not here
+        lj.load("fashion_mnst", data_dir=tmp_path)
 
 
 def test_what_is_listed_is_what_is_found(tmp_path):

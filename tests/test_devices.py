@@ -7,6 +7,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jax
@@ -29,7 +30,7 @@ import likejax as lj
 model = lj.models.GlowConfig(event_shape=(8, 8, 1), levels=17, scales=1, depth=1, width=24)
 train, valid = lj.load("digits"), lj.load("digits", split="validation")
 experiment = lj.Experiment(
-    model=model, batch_size=16, log_every=1, steps=4, validate_every=2, checkpoint_every=2,
+    model=model, batch_size=16, log_every=1, steps=20, validate_every=10, checkpoint_every=10,
     augment=("mutate:0.1",), initialize_with=64,
     # Adam's own eps would blow rounding up to whole steps where gradients are zero
     optimizer=lj.Optimizer(eps=1e-3),
@@ -46,7 +47,7 @@ WAYS = [
     {"parameter_shards": 8, "model.reversible": True},
     {"accumulate": 2},
 ]
-MORE_STEPS = {"steps": 6}
+MORE_STEPS = {"steps": 22}
 
 
 def launch(code: str, devices: int, **environment: str) -> subprocess.Popen:
@@ -116,6 +117,14 @@ print("RESULT", json.dumps(arrays))
 """
 
 
+OWN_VALIDATION = """
+try:
+    lj.fit(experiment, train, validation=valid[jax.process_index() :], key=1)
+except ValueError as error:
+    print("RESULT", json.dumps(str(error)))
+"""
+
+
 def test_two_processes_give_the_result_of_one(one_device_runs, tmp_path):
     """Two processes of two devices each, joined by jax.distributed on loopback, with checkpoints
     that one resumes.
@@ -128,11 +137,11 @@ def test_two_processes_give_the_result_of_one(one_device_runs, tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     workdir = str(tmp_path / "run")
     code = f"show(lj.fit(experiment, train, validation=valid, workdir={workdir!r}, key=1))"
-    both = [
-        launch(OWN_ITERABLES + code, 2, ADDRESS=address, PROCESS=str(index)) for index in (0, 1)
-    ]
-    (apart, first), (also_apart, second) = (results(process) for process in both)
+    all_code = OWN_ITERABLES + OWN_VALIDATION + code
+    both = [launch(all_code, 2, ADDRESS=address, PROCESS=str(index)) for index in (0, 1)]
+    (apart, refused, first), (also_apart, _, second) = (results(process) for process in both)
     assert apart == also_apart
+    assert "expected the same validation rows in all 2 processes" in refused
     assert first[0] == 4
     assert first[2] == second[2]
     assert_like(first, one_device, rtol=1e-5)
@@ -140,6 +149,54 @@ def test_two_processes_give_the_result_of_one(one_device_runs, tmp_path):
     more = f"experiment = dataclasses.replace(experiment, **{MORE_STEPS})\n"
     (resumed,) = results(launch(more + code, 1))
     assert_like(resumed, straight, rtol=1e-5)
+
+
+def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path):
+    """kill -9 of one of two processes of the command line: the other says so and ends within a
+    minute, and one process alone goes on from the last checkpoint."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = "train vector_glow/moons --workdir run --checkpoint-every 2 --log-every 1"
+    words += " --validate-every 1000 --batch-size 16 --model.depth 1"
+    command = [sys.executable, "-m", "likejax", *words.split(), "--steps"]
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
+    both = []
+    for index in (0, 1):
+        joined = {"LIKEJAX_PROCESSES": f"127.0.0.1:{port},2,{index}"}
+        both.append(
+            subprocess.Popen(
+                [*command, "1000000", "--distributed"],
+                env=environment | joined,
+                cwd=tmp_path,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    metrics = tmp_path / "run" / "metrics.jsonl"
+    started = time.monotonic()
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < 6:
+        assert all(process.poll() is None for process in both), both[0].communicate()[1]
+        assert time.monotonic() - started < 200
+        time.sleep(0.2)
+    both[1].kill()
+    _, printed = both[0].communicate(timeout=60)
+    both[1].communicate()
+    assert both[0].returncode != 0
+    assert "another process of this run has ended" in printed
+    assert "goes on from the last checkpoint" in printed
+    resumed = subprocess.run(
+        [*command, "1000", "--draws", "1"],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert resumed.returncode == 0, resumed.stderr
+    steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
+    assert steps[-1] == 1000
+    assert steps[0] == 1, "the run began anew"
 
 
 def test_parameters_are_divided_along_their_longest_axis():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import json
 import os
 import random
@@ -209,11 +210,28 @@ class Nameless(lj.Density):
             "tolerance to be a number of at least 0 and at most 1",
         ),
         ({"key": "seed"}, TypeError, "expected a key"),
+        ({"held_out": VALID[:1]}, ValueError, "at least two held-out rows"),
     ],
 )
 def test_mistakes_get_a_sentence(changes, error, message):
     with pytest.raises(error, match=message):
         benchmark(**changes)
+
+
+def test_infinite_scores_are_in_the_json(tmp_path):
+    """An example that a density excludes has an infinite score, which counts in an AUROC."""
+    uniform = lj.models.Uniform((2,))
+    points = np.random.default_rng(0).uniform(size=(90, 2)).astype(np.float32)
+    options = {"inside": points[:30], "outside": {"beyond": points[30:50] + 2}, "key": 0}
+    report = ood.benchmark(
+        uniform, scores=[ood.NegativeLogProb()], held_out=points[50:], resamples=2, **options
+    )
+    written = json.loads((report.write(tmp_path) / "report.json").read_text())
+    (score,) = written["scores"]
+    assert score["values"]["beyond"] == ["Infinity"] * 20
+    values = {name: np.asarray(each, float) for name, each in score["values"].items()}
+    assert ood.auroc(values["inside"], values["beyond"]) == 1
+    assert score["metrics"]["beyond"]["auroc"]["value"] == 1
 
 
 @pytest.mark.untyped
@@ -249,8 +267,12 @@ def test_several_trainings():
     spread = whole.spread("typicality", "mutated", "auroc")
     assert spread == (pytest.approx(np.mean(values)), pytest.approx(np.std(values, ddof=1)), 3)
     assert whole.metric("typicality", "mutated", "auroc").value == values[0]
-    assert f"] ± {spread.deviation:.3f} |" in whole.auroc_table()
-    assert "± standard deviation over 3" in whole.to_markdown()
+    cell = f"| {spread.mean:.3f} ± {spread.deviation:.3f}; {values[0]:.3f} ["
+    assert cell in whole.auroc_table()
+    text = whole.to_markdown()
+    assert "after mean ± standard deviation over 3" in text
+    at_95 = whole.spread("typicality", "mutated", "fpr95")
+    assert f"| {at_95.mean:.3f} ± {at_95.deviation:.3f}; " in text.split("## mutated")[1]
     same = ood.benchmark(halves, scores=[ood.ComplexityOnly()], **options)
     assert "±" not in same.auroc_table()  # one number, of no training
     records = whole.to_records()
@@ -259,6 +281,8 @@ def test_several_trainings():
     assert found == values
     assert len(json.loads(json.dumps(whole.to_dict()))["trainings"]) == 2
     kinds = iter([[ood.Typicality()], [ood.ComplexityOnly()]])
+    with pytest.raises(ValueError, match="numbers 0 and 2 have the same weights"):
+        ood.benchmark([*halves[:2], halves[0]], scores=[ood.Typicality()], **options)
     with pytest.raises(ValueError, match="the same scores for all trainings"):
         ood.benchmark(halves[:2], scores=lambda density: next(kinds), **options)
 
@@ -289,6 +313,48 @@ def test_features_are_kept(tmp_path, monkeypatch):
     computed.clear()
     benchmark(**options, key=1)
     assert computed
+
+
+def test_an_edited_feature_is_computed_anew(tmp_path, monkeypatch):
+    """A feature of a user's module is kept by its file's code too; without a file, not at all."""
+    folder, kept = tmp_path / "code", tmp_path / "kept"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # files of one second look the same
+    code = """
+import dataclasses
+import numpy as np
+from likejax import ood
+@dataclasses.dataclass(frozen=True)
+class Sum(ood.Feature):
+    def __call__(self, densities, x, keys):
+        return {sign}np.asarray(x, float).reshape(len(x), -1).sum(1)
+"""
+
+    def auroc(sign):
+        path = folder / "edited_feature.py"
+        path.write_text(code.format(sign=sign))
+        monkeypatch.delitem(sys.modules, "edited_feature", raising=False)
+        importlib.invalidate_caches()
+        feature = importlib.import_module("edited_feature").Sum()
+        score = ood.DensityOfStates((feature,), "copod")
+        return benchmark(scores=[score], resamples=2, workdir=kept).to_dict()["scores"]
+
+    first = auroc("")
+    files = set(kept.iterdir())
+    assert auroc("") == first
+    assert set(kept.iterdir()) == files
+    assert auroc("100 * ")[0]["values"] is not None
+    assert len(set(kept.iterdir())) > len(files)
+    monkeypatch.setattr("likejax.ood.kept.inspect.getfile", of_no_file)
+    files = set(kept.iterdir())
+    auroc("3 * ")
+    assert set(kept.iterdir()) == files
+
+
+def of_no_file(kind):
+    """What Python does for a class of an interactive session."""
+    raise TypeError(f"{kind} is built in")
 
 
 def test_a_damaged_feature_is_computed_anew(tmp_path):
@@ -412,7 +478,7 @@ def test_averages_over_near_and_far_sets():
     with pytest.raises(ValueError, match="sets have, got 'typicality', 'near'"):
         report.average("typicality", "near")
     trained = dataclasses.replace(report, trainings=(report,))
-    assert "0.000 between trainings" in trained.averages_table()
+    assert "± 0.000 over trainings; " in trained.averages_table()
 
 
 def test_no_averages_without_distances(report):
@@ -786,7 +852,7 @@ def test_the_command(runs, tmp_path, capsys, monkeypatch):
         "darkness",
     ):
         assert f"| {label} |" in printed
-    assert "± standard deviation over 2" in printed
+    assert "mean ± standard deviation over 2" in printed
     assert (
         "fitted on 45 of digits validation; calibrated with 45 of digits validation; "
         "selected on 90 of" in printed

@@ -112,6 +112,10 @@ def test_what_is_not_offered_is_refused():
     histogram = lj.models.PixelHistogram.fit(lj.load("digits"))
     with pytest.raises(ValueError, match="PixelHistogram is constant between integers"):
         ood.InputGradient().fit(histogram, DIGITS)
+    with pytest.raises(ValueError, match=r"that the score has, density, got 'background'.*field"):
+        ood.DensityOfStates((ood.LogProb("background"),)).fit(density, inside)
+    with pytest.raises(TypeError, match=r"a number: groups=\[5\]"):
+        ood.standard(density, groups=5)  # type: ignore[arg-type]
     student = lj.models.Flow(lj.bijections.ActNorm(2), (2,), base=lj.models.StudentT(2))
     assert not student.offers("white_latents")
 
@@ -343,6 +347,23 @@ def test_whitened_embedding_is_mahalanobis():
     inverse = np.linalg.inv(np.cov(x.T.astype(np.float64)))
     distance = np.einsum("ni,ij,nj->n", centered, inverse, centered)
     np.testing.assert_allclose(fitted(x[:5]), distance, rtol=5e-3)
+
+
+def test_an_embedding_looks_at_one_example_at_a_time():
+    """A network that normalizes by its batch would score an example by its company."""
+    density, x = Mean(np.zeros(3)), RNG.normal(size=(100, 3)).astype(np.float32)
+    with pytest.raises(ValueError, match="another one beside other examples: switch a network to"):
+        ood.WhitenedEmbedding(lambda x: (x - x.mean(0)) / (x.std(0) + 1)).fit(density, x)
+    with pytest.raises(ValueError, match="expected finite vectors from"):
+        ood.NearestNeighbors(lambda x: np.full_like(x, np.nan)).fit(density, x)
+
+
+def test_few_examples_for_many_numbers_are_told():
+    """Where examples do not vary, a shift is not seen, and a warning says so."""
+    x = RNG.normal(size=(8, 10))
+    with pytest.warns(UserWarning, match="8 examples are few to fit a density of 10 numbers"):
+        ood.fit_backend("gaussian", x)
+    ood.fit_backend("copod", x)
 
 
 def test_nearest_neighbors_by_hand():

@@ -183,6 +183,16 @@ def test_any_iterable_of_arrays():
         fit([])
 
 
+def test_a_loader_of_grain():
+    """Its batches, shuffled and of an epoch each time, are those of a list of the same arrays."""
+    grain = pytest.importorskip("grain", reason="Grain is not installed")
+    rows = grain.MapDataset.source(POINTS).shuffle(seed=3)
+    loader = rows.batch(48).to_iter_dataset()
+    batches = list(loader)
+    assert len(batches) == 5
+    np.testing.assert_array_equal(scale(fit(loader, steps=15)), scale(fit(batches, steps=15)))
+
+
 def test_an_iterable_resumes_where_it_was(tmp_path):
     pieces = [POINTS[:100], POINTS[100:]]
     fit(pieces, steps=7, workdir=tmp_path / "run")

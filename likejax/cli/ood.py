@@ -41,8 +41,8 @@ class Ood(WeightsOption, ScoringOptions):
     """Scores of your own besides, as MODULE:CLASS of a module in this folder or installed; the
     class is called without arguments."""
     trainings: tuple[Path, ...] = ()
-    """Directories of further runs of the same model with other seeds: the table then has the
-    standard deviation between trainings."""
+    """Directories of further runs of the same model with other seeds: the table then has mean and
+    standard deviation over all."""
     background: Path | None = None
     """Directory of a run trained with --background, for the likelihood ratio."""
     early: Path | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -65,7 +66,15 @@ class Train(DataOption, SeedOption, DevicesOption):
         if is_primary:
             print(f"{self.preset} on {parts['train']!r}, writing to {workdir}", flush=True)
         train_key, evaluation_key = jax.random.split(jax.random.key(self.seed))
-        run = self._fit(parts, workdir, key=train_key)
+        try:
+            run = self._fit(parts, workdir, key=train_key)
+        except (ValueError, RuntimeError) as error:
+            if not (self.distributed and _LOST.match(str(error))):
+                raise
+            raise ConnectionError(
+                "another process of this run has ended, or cannot be reached: see what it printed. "
+                f"The same command in all processes goes on from the last checkpoint. {error}"
+            ) from error
         if is_primary:
             self._report(run, parts["test"], workdir, key=evaluation_key)
         return 0
@@ -172,17 +181,28 @@ def with_present_weights(args: Sequence[str]) -> list[str]:
         raise UsageError(str(error)) from error
 
 
+_LOST = re.compile(r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|DEADLINE_EXCEEDED): ")
+"""How messages of XLA begin where processes cannot talk to each other."""
+_TIMEOUTS = {
+    # the others stop within a minute when one is killed
+    "heartbeat_timeout_seconds": 20,
+    # and wait at the end while the first one evaluates
+    "shutdown_timeout_seconds": 24 * 3600,
+}
+
+
 def _join_processes() -> None:
     """Makes this process one of several, before any device is touched."""
     import jax
 
     given = os.environ.get("LIKEJAX_PROCESSES")
     if given is None:
-        jax.distributed.initialize()  # the launcher of the cluster knows the processes
+        jax.distributed.initialize(**_TIMEOUTS)  # the launcher of the cluster knows the processes
         return
     try:
         address, count, index = given.split(",")
-        jax.distributed.initialize(address, num_processes=int(count), process_id=int(index))
+        places = {"num_processes": int(count), "process_id": int(index)}
+        jax.distributed.initialize(address, **places, **_TIMEOUTS)
     except ValueError as error:
         raise UsageError(
             f"expected LIKEJAX_PROCESSES=HOST:PORT,COUNT,INDEX, got {given!r} ({error})"

@@ -11,6 +11,7 @@ from likejax.data.sources.builtin import load_digits, load_photographs
 from likejax.data.sources.catalog import named_places, place_of, prepared
 from likejax.data.sources.folders import load_file, load_folder
 from likejax.data.sources.headers import outline_of
+from likejax.data.sources.known import PUBLISHED
 from likejax.data.sources.tables import TABLES, load_table
 from likejax.data.sources.texts import is_text, load_text
 from likejax.data.sources.toys import TOYS, load_toy
@@ -214,7 +215,7 @@ def _from_tfds(name: str, folder: Path | None) -> dict[str, Dataset]:
         if folder:
             where = f"{folder}/{name} does not exist"
         known = ", ".join((*BUILT_IN, *TOYS))
-        near = meant(name, datasets(folder))
+        near = "" if name in PUBLISHED else meant(name, (*datasets(folder), *PUBLISHED))
         if near and short == name:  # a slip of the pen needs no help with TFDS
             raise ValueError(
                 f"no dataset {name!r}{near} It is not built in ({known}), {where}, and TFDS has "

@@ -28,6 +28,7 @@ from likejax.ood.results import Distance, ScoreResult, SetResult, describe
 from likejax.ood.score import FittedScore, Score
 from likejax.progress import track
 from likejax.settings import Count, CountOrZero, Probability, checked
+from likejax.storage.density import checksum_of
 
 Scores = Sequence[Score] | Callable[[Density], Sequence[Score]]
 """Recipes of scores, or a function that makes them from a density."""
@@ -63,8 +64,8 @@ def benchmark(
     index. All sets may be datasets or arrays ``(n, *event_shape)``.
 
     With several densities, which are trainings of one model with different seeds, each is scored by
-    itself. The tables then have the standard deviation between trainings beside the interval of the
-    first: it is often the larger one.
+    itself. The tables then have mean and standard deviation over the trainings beside the interval
+    of the first: the deviation is often the larger one.
 
     Args:
       density: Density that is scored, or several trainings of one model.
@@ -100,8 +101,8 @@ def benchmark(
 
     Raises:
       TypeError: If there is no density, dataset or score where one is due.
-      ValueError: If sets are represented differently (shape, type, levels, binarization, color
-        order), share rows, or a score is NaN.
+      ValueError: If two trainings have the same weights, if sets are represented differently
+        (shape, type, levels, binarization, color order) or share rows, or if a score is NaN.
 
     Example:
       >>> import likejax as lj, numpy as np
@@ -140,6 +141,7 @@ def benchmark(
         _check_distances(distances, inputs)
         reports.append(_report(inputs, as_key(key), distances, options, workdir))
     first, *others = reports
+    _check_different(_trainings(density))
     _check_same_scores(reports)
     return dataclasses.replace(first, trainings=tuple(others))
 
@@ -173,6 +175,18 @@ def _check_distances(distances: Mapping[str, Distance], inputs: Inputs) -> None:
             raise ValueError(
                 f"expected distances of the outside sets {', '.join(outside)}, got one of {name!r}"
                 f"{meant(name, outside)}"
+            )
+
+
+def _check_different(trainings: Sequence[Density]) -> None:
+    """Raises a ValueError if two trainings have the same weights: no spread can be seen there."""
+    checksums = list(map(checksum_of, trainings))
+    for number, checksum in enumerate(checksums):
+        first = checksums.index(checksum)
+        if first < number:
+            raise ValueError(
+                f"expected different trainings of one model, numbers {first} and {number} have the "
+                "same weights: train them with different keys or seeds"
             )
 
 
@@ -264,6 +278,11 @@ class _Rows(NamedTuple):
 
 def _cut(held_out: Dataset, keys: _Keys) -> _Rows:
     """Cuts the held-out rows in two at random, all copies of a row in the same half."""
+    if len(held_out) < 2:
+        raise ValueError(
+            "expected at least two held-out rows, half of them to fit scores on and half to "
+            f"calibrate them with, got {len(held_out)}"
+        )
     order = np.asarray(jax.random.permutation(keys.cut, len(held_out)))
     return _Rows(*halves(held_out, order))
 

@@ -21,6 +21,7 @@ from likejax.ood.features import (
     OfDensity,
     OfDraws,
     Values,
+    named_density,
 )
 from likejax.ood.score import Groups, Score, State, with_draws
 from likejax.ood.vectors import Backend, backend_score, fit_backend
@@ -64,7 +65,7 @@ class Statistics(OfDensity):
           x: Examples ``(n, *event_shape)``.
           keys: Key of each example; not needed if the density is exact.
         """
-        density = densities[self.density]
+        density = named_density(densities, self.density)
         values = density.statistics(x, key=keys, draws=self.draws)
         columns = [values[name] for name in self.names or values]
         on_host = not any(isinstance(column, Tracer) for column in columns)

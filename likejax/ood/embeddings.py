@@ -8,11 +8,17 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from likejax.data.dataset import Dataset
 from likejax.density import Density, Kind
-from likejax.ood.features import Batch, Densities, Feature, Numbers, Values, numpy_of
-from likejax.ood.score import Groups, Score, State
+from likejax.ood.features import Batch, Compute, Densities, Feature, Numbers, Values, numpy_of
+from likejax.ood.score import FittedScore, Groups, Score, State
 from likejax.ood.vectors import Backend, backend_score, fit_backend
 from likejax.settings import Count
+
+_TRIED_ROWS = 16
+"""Rows of which a vector is computed beside two kinds of others."""
+_ALIKE = 0.02
+"""Largest difference of a vector beside other rows, relative to the vectors: that of rounding."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +86,24 @@ class _OfEmbedding(Score):
         """The vectors."""
         return (Embedding(self.embed),)
 
+    def fit_features(
+        self, densities: dict[str, Density], compute: Compute, dataset: Dataset
+    ) -> FittedScore:
+        """Fits the score from features that are computed already.
+
+        Args:
+          densities: Densities from ``densities_of``.
+          compute: Function that computes a feature of the examples.
+          dataset: Inside examples.
+
+        Raises:
+          ValueError: If the function's vector of an example depends on the examples beside it, or
+            is not finite.
+        """
+        if self.embed is not None:
+            _check_rows_alone(self.embed, dataset.examples[:_TRIED_ROWS])
+        return super().fit_features(densities, compute, dataset)
+
     def check(self, density: Density) -> None:
         """Raises a ValueError if the density has no embedding and no function is given.
 
@@ -89,8 +113,26 @@ class _OfEmbedding(Score):
         if self.embed is None and not density.offers("embed"):
             raise ValueError(
                 f"expected a function embed=, since {type(density).__name__} has no embedding of "
-                "its own: flows and VAEs have one"
+                "its own: flows and VAEs have one, and lj.ood.DensityOfStates takes the numbers "
+                "that a density offers"
             )
+
+
+def _check_rows_alone(embed: Any, x: Batch) -> None:
+    """Raises a ValueError unless a vector stays the same beside other rows, and is finite.
+
+    A network that normalizes by its batch would give an example another score in other company.
+    """
+    vectors = np.asarray(embed(x), np.float64)
+    if not np.isfinite(vectors).all():
+        raise ValueError(f"expected finite vectors from {embed}, got NaN or infinite numbers")
+    beside_itself = np.asarray(embed(np.repeat(x[:1], len(x), axis=0)), np.float64)
+    if abs(beside_itself[0] - vectors[0]).max() > _ALIKE * abs(vectors).max():
+        raise ValueError(
+            f"expected a vector of each example by itself from {embed}, the first example has "
+            "another one beside other examples: switch a network to evaluation, so that its "
+            "normalization uses no statistics of the batch"
+        )
 
 
 @dataclasses.dataclass(frozen=True)

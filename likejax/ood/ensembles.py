@@ -20,6 +20,7 @@ from likejax.ood.features import (
     Numbers,
     OfDensity,
     Values,
+    named_density,
     numpy_of,
 )
 from likejax.ood.score import Score, with_draws
@@ -49,7 +50,7 @@ class MemberLogProbs(OfDensity):
           x: Examples ``(n, *event_shape)``.
           keys: Key of each example; not needed if the ensemble is exact.
         """
-        ensemble = densities[self.density]
+        ensemble = named_density(densities, self.density)
         assert isinstance(ensemble, Ensemble)
         members = ensemble.log_prob_members(x, key=keys, draws=self.draws)
         return members.T if isinstance(members, Tracer) else np.asarray(members, np.float64).T

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float, Key, Shaped
 from likejax.density import Density, Kind
 from likejax.devices import Devices, in_chunks
 from likejax.keys import KeyLike, as_key, example_keys
+from likejax.names import meant
 from likejax.settings import Count, CountOrZero, Settings, checked
 
 Densities = Mapping[str, Density]
@@ -36,6 +37,25 @@ def numpy_of(values: object) -> Any:
       values: An array.
     """
     return jnp if isinstance(values, jax.Array) else np
+
+
+def named_density(densities: Densities, name: str) -> Density:
+    """Returns the density that a feature names.
+
+    Args:
+      densities: Densities by name.
+      name: Name in the feature's settings.
+
+    Raises:
+      ValueError: If the score has no density of that name.
+    """
+    if name not in densities:
+        raise ValueError(
+            f"expected a feature of a density that the score has, {', '.join(densities)}, got "
+            f"{name!r}{meant(name, densities)}: a score with a field that holds another density, "
+            "such as LikelihoodRatio's background, has it by the name of the field"
+        )
+    return densities[name]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -94,8 +114,7 @@ class OfDensity(Feature):
         Args:
           densities: Densities by name.
         """
-        name = getattr(self, "density", "density")
-        return densities[name].kind is not Kind.EXACT
+        return named_density(densities, getattr(self, "density", "density")).kind is not Kind.EXACT
 
 
 class OfDraws(Feature):
@@ -144,7 +163,7 @@ class LogProb(OfDensity):
           x: Examples ``(n, *event_shape)``.
           keys: Key of each example; not needed if the density is exact.
         """
-        density = densities[self.density]
+        density = named_density(densities, self.density)
         if density.kind is Kind.EXACT:
             return density.log_prob(x, draws=self.draws)
         if self.stream and keys is not None:
@@ -177,7 +196,7 @@ class LogProbMap(Feature):
           keys: Keys; nothing is drawn.
         """
         del keys
-        return densities[self.density].log_prob_map(x)
+        return named_density(densities, self.density).log_prob_map(x)
 
 
 Compute = Callable[[Feature], Numbers]

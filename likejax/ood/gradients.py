@@ -23,6 +23,7 @@ from likejax.ood.features import (
     Numbers,
     OfDensity,
     Values,
+    named_density,
     numpy_of,
 )
 from likejax.ood.score import Groups, Score, State
@@ -59,7 +60,7 @@ class GradientNorms(OfDensity):
           x: Examples ``(n, *event_shape)``.
           keys: Key of each example; not needed if the density is exact.
         """
-        density = densities[self.density]
+        density = named_density(densities, self.density)
         together = max(1, min(32, _ENTRIES_AT_A_TIME // max(1, count_parameters(density))))
         is_traced = any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((density, x, keys)))
         if is_traced or len(x) == 0:
@@ -202,6 +203,8 @@ class ParameterGradient(Score):
         Args:
           statistics: Logarithms of squared norms of inside examples, ``(n, tensors)``.
         """
+        if len(statistics) < 2:
+            raise ValueError(f"expected at least two examples to fit {self.label} to, got 1")
         std = statistics.std(axis=0)
         tensors = np.flatnonzero(std > 1e-6)
         if len(tensors) == 0:

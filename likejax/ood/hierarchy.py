@@ -258,7 +258,7 @@ def choose_k(
       >>> uniform, points = lj.models.Uniform((2,)), [[0.5, 0.5]]
       >>> lj.ood.choose_k(uniform, points, key=0)
       Traceback (most recent call last):
-      ValueError: expected a VAE for a ratio of its latents, got Uniform
+      ValueError: expected a VAE for a ratio of its latents, got Uniform: ...
     """
     loss = checked("loss", loss, float)
     replacement = checked("replacement", replacement, Replacement)
@@ -293,5 +293,8 @@ def _depth(density: Density) -> int:
     """
     if not density.offers("log_prob_above"):
         name = type(density).__name__
-        raise ValueError(f"expected a VAE for a ratio of its latents, got {name}")
+        raise ValueError(
+            f"expected a VAE for a ratio of its latents, got {name}: lj.ood.LikelihoodRatio "
+            "compares any two densities, and lj.ood.standard(density) lists the scores that apply"
+        )
     return cast(Hierarchical, density).depth

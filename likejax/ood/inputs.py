@@ -149,7 +149,8 @@ def _check_representations(datasets: Sequence[Dataset]) -> None:
                 f"differ in {different}: the density would see another kind of data. Bring them to "
                 "one form (invert, pad, crop, resize, gray, reduce_levels, binarize, in names of "
                 "datasets +invert, +resize:28x28, +levels:32 and so on; for tables "
-                "lj.Dataset.from_table(..., columns=density.column_kinds))"
+                "lj.Dataset.from_table(..., columns=density.column_kinds); for arrays of another "
+                "dtype x.astype(...))"
             )
 
 

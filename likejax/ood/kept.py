@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
-import importlib.metadata
+import inspect
 import json
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,12 @@ from likejax.storage.density import checksum_of
 class KeptFeatures:
     """Files of features, each named by everything that its numbers depend on.
 
-    That is the version of likejax, the examples, the feature with its settings, and, unless it
-    comes from the examples alone, the weights of all densities and the keys of the examples. So
-    nothing has to be declared the same for a benchmark to go on, and nothing stale is ever read. A
-    feature whose settings hold a function, of which only the name is known, is not kept.
+    That is the code of likejax, the examples, the feature with its settings and the file of code
+    that its class is from, and, unless it comes from the examples alone, the weights of all
+    densities and the keys of the examples. So nothing has to be declared the same for a benchmark
+    to go on, and a feature whose file was edited is computed anew. What that file imports from
+    elsewhere is not looked at. A feature whose settings hold a function, of which only the name is
+    known, is not kept, and neither is one whose class comes from no file.
 
     Args:
       directory: Directory of the files; created if absent.
@@ -56,7 +59,7 @@ class KeptFeatures:
         """
         draws = hashlib.sha256(np.asarray(jax.random.key_data(keys)).tobytes()).hexdigest()
         of_examples = {
-            "version": importlib.metadata.version("likejax"),
+            "likejax": _code_of_likejax(),
             "examples": dataset.fingerprint(),
         }
         of_all = {**of_examples, "densities": self._checksums, "keys": draws}
@@ -75,7 +78,12 @@ class KeptFeatures:
     ) -> Float[np.ndarray, "n ..."]:
         if not _is_plain(feature):
             return np.asarray(compute(feature))
-        record = json.dumps({**identity, "feature": to_record(feature)}, sort_keys=True)
+        try:
+            code = {name: _digest_of(path) for name, path in _files_of(feature).items()}
+        except (OSError, TypeError):  # a class of a notebook, or of an interactive session
+            return np.asarray(compute(feature))
+        named = {**identity, "feature": to_record(feature), "code": code}
+        record = json.dumps(named, sort_keys=True)
         path = self._place / f"{hashlib.sha256(record.encode()).hexdigest()[:32]}.npy"
         if path.exists():
             try:
@@ -87,6 +95,41 @@ class KeptFeatures:
         np.save(partial, values, allow_pickle=False)
         partial.replace(path)
         return values
+
+
+def _files_of(feature: Feature) -> dict[str, Path]:
+    """The files that the classes of a feature and of its settings are from, but for likejax's.
+
+    Raises:
+      OSError: If a class comes from no file.
+      TypeError: If a class comes from no file.
+    """
+    classes = {type(feature), *map(type, _settings_in(feature))}
+    outside = [kind for kind in classes if kind.__module__.partition(".")[0] != "likejax"]
+    return {kind.__module__: Path(inspect.getfile(kind)) for kind in outside}
+
+
+def _settings_in(value: object) -> Iterator[object]:
+    """Every dataclass in settings, however deep."""
+    if isinstance(value, tuple):
+        for each in value:
+            yield from _settings_in(each)
+    if dataclasses.is_dataclass(value):
+        yield value
+        for field in dataclasses.fields(value):
+            yield from _settings_in(getattr(value, field.name))
+
+
+@functools.cache
+def _code_of_likejax() -> str:
+    """A digest of all Python files of the package: its version stays the same between releases."""
+    root = Path(__file__).resolve().parents[1]
+    digests = [f"{path.relative_to(root)} {_digest_of(path)}" for path in root.rglob("*.py")]
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def _digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _is_plain(value: object) -> bool:

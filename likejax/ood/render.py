@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from likejax import plot
-from likejax.ood.intervals import Spread
+from likejax.ood.intervals import Interval, Spread
 from likejax.ood.metrics import METRICS, roc_curve
 from likejax.ood.results import ScoreResult, SetResult
 
@@ -38,7 +38,9 @@ CONVENTIONS = (
     "separately: percentiles for FPR; for AUPR and detection error standard errors on the logit "
     "scale, with the bias of resampling taken back. Those of TPR at an FPR also cover where the "
     "threshold is. Where scores do not overlap those of AUPR have no width. "
-    "Intervals take examples as independent and do not cover the variance between trainings."
+    "Intervals take examples as independent. Where an outside set is the inside images changed "
+    "they are too wide, since an image and its changed form are often unusual together. They do "
+    "not cover the variance between trainings."
 )
 
 
@@ -134,7 +136,8 @@ def metric_table(
     Args:
       scores: Records of the scores, of the first training.
       outside: Names of the outside sets.
-      trainings: Records of the same scores of further trainings, whose standard deviation is added.
+      trainings: Records of the same scores of further trainings; cells then begin with mean and
+        standard deviation over all.
       metric: Name of the metric.
     """
     rows = []
@@ -145,7 +148,7 @@ def metric_table(
 
 
 def _metric_cell(of_score: Sequence[ScoreResult], outside: str, metric: str) -> str:
-    """Value and interval of the first training, and the deviation between all if they differ.
+    """Mean and deviation over the trainings if they differ; value and interval of the first.
 
     Scores without a density, and those of an ensemble of all trainings, are the same numbers.
     """
@@ -153,7 +156,13 @@ def _metric_cell(of_score: Sequence[ScoreResult], outside: str, metric: str) -> 
     first = of_score[0].values[outside]
     if all(np.array_equal(score.values[outside], first) for score in of_score[1:]):
         return str(found[0])
-    return f"{found[0]} ± {Spread.of([each.value for each in found]).deviation:.3f}"
+    return f"{_mean_and_deviation(found)}; {found[0]}"
+
+
+def _mean_and_deviation(found: Sequence[Interval]) -> str:
+    """A number over several trainings."""
+    spread = Spread.of([each.value for each in found])
+    return f"{spread.mean:.3f} ± {spread.deviation:.3f}"
 
 
 def averages_table(
@@ -163,7 +172,8 @@ def averages_table(
 
     Args:
       scores: Records of the scores, of the first training.
-      trainings: Records of the same scores of further trainings, whose standard deviation is added.
+      trainings: Records of the same scores of further trainings; cells then begin with mean and
+        standard deviation over all.
     """
     distances = list(scores[0].averages)
     header = ["score", *(f"mean of {distance} sets" for distance in distances)]
@@ -175,26 +185,32 @@ def averages_table(
 
 
 def _average_cell(of_score: Sequence[ScoreResult], distance: str) -> str:
-    """Mean, standard error and interval of the first training, and the deviation between all."""
+    """Mean and deviation over the trainings; mean, standard error and interval of the first."""
     found = [score.averages[distance] for score in of_score]
     first = found[0]
     text = f"{first.value:.3f} ± {first.standard_error:.3f} [{first.low:.3f}, {first.high:.3f}]"
     if len(found) == 1:
         return text
-    return f"{text}, {Spread.of([each.value for each in found]).deviation:.3f} between trainings"
+    return f"{_mean_and_deviation(found)} over trainings; {text}"
 
 
-def metrics_table(scores: Sequence[ScoreResult], outside: str) -> Table:
+def metrics_table(
+    scores: Sequence[ScoreResult],
+    outside: str,
+    trainings: Sequence[Sequence[ScoreResult]] = (),
+) -> Table:
     """Returns every metric of every score on one outside set.
 
     Args:
-      scores: Records of the scores.
+      scores: Records of the scores, of the first training.
       outside: Name of the outside set.
+      trainings: Records of the same scores of further trainings; cells then begin with mean and
+        standard deviation over all.
     """
     rows = []
-    for score in scores:
-        found = score.metrics[outside]
-        rows.append([score.label, *(str(found[metric]) for metric in METRICS)])
+    for number, score in enumerate(scores):
+        of_score = [score, *(training[number] for training in trainings)]
+        rows.append([score.label, *(_metric_cell(of_score, outside, each) for each in METRICS)])
     return Table(["score", *(_TITLES[metric] for metric in METRICS)], rows)
 
 
@@ -267,7 +283,10 @@ def galleries(sets: Sequence[SetResult]) -> dict[str, Any]:
 
 
 def for_json(value: object) -> Any:
-    """Returns nested values as JSON takes them: numbers that are not finite become ``None``.
+    """Returns nested values as JSON takes them, which has no word for numbers that are not finite.
+
+    NaN becomes ``None``, and an infinite number the text ``Infinity`` or ``-Infinity``, which
+    ``float`` reads: an example that a density excludes has such a score, and counts in an AUROC.
 
     Args:
       value: Mappings, sequences, numbers and text.
@@ -276,8 +295,10 @@ def for_json(value: object) -> Any:
         return {name: for_json(each) for name, each in value.items()}
     if isinstance(value, list | tuple):
         return [for_json(each) for each in value]
-    if isinstance(value, float) and not math.isfinite(value):
+    if isinstance(value, float) and math.isnan(value):
         return None
+    if isinstance(value, float) and math.isinf(value):
+        return "Infinity" if value > 0 else "-Infinity"
     return value
 
 

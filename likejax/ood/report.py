@@ -221,7 +221,8 @@ class Report:
     def auroc_table(self) -> str:
         """Returns AUROC with its interval, scores against outside sets, in Markdown.
 
-        With several trainings the standard deviation between them follows the interval.
+        With several trainings, mean and standard deviation over them come before the value and
+        interval of the first.
         """
         return self._metric_table("auroc").to_markdown()
 
@@ -274,6 +275,7 @@ class Report:
 
     def to_markdown(self) -> str:
         """Returns all tables: likelihoods, AUROC, every metric per outside set, and calibration."""
+        of_first = ", of the first training" if self.trainings else ""
         blocks = [
             f"# {self.title}",
             self._about_likelihoods(),
@@ -285,10 +287,12 @@ class Report:
             *self._about_mixed_kinds(),
             *self._differences(),
         ]
+        others = [report.scores for report in self.trainings]
         for name in self._names[1:]:
-            blocks += [f"## {name}", render.metrics_table(self.scores, name).to_markdown()]
+            table = render.metrics_table(self.scores, name, others)
+            blocks += [f"## {name}{self._about_trainings()}", table.to_markdown()]
         blocks += [
-            f"## Thresholds calibrated to a false-positive rate of {self.fpr:g}",
+            f"## Thresholds calibrated to a false-positive rate of {self.fpr:g}{of_first}",
             render.threshold_table(self.scores, self._names).to_markdown(),
             self._about_rows(),
             *self.notes,
@@ -298,7 +302,8 @@ class Report:
     def _about_trainings(self) -> str:
         if not self.trainings:
             return ""
-        return f" of the first training ± standard deviation over {len(self.trainings) + 1}"
+        count = len(self.trainings) + 1
+        return f", after mean ± standard deviation over {count} trainings; interval of the first"
 
     def _differences(self) -> list[str]:
         """Returns the table of what each score has less than the best one of a set."""
@@ -333,8 +338,9 @@ class Report:
             draws = f", {self.draws} draw{'s' if self.draws > 1 else ''}"
         known = {k: v for k, v in self.representation.items() if v not in ("", None)}
         entries = ", ".join(f"{name} {value}" for name, value in known.items())
+        of_first = ", of the first training" if self.trainings else ""
         return (
-            f"Likelihoods of kind {kind}{draws}. "
+            f"Likelihoods of kind {kind}{draws}{of_first}. "
             f"Representation {self.representation_hash()}: {entries}."
         )
 
@@ -360,7 +366,10 @@ class Report:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns everything for JSON, raw scores included; what is not finite becomes ``None``."""
+        """Returns everything for JSON, raw scores included.
+
+        NaN becomes ``None``, and infinite numbers the text ``Infinity`` or ``-Infinity``.
+        """
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         record["representation_hash"] = self.representation_hash()
         record["conventions"] = render.CONVENTIONS

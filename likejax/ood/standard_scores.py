@@ -54,9 +54,10 @@ def standard(
     In this order: the negative log-likelihood and typicality; the ratio to a background; for a
     density with a hierarchy of latents ``HierarchyRatio`` with every ``k``, and for a VAE the
     likelihood path and its regret; Min-K% and Min-K%++ where the density has terms of single
-    pixels, and for images the curvature; the density of states with every backend; gradients, and
-    their combination with typicality; for a flow the last of several scales, the fit of its
-    latents, and up to 128 dimensions their local dimension; for a diffusion model the norms of its
+    pixels, and for images the curvature; the density of states with every backend; gradients by the
+    parameters, their combination with typicality, those of early weights, and by the input; for a
+    flow the last of several scales, the fit of its latents, and up to 128 dimensions their local
+    dimension; for a diffusion model the norms of its
     score, the path of an example to the noise, the intrinsic dimension around it and the spread of
     its posteriors; for an ensemble WAIC and the variance of its members; embeddings, where the
     density has one; and for integer images ``InputComplexity`` with the built-in code, PNG and
@@ -83,6 +84,8 @@ def standard(
     check_density(density)
     draws = checked("draws", draws, Count)
     scores: list[Score] = [NegativeLogProb(draws=draws), Typicality(draws=draws)]
+    if isinstance(groups, int):
+        raise TypeError(f"expected groups as a list of sizes, got a number: groups=[{groups}]")
     scores += [Typicality(group=group, draws=draws) for group in groups]
     if background is not None:
         scores.append(LikelihoodRatio(background, draws=draws))

@@ -12,7 +12,16 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from likejax.density import Density, OptionalQuery
-from likejax.ood.features import Batch, Compute, Densities, Feature, LogProbMap, Numbers, Values
+from likejax.ood.features import (
+    Batch,
+    Compute,
+    Densities,
+    Feature,
+    LogProbMap,
+    Numbers,
+    Values,
+    named_density,
+)
 from likejax.ood.score import Score
 from likejax.settings import Range
 
@@ -51,7 +60,7 @@ class StandardizedMap(Feature):
           keys: Keys; nothing is drawn.
         """
         del keys
-        density = densities[self.density]
+        density = named_density(densities, self.density)
         mean, std = density.token_moments(x)
         return (density.log_prob_map(x) - mean) / jnp.maximum(std, LEAST_STD)
 

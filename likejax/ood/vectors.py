@@ -14,6 +14,7 @@ from __future__ import annotations
 import abc
 import importlib
 import math
+import warnings
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, Literal
@@ -274,7 +275,19 @@ _BACKENDS: dict[str, type[_Backend]] = {
 
 
 def _whitening(z: Float[np.ndarray, "n k"]) -> Float[np.ndarray, "k r"]:
-    """The matrix that makes centered vectors white, of the directions that have variance."""
+    """The matrix that makes centered vectors white, of the directions that have variance.
+
+    As many vectors as numbers, or fewer, vary in fewer directions, and what is unusual in the
+    others is not seen.
+    """
+    count, size = z.shape
+    if count <= size:
+        warnings.warn(
+            f"{count} examples are few to fit a density of {size} numbers to: directions in which "
+            f"they do not vary are left out, so that unusual examples can look usual; fit on more "
+            f"than {size}, or take the backend kde or copod",
+            stacklevel=2,
+        )
     variances, directions = np.linalg.eigh(z.T @ z / len(z))
     kept = variances > _RELATIVE_VARIANCE * variances.max()
     return directions[:, kept] / np.sqrt(variances[kept])

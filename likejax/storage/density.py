@@ -194,8 +194,11 @@ def _folders(place: Path, which: Which) -> list[Path]:
     folders = [place / name for name in dict.fromkeys(names)]
     folders = [folder for folder in folders if folder.is_dir()]
     if not folders:
+        if not place.exists():
+            raise CheckpointError(f"expected the directory of a run, {place} does not exist")
         raise CheckpointError(
-            f"{place} is no run and holds no saved density: it has no {RECORD} and no {_SAVED}/"
+            f"expected the directory of a run, with {RECORD}, or of a saved density, with "
+            f"{_SAVED}/: {place} has neither"
         )
     return folders
 

@@ -44,8 +44,8 @@ class CheckpointError(ValueError):
       ...     try:
       ...         lj.restore(directory)
       ...     except lj.train.CheckpointError as error:
-      ...         print("no saved density" if "no saved density" in str(error) else error)
-      no saved density
+      ...         print(str(error).split(":")[0])
+      expected the directory of a run, with experiment.json, or of a saved density, with density/
     """
 
 

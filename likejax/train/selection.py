@@ -184,7 +184,8 @@ class Selection:
         )
         loss = self._unit.of(-self._validation.loss(log_prob))
         self._log.write_validation(number, loss, n=len(log_prob))
-        if not loss < self.best.loss:
+        # one process decides: the last digits, and with them the order, may differ between them
+        if not sharding.of_first_process(np.asarray(loss < self.best.loss)):
             self.best.since += 1
             return
         ema, buffers = sharding.to_host((state.ema, state.buffers))

@@ -8,6 +8,7 @@ only keeps it in maintenance.
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
 
 import jax
@@ -190,6 +191,27 @@ def agreed(flag: bool) -> bool:
     from jax.experimental.multihost_utils import process_allgather
 
     return bool(np.any(process_allgather(np.asarray(flag))))
+
+
+def check_same(what: str, mine: str) -> None:
+    """Raises a ValueError unless a text is the same in all processes; every process must call it.
+
+    Args:
+      what: What the text describes.
+      mine: The text of this process.
+    """
+    if jax.process_count() == 1:
+        return
+    from jax.experimental.multihost_utils import process_allgather
+
+    number = np.asarray(zlib.crc32(mine.encode()), np.uint32)
+    numbers = process_allgather(number)
+    if len(np.unique(numbers)) > 1:
+        raise ValueError(
+            f"expected the same {what} in all {len(numbers)} processes, got {mine} in process "
+            f"{jax.process_index()} and others elsewhere: only iterables of training examples may "
+            "differ between processes"
+        )
 
 
 def of_first_process(tree: PyTree) -> Any:

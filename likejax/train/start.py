@@ -18,6 +18,7 @@ from likejax.models import build
 from likejax.nn.state import split
 from likejax.objectives import ELBO, NLL
 from likejax.records import Recorded
+from likejax.train import sharding
 from likejax.train.log import Logger, check_tensorboard
 from likejax.train.selection import Validation
 from likejax.train.side_products import tell
@@ -145,13 +146,16 @@ def validation_rows(
 
     Raises:
       TypeError: If it is neither a dataset nor an array.
-      ValueError: If it shares rows with the training data, or does not fit the model.
+      ValueError: If it shares rows with the training data, does not fit the model, or is not the
+        same in all processes.
     """
-    if validation is None:
-        return None
-    examples = _as_evaluated(experiment, validation, train)
-    check_fit(density, examples)
-    return Validation(examples, experiment.validation_examples, key)
+    rows = None
+    if validation is not None:
+        examples = _as_evaluated(experiment, validation, train)
+        check_fit(density, examples)
+        rows = Validation(examples, experiment.validation_examples, key)
+    sharding.check_same("validation rows", "none" if rows is None else str(rows.identity))
+    return rows
 
 
 def _as_evaluated(experiment: Experiment, validation: Any, train: Dataset | None) -> Dataset:

@@ -33,6 +33,14 @@ class Known(NamedTuple):
     """Names of pictures that are published damaged."""
 
 
+PUBLISHED = (
+    *("mnist", "fashion_mnist", "kmnist", "emnist_letters", "notmnist", "omniglot"),
+    *("binarized_mnist", "cifar10", "cifar100", "svhn", "celeba", "celeba_hq256", "tiny_imagenet"),
+    *("imagenet32", "imagenet64", "gtsrb"),
+)
+"""Names that published datasets have here, whether or not their files are."""
+
+
 def known(name: str) -> Known:
     """Facts about a dataset, by its name.
 
