@@ -691,7 +691,8 @@ class Density(nnx.Module, abc.ABC):
           ValueError: For negative sizes, a temperature below 0, labels out of range, ``devices``
             without a ``batch_size``, or if no sample is finite.
         """
-        if jnp.issubdtype(getattr(sample_shape, "dtype", None), jax.dtypes.prng_key):
+        dtype = getattr(sample_shape, "dtype", None)
+        if dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key):
             raise TypeError(
                 "expected the number of samples or their shape after the key, got a second key: "
                 "density.sample(key, 16)"

@@ -183,7 +183,7 @@ def with_present_weights(args: Sequence[str]) -> list[str]:
 
 _LOST = re.compile(r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|DEADLINE_EXCEEDED): ")
 """How messages of XLA begin where processes cannot talk to each other."""
-_TIMEOUTS = {
+_TIMEOUTS: dict[str, Any] = {
     # the others stop within a minute when one is killed
     "heartbeat_timeout_seconds": 20,
     # and wait at the end while the first one evaluates
@@ -201,7 +201,7 @@ def _join_processes() -> None:
         return
     try:
         address, count, index = given.split(",")
-        places = {"num_processes": int(count), "process_id": int(index)}
+        places: dict[str, Any] = {"num_processes": int(count), "process_id": int(index)}
         jax.distributed.initialize(address, **places, **_TIMEOUTS)
     except ValueError as error:
         raise UsageError(
