@@ -21,7 +21,7 @@ def meant(
       known: Names that are.
       count: Number of names at most.
       similarity: Share of equal letters, from 0 to 1, from which on a name is near.
-      otherwise: What the sentence ends with if no name is near.
+      otherwise: End of the sentence if no name is near.
 
     Example:
       >>> from likejax.names import meant

@@ -18,7 +18,7 @@ def warn_of_lost(finite: Bool[Array, " n"], what: str, again: str) -> None:
     Args:
       finite: Whether each example was made from finite numbers only.
       what: Name of one example in the message, such as "sample".
-      again: How to get those examples again, with ``{rows}`` and ``{count}`` in it.
+      again: Advice on getting those examples again, with ``{rows}`` and ``{count}`` in it.
 
     Raises:
       ValueError: If no example is finite.

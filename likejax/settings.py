@@ -193,7 +193,7 @@ def checked(name: str, value: object, hint: object) -> Any:
     """A value that fits its annotation, as the plain Python value that it stands for.
 
     Args:
-      name: What the value is called in an error message.
+      name: Name of the value in an error message.
       value: A setting or an argument.
       hint: ``Literal[...]``, an alias of this module, a plain type, a tuple of these, or a union
         with ``None``.

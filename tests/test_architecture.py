@@ -135,8 +135,8 @@ def test_no_import_circles():
 
 
 def test_docstrings_stand_alone():
-    """No entry of a docstring begins with "Of" or "As": what it describes is its subject."""
-    headless = re.compile(r"^\s+[\w*, ]+: (Of|As)\b")
+    """Every entry of a docstring begins with a noun: what it describes is its subject."""
+    headless = re.compile(r"^\s+[\w*, ]+: (Of|As|What|How|Which|Puts|That|Those)\b")
     for path in modules():
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ClassDef | ast.FunctionDef):

@@ -35,17 +35,6 @@ def test_docstring_examples(name):
     assert doctest.testmod(importlib.import_module(name), optionflags=flags).failed == 0
 
 
-def test_public_functions_have_examples():
-    """Every public function and class that a user calls shows how; configs and errors need not."""
-    missing = []
-    for name, value in vars(likejax).items():
-        documented = callable(value) and getattr(value, "__module__", "").startswith("likejax.")
-        if documented and not isinstance(value, type) and ">>>" not in (value.__doc__ or ""):
-            missing.append(name)
-    few = {"compare", "datasets", "log_prob_in_chunks", "log_prob_draws_in_chunks", "restore"}
-    assert set(missing) <= few
-
-
 def blocks_of(text: str, language: str) -> list[str]:
     """The fenced blocks of a page that are in a language."""
     return re.findall(rf"```{language}\n(.*?)```", text, re.S)

@@ -606,6 +606,20 @@ def test_rows_that_chose_the_weights_calibrate_nothing():
         benchmark(held_out=held_out, selected_on=TEST.take(slice(0, 50)), **options)
 
 
+def test_the_directory_of_a_run_says_which_rows_chose_its_weights(tmp_path):
+    selecting, held_out = lj.data.hold_out(VALID)
+    options = {"scores": [ood.NegativeLogProb()], "resamples": 2}
+    note_selection(tmp_path, selecting)
+    by_rows = benchmark(held_out=VALID, selected_on=selecting, **options)
+    assert benchmark(held_out=VALID, selected_on=tmp_path, **options).notes == by_rows.notes
+    (note,) = benchmark(held_out=held_out, selected_on=str(tmp_path), **options).notes
+    assert note.startswith("None of the rows is among those that chose the weights")
+    with pytest.raises(ValueError, match="share no examples"):
+        benchmark(held_out=held_out, inside=selecting, selected_on=tmp_path, **options)
+    with pytest.raises(ValueError, match="has no note of the rows that chose its weights"):
+        benchmark(held_out=held_out, selected_on=tmp_path / "none", **options)
+
+
 def test_halves_of_a_validation_part():
     """Disjoint, whole, the same whatever ran before, and copies of a row on one side."""
     selecting, held_out = lj.data.hold_out(VALID)

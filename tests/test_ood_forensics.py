@@ -290,6 +290,17 @@ def test_conditional_discrepancy_by_bayes(label):
     assert (-score(x) <= -prior[label] + 1e-3).all()
 
 
+def test_the_discrepancy_of_each_row_with_its_own_label():
+    """By Bayes' rule it is the classifier's posterior over the prior."""
+    classifier, members = lj.Classifier(OF_LABELS), DIGITS["test"][:30]
+    assert members.labels is not None
+    said = lj.evaluate(OF_LABELS, members).log_prob
+    said = said - lj.evaluate(classifier.mixture, members).log_prob
+    posterior = np.asarray(classifier.log_posterior(members.examples))
+    own = posterior[np.arange(30), members.labels]
+    np.testing.assert_allclose(said, own + np.log(10), rtol=1e-4, atol=1e-3)
+
+
 @pytest.mark.untyped
 def test_a_ratio_per_dimension():
     summed = ood.LikelihoodRatio(OF_UNIFORM).fit(HISTOGRAM, DIGITS["validation"])

@@ -81,7 +81,7 @@ def declared(source: object, declarations: Declarations | None, taken: Sequence[
 
     Args:
       source: A frame, a mapping of columns, or the path of a file.
-      declarations: What is known of the columns; all others are decided by their values.
+      declarations: Declarations of columns; the values decide those of all others.
       taken: Names of columns that are not part of an example: labels, weights.
 
     Raises:

@@ -42,7 +42,7 @@ class Tabular(Density):
 
     Attributes:
       column_kinds: Kind of each column.
-      kind: That of ``density`` without discrete columns; with some ``BOUND``, or ``ESTIMATE`` if
+      kind: Kind of ``density`` without discrete columns; with some ``BOUND``, or ``ESTIMATE`` if
         ``density`` only estimates.
 
     References:

@@ -45,7 +45,7 @@ class Stacked(nnx.Module):
 
         Args:
           step: One block's work.
-          carry: What goes from block to block.
+          carry: Arrays that go from block to block.
           sequences: Each an out of an earlier ``fold``, arrays with a leading axis ``length``, or
             ``None``.
           reverse: Whether to begin with the last block; items and outs stay with their block.

@@ -109,7 +109,7 @@ class Combined(Score):
         """Returns the combined p-values of every example.
 
         Args:
-          state: What ``learn_from`` returned.
+          state: Result of ``learn_from``.
           compute: Function that computes a feature.
           event_shape: Shape of one example.
         """

@@ -46,7 +46,7 @@ def benchmark(
     held_out: Examples,
     key: KeyLike,
     train: Examples | None = None,
-    selected_on: Examples | None = None,
+    selected_on: Examples | os.PathLike[str] | str | None = None,
     overlap_tolerance: float = 0.0,
     fpr: float = 0.05,
     confidence: float = 0.95,
@@ -80,10 +80,10 @@ def benchmark(
       held_out: Inside examples that the density was not trained on, disjoint from ``inside``.
       key: Key of the cut, the draws and the bootstrap.
       train: Examples that the density was trained on, to check that nothing overlaps.
-      selected_on: Rows that chose the weights of the density or of a background. Those that are in
-        ``held_out`` are left out: the weights suit them, and a threshold from them is too low.
-        ``data.hold_out`` cuts a validation part before training. If it is not given, the report
-        notes that it is not known.
+      selected_on: Rows that chose the weights of the density or of a background, or the directory
+        of the run, which notes them. Those that are in ``held_out`` are left out: the weights suit
+        them, and a threshold from them is too low. ``data.hold_out`` cuts a validation part before
+        training. If it is not given, the report notes that it is not known.
       overlap_tolerance: Largest share of the different rows of a part that another part may share;
         0 allows none.
       fpr: False-positive rate that thresholds are calibrated to.

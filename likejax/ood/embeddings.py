@@ -280,7 +280,7 @@ class NearestNeighbors(_OfEmbedding):
         """Returns minus the log-density of the four numbers of every example.
 
         Args:
-          state: What ``learn`` returned.
+          state: Result of ``learn``.
           statistics: Vectors, ``(n, 1, d)``.
         """
         prefix = "density_"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -13,11 +14,16 @@ from likejax.data.splits import check_disjoint, row_hashes
 from likejax.density import Density, check_density
 from likejax.ood.checks import Examples, checked_dataset, title_of
 from likejax.ood.score import FittedScore, Score
+from likejax.train.record import selection_of
 
 NOT_SAID = (
     "It is not known which rows chose the weights (selected_on was not given): if some of them are "
     "among those that scores were fitted on and calibrated with, thresholds are too low and "
     "p-values too small."
+)
+NONE_SELECTED = (
+    "None of the rows is among those that chose the weights, by the note of the run; rows that are "
+    "read in another form than in training would not be found there."
 )
 Outside = Examples | Sequence[Examples] | Mapping[str, Examples]
 """Outside sets: one, several, or a mapping from names to sets."""
@@ -50,7 +56,7 @@ def check_inputs(
     inside: Examples,
     outside: Outside,
     scores: Sequence[Score],
-    given: Mapping[str, Examples | None],
+    given: Mapping[str, Examples | os.PathLike[str] | str | None],
     *,
     overlap_tolerance: float,
 ) -> Inputs:
@@ -62,7 +68,7 @@ def check_inputs(
       outside: Out-of-distribution sets.
       scores: Recipes of scores.
       given: Examples by the names ``held_out``, ``train`` and ``selected_on``; ``None`` for those
-        that are not known.
+        that are not known. ``selected_on`` may be the directory of a run.
       overlap_tolerance: Largest share of rows that two parts may have in common.
 
     Raises:
@@ -73,12 +79,18 @@ def check_inputs(
     inside_set = checked_dataset(inside, density, "inside")
     sets = _by_name(inside_set, _outside_sets(outside, density))
     held_out = checked_dataset(given["held_out"], density, "held_out")
+    selected_on = given["selected_on"]
+    if isinstance(selected_on, str | os.PathLike):
+        selected_on = _rows_that_selected(selected_on, held_out, inside_set)
     others = {}
-    for name, title in (("selected_on", "selected on"), ("train", "trained on")):
-        if given[name] is not None:
-            others[title] = checked_dataset(given[name], density, name)
+    for title, rows in (("selected on", selected_on), ("trained on", given["train"])):
+        if rows is not None:
+            others[title] = checked_dataset(rows, density, title)
     _check_representations([*sets.values(), held_out, *others.values()])
-    held_out, notes = _without_selecting_rows(held_out, others.get("selected on"))
+    if selected_on is None and given["selected_on"] is not None:
+        notes = (NONE_SELECTED,)
+    else:
+        held_out, notes = _without_selecting_rows(held_out, others.get("selected on"))
     notes += _check_overlaps(sets, held_out, others, overlap_tolerance)
     _check_scores(scores, smallest=min(len(held_out) // 2, *map(len, sets.values())))
     densities = _densities_by_name(scores, density, inside_set)
@@ -152,6 +164,27 @@ def _check_representations(datasets: Sequence[Dataset]) -> None:
                 "lj.Dataset.from_table(..., columns=density.column_kinds); for arrays of another "
                 "dtype x.astype(...))"
             )
+
+
+def _rows_that_selected(
+    run: str | os.PathLike[str], held_out: Dataset, inside: Dataset
+) -> Dataset | None:
+    """Returns the rows, of those that are given, that chose the weights of a run, if there are any.
+
+    Raises:
+      ValueError: If the run does not note its rows.
+    """
+    hashes = selection_of(run)
+    if hashes is None:
+        raise ValueError(
+            f"expected the directory of a run as selected_on, {os.fspath(run)} has no note of the "
+            "rows that chose its weights: pass these rows"
+        )
+    for part in (inside, held_out):  # the inside set must have none, which is checked later
+        chosen = np.isin(row_hashes(part), hashes)
+        if chosen.any():
+            return part.take(chosen)
+    return None
 
 
 def _without_selecting_rows(

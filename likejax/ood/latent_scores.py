@@ -438,7 +438,7 @@ class LocalDimension(Score):
         """Returns minus the log of the smaller p-value.
 
         Args:
-          state: What ``learn`` returned.
+          state: Result of ``learn``.
           statistics: Vectors, ``(n, 1, 1 + D)``.
         """
         values = statistics[:, 0]

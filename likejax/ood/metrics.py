@@ -157,7 +157,7 @@ class Ranking:
         """Returns true and false positives at every threshold.
 
         Args:
-          weights: How often each place counts, ``(n,)``; once each if not given.
+          weights: Number of times that each place counts, ``(n,)``; once each if not given.
         """
         if weights is None:
             weights = np.ones(len(self.is_outside))

@@ -207,7 +207,8 @@ class Score(Settings, abc.ABC):
         check_density(density)
         data = checked_dataset(dataset, density, "the examples to fit on")
         densities = self.densities_of(density, data)
-        keys = keys_of(key, (len(data),)) if self.needs_key(densities) else None
+        keys = keys_of(key, (len(data),))  # what is no key is refused, needed or not
+        keys = keys if self.needs_key(densities) else None
         compute = features_of(
             densities, data.examples, keys, batch_size=batch_size, devices=devices
         )

@@ -23,7 +23,7 @@ def tensorflow_variables(checkpoint: Mapping[str, Any], weights: Weights) -> dic
 
     Args:
       checkpoint: Arrays by variable name, for example ``model/0/0/invconv/W``.
-      weights: Which of the two to take. A variable that is not averaged, such as a permutation, is
+      weights: Name of the one to take. A variable that is not averaged, such as a permutation, is
         taken as it is.
 
     Raises:

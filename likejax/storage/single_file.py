@@ -44,7 +44,7 @@ def checksum(arrays: Mapping[str, Any]) -> str:
     """Returns the SHA-256 over a manifest: names, shapes, types and contents of all arrays.
 
     Args:
-      arrays: What ``manifest`` returns.
+      arrays: Result of ``manifest``.
     """
     return hashlib.sha256(json.dumps(arrays, sort_keys=True).encode()).hexdigest()
 

@@ -33,7 +33,7 @@ class Checkpoints:
     Args:
       workdir: The run's directory, created if absent; with ``None`` nothing is written and nothing
         found.
-      keep: How many of the last checkpoints to keep.
+      keep: Number of the last checkpoints to keep.
 
     Raises:
       CheckpointError: If another process or thread is training there, or the directory cannot be

@@ -171,7 +171,7 @@ def run_of(
       experiment: Experiment that was run.
       state: State after the last step, as host arrays.
       best: Best validation; without one the last weights are the density.
-      weights: Puts the densities together.
+      weights: Maker of densities from a training state.
       history: Records of the log.
       workdir: Directory of the run, or ``None``.
     """

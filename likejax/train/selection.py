@@ -30,12 +30,12 @@ class Validation:
 
     Args:
       dataset: Examples that are not trained on.
-      count: How many rows to look at, at most.
+      count: Largest number of rows to look at.
       key: Key of the choice of rows and of the noise.
 
     Attributes:
       examples: The chosen rows, in the order of the dataset.
-      identity: What a checkpoint remembers of them.
+      identity: Entries of a checkpoint that tell these rows from others.
     """
 
     def __init__(self, dataset: Dataset, count: int, key: Array):
@@ -123,7 +123,7 @@ class Selection:
 
     Args:
       validation: Rows that select; ``None`` if there are none.
-      weights: Puts the density together.
+      weights: Maker of densities from a training state.
       log: Log of the run.
       checkpoints: Checkpoints of the run.
       batch_size: Validation examples at a time.

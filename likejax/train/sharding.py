@@ -197,7 +197,7 @@ def check_same(what: str, mine: str) -> None:
     """Raises a ValueError unless a text is the same in all processes; every process must call it.
 
     Args:
-      what: What the text describes.
+      what: Name of what the text describes.
       mine: The text of this process.
     """
     if jax.process_count() == 1:

@@ -26,7 +26,7 @@ class SampleSheets:
     Args:
       examples: Training examples; a conditional density gets their classes, or the first of their
         conditions.
-      weights: Puts the density together.
+      weights: Maker of densities from a training state.
       log: Log of the run.
       workdir: Directory of the run.
       key: Key of all sheets.

@@ -73,7 +73,7 @@ def check_model(experiment: Experiment, examples: Dataset) -> Density:
     """Refuses a model that these examples do not fit, or that cannot be trained.
 
     Args:
-      experiment: What will be trained; its model is looked at as a structure without arrays.
+      experiment: Experiment to run; its model is looked at as a structure without arrays.
       examples: Training data.
 
     Returns:

@@ -57,7 +57,7 @@ class Denoiser(nnx.Module, abc.ABC):
           gamma: Negative log signal-to-noise ratio of each.
           condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``; ``None`` for no
             condition, which guidance asks for.
-          hints: What else there is to know.
+          hints: Other facts about the input, such as its flag.
         """
 
     def in_loops(self) -> Denoiser:

@@ -94,8 +94,8 @@ class VDM(Density):
       embedding: Map from data to points of the diffusion.
       schedule: Course of ``gamma``, the negative log signal-to-noise ratio.
       denoiser: Function ``(z, gamma, condition) -> prediction``, usually an ``nnx.Module``.
-      settings: How the bound is computed.
-      sampler: How samples are drawn.
+      settings: Settings of the bound.
+      sampler: Settings of sampling.
       condition_shape: Shape of a condition, as for ``Density``.
       num_classes: Number of class labels; ``None`` if the condition is none.
 
@@ -200,7 +200,7 @@ class VDM(Density):
           x: One example.
           noises: Its noises and times.
           condition: Its condition, if the density has one.
-          hints: What else the denoiser is told.
+          hints: Other facts for the denoiser.
 
         Returns:
           Terms with the parts ``reconstruction``, the log-likelihood of the data given the first

@@ -35,11 +35,11 @@ def estimate(
     Args:
       denoiser: Denoiser.
       embedding: Map from data to points; one of integers if logits are predicted.
-      prediction: What the denoiser predicts.
+      prediction: Name of the quantity that the denoiser predicts.
       z: Noisy points ``(*batch, *latent)``.
       gamma: Negative log signal-to-noise ratio.
       condition: Conditions ``(*batch, ...)``.
-      hints: What else the denoiser is told.
+      hints: Other facts for the denoiser.
 
     References:
       Gulrajani and Hashimoto, 2023, Likelihood-based diffusion language models, arXiv:2305.18619,

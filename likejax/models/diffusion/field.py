@@ -26,7 +26,7 @@ class DiffusionField(nnx.Module):
       denoiser: Denoiser, in the form for loops.
       embedding: Map from data to points of the diffusion.
       schedule: Schedule, of which only the ends count.
-      prediction: What the denoiser predicts.
+      prediction: Name of the quantity that the denoiser predicts.
       latent_shape: Shape of one point.
       condition_shape: Shape of one condition.
 

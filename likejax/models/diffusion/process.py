@@ -90,7 +90,7 @@ def predicted(
       output: Output of the denoiser.
       z: Its input.
       gamma: Negative log signal-to-noise ratio.
-      prediction: What the output is.
+      prediction: Name of the quantity that the output is.
     """
     a, s = over_event(alpha(gamma), z), over_event(sigma(gamma), z)
     if prediction == "velocity":

@@ -55,7 +55,7 @@ def ancestral_step(
 
     Args:
       z: Point ``z_t``.
-      seen: What the denoiser sees in it.
+      seen: Noise and data that the denoiser sees in it.
       late: ``gamma_t``.
       early: ``gamma_s``, smaller.
       noise: Standard normal noise.
@@ -69,7 +69,7 @@ def ddim_step(seen: Predicted, early: Float[Array, ""]) -> Float[Array, "*event"
     """``z_s = alpha_s y_hat + sigma_s eps_hat``, one step of the ODE without noise.
 
     Args:
-      seen: What the denoiser sees in ``z_t``.
+      seen: Noise and data that the denoiser sees in ``z_t``.
       early: ``gamma_s``.
     """
     return alpha(early) * seen.data + sigma(early) * seen.noise

@@ -88,7 +88,7 @@ def with_loss_for_schedule(
 
     Args:
       losses: Loss at every value of the schedule.
-      carried: What ``scaled_by_loss`` returned.
+      carried: Last result of ``scaled_by_loss``.
     """
     del carried
     return losses

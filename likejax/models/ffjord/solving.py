@@ -35,8 +35,8 @@ def with_solver(
 
     Args:
       module: A bijection or a density.
-      trace: How ``log_prob`` finds traces.
-      training_trace: How ``terms`` finds traces.
+      trace: Trace of the Jacobian in ``log_prob``.
+      training_trace: Trace of the Jacobian in ``terms``.
       solver: Solver of ``log_prob``, ``sample``, ``encode`` and ``decode``.
       training_solver: Solver of ``terms``.
 

@@ -25,7 +25,7 @@ def chain_mean(
     Args:
       redraw: One sweep over all data.
       x: Data, with a guess where they are not known.
-      known: Which entries are known; they stay as they are.
+      known: Mask of the entries that are known; they stay as they are.
       keys: One key per sweep.
 
     Returns:
