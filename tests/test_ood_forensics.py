@@ -424,7 +424,7 @@ def test_orders_that_are_not_known(tmp_path):
     experiment = lj.Experiment(model=MODEL, batch_size=4, steps=8)
     with pytest.raises(TypeError, match="an iterable is trained on in its own order"):
         lj.train.order_of(experiment, iter([NUMBERED]), key=0)
-    with pytest.raises(lj.train.CheckpointError, match="is no run"):
+    with pytest.raises(lj.train.CheckpointError, match="expected the directory of a run"):
         lj.train.recorded_order(tmp_path, lj.Dataset.from_array(NUMBERED))
 
 

@@ -407,4 +407,4 @@ def test_summary(pictured, capsys):
     assert main(["summary", str(pictured.workdir)]) == 0
     assert "bits/dim (bound, n = 359, digits test)" in capsys.readouterr().out
     assert main(["summary", "nowhere"]) == 1
-    assert "is no run" in capsys.readouterr().err
+    assert "expected the directory of a run" in capsys.readouterr().err

@@ -15,7 +15,7 @@ Examples = Dataset | Iterable[Any]
 """A dataset, or an array ``(n, *event_shape)``, a data frame or nested lists of examples."""
 
 
-def checked_dataset(data: Examples | None, density: Density, name: str) -> Dataset:
+def checked_dataset(data: object, density: Density, name: str) -> Dataset:
     """Returns examples of a density as a dataset.
 
     Args:

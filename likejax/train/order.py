@@ -13,9 +13,8 @@ from likejax.data.dataset import Dataset
 from likejax.experiment import Experiment
 from likejax.keys import KeyLike
 from likejax.settings import CountOrZero, checked
-from likejax.storage.density import RECORD
-from likejax.storage.files import directory_path
 from likejax.storage.store import CheckpointError, Store
+from likejax.train.record import run_directory
 from likejax.train.run_keys import RunKeys
 from likejax.train.source import array_dataset, fingerprints, is_array
 
@@ -93,9 +92,7 @@ def recorded_order(directory: str | os.PathLike[str], train: Dataset) -> Order:
       >>> bool((order == lj.train.order_of(experiment, moons, key=0)).all())
       True
     """
-    place = directory_path(directory)
-    if not (place / RECORD).exists():
-        raise CheckpointError(f"{place} is no run: it has no {RECORD}")
+    place = run_directory(directory)
     store = Store(place / "last")
     steps = store.steps()[-1:]
     if not steps:

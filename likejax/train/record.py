@@ -16,7 +16,7 @@ from likejax.data.dataset import Dataset
 from likejax.data.splits import row_hashes
 from likejax.experiment import Experiment, record_of, to_json, with_defaults
 from likejax.storage.density import RECORD, holds_density
-from likejax.storage.files import write_atomically
+from likejax.storage.files import directory_path, write_atomically
 from likejax.storage.store import CheckpointError
 
 SELECTION = "selection.npy"
@@ -153,6 +153,24 @@ def read_json(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path} is damaged ({error}): restore it, or choose another workdir"
         ) from error
+
+
+def run_directory(directory: str | os.PathLike[str]) -> Path:
+    """Returns the path of the directory of a run.
+
+    Args:
+      directory: The run's ``workdir``.
+
+    Raises:
+      TypeError: If it is no path.
+      CheckpointError: If there is no such directory, or it holds no run.
+    """
+    place = directory_path(directory)
+    if not place.exists():
+        raise CheckpointError(f"expected the directory of a run, {place} does not exist")
+    if not (place / RECORD).exists():
+        raise CheckpointError(f"expected the directory of a run, {place} has no {RECORD}")
+    return place
 
 
 def note_selection(workdir: Path, validation: Dataset | None) -> None:

@@ -20,12 +20,12 @@ from likejax.nn.repeat import for_backend, stack
 from likejax.nn.state import merge, split
 from likejax.records import Recorded
 from likejax.storage.density import RECORD, density_items, restore
-from likejax.storage.files import directory_path
-from likejax.storage.store import CheckpointError, Store
+from likejax.storage.store import Store
 from likejax.train.checkpoint import optimizer_template, state_of
 from likejax.train.guard import begin
 from likejax.train.log import METRICS, Unit, read_metrics
 from likejax.train.optimizer import build_optimizer
+from likejax.train.record import run_directory
 from likejax.train.selection import described
 from likejax.train.state import Best, TrainState, Weights, convert_blocks
 from likejax.train.summary import summarize
@@ -219,9 +219,7 @@ def restore_run(directory: str | os.PathLike[str], *, experiment: Experiment | N
       ...     lj.train.restore_run(workdir).steps
       2
     """
-    place = directory_path(directory)
-    if not (place / RECORD).exists():
-        raise CheckpointError(f"{place} is no run: it has no {RECORD}")
+    place = run_directory(directory)
     experiment = experiment or from_json((place / RECORD).read_text())
     state, record = _read_state(place, experiment)
     template = experiment.model if isinstance(experiment.model, Density) else None

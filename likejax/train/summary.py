@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,10 +13,9 @@ from likejax.density import count_parameters
 from likejax.legacy import modern_record
 from likejax.models import build
 from likejax.storage.density import RECORD, config_of
-from likejax.storage.store import CheckpointError
 from likejax.train.log import METRICS, read_metrics
 from likejax.train.progress import duration
-from likejax.train.record import read_json
+from likejax.train.record import read_json, run_directory
 
 
 def summarize(
@@ -90,9 +88,7 @@ def summarize_run(directory: str | os.PathLike[str]) -> str:
     Raises:
       CheckpointError: If it is no run.
     """
-    place = Path(directory).expanduser()
-    if not (place / RECORD).exists():
-        raise CheckpointError(f"{place} is no run: it has no {RECORD}")
+    place = run_directory(directory)
     experiment = modern_record(read_json(place / RECORD))
     history = read_metrics(place / METRICS) if (place / METRICS).exists() else []
     lines = [summarize(experiment, history, parameters=_parameters(experiment["model"]))]

@@ -109,8 +109,8 @@ class Stream(nnx.Module):
       filters: Channels throughout.
       blocks: Blocks on a level each way, R.
       levels: Resolutions.
-      stream: Name of the causal convolutions; the ``left`` stream takes the outputs of the ``above``
-        stream as side inputs.
+      stream: Name of the causal convolutions; the ``left`` stream takes the outputs of the
+        ``above`` stream as side inputs.
       options: Settings that all blocks share.
       rngs: Source of the initial weights.
     """
@@ -154,7 +154,7 @@ class Stream(nnx.Module):
         """Runs the levels from ``level`` on.
 
         Args:
-          mode: Function that runs a piece.
+          mode: Way to run the pieces.
           h: Input of the level.
           sides: Side inputs of each level from this one on.
           states: States of each level from this one on.
