@@ -1,11 +1,14 @@
 """Draws the ratios of the records of speed: `python benchmarks/speed_picture.py`.
 
-Writes docs/pictures/speed.png from benchmarks/results, which ``--record`` of the benchmarks fills.
+Writes docs/pictures/speed.png from benchmarks/results, which ``--record`` of the benchmarks fills,
+and prints the geometric means over the families against plain PyTorch.
 """
 
 from __future__ import annotations
 
+import collections
 import json
+import statistics
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,29 @@ def bars() -> list[tuple[str, str, dict[str, Any]]]:
     return found
 
 
+def means() -> dict[str, float]:
+    """Returns the geometric mean of the ratios to PyTorch, by the kind of program.
+
+    Every family weighs the same: its ratio is the geometric mean of those of its networks.
+    """
+    ratios: dict[tuple[str, str], list[float]] = collections.defaultdict(list)
+    for label, kind, ratio in bars():
+        network, _, other = label.partition(": ")
+        if other == "PyTorch":
+            family = network.partition(",")[0].partition("/")[0]
+            ratios[kind, family].append(ratio["value"])
+    of_families: dict[str, list[float]] = collections.defaultdict(list)
+    for (kind, _), values in ratios.items():
+        of_families[kind].append(statistics.geometric_mean(values))
+    return {kind: statistics.geometric_mean(values) for kind, values in of_families.items()}
+
+
+def sentence() -> str:
+    """Returns the geometric means in words, as the page of measurements has them."""
+    each = ", ".join(f"{kind} {mean:.2f}" for kind, mean in means().items())
+    return f"Geometric means over the families, PyTorch / likejax: {each}."
+
+
 def draw() -> Figure:
     """Draws a bar for each row, with the quartiles, and the line where both sides are level."""
     rows = bars()
@@ -69,6 +95,7 @@ def draw() -> Figure:
 def main() -> None:
     draw().savefig(OUT, dpi=110)
     print(f"{OUT.relative_to(ROOT)} is written")
+    print(sentence())
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import render, speed_record
+from benchmarks import render, speed_picture, speed_record
 
 RECORDS = render.records()
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\w.])")
@@ -85,6 +85,11 @@ def test_every_record_is_shown_beside_the_benchmarks():
     page = (render.ROOT / "benchmarks/README.md").read_text()
     shown = {render.read_marker(match[2]).name for match in render.MARKED.finditer(page)}
     assert shown == set(RECORDS)
+
+
+def test_the_geometric_means_are_those_of_the_records():
+    """`python benchmarks/speed_picture.py` prints the line."""
+    assert speed_picture.sentence() in (render.ROOT / "benchmarks/README.md").read_text()
 
 
 def test_a_marker_selects_rows_and_columns():
