@@ -183,6 +183,14 @@ def test_any_iterable_of_arrays():
         fit([])
 
 
+def test_nested_lists_are_an_array():
+    """As in ``lj.evaluate``: the rows of a list of lists of numbers are examples."""
+    x = POINTS[:60]
+    run = fit(x.tolist(), validation=POINTS[60:70].tolist(), steps=2, validate_every=2)
+    expected = fit(x, validation=POINTS[60:70], steps=2, validate_every=2)
+    np.testing.assert_array_equal(scale(run), scale(expected))
+
+
 def test_a_loader_of_grain():
     """Its batches, shuffled and of an epoch each time, are those of a list of the same arrays."""
     grain = pytest.importorskip("grain", reason="Grain is not installed")

@@ -230,7 +230,15 @@ def is_array(data: object) -> bool:
     Args:
       data: Any object.
     """
-    return hasattr(data, "__array__")
+    return hasattr(data, "__array__") or _are_nested_numbers(data)
+
+
+def _are_nested_numbers(data: object) -> bool:
+    """Whether these are lists of lists of numbers, told by the first of each."""
+    depth = 0
+    while isinstance(data, list) and data:
+        data, depth = data[0], depth + 1
+    return depth > 1 and isinstance(data, int | float)
 
 
 def fingerprints(dataset: Dataset) -> list[str | None]:
