@@ -93,6 +93,8 @@ class ColumnMaps(nnx.Module):
         half = log_above - jnp.log(width)
         real = jnp.where(forms.is_heavy, jnp.arcsinh(ratio), above)
         y = jnp.where(forms.is_box, box, jnp.where(forms.is_real, real, half))
+        # Every branch is computed for all columns, with harmless numbers where it is not taken: a
+        # NaN in a branch that `where` drops would still be one in the gradient.
         # derivatives: span / (above below), 1 / above, 1 / (width sqrt(1 + ratio^2)), 1
         span = jnp.where(forms.is_box, high - low, 1)
         bent = jnp.where(forms.is_heavy, jnp.log(width) + jnp.log(jnp.hypot(1.0, ratio)), 0)
@@ -124,6 +126,7 @@ class ColumnMaps(nnx.Module):
         first, median, third = jnp.percentile(batch, jnp.array([25.0, 50.0, 75.0]), axis=0)
         origin = jnp.where(forms.discrete, jnp.round(median), median)
         spread = (third - first) / _IQR
+        # more than half of the rows may be the same number, and have no quartiles apart
         spread = jnp.where(spread > 0, spread, batch.std(0))
         above = jnp.where(forms.is_real, 1, median - low + 0.5 * forms.discrete)
         width = jnp.where(forms.is_heavy, spread, jnp.where(forms.is_half, above, 1))

@@ -116,12 +116,13 @@ def _convolve_phases(x: Array, kernel: Array, padding: Padding) -> Array:
     for size, taken, (before, after) in zip(
         (height, width), kernel.shape[:2], padding, strict=True
     ):
+        # the squares o that the kernel reaches, and which of its taps falls on each phase of them
         offsets = np.arange((-before) // 2, (taken - 1 - before) // 2 + 1)
         taps.append(2 * offsets[:, None] + np.arange(2) + before)
         outputs = (size + before + after - taken) // 2 + 1
         edges.append((-int(offsets[0]), outputs + int(offsets[-1]) - size // 2))
     if min(edge for pair in edges for edge in pair) < 0:
-        return _convolve_patches(x, kernel, padding, 2)
+        return _convolve_patches(x, kernel, padding, 2)  # an edge is cut off, not padded
     squares = x.reshape(*batch, height // 2, 2, width // 2, 2, channels)
     squares = jnp.moveaxis(squares, -4, -3).reshape(*batch, height // 2, width // 2, 4 * channels)
     parts = _gather_taps(kernel, *taps).transpose(0, 2, 1, 3, 4, 5)
@@ -134,6 +135,7 @@ def _gather_taps(kernel: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
 
     The shape is ``(*rows.shape, *columns.shape, in, out)``.
     """
+    # one row and column of zeros more: what lies outside the kernel is taken from there
     padded = jnp.pad(kernel, ((0, 1), (0, 1), (0, 0), (0, 0)))
     inside = [
         np.where((t >= 0) & (t < n), t, n)
@@ -168,6 +170,10 @@ def _tap(x: Array, kernel: Array, padding: Padding, row: int, column: int) -> Ar
 
 
 def _convolve_patches(x: Array, kernel: Array, padding: Padding, stride: int = 1) -> Array:
+    """Convolves by one product of all inputs under the kernel, side by side, with its weights.
+
+    Nothing is summed after it, but its input takes the most memory of the three forms.
+    """
     rows, columns, channels, features = kernel.shape
     taps = [
         _tap(x, kernel, padding, row, column) for row in range(rows) for column in range(columns)
@@ -177,6 +183,10 @@ def _convolve_patches(x: Array, kernel: Array, padding: Padding, stride: int = 1
 
 
 def _convolve_taps(x: Array, kernel: Array, padding: Padding) -> Array:
+    """Convolves by one product of the input with the weights of all taps, whose parts are shifted.
+
+    For few output channels that is less memory than the inputs under the kernel.
+    """
     rows, columns, channels, features = kernel.shape
     by_tap = kernel.transpose(2, 0, 1, 3).reshape(channels, rows * columns * features)
     products = product(x, by_tap)
@@ -191,6 +201,11 @@ def _convolve_taps(x: Array, kernel: Array, padding: Padding) -> Array:
 
 
 def _convolve_columns(x: Array, kernel: Array, padding: Padding) -> Array:
+    """Convolves by one product for the taps of a row, whose parts are shifted by rows.
+
+    It lies between the other two: inputs under a row of the kernel are put side by side, and
+    outputs of its rows are summed.
+    """
     rows, columns, channels, features = kernel.shape
     width = x.shape[-2] + sum(padding[1]) - columns + 1
     padded = jnp.pad(x, [(0, 0)] * (x.ndim - 2) + [padding[1], (0, 0)])

@@ -385,8 +385,11 @@ def _ends_of_found(counts: Counts, fpr: float, seed: int) -> Ends:
         del draws
         rng, (n, m) = np.random.default_rng(seed), sizes
         k = rng.binomial(n, fpr, _THRESHOLDS)
+        # outside scores above the k-th and the next largest inside score: the last point of the
+        # curve with at most so many inside ones above it; before the first point there is none
         last = np.searchsorted(counts.false, np.stack([k - 1, k]), side="right") - 1
         above = np.where(last < 0, 0, counts.true[last]).astype(int)
+        # Clopper and Pearson: Beta(a, m - a + 1) below, Beta(a + 1, m - a) above
         lowest = np.where(above[0] > 0, rng.beta(np.maximum(above[0], 1), m - above[0] + 1), 0.0)
         highest = np.where(above[1] < m, rng.beta(above[1] + 1, np.maximum(m - above[1], 1)), 1.0)
         tail = (1 - confidence) / 2

@@ -259,6 +259,7 @@ class _OneClassSVM(_Backend):
     def score(learned: dict[str, Any], z: Vectors) -> Float[Any, " n"]:
         numpy = numpy_of(z)
         white, supports = z @ learned["whiten"], learned["supports"]
+        # |a - b|^2 = |a|^2 + |b|^2 - 2 a b, all pairs by one product
         squares = (white**2).sum(axis=1)[:, None] + (supports**2).sum(axis=1)[None]
         distances = squares - 2 * white @ supports.T
         kernel = numpy.exp(-distances / white.shape[1])

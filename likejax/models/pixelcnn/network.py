@@ -179,8 +179,10 @@ class Stream(nnx.Module):
             out, state = mode.block(block, state, h, _join(side, skip))
             return out, (out, state)
 
+        # up: the output of each block is kept, as skip of its mirror image on the way down
         h, (skips, ups, up_states) = scale.up.fold(up, h, side.up, state.up)
         if scale.merge is not None and scale.shrink is not None and scale.grow is not None:
+            # a smaller level between the two ways, all of whose own levels it runs
             small, shrink_state = mode.shrink(scale.shrink, state.shrink, h)
             small, outs, new = mode.below(
                 lambda: self.walk(mode, small, sides[1:], states[1:], level + 1),
@@ -190,6 +192,7 @@ class Stream(nnx.Module):
             grown, grow_state = mode.grow(scale.grow, state.grow, small, level)
             merge, merge_state = mode.block(scale.merge, state.merge, grown, _join(side.merge, h))
             h = merge
+        # down: the last skip is taken first
         h, (downs, down_states) = scale.down.fold(
             down, h, skips, side.down, state.down, reverse=True
         )

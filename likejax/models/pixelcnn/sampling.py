@@ -169,6 +169,8 @@ def _scan(density: Drawable, task: Task) -> tuple[Array, Array, Array]:
     ) -> tuple[_Kept, tuple[Array, Array, Array]]:
         i, given, noise = items
         draw = _Drawing(density, task, i, given, noise, columns)
+        # The stream above looks at finished rows alone, so it runs once for the whole row; the left
+        # one looks at pixels of this row, and runs with them. Above the first row both see zeros.
         above_first = network.above_first(kept.images, padding=((0, 0), (1, 1)))[0]
         mode = _RowMode(i, task.condition)
         _, sides, above = network.above.walk(
