@@ -272,6 +272,88 @@ def fuzz_restore(count: int, seed: int, run: str) -> dict:
     return {"problems": problems, "cases": count, **tally, "executed": Path(MARK).exists()}
 
 
+def _saved_things() -> dict[str, Callable[[], bytes]]:
+    """Saves a density in both forms and a fitted score here, and returns how each is read."""
+    import jax
+
+    density = lj.build(lj.models.VectorGlowConfig(depth=1, width=4), key=0)
+    points = lj.load("moons").examples[:40]
+    lj.save(density, "density")
+    lj.save(density, "density.safetensors")
+    lj.ood.Typicality().fit(density, points).save("score")
+
+    def all_of(tree: object) -> bytes:
+        return b"".join(np.asarray(leaf).tobytes() for leaf in jax.tree.leaves(tree))
+
+    return {
+        "density": lambda: all_of(lj.restore("density")),
+        "density.safetensors": lambda: all_of(lj.restore("density.safetensors")),
+        "score": lambda: all_of(lj.ood.restore("score")),
+    }
+
+
+def fuzz_saved(count: int, seed: int) -> dict:
+    """Reads ``count`` damaged densities and scores; what comes back is what was saved, or a
+    CheckpointError."""
+    warnings.simplefilter("ignore")
+    rng, problems, tally = random.Random(seed), [], {"read": 0, "refused": 0}
+    things = _saved_things()
+    good = {name: read() for name, read in things.items()}
+    limit_memory()
+    for number in range(count):
+        name = list(things)[number % len(things)]
+        place = Path(name)
+        files = sorted(p for p in place.rglob("*") if p.is_file()) if place.is_dir() else [place]
+        some = rng.sample(files, min(len(files), rng.choice([1, 1, 1, 2])))
+        chosen = {path: path.read_bytes() for path in some}
+        for path, data in chosen.items():
+            path.write_bytes(mutated(data, list(chosen.values()), rng) if data else b"more")
+        try:
+            if things[name]() != good[name]:
+                problems.append(f"case {number}: {name} that was never saved, from {list(chosen)}")
+            tally["read"] += 1
+        except lj.train.CheckpointError:
+            tally["refused"] += 1
+        except BaseException as error:
+            names = [str(path) for path in chosen]
+            problems.append(f"case {number}, {names}: {type(error).__name__}: {str(error)[:200]}")
+        for path, data in chosen.items():
+            path.write_bytes(data)
+    return {"problems": problems, "cases": count, **tally, "executed": Path(MARK).exists()}
+
+
+def fuzz_tables(count: int, seed: int) -> dict:
+    """Reads ``count`` damaged texts and Parquet files as tables: a dataset or a ValueError or
+    TypeError."""
+    warnings.simplefilter("ignore")
+    import pyarrow
+    from pyarrow import parquet
+
+    rng, problems, tally = random.Random(seed), [], {"read": 0, "refused": 0}
+    columns = {"a": [1.5, -2.0, 3e4, 0.0], "b": [1, 2, 3, 4], "c": ["x", "y", "x", "z"]}
+    lines = ["a,b,c", *(",".join(map(str, row)) for row in zip(*columns.values(), strict=True))]
+    text = "\n".join(lines).encode()
+    table = bytes_of(lambda buffer: parquet.write_table(pyarrow.table(columns), buffer))
+    valid = {
+        "x.csv": text,
+        "x.tsv": text.replace(b",", b"\t"),
+        "x.csv.gz": gzip.compress(text),
+        "x.parquet": table,
+    }
+    limit_memory()
+    for number in range(count):
+        name = list(valid)[number % len(valid)]
+        Path(name).write_bytes(mutated(valid[name], list(valid.values()), rng))
+        try:
+            lj.Dataset.from_table(name)
+            tally["read"] += 1
+        except (ValueError, TypeError):
+            tally["refused"] += 1
+        except BaseException as error:
+            problems.append(f"case {number}, {name}: {type(error).__name__}: {str(error)[:200]}")
+    return {"problems": problems, "cases": count, **tally, "executed": Path(MARK).exists()}
+
+
 def in_a_process(call: str, folder: Path) -> dict:
     """A crash of the interpreter is a failure with its signal, not the end of the tests."""
     code = (
@@ -308,6 +390,20 @@ def test_two_thousand_malformed_files(tmp_path):
     assert_harmless(found)
     assert found["cases"] == 2400
     assert found["refused"] > 1000
+
+
+def test_malformed_tables(tmp_path):
+    found = in_a_process("fuzz_tables(2000, 0)", tmp_path)
+    assert_harmless(found)
+    assert found["read"] > 100
+    assert found["refused"] > 500
+
+
+def test_malformed_densities_and_scores(tmp_path):
+    found = in_a_process("fuzz_saved(210, 0)", tmp_path)
+    assert_harmless(found)
+    assert found["read"] > 10
+    assert found["refused"] > 70
 
 
 def test_malformed_runs(tmp_path):
