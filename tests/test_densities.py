@@ -20,8 +20,19 @@ from tests.registry import DENSITIES, DensityCase, NoisyStandardNormal, examples
 KEY = jax.random.key(3)
 
 
+def _params():
+    """The names of all densities.
+
+    Unoptimized code of a sum over classes computes its last lanes in another way than the others,
+    and the bits of an example then depend on its place.
+    """
+    for name in DENSITIES:
+        marks = [pytest.mark.optimized] if name == "class mixture" else []
+        yield pytest.param(name, marks=marks)
+
+
 @pytest.fixture(
-    scope="module", params=DENSITIES, ids=lambda name: name.replace(" ", "-").replace("'", "")
+    scope="module", params=_params(), ids=lambda name: name.replace(" ", "-").replace("'", "")
 )
 def density_and_labels(request):
     case: DensityCase = DENSITIES[request.param]
