@@ -270,7 +270,7 @@ def test_several_trainings():
     cell = f"| {spread.mean:.3f} ± {spread.deviation:.3f}; {values[0]:.3f} ["
     assert cell in whole.auroc_table()
     text = whole.to_markdown()
-    assert "after mean ± standard deviation over 3" in text
+    assert "]: mean ± standard deviation over 3 trainings; then the first one's" in text
     at_95 = whole.spread("typicality", "mutated", "fpr95")
     assert f"| {at_95.mean:.3f} ± {at_95.deviation:.3f}; " in text.split("## mutated")[1]
     same = ood.benchmark(halves, scores=[ood.ComplexityOnly()], **options)

@@ -14,7 +14,7 @@ from jaxtyping import Array, Key
 
 from likejax.data.dataset import Dataset
 from likejax.data.splits import halves
-from likejax.density import Density
+from likejax.density import Density, check_density
 from likejax.devices import Devices, listed
 from likejax.keys import KeyLike, as_key
 from likejax.names import meant
@@ -132,8 +132,10 @@ def benchmark(
     )
     distances = _checked_distances(distances)
     given = {"held_out": held_out, "train": train, "selected_on": selected_on}
+    trainings = _trainings(density)
+    _check_different(trainings)
     reports = []
-    for each in _trainings(density):
+    for each in trainings:
         recipes = scores(each) if callable(scores) else scores
         inputs = check_inputs(
             each, inside, outside, recipes, given, overlap_tolerance=overlap_tolerance
@@ -141,7 +143,6 @@ def benchmark(
         _check_distances(distances, inputs)
         reports.append(_report(inputs, as_key(key), distances, options, workdir))
     first, *others = reports
-    _check_different(_trainings(density))
     _check_same_scores(reports)
     return dataclasses.replace(first, trainings=tuple(others))
 
@@ -179,7 +180,15 @@ def _check_distances(distances: Mapping[str, Distance], inputs: Inputs) -> None:
 
 
 def _check_different(trainings: Sequence[Density]) -> None:
-    """Raises a ValueError if two trainings have the same weights: no spread can be seen there."""
+    """Raises a ValueError if two trainings have the same weights: no spread can be seen there.
+
+    Raises:
+      TypeError: If one of them is no density.
+    """
+    for each in trainings:
+        check_density(each)
+    if len(trainings) == 1:
+        return
     checksums = list(map(checksum_of, trainings))
     for number, checksum in enumerate(checksums):
         first = checksums.index(checksum)

@@ -303,7 +303,7 @@ class Report:
         if not self.trainings:
             return ""
         count = len(self.trainings) + 1
-        return f", after mean ± standard deviation over {count} trainings; interval of the first"
+        return f": mean ± standard deviation over {count} trainings; then the first one's"
 
     def _differences(self) -> list[str]:
         """Returns the table of what each score has less than the best one of a set."""
