@@ -287,11 +287,6 @@ class _Rows(NamedTuple):
 
 def _cut(held_out: Dataset, keys: _Keys) -> _Rows:
     """Cuts the held-out rows in two at random, all copies of a row in the same half."""
-    if len(held_out) < 2:
-        raise ValueError(
-            "expected at least two held-out rows, half of them to fit scores on and half to "
-            f"calibrate them with, got {len(held_out)}"
-        )
     order = np.asarray(jax.random.permutation(keys.cut, len(held_out)))
     return _Rows(*halves(held_out, order))
 

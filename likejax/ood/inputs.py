@@ -79,6 +79,11 @@ def check_inputs(
     inside_set = checked_dataset(inside, density, "inside")
     sets = _by_name(inside_set, _outside_sets(outside, density))
     held_out = checked_dataset(given["held_out"], density, "held_out")
+    if len(held_out) < 2:
+        raise ValueError(
+            "expected at least two held-out rows, half of them to fit scores on and half to "
+            f"calibrate them with, got {len(held_out)}"
+        )
     selected_on = given["selected_on"]
     if isinstance(selected_on, str | os.PathLike):
         selected_on = _rows_that_selected(selected_on, held_out, inside_set)
