@@ -416,7 +416,7 @@ class Classifier:
           key: Key of the draws; needed unless the density is exact.
           draws: Draws per example and class, combined as the kind allows.
           batch_size: Examples at a time on each device, each with all classes.
-          devices: Devices of this machine to compute on; all of them if not given.
+          devices: Devices to compute on; all of this process if not given.
 
         Returns:
           Accuracy, log-loss, Brier score and calibration error with their standard errors;

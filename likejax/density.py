@@ -680,8 +680,9 @@ class Density(nnx.Module, abc.ABC):
           batch_size: Number of samples that are drawn at a time on each device, which bounds the
             memory and shows progress; all at once if not given. In a traced function they are drawn
             at once.
-          devices: Devices of this machine to draw with; all of them if not given. Samples do not
-            depend on their number. Without a ``batch_size`` one device draws all.
+          devices: Devices to draw with; all of this process if not given. Those of several
+            processes share the samples, and every process must make the same call. Samples do not
+            depend on the number of devices. Without a ``batch_size`` one device draws all.
 
         Returns:
           Samples: ``uint8`` (or the smallest unsigned type) if the density has ``levels``.

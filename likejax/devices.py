@@ -1,4 +1,4 @@
-"""Data in chunks over the devices of this machine, with the numbers of one device.
+"""Data in chunks over devices, of one process or of several, with the numbers of one device.
 
 Every device has a copy of the model and computes whole chunks, all of one shape. So the number of
 an example comes from the same compiled program wherever it is computed.
@@ -11,7 +11,7 @@ import contextvars
 import queue
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,6 +19,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
+from likejax.processes import shared, to_host
 from likejax.progress import track
 
 Devices = Sequence[Any] | Mesh
@@ -82,8 +83,10 @@ def in_chunks(
         in a chunk, those of JAX are moved to the device that computes it.
       count: Number of rows, at least 1.
       batch_size: Rows of a chunk, on one device.
-      devices: Devices of this process; all of them if not given. A model that lies on several
-        devices already is then left as it lies, and computes one chunk at a time.
+      devices: Devices; all of this process if not given. A model that lies on several devices
+        already is then left as it lies, and computes one chunk at a time. Devices of several
+        processes share the chunks: then every process must make the same call, and gets all
+        results.
       what: Name of the computation beside its progress bar.
 
     Returns:
@@ -91,7 +94,7 @@ def in_chunks(
 
     Raises:
       TypeError: If ``devices`` are not devices.
-      ValueError: If there are none, one is named twice, or one belongs to another process.
+      ValueError: If there are none, one is named twice, or all belong to another process.
 
     Example:
       >>> import numpy as np
@@ -101,10 +104,14 @@ def in_chunks(
     """
     size = min(batch_size, count)
     starts = range(0, count, size)
-    places = _places(model, devices)[: len(starts)]
+    share = _Share(starts, _places(model, devices), owners=None)
+    if spans_processes(devices):
+        share = _own_share(starts, share.places)
+        model = jax.tree.map(_reachable, model)
+    places = share.places[: len(share.starts)]
     copies = {place: model if place is None else jax.device_put(model, place) for place in places}
 
-    def compute(start: int, place: Any) -> tuple[Any, int]:
+    def compute(start: int, place: Any) -> Any:
         rows = np.minimum(np.arange(start, start + size), count - 1)
 
         def cut(array: Any) -> Any:
@@ -112,22 +119,39 @@ def in_chunks(
             is_moved = place is not None and isinstance(chosen, jax.Array)
             return jax.device_put(chosen, place) if is_moved else chosen
 
-        return work(copies[place], jax.tree.map(cut, arrays)), min(size, count - start)
+        return work(copies[place], jax.tree.map(cut, arrays))
 
-    if len(places) == 1:
-        return [compute(start, places[0]) for start in track(starts, what=what)]
-    with _threads(compute, places) as results:
-        return list(track(results(starts), what=what, total=len(starts)))
+    results = _computed(compute, share.starts, places, what)
+    if share.owners is not None:
+        results = shared(results, share.owners)
+    return [(each, min(size, count - start)) for each, start in zip(results, starts, strict=True)]
+
+
+def spans_processes(devices: Devices | None) -> bool:
+    """Returns whether devices belong to several processes, so that every process must use them.
+
+    Args:
+      devices: Devices, or a mesh of them; ``None`` for those of this process.
+
+    Example:
+      >>> import jax
+      >>> from likejax.devices import spans_processes
+      >>> spans_processes(jax.devices())
+      False
+    """
+    if devices is None:
+        return False
+    return len({place.process_index for place in listed(devices)}) > 1
 
 
 def _places(model: PyTree, devices: Devices | None) -> list[Any]:
     """The devices to compute on; ``None`` for wherever the model lies."""
     if devices is not None:
         places = listed(devices)
-        others = [place for place in places if place.process_index != jax.process_index()]
-        if others:
+        elsewhere = places[0].process_index != jax.process_index()
+        if elsewhere and not spans_processes(devices):
             raise ValueError(
-                f"expected devices of this process, {others[0]} belongs to another: "
+                f"expected devices of this process, {places[0]} belongs to another: "
                 "jax.local_devices() lists them"
             )
         return places
@@ -135,6 +159,47 @@ def _places(model: PyTree, devices: Devices | None) -> list[Any]:
     leaves = [leaf for leaf in jax.tree.leaves(model) if isinstance(leaf, jax.Array)]
     is_fixed = any(isinstance(leaf, Tracer) or len(leaf.devices()) > 1 for leaf in leaves)
     return [None] if is_fixed or len(places) == 1 else places
+
+
+class _Share(NamedTuple):
+    """What one process computes.
+
+    Attributes:
+      starts: First rows of its chunks.
+      places: Its devices.
+      owners: For every chunk of the data, the process that computes it; ``None`` if this one
+        computes all of them.
+    """
+
+    starts: Sequence[int]
+    places: list[Any]
+    owners: list[int] | None
+
+
+def _own_share(starts: Sequence[int], places: list[Any]) -> _Share:
+    """The share of this process, where the devices of several take chunks in turn."""
+    mine = jax.process_index()
+    owners = [places[number % len(places)].process_index for number in range(len(starts))]
+    own = [start for start, owner in zip(starts, owners, strict=True) if owner == mine]
+    devices = [place for place in places if place.process_index == mine]
+    # a process without a chunk learns the form of the results from the first one
+    return _Share(own or [0], devices or [None], owners)
+
+
+def _reachable(leaf: Any) -> Any:
+    """An array that this process can copy to its devices."""
+    is_divided = isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
+    return to_host(leaf) if is_divided else leaf
+
+
+def _computed(
+    compute: Callable[[int, Any], Any], starts: Sequence[int], places: Sequence[Any], what: str
+) -> list[Any]:
+    """The results of chunks, by their starts, on devices of this process."""
+    if len(places) == 1:
+        return [compute(start, places[0]) for start in track(starts, what=what)]
+    with _threads(compute, places) as results:
+        return list(track(results(starts), what=what, total=len(starts)))
 
 
 @contextlib.contextmanager

@@ -185,7 +185,8 @@ def evaluate(
       draws: Draws per example, combined as the kind allows; more draws tighten a bound.
       batch_size: Examples at a time on each device; the result does not depend on it (to 5e-6
         relative).
-      devices: Devices of this machine to compute on; all of them if not given. The numbers are
+      devices: Devices to compute on; all of this process if not given. Those of several
+        processes share the rows, and every process must make the same call. The numbers are
         those of one device.
 
     Returns:
@@ -290,7 +291,7 @@ def log_prob_draws_in_chunks(
       condition: ``(n, *condition_shape)`` or ``None``.
       draws: Draws per example.
       batch_size: Examples per chunk, on one device.
-      devices: Devices of this machine to compute on; all of them if not given.
+      devices: Devices to compute on; all of this process if not given.
 
     Returns:
       ``(draws, n)`` in nats, float64 on the host.
@@ -369,7 +370,7 @@ def log_prob_in_chunks(
       condition: ``(n, *condition_shape)`` or ``None``.
       draws: Draws per example, combined as the kind allows.
       batch_size: Examples per chunk, on one device.
-      devices: Devices of this machine to compute on; all of them if not given.
+      devices: Devices to compute on; all of this process if not given.
 
     Returns:
       ``(n,)`` in nats, float64 on the host.

@@ -22,7 +22,7 @@ from tests.conftest import slow_tests
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = Path(likejax.__file__).parent
 LAYERS = [
-    {"compilation", "facts", "keys", "legacy", "memory", "names", "progress"},
+    {"compilation", "facts", "keys", "legacy", "memory", "names", "processes", "progress"},
     {"settings", "inputs", "precision", "batching", "devices", "rounding"},
     {"records"},
     {"density"},

@@ -125,11 +125,32 @@ except ValueError as error:
 """
 
 
+SHARED = """
+density, points = apart.density, lj.load("moons", split="test").take(slice(0, 90))
+folder = os.path.join({folder!r}, os.environ["PROCESS"])  # each process sees its own files alone
+def numbers(devices, workdir=None):
+    rows = [lj.evaluate(density, points, batch_size=size, devices=devices) for size in (16, 90)]
+    samples = density.sample(jax.random.key(3), 10, batch_size=4, devices=devices)
+    report = lj.ood.benchmark(
+        density, inside=points, outside=[lj.load("circles").take(slice(0, 40))],
+        scores=[lj.ood.Typicality()], held_out=lj.load("moons").take(slice(0, 80)), key=4,
+        batch_size=32, resamples=10, workdir=workdir, devices=devices,
+    )
+    report = json.dumps(report.to_dict())
+    return [*(each.log_prob.tolist() for each in rows), np.asarray(samples).tolist(), report]
+alone, together = numbers(None), numbers(jax.devices(), folder)
+kept = os.listdir(folder)
+again = numbers(jax.devices(), folder)
+print("RESULT", json.dumps([alone == together == again, len(kept), kept == os.listdir(folder)]))
+"""
+
+
 def test_two_processes_give_the_result_of_one(one_device_runs, tmp_path):
     """Two processes of two devices each, joined by jax.distributed on loopback, with checkpoints
     that one resumes.
 
-    Before that they train on an iterable of their own each, from the same parameters all the same.
+    Before that they train on an iterable of their own each, from the same parameters all the same,
+    and share the rows of an evaluation, samples and a benchmark, of which the first keeps features.
     """
     one_device, straight = one_device_runs
     with socket.socket() as free:
@@ -137,10 +158,17 @@ def test_two_processes_give_the_result_of_one(one_device_runs, tmp_path):
         address = f"127.0.0.1:{free.getsockname()[1]}"
     workdir = str(tmp_path / "run")
     code = f"show(lj.fit(experiment, train, validation=valid, workdir={workdir!r}, key=1))"
-    all_code = OWN_ITERABLES + OWN_VALIDATION + code
+    shared = SHARED.format(folder=str(tmp_path / "features"))
+    all_code = OWN_ITERABLES + shared + OWN_VALIDATION + code
     both = [launch(all_code, 2, ADDRESS=address, PROCESS=str(index)) for index in (0, 1)]
-    (apart, refused, first), (also_apart, _, second) = (results(process) for process in both)
+    found = [results(process) for process in both]
+    (apart, of_first, refused, first), (also_apart, of_second, _, second) = found
     assert apart == also_apart
+    are_equal, files, go_on = of_first
+    assert are_equal
+    assert files > 0
+    assert go_on
+    assert of_second == [True, 0, True]
     assert "expected the same validation rows in all 2 processes" in refused
     assert first[0] == 4
     assert first[2] == second[2]
@@ -151,29 +179,37 @@ def test_two_processes_give_the_result_of_one(one_device_runs, tmp_path):
     assert_like(resumed, straight, rtol=1e-5)
 
 
-def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path):
-    """kill -9 of one of two processes of the command line: the other says so and ends within a
-    minute, and one process alone goes on from the last checkpoint."""
+def command_line(words: str, folder: Path, **environment: str) -> subprocess.Popen:
+    """The command line in a folder, with what it prints on its standard error."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "likejax", *words.split()],
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def two_processes(words: str, folder: Path) -> list[subprocess.Popen]:
+    """One command in two processes that know of each other."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    places = [f"127.0.0.1:{port},2,{index}" for index in (0, 1)]
+    words = f"{words} --distributed"
+    return [command_line(words, folder, LIKEJAX_PROCESSES=place) for place in places]
+
+
+def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path):
+    """kill -9 of one of two processes of the command line: the other says so and ends within a
+    minute, and one process alone goes on from the last checkpoint.
+
+    Two processes evaluate the run as one does, and the first one of them prints and writes.
+    """
     words = "train vector_glow/moons --workdir run --checkpoint-every 2 --log-every 1"
     words += " --validate-every 1000 --batch-size 16 --model.depth 1"
-    command = [sys.executable, "-m", "likejax", *words.split(), "--steps"]
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)}
-    both = []
-    for index in (0, 1):
-        joined = {"LIKEJAX_PROCESSES": f"127.0.0.1:{port},2,{index}"}
-        both.append(
-            subprocess.Popen(
-                [*command, "1000000", "--distributed"],
-                env=environment | joined,
-                cwd=tmp_path,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-                text=True,
-            )
-        )
+    both = two_processes(f"{words} --steps 1000000", tmp_path)
     metrics = tmp_path / "run" / "metrics.jsonl"
     started = time.monotonic()
     while not metrics.exists() or len(metrics.read_text().splitlines()) < 6:
@@ -184,20 +220,22 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path):
     _, printed = both[0].communicate(timeout=60)
     both[1].communicate()
     assert both[0].returncode != 0
-    assert "another process of this run has ended" in printed
-    assert "goes on from the last checkpoint" in printed
-    resumed = subprocess.run(
-        [*command, "1000", "--draws", "1"],
-        env=environment,
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
-    assert resumed.returncode == 0, resumed.stderr
+    assert "another process of this command has ended" in printed, printed
+    assert "goes on from its last checkpoint" in printed, printed
+    resumed = command_line(f"{words} --steps 1000 --draws 1", tmp_path)
+    _, told = resumed.communicate(timeout=120)
+    assert resumed.returncode == 0, told
     steps = [json.loads(line)["step"] for line in metrics.read_text().splitlines()]
     assert steps[-1] == 1000
-    assert "step 1/1000:" not in resumed.stderr, "the run began anew"
-    assert "step 1000/1000:" in resumed.stderr
+    assert "step 1/1000:" not in told, "the run began anew"
+    assert "step 1000/1000:" in told
+    both = two_processes("evaluate run --json two.json --batch-size 500", tmp_path)
+    (first, _), (second, _) = (process.communicate(timeout=120) for process in both)
+    of_one = json.loads((tmp_path / "run" / "evaluation.json").read_text())
+    of_two = json.loads((tmp_path / "two.json").read_text())
+    assert of_two["mean"] == pytest.approx(of_one["mean"], rel=1e-6)
+    assert "log p =" in first
+    assert "log p =" not in second
 
 
 def test_parameters_are_divided_along_their_longest_axis():

@@ -15,10 +15,11 @@ from types import TracebackType
 import tyro
 
 from likejax import memory
+from likejax.cli.cluster import joined
 from likejax.cli.evaluate import Evaluate
 from likejax.cli.lists import Datasets, Demo, Presets, Summary
 from likejax.cli.ood import Ood
-from likejax.cli.options import Command, UsageError
+from likejax.cli.options import Command, DevicesOption, UsageError
 from likejax.cli.sample import Sample
 from likejax.cli.train import Train, train_command, with_present_weights
 from likejax.legacy import modern
@@ -52,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         main(["--help"])
         return 2
     try:
-        code = _parsed([_modern_word(word) for word in given])()
+        code = _run(_parsed([_modern_word(word) for word in given]))
         if sys.stdout is not None:  # it is None if the shell closed it
             sys.stdout.flush()
         return code
@@ -105,6 +106,14 @@ def _parsed(args: Sequence[str]) -> Command:
         raise
     except (ValueError, TypeError) as error:  # settings that check themselves together
         raise UsageError(str(error)) from error
+
+
+def _run(command: Command) -> int:
+    """Runs a command, in several processes if it was started so, and returns its exit code."""
+    if isinstance(command, DevicesOption) and command.distributed:
+        with joined():
+            return command()
+    return command()
 
 
 def _modern_word(word: str) -> str:

@@ -41,7 +41,8 @@ class Evaluate(WeightsOption, ScoringOptions):
             batch_size=self.batch_size,
             devices=self.chosen_devices(),
         )
-        if self.json is not None:  # first, since printing may fail where the output is a full disk
+        # written first, since printing may fail where the output is a full disk
+        if self.json is not None and jax.process_index() == 0:
             self.json.write_text(json.dumps(evaluation.to_dict(), indent=2))
         print(evaluation)
         return 0

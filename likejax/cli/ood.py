@@ -102,6 +102,8 @@ class Ood(WeightsOption, ScoringOptions):
         )
         of_benchmark = [note for note in report.notes if note != lj.ood.NOT_SAID]
         report = dataclasses.replace(report, notes=(*notes, *of_benchmark))
+        if jax.process_index() != 0:
+            return 0
         print(report.to_markdown())
         written = report.write(out)
         print(f"report: {written / 'report.md'}; beside it auroc.tex, records.csv and pictures")

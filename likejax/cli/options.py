@@ -58,19 +58,33 @@ class SeedOption(Settings):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DevicesOption(Settings):
-    """On how many devices a command computes."""
+    """On which devices a command computes."""
 
     devices: Count | None = None
     """Number of devices of this process to compute on, the first ones; all if not given."""
+    distributed: bool = False
+    """Join the other processes of a cluster, or of LIKEJAX_PROCESSES=HOST:PORT,COUNT,INDEX, in
+    which the same command was started, and share the work with them."""
+
+    def __post_init__(self) -> None:
+        """Refuses settings that do not go together."""
+        super().__post_init__()
+        if self.distributed and self.devices is not None:
+            # each process would choose its own, and work alone
+            raise UsageError(
+                "expected no --devices with --distributed: all processes use all of theirs"
+            )
 
     def chosen_devices(self) -> list[Any] | None:
-        """Returns the devices to compute on; ``None`` for all.
+        """Returns the devices to compute on; ``None`` for all of this process.
 
         Raises:
           UsageError: If there are not so many.
         """
         import jax
 
+        if self.distributed:
+            return jax.devices()
         if self.devices is None:
             return None
         found = jax.local_devices()

@@ -100,7 +100,10 @@ def save_samples(
     batch_size: int = 128,
     devices: Devices | None = None,
 ) -> None:
-    """Draws samples and writes them, as an array if the name ends in .npy, else as a picture."""
+    """Draws samples and writes them, as an array if the name ends in .npy, else as a picture.
+
+    Of several processes, which share the drawing, the first one writes.
+    """
     import jax
     import numpy as np
 
@@ -115,6 +118,8 @@ def save_samples(
         devices=devices,
     )
     samples = np.asarray(drawn)
+    if jax.process_index() != 0:
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     if out.suffix == ".npy":
         np.save(out, samples)

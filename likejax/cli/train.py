@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -44,8 +42,6 @@ class Train(DataOption, SeedOption, DevicesOption):
     select_on: Literal["half", "all"] = "half"
     """Validation rows that select the weights: half of them, which leaves the others to
     `likejax ood`, or all."""
-    distributed: bool = False
-    """Join the other processes of a cluster, or of LIKEJAX_PROCESSES=HOST:PORT,COUNT,INDEX."""
     experiment: Annotated[Any, tyro.conf.Suppress] = None
     """Experiment of the preset, with the settings that the command line overrides."""
 
@@ -53,30 +49,12 @@ class Train(DataOption, SeedOption, DevicesOption):
         """Trains, evaluates and draws samples; returns the exit code."""
         import jax
 
-        if self.distributed and self.devices is not None:
-            # each process would choose its own, and train alone
-            raise UsageError(
-                "expected no --devices with --distributed: all processes use all of theirs"
-            )
-        if self.distributed:
-            _join_processes()
-        is_primary = jax.process_index() == 0
         workdir = self.workdir or Path("runs") / self._default_name()
         parts = self._parts()
-        if is_primary:
-            print(f"{self.preset} on {parts['train']!r}, writing to {workdir}", flush=True)
+        print(f"{self.preset} on {parts['train']!r}, writing to {workdir}", flush=True)
         train_key, evaluation_key = jax.random.split(jax.random.key(self.seed))
-        try:
-            run = self._fit(parts, workdir, key=train_key)
-        except (ValueError, RuntimeError) as error:
-            if not (self.distributed and _LOST.match(str(error))):
-                raise
-            raise ConnectionError(
-                "another process of this run has ended, or cannot be reached: see what it printed. "
-                f"The same command in all processes goes on from the last checkpoint. {error}"
-            ) from error
-        if is_primary:
-            self._report(run, parts["test"], workdir, key=evaluation_key)
+        run = self._fit(parts, workdir, key=train_key)
+        self._report(run, parts["test"], workdir, key=evaluation_key)
         return 0
 
     def _default_name(self) -> str:
@@ -114,6 +92,8 @@ class Train(DataOption, SeedOption, DevicesOption):
         return lj.fit(self.experiment, parts["train"], **places)
 
     def _report(self, run: Run, test: Dataset, workdir: Path, *, key: KeyLike) -> None:
+        import jax
+
         import likejax as lj
         from likejax.train.side_products import SideProducts
 
@@ -121,7 +101,8 @@ class Train(DataOption, SeedOption, DevicesOption):
         devices = self.chosen_devices()
         evaluation = lj.evaluate(run.density, test, key=key, draws=self.draws, devices=devices)
         record = json.dumps(evaluation.to_dict(), indent=2)
-        (workdir / "evaluation.json").write_text(record)
+        if jax.process_index() == 0:
+            (workdir / "evaluation.json").write_text(record)
         print(evaluation)
         if has_pictures(run.density) and run.density.condition_shape is None:
             picture = workdir / "samples.png"
@@ -179,31 +160,3 @@ def with_present_weights(args: Sequence[str]) -> list[str]:
         return modern_weights(args, dict(weights))
     except ValueError as error:
         raise UsageError(str(error)) from error
-
-
-_LOST = re.compile(r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|DEADLINE_EXCEEDED): ")
-"""How messages of XLA begin where processes cannot talk to each other."""
-_TIMEOUTS: dict[str, Any] = {
-    # the others stop within a minute when one is killed
-    "heartbeat_timeout_seconds": 20,
-    # and wait at the end while the first one evaluates
-    "shutdown_timeout_seconds": 24 * 3600,
-}
-
-
-def _join_processes() -> None:
-    """Makes this process one of several, before any device is touched."""
-    import jax
-
-    given = os.environ.get("LIKEJAX_PROCESSES")
-    if given is None:
-        jax.distributed.initialize(**_TIMEOUTS)  # the launcher of the cluster knows the processes
-        return
-    try:
-        address, count, index = given.split(",")
-        places: dict[str, Any] = {"num_processes": int(count), "process_id": int(index)}
-        jax.distributed.initialize(address, **places, **_TIMEOUTS)
-    except ValueError as error:
-        raise UsageError(
-            f"expected LIKEJAX_PROCESSES=HOST:PORT,COUNT,INDEX, got {given!r} ({error})"
-        ) from error

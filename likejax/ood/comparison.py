@@ -90,7 +90,8 @@ def benchmark(
       confidence: Probability that an interval holds the true value.
       resamples: Number of bootstrap resamples.
       batch_size: Number of examples at a time on each device.
-      devices: Devices of this machine to compute on; all of them if not given. The numbers are
+      devices: Devices to compute on; all of this process if not given. Those of several
+        processes share the rows, and every process must make the same call. The numbers are
         those of one device.
       workdir: Directory in which features are kept, so that the same call goes on after it was
         stopped: at most one feature of one set is lost. ``None`` to keep nothing.
@@ -219,7 +220,9 @@ def _report(
 ) -> Report:
     """Returns the report of one training."""
     keys = _Keys.of(key)
-    kept = None if workdir is None else KeptFeatures(workdir, inputs.densities)
+    kept = None
+    if workdir is not None:
+        kept = KeptFeatures(workdir, inputs.densities, devices=options.devices)
     features = _Features(inputs.densities, options.batch_size, options.devices, kept)
     rows = _cut(inputs.held_out, keys)
     fitted = _fit_and_calibrate(inputs, rows, keys, features)

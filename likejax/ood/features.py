@@ -222,7 +222,7 @@ def features_of(
       keys: One key per example, or ``None`` if no feature needs one.
       batch_size: Number of examples at a time on each device; the last chunk is padded to the shape
         of the others.
-      devices: Devices of this machine to compute on; all of them if not given.
+      devices: Devices to compute on; all of this process if not given.
       what: Name of the computation beside its progress bar.
     """
     batch_size = checked("batch_size", batch_size, Count)

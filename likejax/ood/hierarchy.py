@@ -243,7 +243,7 @@ def choose_k(
       loss: Share of the bound that may be lost; below 0, the share that must be gained.
       replacement: Replacement of the low latents; see ``HierarchyRatio``.
       batch_size: Number of examples at a time on each device.
-      devices: Devices of this machine to compute on; all of them if not given.
+      devices: Devices to compute on; all of this process if not given.
 
     Returns:
       The number of lowest latents, for ``HierarchyRatio(k=...)``.

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import hashlib
 import inspect
+import io
 import json
 import os
 import warnings
@@ -18,7 +19,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from likejax.data.dataset import Dataset
+from likejax.devices import Devices, spans_processes
 from likejax.ood.features import Compute, Densities, Feature, OfExamples
+from likejax.processes import bytes_of_first_process
 from likejax.records import to_record
 from likejax.storage.density import checksum_of
 
@@ -36,6 +39,8 @@ class KeptFeatures:
     Args:
       directory: Directory of the files; created if absent.
       densities: Densities that features are computed with.
+      devices: Devices that compute features. If they belong to several processes, the first of
+        them reads and writes the files.
 
     Example:
       >>> import tempfile, likejax as lj
@@ -44,7 +49,14 @@ class KeptFeatures:
       ...     kept = KeptFeatures(directory, {"density": lj.models.Uniform((2,))})
     """
 
-    def __init__(self, directory: str | os.PathLike[str], densities: Densities):
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        densities: Densities,
+        *,
+        devices: Devices | None = None,
+    ):
+        self._is_shared = spans_processes(devices)
         self._place = Path(directory).expanduser()
         self._place.mkdir(parents=True, exist_ok=True)
         self._checksums = {name: checksum_of(each) for name, each in densities.items()}
@@ -85,16 +97,44 @@ class KeptFeatures:
         named = {**identity, "feature": to_record(feature), "code": code}
         record = json.dumps(named, sort_keys=True)
         path = self._place / f"{hashlib.sha256(record.encode()).hexdigest()[:32]}.npy"
-        if path.exists():
-            try:
-                return np.load(path, allow_pickle=False)
-            except (ValueError, EOFError, OSError) as error:
-                warnings.warn(f"{path} is damaged and computed anew: {error}", stacklevel=2)
-        values = np.asarray(compute(feature))
+        values = self._read(path)
+        if values is None:
+            values = np.asarray(compute(feature))
+            self._write(path, values)
+        return values
+
+    def _read(self, path: Path) -> Float[np.ndarray, "n ..."] | None:
+        """The numbers in a file; ``None`` if there is none, or it is damaged."""
+        if not self._is_shared:
+            return _numbers_in(path)
+        found = _numbers_in(path) if jax.process_index() == 0 else None
+        data = bytes_of_first_process(b"" if found is None else _npy(found))
+        return np.load(io.BytesIO(data), allow_pickle=False) if data else None
+
+    def _write(self, path: Path, values: Float[np.ndarray, "n ..."]) -> None:
+        if self._is_shared and jax.process_index() != 0:
+            return
         partial = path.with_suffix(".part.npy")
         np.save(partial, values, allow_pickle=False)
         partial.replace(path)
-        return values
+
+
+def _numbers_in(path: Path) -> Float[np.ndarray, "n ..."] | None:
+    """The numbers in a file; ``None`` if there is none, or, with a warning, if it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, OSError) as error:
+        warnings.warn(f"{path} is damaged and computed anew: {error}", stacklevel=2)
+        return None
+
+
+def _npy(values: np.ndarray) -> bytes:
+    """What a file of an array holds."""
+    written = io.BytesIO()
+    np.save(written, values, allow_pickle=False)
+    return written.getvalue()
 
 
 def _files_of(feature: Feature) -> dict[str, Path]:

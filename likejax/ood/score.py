@@ -193,7 +193,7 @@ class Score(Settings, abc.ABC):
           key: Key of the draws, unless the densities are exact; example ``i`` uses
             ``fold_in(key, i)``.
           batch_size: Number of examples at a time on each device.
-          devices: Devices of this machine to compute on; all of them if not given. The numbers are
+          devices: Devices to compute on; all of this process if not given. The numbers are
             those of one device.
 
         Returns:
@@ -450,7 +450,7 @@ class FittedScore:
           key: One key, folded by flat position, or keys of shape ``batch`` (``(*batch, group)``);
             not needed where all densities are exact.
           batch_size: Number of examples at a time on each device.
-          devices: Devices of this machine to compute on; all of them if not given. The numbers are
+          devices: Devices to compute on; all of this process if not given. The numbers are
             those of one device.
 
         Returns:
@@ -482,7 +482,7 @@ class FittedScore:
         Args:
           x: Examples ``(*batch, *event_shape)``, on the host.
           batch_size: Number of examples at a time on each device.
-          devices: Devices of this machine to compute on; all of them if not given. The numbers are
+          devices: Devices to compute on; all of this process if not given. The numbers are
             those of one device.
 
         Returns:
@@ -588,7 +588,7 @@ class FittedScore:
           overlap_tolerance: Largest share of these different rows that may be among those of
             ``fit``; 0 allows none.
           batch_size: Number of examples at a time on each device.
-          devices: Devices of this machine to compute on; all of them if not given. The numbers are
+          devices: Devices to compute on; all of this process if not given. The numbers are
             those of one device.
 
         Returns:

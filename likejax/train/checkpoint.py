@@ -10,12 +10,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from likejax import processes
 from likejax.data.batches import Position
 from likejax.nn.repeat import for_backend, stack
 from likejax.nn.state import Arrays, Structure, merge, split
 from likejax.storage.density import density_items
 from likejax.storage.store import CheckpointError, Store
-from likejax.train import sharding
 from likejax.train.guard import GuardState, begin
 from likejax.train.state import Best, TrainState, convert_blocks
 
@@ -88,7 +88,7 @@ class Checkpoints:
             self.wait()
         except CheckpointError as error:
             failure = error
-        if sharding.agreed(failure is not None):
+        if processes.agreed(failure is not None):
             raise failure or CheckpointError(
                 "another process could not write its checkpoint: see there"
             )
@@ -299,7 +299,7 @@ class RunCheckpoints:
         """
         if self.workdir is None:
             return
-        stored = convert_blocks(stack, self._structure, sharding.to_host(state))
+        stored = convert_blocks(stack, self._structure, processes.to_host(state))
         record = {
             **self.provenance,
             "position": list(position),
@@ -334,7 +334,7 @@ class RunCheckpoints:
         Args:
           like: State of the run's structure.
         """
-        stored = convert_blocks(stack, self._structure, sharding.to_host(like))
+        stored = convert_blocks(stack, self._structure, processes.to_host(like))
         templates = density_items(stored.ema, stored.buffers) | training_items(stored)
         items, record = self._checkpoints.read_last(templates)
         state = state_of(items, stored)
@@ -358,7 +358,7 @@ class RunCheckpoints:
         )
         if not best.step:
             return best
-        stored = convert_blocks(stack, self._structure, sharding.to_host(like))
+        stored = convert_blocks(stack, self._structure, processes.to_host(like))
         items = self._checkpoints.read_best(best.step, density_items(stored.ema, stored.buffers))
         if items is None:
             return Best()

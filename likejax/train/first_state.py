@@ -10,6 +10,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Key
 
+from likejax import processes
 from likejax.data.dataset import Dataset
 from likejax.density import Density
 from likejax.evaluation import check_fit
@@ -17,7 +18,7 @@ from likejax.experiment import Experiment
 from likejax.models import build
 from likejax.nn.repeat import for_backend
 from likejax.nn.state import Structure, split
-from likejax.train import guard, sharding
+from likejax.train import guard
 from likejax.train.initial import Initial, begin_from
 from likejax.train.optimizer import build_optimizer
 from likejax.train.state import TrainState
@@ -57,7 +58,7 @@ def begin(
     check_fit(density, examples)
     transformation = build_optimizer(experiment.optimizer, experiment.steps)
     structure, params, buffers = split(density)
-    params, buffers = sharding.of_first_process((params, buffers))
+    params, buffers = processes.of_first_process((params, buffers))
     optimizer = jax.jit(transformation.init)(params)
     step = jnp.zeros((), jnp.int32)
     state = TrainState(step, params, params, buffers, optimizer, guard.begin())

@@ -11,7 +11,7 @@ from typing import Any
 
 import jax
 
-from likejax.train import sharding
+from likejax import processes
 from likejax.train.log import Log
 from likejax.train.side_products import tell
 
@@ -49,7 +49,7 @@ class Interruption:
         stops = self.received is not None
         if jax.process_count() == 1:
             return stops
-        stops = asks and sharding.agreed(stops)
+        stops = asks and processes.agreed(stops)
         if stops and self.received is None:  # another process got the signal: this one ends too
             self.received = signal.SIGTERM
         return stops

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from likejax import processes
 from likejax.data.batches import Position
 from likejax.experiment import Experiment, record_of
 from likejax.keys import KeyLike, as_key
@@ -145,7 +146,7 @@ def _train(task: _Task, provenance: dict[str, Any]) -> Run:
         checkpoints = RunCheckpoints(files, begun.structure, provenance)
         stand = _stand(task, checkpoints)
         placement = Placement(task.mesh, sharding.divided(task.mesh, stand.state))
-        state = sharding.put_state(sharding.to_host(stand.state), placement.state)
+        state = sharding.put_state(processes.to_host(stand.state), placement.state)
         update = _step(task, placement)
         log = _log(task, stand)
         selection = Selection(
@@ -156,7 +157,7 @@ def _train(task: _Task, provenance: dict[str, Any]) -> Run:
             checkpoints=checkpoints,
             batch_size=experiment.batch_size,
             patience=experiment.early_stopping,
-            devices=sharding.own_devices(task.mesh),
+            devices=sharding.validation_devices(task.mesh),
         )
         examples, key = task.source.examples, task.keys.sample
         sheets = SampleSheets(examples, weights, log, workdir=workdir, key=key)
@@ -167,7 +168,7 @@ def _train(task: _Task, provenance: dict[str, Any]) -> Run:
             )
             announce(interruption, log, int(state.step), workdir=workdir, steps=experiment.steps)
         files.all_written()
-    host = sharding.to_host(state)  # in every process, before one may end
+    host = processes.to_host(state)  # in every process, before one may end
     if workdir is not None or not interruption.is_keyboard:
         interruption.end()
     run = run_of(experiment, host, selection.best, weights, history=log.history, workdir=workdir)

@@ -11,12 +11,12 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from likejax import processes
 from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset
 from likejax.density import Density
 from likejax.devices import Devices
 from likejax.evaluation import log_prob_in_chunks
-from likejax.train import sharding
 from likejax.train.checkpoint import RunCheckpoints
 from likejax.train.guard import NonFiniteError
 from likejax.train.log import Log
@@ -79,7 +79,7 @@ class Validation:
           density: The moving average.
           batch_size: Examples at a time.
           step: Steps done, for messages.
-          devices: Devices of this process to compute on; all of them if not given.
+          devices: Devices to compute on; all of this process if not given.
 
         Raises:
           NonFiniteError: If one is NaN or infinite.
@@ -128,7 +128,7 @@ class Selection:
       checkpoints: Checkpoints of the run.
       batch_size: Validation examples at a time.
       patience: Number of validations without a new best that ends the run; 0 for no end.
-      devices: Devices of this process to validate on.
+      devices: Devices to validate on.
 
     Attributes:
       best: Best validation so far.
@@ -185,10 +185,10 @@ class Selection:
         loss = self._unit.of(-self._validation.loss(log_prob))
         self._log.write_validation(number, loss, n=len(log_prob))
         # one process decides: the last digits, and with them the order, may differ between them
-        if not sharding.of_first_process(np.asarray(loss < self.best.loss)):
+        if not processes.of_first_process(np.asarray(loss < self.best.loss)):
             self.best.since += 1
             return
-        ema, buffers = sharding.to_host((state.ema, state.buffers))
+        ema, buffers = processes.to_host((state.ema, state.buffers))
         self.best = Best(number, loss, ema, measured_on=self._validation.identity)
         self._checkpoints.save_best(self.best, buffers)
 

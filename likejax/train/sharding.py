@@ -8,7 +8,6 @@ only keeps it in maintenance.
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import jax
@@ -24,7 +23,7 @@ from jax.sharding import (
 from jaxtyping import PyTree
 
 from likejax.devices import Devices as Devices
-from likejax.devices import listed
+from likejax.devices import listed, spans_processes
 
 AXES = ("data", "shard")
 """Axes of the mesh."""
@@ -79,6 +78,15 @@ def own_devices(mesh: Mesh) -> list[Any]:
       mesh: Devices of all processes.
     """
     return list(mesh.local_devices or jax.local_devices())
+
+
+def validation_devices(mesh: Mesh) -> list[Any]:
+    """Returns the devices that share the validation rows: all of a mesh of several processes.
+
+    Args:
+      mesh: Devices of all processes.
+    """
+    return list(mesh.devices.flat) if spans_processes(mesh) else own_devices(mesh)
 
 
 def on_one_device(mesh: Mesh) -> SingleDeviceSharding:
@@ -155,73 +163,3 @@ def put_batch(batch: PyTree, mesh: Mesh) -> Any:
     if jax.process_count() == 1:
         return jax.device_put(batch, sharding)
     return jax.tree.map(lambda part: jax.make_array_from_process_local_data(sharding, part), batch)
-
-
-def to_host(tree: PyTree) -> Any:
-    """Returns whole arrays in the memory of every process, wherever their parts are.
-
-    With several processes every process must call it.
-
-    Args:
-      tree: Tree of arrays.
-    """
-
-    def one(leaf: Any) -> np.ndarray:
-        if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable:
-            return np.asarray(leaf)
-        if leaf.is_fully_replicated:
-            return np.asarray(leaf.addressable_data(0))
-        from jax.experimental.multihost_utils import process_allgather
-
-        return np.asarray(process_allgather(leaf, tiled=True))
-
-    if jax.process_count() == 1:
-        return jax.tree.map(np.asarray, jax.device_get(tree))
-    return jax.tree.map(one, tree)
-
-
-def agreed(flag: bool) -> bool:
-    """Returns whether the flag is set in any process; every process must call it.
-
-    Args:
-      flag: Flag of this process.
-    """
-    if jax.process_count() == 1:
-        return flag
-    from jax.experimental.multihost_utils import process_allgather
-
-    return bool(np.any(process_allgather(np.asarray(flag))))
-
-
-def check_same(what: str, mine: str) -> None:
-    """Raises a ValueError unless a text is the same in all processes; every process must call it.
-
-    Args:
-      what: Name of what the text describes.
-      mine: The text of this process.
-    """
-    if jax.process_count() == 1:
-        return
-    from jax.experimental.multihost_utils import process_allgather
-
-    number = np.asarray(zlib.crc32(mine.encode()), np.uint32)
-    numbers = process_allgather(number)
-    if len(np.unique(numbers)) > 1:
-        raise ValueError(
-            f"expected the same {what} in all {len(numbers)} processes, got {mine} in process "
-            f"{jax.process_index()} and others elsewhere: only iterables of training examples may "
-            "differ between processes"
-        )
-
-
-def of_first_process(tree: PyTree) -> Any:
-    """Returns the arrays of the first process, in every process: initializations may differ.
-
-    Args:
-      tree: Tree of arrays.
-    """
-    if jax.process_count() == 1:
-        return tree
-    from jax.experimental.multihost_utils import broadcast_one_to_all
-
-    return broadcast_one_to_all(to_host(tree))

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key
 
+from likejax import processes
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint
 from likejax.density import Density
@@ -18,7 +19,6 @@ from likejax.models import build
 from likejax.nn.state import split
 from likejax.objectives import ELBO, NLL
 from likejax.records import Recorded
-from likejax.train import sharding
 from likejax.train.log import Logger, check_tensorboard
 from likejax.train.selection import Validation
 from likejax.train.side_products import tell
@@ -154,7 +154,7 @@ def validation_rows(
         examples = _as_evaluated(experiment, validation, train)
         check_fit(density, examples)
         rows = Validation(examples, experiment.validation_examples, key)
-    sharding.check_same("validation rows", "none" if rows is None else str(rows.identity))
+    processes.check_same("validation rows", "none" if rows is None else str(rows.identity))
     return rows
 
 

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
+from likejax import processes
 from likejax.density import Density
 from likejax.nn.state import Arrays, Structure, merge, split
-from likejax.train import sharding
 from likejax.train.guard import GuardState
 
 OptimizerState = Any
@@ -106,7 +106,7 @@ class Weights:
           params: Trainable arrays, such as ``state.ema``.
           buffers: All other arrays.
         """
-        host = sharding.to_host((params, buffers))
+        host = processes.to_host((params, buffers))
         return jax.device_put(merge(self.structure, *host), self._place)
 
 
