@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks import render, speed_picture, speed_record
+from benchmarks import render, speed, speed_picture, speed_record
 
 RECORDS = render.records()
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\w.])")
@@ -90,6 +90,17 @@ def test_every_record_is_shown_beside_the_benchmarks():
 def test_the_geometric_means_are_those_of_the_records():
     """`python benchmarks/speed_picture.py` prints the line."""
     assert speed_picture.sentence() in (render.ROOT / "benchmarks/README.md").read_text()
+
+
+def test_one_command_knows_the_commands_of_all_comparisons():
+    """A comparison of the picture is one that `python benchmarks/speed.py` times."""
+    scripts = {"ffjord", "glow", "vae", "pixelcnn", "vdm", "nsf"}
+    of_scripts = [(script, command) for script in scripts for command in speed.chosen([script])]
+    assert sorted(command for _, command in of_scripts) == sorted(speed.commands())
+    assert all(f"benchmarks/{script}.py" in command for script, command in of_scripts)
+    assert all((render.ROOT / command.split()[1]).is_file() for _, command in of_scripts)
+    with pytest.raises(ValueError, match=r"expected names among ffjord.* got glows"):
+        speed.chosen(["glow", "glows"])
 
 
 def test_a_marker_selects_rows_and_columns():
