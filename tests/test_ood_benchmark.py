@@ -855,6 +855,7 @@ def test_the_command(runs, tmp_path, capsys, monkeypatch):
         "likelihood ratio",
         "input complexity",
         "complexity only",
+        "fisher of density of states, gaussian and input complexity",
         "density of states, gaussian",
         "parameter gradient",
         "fisher of typicality and parameter gradient",

@@ -61,7 +61,8 @@ def standard(
     score, the path of an example to the noise, the intrinsic dimension around it and the spread of
     its posteriors; for an ensemble WAIC and the variance of its members; embeddings, where the
     density has one; and for integer images ``InputComplexity`` with the built-in code, PNG and
-    WebP, and what needs no density: the complexity, intensity and contrast.
+    WebP, its combinations with the density of states, and what needs no density: the complexity,
+    intensity and contrast.
 
     A table of outside data must not choose ``k``, a backend or a codec, so it shows them all.
 
@@ -113,8 +114,12 @@ def _is_image(density: Density) -> bool:
 def _of_images(density: Density, draws: int) -> Iterator[Score]:
     """Scores of code lengths, and what needs no density."""
     assert density.levels is not None
-    for codec in codecs_for(density.levels, channels=density.event_shape[2]):
-        yield InputComplexity(draws=draws, codec=codec)
+    codecs = codecs_for(density.levels, channels=density.event_shape[2])
+    by_codec = [InputComplexity(draws=draws, codec=codec) for codec in codecs]
+    yield from by_codec
+    states = next(_of_statistics(density, draws), None)
+    if states is not None:
+        yield from (Combined(scores=(states, complexity)) for complexity in by_codec)
     yield from (ComplexityOnly(), MeanIntensity(), Contrast())
 
 
