@@ -542,13 +542,14 @@ def test_arrays_as_they_are():
 
 def test_standard_scores_by_what_a_density_offers():
     image = [score.label for score in ood.standard(HISTOGRAM, draws=2, groups=[3])]
+    states = "density of states, gaussian (2 draws)"
     assert image == [
         "negative log-likelihood (2 draws)",
         "typicality (2 draws)",
         "typicality of 3 (2 draws)",
         "Min-K, 20 %",
         "Min-K++, 20 %",
-        "density of states, gaussian (2 draws)",
+        states,
         "density of states, mixture (2 draws)",
         "density of states, kde (2 draws)",
         "density of states, copod (2 draws)",
@@ -556,6 +557,9 @@ def test_standard_scores_by_what_a_density_offers():
         "input complexity (2 draws)",
         "input complexity, png (2 draws)",
         "input complexity, webp (2 draws)",
+        f"fisher of {states} and input complexity (2 draws)",
+        f"fisher of {states} and input complexity, png (2 draws)",
+        f"fisher of {states} and input complexity, webp (2 draws)",
         "complexity only",
         "mean intensity",
         "contrast",
