@@ -299,6 +299,13 @@ def test_local_dimension_of_a_linear_flow():
     assert far[0] == pytest.approx(math.log(41))  # less likely than all inside examples
 
 
+def test_a_spectrum_of_more_dimensions_than_are_derived_at_a_time():
+    scales = np.geomspace(0.1, 10, 300)
+    flow = _scaled(np.random.default_rng(0).permutation(scales))
+    spectra = np.asarray(ood.JacobianSpectrum()({"density": flow}, np.ones((2, 300)), None))
+    np.testing.assert_allclose(spectra, np.tile(np.log(scales), (2, 1)), atol=1e-4)
+
+
 def test_latent_tests_of_noise():
     """Statistics of noise have their known laws, and see structure that the norm does not show."""
     noise = jax.random.normal(jax.random.key(0), (600, 16, 16, 2))
