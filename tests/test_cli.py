@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import chex
 import numpy as np
 import pytest
 from PIL import Image
@@ -42,6 +43,14 @@ def test_train_writes_everything(run, capsys):
     arguments = ["--workdir", str(run), "--draws", "1", "--select-on", "all", *TINY]
     assert main(["train", "glow/digits", *arguments]) == 0  # finished: goes on at once
     assert "bits/dim <=" in capsys.readouterr().out
+
+
+def test_training_begins_with_the_weights_of_another_run(run, tmp_path):
+    """With a tiny step they stay what they were."""
+    arguments = ["--workdir", str(tmp_path / "tuned"), "--draws", "1", "--initial", str(run), *TINY]
+    assert main(["train", "glow/digits", *arguments, "--optimizer.learning-rate", "1e-9"]) == 0
+    before, after = (lj.train.restore_run(place).state for place in (run, tmp_path / "tuned"))
+    chex.assert_trees_all_close(after.params, before.params, atol=1e-7)
 
 
 def test_evaluate(run, capsys, tmp_path):
@@ -106,6 +115,11 @@ def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
         (["evaluate", here, "--json", str(a_file / "e.json")], 1, "which --json names: "),
         (["evaluate", here, "--devices", "0"], 2, "devices to be an integer of at least 1"),
         (["train", "glow/digits", "--distributed", "--devices", "1"], 2, "expected no --devices"),
+        (
+            ["train", "glow/digits", "--background", "0.2", "--initial", here],
+            2,
+            "expected no --initial with --background",
+        ),
         (["sample", here, "--devices", "99"], 2, "expected --devices of at most 1, got 99"),
         (["sample", here, "--count", "0"], 2, "count to be an integer of at least 1"),
         (["sample", here, "--temperature", "-1"], 2, "temperature to be a number of at least 0"),

@@ -42,8 +42,17 @@ class Train(DataOption, SeedOption, DevicesOption):
     select_on: Literal["half", "all"] = "half"
     """Validation rows that select the weights: half of them, which leaves the others to
     `likejax ood`, or all."""
+    initial: Path | None = None
+    """Directory of a run, or a saved density, whose weights the training starts from, to fine-tune
+    them; new weights if not given."""
     experiment: Annotated[Any, tyro.conf.Suppress] = None
     """Experiment of the preset, with the settings that the command line overrides."""
+
+    def __post_init__(self) -> None:
+        """Refuses settings that do not go together."""
+        super().__post_init__()
+        if self.background and self.initial is not None:
+            raise UsageError("expected no --initial with --background, which takes new weights")
 
     def __call__(self) -> int:
         """Trains, evaluates and draws samples; returns the exit code."""
@@ -89,7 +98,7 @@ class Train(DataOption, SeedOption, DevicesOption):
             return lj.ood.fit_background(
                 self.experiment, parts["train"], mutation_rate=self.background, **places
             )
-        return lj.fit(self.experiment, parts["train"], **places)
+        return lj.fit(self.experiment, parts["train"], initial=self.initial, **places)
 
     def _report(self, run: Run, test: Dataset, workdir: Path, *, key: KeyLike) -> None:
         import jax
