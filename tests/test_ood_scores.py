@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from scipy import stats
 
 import likejax as lj
 from likejax import ood
@@ -104,9 +105,12 @@ def fitted():
     return get
 
 
+def grouped(x: np.ndarray, group: int) -> np.ndarray:
+    return x.reshape(-1, group, *x.shape[1:]) if group > 1 else x
+
+
 def examples(score: ood.Score, n: int) -> np.ndarray:
-    x = DIGITS["test"].examples[: n * score.group]
-    return x.reshape(n, score.group, 8, 8, 1) if score.group > 1 else x
+    return grouped(DIGITS["test"].examples[: n * score.group], score.group)
 
 
 # --- properties of every score
@@ -184,6 +188,8 @@ def test_calibration(name, fitted):
     n = 60 // SCORES[name].group
     assert len(score.calibration) == n
     assert score.threshold(0.25) == score.calibration[-math.floor(0.25 * (n + 1))]
+    own = grouped(DIGITS["validation"].examples[60:120], SCORES[name].group)
+    np.testing.assert_array_equal(np.sort(score(own, key=2)), score.calibration)
     p = score.p_value(examples(SCORES[name], 4), key=3)
     assert ((p > 0) & (p <= 1)).all()
     raw = SCORES[name].fit(density_of(name), DIGITS["validation"].take(slice(0, 60)), key=1)
@@ -191,6 +197,42 @@ def test_calibration(name, fitted):
         raw.threshold(0.1)
     with pytest.raises(ValueError, match=r"60 of the 60 of .* the rows the score was fitted on"):
         raw.calibrate(DIGITS["validation"].take(slice(0, 60)), key=2)
+
+
+@pytest.mark.parametrize("name", SCORES)
+def test_false_alarms_follow_their_law(name, fitted):
+    """Of 200 cuts of 400 inside scores into 99 to calibrate with and 301 new ones.
+
+    Random cuts are exchangeable, whatever the scores are. So the number of false alarms at .05 is
+    beta-binomial with ``k = .05 (99 + 1) = 5``, exactly so without ties. Randomized p-values keep
+    its mean with ties, and spread no more; plain ones only lower the rate.
+    """
+    n, m, cuts, fpr, group = 99, 301, 200, 0.05, SCORES[name].group
+    pool = grouped(DIGITS["train"].examples[: (n + m) * group], group)
+    scores = fitted(name)(pool, key=6, batch_size=60)  # the batch that fitting has compiled
+    assert np.isfinite(scores).all()
+    law = stats.betabinom(m, 5, n + 1 - 5)
+    low, high = law.ppf([0.025, 0.975])
+    inside = law.cdf(high) - law.cdf(low - 1)  # .95 or a little more: the law has steps
+    # cuts are independent: 4 standard errors of the mean of 200 rates, and of the share of those
+    # in the interval. They are .007, less than the .01 of a wrong rank, and .06
+    error = law.std() / m / math.sqrt(cuts)
+    least = inside - 4 * math.sqrt(inside * (1 - inside) / cuts)
+
+    def assert_lawful(alarms: np.ndarray) -> None:
+        assert abs(alarms.mean() / m - fpr) < 4 * error
+        assert np.mean((alarms >= low) & (alarms <= high)) >= least
+
+    rng = np.random.default_rng(0)
+    alarms = []
+    for cut in range(cuts):
+        calibration, new = np.split(rng.permutation(scores), [n])
+        alarms.append(np.sum(ood.p_values(calibration, new, seed=cut) <= fpr))
+    assert_lawful(np.array(alarms))
+    plain = m * ood.false_alarm_rates(scores, calibration=n, test=m, fpr=fpr, repeats=cuts, seed=1)
+    if len(np.unique(scores)) == len(scores):
+        assert_lawful(plain)
+    assert plain.mean() / m < fpr + 4 * error
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -353,6 +395,7 @@ def test_gaussian_typicality_oracle():
     assert typical.state["entropy"] == pytest.approx(4358.979, abs=4 * 39.192 / math.sqrt(2000))
     assert typical(origin)[0] == pytest.approx(1536, abs=4 * 39.192 / math.sqrt(2000))
     samples = np.asarray(density.sample(1, 500))
+    assert raw(samples).std() == pytest.approx(39.192, rel=4 / math.sqrt(2 * 500))  # sqrt(D / 2)
     assert raw(origin)[0] < raw(samples).min()  # the raw score prefers the origin
     assert typical(origin)[0] > typical(samples).max()
     shifted = np.asarray(StandardNormal(3072, mean=0.05).sample(2, 500)).reshape(50, 10, 3072)
