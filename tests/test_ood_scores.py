@@ -36,6 +36,7 @@ VAE = _vae(
 PMF = np.exp(-np.arange(17) / 6) / np.exp(-np.arange(17) / 6).sum()
 VDM = jax.tree.map(jnp.asarray, of_levels(PMF, shape=(8, 8, 1)))  # in the precision of files
 BACKGROUND = lj.models.PixelHistogram.fit(DIGITS["train"].mutate(0.3, 0))
+ENSEMBLE = lj.Ensemble([HISTOGRAM, BACKGROUND])
 
 SCORES = {
     "negative log-likelihood": ood.NegativeLogProb(),
@@ -69,13 +70,17 @@ SCORES = {
     "combined, simes": ood.Combined(scores=(ood.Typicality(), ood.LatentFit()), rule="simes"),
     "whitened embedding": ood.WhitenedEmbedding(),
     "nearest neighbors": ood.NearestNeighbors(),
+    "Min-K": ood.MinK(),
+    "Min-K++": ood.MinKPlus(),
+    "WAIC": ood.EnsembleScore(ENSEMBLE),
     "mean intensity": ood.MeanIntensity(),
     "contrast": ood.Contrast(),
 }
 """One line adds a score to every property below."""
 OF_DIFFUSIONS = ("multiscale norms", "diffusion path", "intrinsic dimension", "posterior spread")
 OF_VAES = ("hierarchy ratio", "likelihood path", "likelihood regret")
-WITHOUT_DRAWS = ("complexity only", "mean intensity", "contrast")
+OF_HISTOGRAMS = ("Min-K", "Min-K++", "WAIC")
+WITHOUT_DRAWS = ("complexity only", "mean intensity", "contrast", *OF_HISTOGRAMS)
 
 
 def density_of(name: str) -> lj.Density:
@@ -84,6 +89,8 @@ def density_of(name: str) -> lj.Density:
         return LEVELS
     if name in OF_DIFFUSIONS:
         return VDM
+    if name in OF_HISTOGRAMS:
+        return HISTOGRAM
     return VAE if name.startswith(OF_VAES) else GLOW
 
 
@@ -114,6 +121,12 @@ def examples(score: ood.Score, n: int) -> np.ndarray:
 
 
 # --- properties of every score
+
+
+def test_every_public_score_has_a_line():
+    kinds = [each for each in vars(ood).values() if isinstance(each, type)]
+    public = {kind for kind in kinds if issubclass(kind, ood.Score)} - {ood.Score}
+    assert public <= {type(score) for score in SCORES.values()}
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -156,7 +169,9 @@ def test_saved_and_restored(name, fitted, tmp_path):
     score, x = fitted(name), examples(SCORES[name], 4)
     score.save(tmp_path / "score")
     hand_made = {"background": BACKGROUND} if "background" in score.densities else {}
-    hand_made |= {"density": VDM} if name in OF_DIFFUSIONS else {}
+    if name in (*OF_DIFFUSIONS, *OF_HISTOGRAMS):
+        hand_made["density"] = density_of(name)
+    hand_made |= {"ensemble": ENSEMBLE} if "ensemble" in score.densities else {}
     again = ood.restore(tmp_path / "score", **hand_made)
     np.testing.assert_array_equal(again(x, key=3), score(x, key=3))
     np.testing.assert_array_equal(again.p_value(x, key=3), score.p_value(x, key=3))
