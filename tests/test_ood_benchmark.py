@@ -415,6 +415,15 @@ def test_functions_are_not_kept(tmp_path):
     assert all(values.ndim == 1 for values in kept)
 
 
+def test_pictures_of_another_format(report, tmp_path):
+    report.write(tmp_path, picture_format="pdf")
+    assert (tmp_path / "auroc.pdf").read_bytes().startswith(b"%PDF")
+    assert not list(tmp_path.glob("*.png"))
+    assert "](auroc.pdf)" in (tmp_path / "report.md").read_text()
+    with pytest.raises(ValueError, match="got 'pnng'; did you mean 'png'"):
+        report.write(tmp_path, picture_format="pnng")
+
+
 def test_differences_records_and_latex(report):
     """Paired differences from the best score; rows for a data frame; a table for a paper."""
     best = report.best("noise")
@@ -427,6 +436,9 @@ def test_differences_records_and_latex(report):
     expected = ood.auroc_difference(*pairs)
     assert report.difference(other, best, "noise") == expected
     assert str(expected) in section
+    of_noise = report.to_dict()["differences"]["noise"]
+    assert of_noise[best] is None
+    assert of_noise[other] == dataclasses.asdict(expected)
     records = report.to_records()
     assert {record["n_inside"] for record in records} == {len(TEST), len(TEST) // 4}
     assert set(records[0]) == {

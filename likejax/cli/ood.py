@@ -62,15 +62,19 @@ class Ood(WeightsOption, ScoringOptions):
     """Largest share of a part's different rows that another part may contain; 0 allows none."""
     resamples: Count = 1000
     """Number of bootstrap resamples."""
+    picture_format: str = "png"
+    """Ending of the files of pictures, such as pdf for a paper."""
 
     def __call__(self) -> int:
         """Scores, prints and writes the report; returns the exit code."""
         import jax
 
         import likejax as lj
+        from likejax.ood.render import check_picture_format
 
         if not self.outside:
             raise UsageError("expected outside datasets: likejax ood RUN --outside mnist noise")
+        check_picture_format(self.picture_format)
         own = [score_maker(path) for path in self.own_scores]
         out = self.out or self.run / "ood"
         check_writable(out / "report.md", option="--out")
@@ -105,7 +109,7 @@ class Ood(WeightsOption, ScoringOptions):
         if jax.process_index() != 0:
             return 0
         print(report.to_markdown())
-        written = report.write(out)
+        written = report.write(out, picture_format=self.picture_format)
         print(f"report: {written / 'report.md'}; beside it auroc.tex, records.csv and pictures")
         return 0
 

@@ -307,21 +307,32 @@ class Report:
 
     def _differences(self) -> list[str]:
         """Returns the table of what each score has less than the best one of a set."""
-        single = [score.label for score in self.scores if self._is_single(score)]
-        if len(single) < 2:
+        found = self._differences_from_best()
+        if not found:
             return []
-        best = {}
-        for name in self._names[1:]:
-            best[name] = max(single, key=lambda label: self.metric(label, name, "auroc").value)
         rows = []
-        for label in single:
-            cells = []
-            for name, first in best.items():
-                cells.append("best" if label == first else str(self.difference(label, first, name)))
-            rows.append([label, *cells])
-        table = render.Table(["score", *best], rows)
+        for score in filter(self._is_single, self.scores):
+            of_sets = [differences[score.label] for differences in found.values()]
+            rows.append([score.label, *("best" if each is None else str(each) for each in of_sets)])
+        table = render.Table(["score", *found], rows)
         heading = "## AUROC minus that of the best score of the set, paired (DeLong)"
         return [f"{heading} [{self._percent} interval]", table.to_markdown()]
+
+    def _differences_from_best(self) -> dict[str, dict[str, Interval | None]]:
+        """The differences by set and score, ``None`` for the best; none with fewer than two scores.
+
+        Only scores of single examples are compared.
+        """
+        single = [score.label for score in self.scores if self._is_single(score)]
+        if len(single) < 2:
+            return {}
+        found: dict[str, dict[str, Interval | None]] = {}
+        for name in self._names[1:]:
+            best = max(single, key=lambda label: self.metric(label, name, "auroc").value)
+            found[name] = dict.fromkeys(single)
+            for label in set(single) - {best}:
+                found[name][label] = self.difference(label, best, name)
+        return found
 
     def _is_single(self, score: ScoreResult) -> bool:
         """Whether a score is of single examples, as the likelihoods are."""
@@ -368,6 +379,9 @@ class Report:
     def to_dict(self) -> dict[str, Any]:
         """Returns everything for JSON, raw scores included.
 
+        ``differences`` has, by the set and the score, AUROC minus that of the best score, ``None``
+        for the best itself.
+
         NaN becomes ``None``, and infinite numbers the text ``Infinity`` or ``-Infinity``.
         """
         record = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
@@ -375,8 +389,19 @@ class Report:
         record["conventions"] = render.CONVENTIONS
         record["sets"] = [render.set_record(each) for each in self.sets]
         record["scores"] = [render.score_record(score) for score in self.scores]
+        record["differences"] = self._differences_record()
         record["trainings"] = [report.to_dict() for report in self.trainings]
         return render.for_json(record)
+
+    def _differences_record(self) -> dict[str, Any]:
+        """The differences from the best score, for JSON."""
+        record = {}
+        for name, differences in self._differences_from_best().items():
+            plain = {}
+            for label, interval in differences.items():
+                plain[label] = None if interval is None else dataclasses.asdict(interval)
+            record[name] = plain
+        return record
 
     def plot(self) -> dict[str, Any]:
         """Returns the figures.
@@ -396,21 +421,27 @@ class Report:
             figures["extremes"] = plot.galleries(galleries)
         return figures
 
-    def write(self, directory: str | os.PathLike[str]) -> Path:
+    def write(self, directory: str | os.PathLike[str], *, picture_format: str = "png") -> Path:
         """Writes ``report.md``, ``report.json``, ``auroc.tex``, ``records.csv`` and the pictures.
 
         Args:
           directory: Directory to write to; created if absent.
+          picture_format: Ending of the files of pictures, such as ``pdf`` for a paper; any that
+            matplotlib writes.
 
         Returns:
           The directory.
+
+        Raises:
+          ValueError: If matplotlib does not write such files.
         """
+        render.check_picture_format(picture_format)
         place = Path(directory).expanduser()
         place.mkdir(parents=True, exist_ok=True)
         pictures = self.plot()
         for name, figure in pictures.items():
-            figure.savefig(place / f"{name}.png", dpi=130)
-        shown = "\n".join(f"![{name}]({name}.png)" for name in pictures)
+            figure.savefig(place / f"{name}.{picture_format}", dpi=130)
+        shown = "\n".join(f"![{name}]({name}.{picture_format})" for name in pictures)
         (place / "report.md").write_text(self.to_markdown() + "\n" + shown + "\n")
         (place / "report.json").write_text(json.dumps(self.to_dict()))
         (place / "auroc.tex").write_text(self.to_latex())
