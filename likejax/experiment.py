@@ -17,10 +17,14 @@ from likejax.objectives import ELBO, NLL
 from likejax.records import Recorded, class_at, class_path, from_record, to_record
 from likejax.settings import (
     Count,
+    CountOrOff,
     CountOrZero,
     Fraction,
+    LevelsOrOff,
+    NoneIsOff,
     NonNegative,
     Positive,
+    PositiveOrOff,
     Range,
     Settings,
     override,
@@ -68,10 +72,11 @@ class Optimizer(Settings):
     """Course of the rate after warm-up: constant, to zero at the last step, or by decay_rate."""
     decay_rate: Annotated[float, Range(above=0, at_most=1)] = 0.999995
     """Factor per step of the exponential decay."""
-    clip_norm: NonNegative = 0.0
-    """Largest norm of the whole gradient; 0 for no clipping."""
-    clip_adaptive: NonNegative = 0.0
-    """Largest ratio of a unit's gradient norm to its weight norm (Brock et al., 2021); 0: none."""
+    clip_norm: PositiveOrOff = None
+    """Largest norm of the whole gradient; ``None`` for no clipping."""
+    clip_adaptive: PositiveOrOff = None
+    """Largest ratio of a unit's gradient norm to its weight norm (Brock et al., 2021); ``None`` for
+    no such clipping."""
     schedule: Callable | None = None
     """Optax schedule, from a step to a learning rate, in place of the settings of the rate."""
 
@@ -111,18 +116,13 @@ class Guard(Settings):
       3
     """
 
-    spike_factor: NonNegative = 20.0
-    """Multiple of the reference above which a gradient norm is a spike; 0 to look for none."""
+    spike_factor: Annotated[Annotated[float, Range(above=1)] | None, NoneIsOff()] = 20.0
+    """Multiple of the reference above which a gradient norm is a spike; ``None`` to look for
+    none."""
     after: CountOrZero = 50
     """Steps before spikes are looked for, while the reference settles."""
     patience: Count = 10
     """Skipped steps in a row that stop the run."""
-
-    def _check_together(self):
-        if self.spike_factor and self.spike_factor <= 1:
-            raise ValueError(
-                f"expected guard.spike_factor above 1, or 0 for none, got {self.spike_factor}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,8 +143,8 @@ class Experiment(Settings, Generic[Model]):
     model: Model
     dataset: str = ""
     """Name of the dataset, for ``likejax.load``."""
-    levels: CountOrZero = 0
-    """Reduce the images to so many levels; 0 leaves them as they are."""
+    levels: LevelsOrOff = None
+    """Reduce the images to so many levels; ``None`` leaves them as they are."""
     augment: tuple[str, ...] = ()
     """Augmentations of training batches: flip, shift, binarize, mutate:RATE."""
     objective: NLL | ELBO | Callable = dataclasses.field(default_factory=NLL)
@@ -173,26 +173,22 @@ class Experiment(Settings, Generic[Model]):
     """Validation examples used to select the best checkpoint."""
     overlap_tolerance: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
     """Largest share of the validation examples that may be among the training examples."""
-    early_stopping: CountOrZero = 0
-    """Validations without a new best that end the run; 0 to go on to the last step."""
+    early_stopping: CountOrOff = None
+    """Validations without a new best that end the run; ``None`` to go on to the last step."""
     checkpoint_every: Count = 1_000
     """Steps between checkpoints."""
     keep_checkpoints: Count = 2
     """Newest checkpoints that are kept, besides the best."""
     log_every: Count = 100
     """Steps between lines of the log."""
-    samples_every: CountOrZero = 0
-    """Steps between sheets of samples, PNG files in the run's directory; 0 for none."""
+    samples_every: CountOrOff = None
+    """Steps between sheets of samples, PNG files in the run's directory; ``None`` for none."""
     tensorboard: bool = False
     """Also write TensorBoard events (needs tensorboardX)."""
     parameter_shards: Count = 1
     """Number of devices over which parameters and optimizer state are divided; 1 for copies."""
 
     def _check_together(self):
-        if self.levels == 1:
-            raise ValueError(
-                "expected levels of at least 2, or 0 to leave the data as they are, got 1"
-            )
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"expected a batch_size divisible by accumulate={self.accumulate}, got "
@@ -243,7 +239,7 @@ class Experiment(Settings, Generic[Model]):
         Args:
           dataset: Raw examples.
         """
-        if self.levels and dataset.levels != self.levels:
+        if self.levels is not None and dataset.levels != self.levels:
             dataset = dataset.reduce_levels(self.levels)
         return dataset.binarize(0) if self.binarizes and dataset.levels != 2 else dataset
 
@@ -288,9 +284,18 @@ def with_defaults(record: Mapping[str, Any]) -> dict[str, Any]:
     complete = dict(record)
     with contextlib.suppress(ValueError):
         complete = to_record(_experiment(record, None))
-    with contextlib.suppress(ValueError):
-        model = model_record(config_of(model)) if "density" not in (model or {}) else model
-    return json.loads(json.dumps(complete | {"model": model}))
+    return json.loads(json.dumps(complete | {"model": _model_with_defaults(model)}))
+
+
+def _model_with_defaults(model: Any) -> Any:
+    """The record of a config with all settings, or of a density with those of its config."""
+    if isinstance(model, Mapping) and "density" in model:
+        config = model.get("config")
+        return {**model, "config": None if config is None else _model_with_defaults(config)}
+    try:
+        return model_record(config_of(model))
+    except ValueError:
+        return model
 
 
 def from_json(text: str) -> Experiment:

@@ -1,10 +1,12 @@
-"""Names of older versions that records, datasets and command lines may hold."""
+"""Names and values of older versions that records, datasets and command lines may hold."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+import numpy as np
 
 _WORDS = {
     "optimiser": "optimizer",
@@ -84,6 +86,62 @@ def _number(option: str, value: str) -> float:
         raise ValueError(f"expected a number after {option}, got {value!r}") from None
 
 
+def was_off(value: object) -> bool:
+    """Returns whether a value turned a setting off before ``None`` did: 0, or what has no entries.
+
+    Args:
+      value: Value of a setting that ``None`` turns off.
+
+    Example:
+      >>> from likejax.legacy import was_off
+      >>> was_off(0.0), was_off(()), was_off(None), was_off(0.5)
+      (True, True, False, False)
+    """
+    if isinstance(value, str | tuple | list):
+        return len(value) == 0
+    if value is None or isinstance(value, bool | np.bool_):
+        return False
+    is_number = isinstance(value, int | float | np.number)
+    return is_number and value == 0
+
+
+def modern_offs(words: Sequence[str], names: Collection[str]) -> list[str]:
+    """Returns a command line with ``None`` where a 0 turned a setting off.
+
+    Args:
+      words: Words of the command line, for example ``--optimizer.clip-norm 0``.
+      names: Names of the settings that ``None`` turns off, for example ``optimizer.clip_norm``.
+
+    Example:
+      >>> from likejax.legacy import modern_offs
+      >>> modern_offs(["--limit", "0", "--seed", "0", "--levels=0"], {"limit", "levels"})
+      ['--limit', 'None', '--seed', '0', '--levels=None']
+    """
+    present: list[str] = []
+    before = ""
+    for word in words:
+        option, equals, value = word.partition("=")
+        if _is_option(option, names) and equals and _is_zero(value):
+            word = f"{option}=None"
+        elif _is_option(before, names) and _is_zero(word):
+            word = "None"
+        present.append(word)
+        before = word
+    return present
+
+
+def _is_option(word: str, names: Collection[str]) -> bool:
+    """Whether a word of a command line is the option of one of the settings."""
+    return word.startswith("--") and word[2:].replace("-", "_") in names
+
+
+def _is_zero(word: str) -> bool:
+    try:
+        return float(word) == 0
+    except ValueError:
+        return False
+
+
 def modern_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the saved record of an experiment with the present names of its settings and classes.
 
@@ -123,6 +181,8 @@ def modern_model(record: Mapping[str, Any]) -> dict[str, Any]:
 
 def _modern_objective(record: Mapping[str, Any]) -> dict[str, Any]:
     settings = dict(record)
+    if settings.get("free_steps") == settings.get("free_fade_steps") == 0:
+        settings["free_steps"] = None  # the floor of an ELBO stayed where both were 0
     if settings.get("name") not in _OBJECTIVES:
         return settings
     weights = []

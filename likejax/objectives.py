@@ -149,14 +149,26 @@ class ELBO(Settings):
     """Steps over which the weight rises linearly from zero."""
     free_nats: NonNegative = 0.0
     """Floor under the divergence of each latent."""
-    free_steps: CountOrZero = 0
-    """Steps after which the floor begins to sink; 0 if it stays."""
+    free_steps: CountOrZero | None = None
+    """Steps after which the floor begins to sink; ``None`` if it stays."""
     free_fade_steps: CountOrZero = 0
     """Steps over which the floor sinks to zero."""
     free_nats_per: Literal["layer", "element"] = "layer"
     """Whether the floor is under a latent as a whole, or under each of its elements."""
     kl: Literal["analytic", "sampled"] = "analytic"
     """Divergences in closed form given the latents above, or estimates at the drawn values."""
+
+    def _check_together(self) -> None:
+        if self.free_steps == self.free_fade_steps == 0:
+            raise ValueError(
+                "expected ELBO.free_steps=None for a floor that stays, got 0: None, not 0, turns "
+                "it off"
+            )
+        if self.free_steps is None and self.free_fade_steps:
+            raise ValueError(
+                f"expected ELBO.free_steps for free_fade_steps={self.free_fade_steps}, got None: "
+                "free_steps=0 lets the floor sink from the first step on"
+            )
 
     def __call__(
         self, density: Density, batch: Batch, key: Array, step: Array
@@ -236,7 +248,7 @@ class ELBO(Settings):
 
     def _floor_left(self, step: Array) -> Array:
         """The part of the floor that is left: 1, then sinking to 0."""
-        if not self.free_steps and not self.free_fade_steps:
+        if self.free_steps is None:
             return jnp.ones(())
         return 1.0 - jnp.clip((step - self.free_steps) / max(1, self.free_fade_steps), 0, 1)
 

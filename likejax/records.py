@@ -19,7 +19,8 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from likejax.settings import hints_of
+from likejax.legacy import was_off
+from likejax.settings import can_be_off, hints_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +105,8 @@ def _as_text(value: object) -> Any:
 def from_record(record: object, *, expected: object = None) -> Any:
     """Returns the value of a record that ``to_record`` made.
 
+    Where ``None`` turns a setting off, the 0 of older versions is read as ``None``.
+
     Args:
       record: Parsed JSON.
       expected: Type annotation of the value. Records of older versions lack the classes of nested
@@ -134,8 +137,15 @@ def from_record(record: object, *, expected: object = None) -> Any:
         return {name: from_record(item) for name, item in record.items()}
     hints = hints_of(kind)
     fields = {name: item for name, item in record.items() if name != "class"}
-    values = {name: from_record(item, expected=hints.get(name)) for name, item in fields.items()}
+    values = {name: _setting(item, hints.get(name)) for name, item in fields.items()}
     return kind(**values)
+
+
+def _setting(record: object, hint: object) -> Any:
+    """The value of a setting, of which older versions wrote 0 where it was off."""
+    if can_be_off(hint) and was_off(record):
+        return None
+    return from_record(record, expected=hint)
 
 
 def _dataclass_of(hint: object) -> Any:

@@ -2,7 +2,8 @@
 
 The type annotation of a setting defines what it allows, and one function reads it. ``Literal``
 lists the allowed words, ``Count`` and the other aliases here give the range of a number, and the
-elements of a tuple are checked one by one.
+elements of a tuple are checked one by one. ``None`` turns a setting off that can be off, and 0 is
+refused there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Annotated, Any, Literal, TypeVar
 import numpy as np
 
 from likejax.facts import facts_table
-from likejax.legacy import modern
+from likejax.legacy import modern, was_off
 from likejax.names import did_you_mean, meant
 
 Config = TypeVar("Config")
@@ -51,6 +52,11 @@ class Range:
     __repr__ = __str__
 
 
+@dataclasses.dataclass(frozen=True)
+class NoneIsOff:
+    """Mark of a setting that ``None`` turns off, as 0 did in older versions."""
+
+
 Count = Annotated[int, Range(at_least=1)]
 """A number of things, at least one."""
 CountOrZero = Annotated[int, Range(at_least=0)]
@@ -65,6 +71,14 @@ Probability = Annotated[float, Range(above=0, below=1)]
 """A real number strictly between 0 and 1."""
 Fraction = Annotated[float, Range(at_least=0, below=1)]
 """A real number from 0 to below 1."""
+CountOrOff = Annotated[Count | None, NoneIsOff()]
+"""A number of things, or ``None`` for off."""
+LevelsOrOff = Annotated[Levels | None, NoneIsOff()]
+"""How many integer values an entry can take, or ``None`` for continuous or unchanged data."""
+PositiveOrOff = Annotated[Positive | None, NoneIsOff()]
+"""A real number above 0, or ``None`` for off."""
+ProbabilityOrOff = Annotated[Probability | None, NoneIsOff()]
+"""A real number strictly between 0 and 1, or ``None`` for off."""
 
 
 class Settings:
@@ -196,7 +210,7 @@ def checked(name: str, value: object, hint: object) -> Any:
       name: Name of the value in an error message.
       value: A setting or an argument.
       hint: ``Literal[...]``, an alias of this module, a plain type, a tuple of these, or a union
-        with ``None``.
+        with ``None``, which may be marked as a setting that ``None`` turns off.
 
     Returns:
       ``value``; of a list the tuple, of a numpy scalar the Python number.
@@ -218,6 +232,11 @@ def checked(name: str, value: object, hint: object) -> Any:
         return _choice(name, value, typing.get_args(hint))
     if origin is Annotated:
         base, *notes = typing.get_args(hint)
+        if can_be_off(hint) and was_off(value):
+            former = value if isinstance(value, tuple | list | str) else 0
+            raise ValueError(
+                f"expected {name}=None, got {value!r}: None, not {former!r}, turns it off"
+            )
         ranges = [note for note in notes if isinstance(note, Range)]
         return _number_in(name, value, base, ranges) if ranges else checked(name, value, base)
     if origin is tuple:
@@ -233,6 +252,21 @@ def checked(name: str, value: object, hint: object) -> Any:
     if isinstance(hint, type) and not isinstance(value, hint):
         raise TypeError(f"expected {name} to be of type {hint.__name__}, got {_shown(value)}")
     return value
+
+
+def can_be_off(hint: object) -> bool:
+    """Returns whether an annotation is that of a setting that ``None`` turns off.
+
+    Args:
+      hint: Annotation of a setting.
+
+    Example:
+      >>> from likejax.settings import CountOrOff, CountOrZero, can_be_off
+      >>> can_be_off(CountOrOff), can_be_off(CountOrZero)
+      (True, False)
+    """
+    notes = typing.get_args(hint) if typing.get_origin(hint) is Annotated else ()
+    return any(isinstance(note, NoneIsOff) for note in notes)
 
 
 def _choice(name: str, value: object, allowed: tuple[Any, ...]) -> Any:
@@ -350,6 +384,27 @@ def setting_names(settings: Any, *, prefix: str = "") -> list[str]:
         names.append(prefix + field.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):
             names += setting_names(value, prefix=f"{prefix}{field.name}.")
+    return names
+
+
+def settings_that_can_be_off(settings: Any) -> list[str]:
+    """Returns the dotted names of the settings that ``None`` turns off, nested ones included.
+
+    Args:
+      settings: A dataclass.
+
+    Example:
+      >>> import likejax as lj
+      >>> from likejax.settings import settings_that_can_be_off
+      >>> settings_that_can_be_off(lj.train.Guard())
+      ['spike_factor']
+    """
+    names = []
+    for name in setting_names(settings):
+        *outer, last = name.split(".")
+        owner = functools.reduce(getattr, outer, settings)
+        if can_be_off(hints_of(type(owner))[last]):
+            names.append(name)
     return names
 
 

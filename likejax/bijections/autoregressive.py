@@ -33,7 +33,7 @@ class Autoregressive(NetworkMap):
       width: Hidden units of the network; with fewer than ``dimensions - 1`` some features are seen
         by no other, which is warned of.
       blocks: Residual blocks of the network.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       dropout_rate: Probability of dropping a hidden unit in training.
       random_order: Whether the order of the features and the masks are drawn from ``rngs``;
         otherwise the features keep their order and hidden units take turns.
@@ -60,7 +60,7 @@ class Autoregressive(NetworkMap):
         *,
         width: int,
         blocks: int = 2,
-        condition_size: int = 0,
+        condition_size: int | None = None,
         dropout_rate: float = 0.0,
         random_order: bool = False,
         rngs: nnx.Rngs,

@@ -12,7 +12,7 @@ from typing_extensions import override
 from likejax.bijections.bijection import Bijection, Event, LogDet, no_volume
 from likejax.nn.coupling_network import CouplingNetwork
 from likejax.nn.modules import replace
-from likejax.settings import Count, CountOrZero, checked
+from likejax.settings import Count, CountOrOff, checked
 
 
 def halves(channels: int) -> tuple[int, int]:
@@ -43,7 +43,7 @@ class Coupling(Bijection):
         width: int,
         rngs: nnx.Rngs,
         kernel_sizes: tuple[int, int, int] = (3, 1, 3),
-        condition_size: int = 0,
+        condition_size: int | None = None,
         dtype: DTypeLike | None = None,
     ):
         self.kept, moved = halves(channels)
@@ -52,7 +52,7 @@ class Coupling(Bijection):
             self.outputs * moved,
             width=checked("width", width, Count),
             kernel_sizes=kernel_sizes,
-            condition_size=checked("condition_size", condition_size, CountOrZero),
+            condition_size=checked("condition_size", condition_size, CountOrOff),
             rngs=rngs,
             dtype=dtype,
         )
@@ -81,7 +81,7 @@ class AdditiveCoupling(Coupling):
       width: Hidden channels of the network.
       rngs: Source of the initial weights.
       kernel_sizes: Kernel sizes of the network: (3, 1, 3) for images, (1, 1, 1) for vectors.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       dtype: Type the network computes in; ``None`` for that of its inputs and parameters.
 
     References:
@@ -125,7 +125,7 @@ class AffineCoupling(Coupling):
       width: Hidden channels of the network.
       rngs: Source of the initial weights.
       kernel_sizes: Kernel sizes of the network: (3, 1, 3) for images, (1, 1, 1) for vectors.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       dtype: Type the network computes in; ``None`` for that of its inputs and parameters.
 
     References:

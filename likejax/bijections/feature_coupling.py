@@ -65,7 +65,7 @@ class FeatureCoupling(NetworkMap):
       first: First feature that is moved, 0 or 1.
       width: Hidden units of the network.
       blocks: Residual blocks of the network.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       dropout_rate: Probability of dropping a hidden unit in training.
       kept_map: Scalar map of the kept features, whose parameters are learned; ``None`` for none.
       rngs: Source of the weights.
@@ -95,7 +95,7 @@ class FeatureCoupling(NetworkMap):
         first: int = 0,
         width: int,
         blocks: int = 2,
-        condition_size: int = 0,
+        condition_size: int | None = None,
         dropout_rate: float = 0.0,
         kept_map: ScalarMap | None = None,
         rngs: nnx.Rngs,

@@ -12,7 +12,7 @@ from likejax.bijections.coupling import halves
 from likejax.nn.channels import per_channel
 from likejax.nn.condition import as_vector, row_of_label
 from likejax.nn.edge_convolution import ZeroConvolution
-from likejax.settings import Count, CountOrZero, checked
+from likejax.settings import Count, CountOrOff, checked
 
 Whole = Float[Array, "*shape channels"]
 Halves = tuple[Float[Array, "*shape kept"], Float[Array, "*shape out"]]
@@ -135,8 +135,8 @@ class TopPrior(Bijection):
 
     Args:
       channels: Size of the last axis.
-      num_classes: Number of labels of ``condition``; 0 if it is none.
-      condition_size: Number of entries of a float ``condition``; 0 if it is none.
+      num_classes: Number of labels of ``condition``; ``None`` if it is no label.
+      condition_size: Number of entries of a float ``condition``; ``None`` if it has no floats.
       learned: Whether the unconditional part is learned; a standard normal otherwise.
       kernel_size: Kernel size of the convolution: 3 for images, 1 for vectors.
 
@@ -158,15 +158,15 @@ class TopPrior(Bijection):
         self,
         channels: int,
         *,
-        num_classes: int = 0,
-        condition_size: int = 0,
+        num_classes: int | None = None,
+        condition_size: int | None = None,
         learned: bool = True,
         kernel_size: int = 3,
     ):
         channels = checked("channels", channels, Count)
-        num_classes = checked("num_classes", num_classes, CountOrZero)
-        condition_size = checked("condition_size", condition_size, CountOrZero)
-        if num_classes and condition_size:
+        num_classes = checked("num_classes", num_classes, CountOrOff)
+        condition_size = checked("condition_size", condition_size, CountOrOff)
+        if num_classes is not None and condition_size is not None:
             raise ValueError(
                 f"expected num_classes or condition_size, got {num_classes} and {condition_size}: "
                 "a condition is a class label or an array of floats"
@@ -174,8 +174,9 @@ class TopPrior(Bijection):
         prior, embedding = None, None
         if learned:
             prior = ZeroConvolution(2 * channels, 2 * channels, kernel_size=kernel_size)
-        if num_classes or condition_size:
-            embedding = ConditionEmbedding(num_classes or condition_size, 2 * channels)
+        size = condition_size if num_classes is None else num_classes
+        if size is not None:
+            embedding = ConditionEmbedding(size, 2 * channels)
         self.prior = nnx.data(prior)
         self.embedding = nnx.data(embedding)
 

@@ -19,7 +19,7 @@ from likejax.cli.cluster import joined
 from likejax.cli.evaluate import Evaluate
 from likejax.cli.lists import Datasets, Demo, Presets, Summary
 from likejax.cli.ood import Ood
-from likejax.cli.options import Command, DevicesOption, UsageError
+from likejax.cli.options import Command, DevicesOption, UsageError, with_none_for_off
 from likejax.cli.sample import Sample
 from likejax.cli.train import Train, train_command, with_present_weights
 from likejax.legacy import modern
@@ -91,6 +91,8 @@ def _parsed(args: Sequence[str]) -> Command:
             args = with_present_weights(args)
         elif args[1] not in ("-h", "--help"):
             raise UsageError(f"expected PRESET right after `likejax train`, got {args[1]}")
+    if word in commands:
+        args = with_none_for_off(args, commands[word])
     try:
         return tyro.extras.subcommand_cli_from_dict(
             commands,

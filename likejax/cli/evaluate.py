@@ -15,7 +15,7 @@ from likejax.cli.places import check_writable, experiment_of, load_as_evaluated
 class Evaluate(WeightsOption, ScoringOptions):
     """Bits/dim of a dataset under a trained run, with standard error and kind."""
 
-    dataset: str = ""
+    dataset: str | None = None
     """Name of the dataset; the one that the run was trained on if not given."""
     split: Literal["train", "validation", "test"] = "test"
     """Part of the dataset."""
@@ -31,7 +31,7 @@ class Evaluate(WeightsOption, ScoringOptions):
         if self.json is not None:
             check_writable(self.json, option="--json")
         experiment = experiment_of(self.run)
-        name = self.dataset or experiment.dataset
+        name = experiment.dataset if self.dataset is None else self.dataset
         data = load_as_evaluated(experiment, name, split=self.split, data_dir=self.data_dir)
         evaluation = lj.evaluate(
             lj.restore(self.run, which=self.which),

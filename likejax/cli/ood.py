@@ -13,7 +13,7 @@ from likejax.cli.options import ScoringOptions, UsageError, WeightsOption
 from likejax.cli.own_scores import score_maker
 from likejax.cli.places import check_writable, experiment_of, load_as_evaluated
 from likejax.names import meant
-from likejax.settings import Count, CountOrZero, Probability, Range
+from likejax.settings import Count, CountOrOff, Probability, Range
 
 if TYPE_CHECKING:
     from likejax.data.dataset import Dataset
@@ -53,9 +53,9 @@ class Ood(WeightsOption, ScoringOptions):
     """Group sizes of typicality tests, besides single examples."""
     out: Path | None = None
     """Directory of the report; RUN/ood if not given."""
-    limit: CountOrZero = 0
+    limit: CountOrOff = None
     """Largest number of examples of a dataset, drawn at random, and twice as many of the rows that
-    scores are fitted on and calibrated with; 0 for all."""
+    scores are fitted on and calibrated with; all if not given."""
     fpr: Probability = 0.05
     """False-positive rate of the calibrated thresholds."""
     overlap_tolerance: Annotated[float, Range(at_least=0, at_most=1)] = 0.0
@@ -157,7 +157,7 @@ class Ood(WeightsOption, ScoringOptions):
         return load_as_evaluated(experiment, name, split=split, data_dir=self.data_dir)
 
     def _limited(self, data: Dataset, times: int = 1) -> Dataset:
-        if not self.limit or len(data) <= times * self.limit:
+        if self.limit is None or len(data) <= times * self.limit:
             return data
         return data.shuffled(self.seed).take(slice(0, times * self.limit))
 

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
 import tyro
 
-from likejax.settings import Count, CountOrZero, Settings
+from likejax.legacy import modern_offs
+from likejax.settings import (
+    Count,
+    CountOrZero,
+    Settings,
+    can_be_off,
+    hints_of,
+    settings_that_can_be_off,
+)
 
 
 @runtime_checkable
@@ -22,6 +31,20 @@ class Command(Protocol):
 
 class UsageError(ValueError):
     """An error in the command line itself, which ends the program with exit code 2."""
+
+
+def with_none_for_off(args: Sequence[str], kind: type[Command]) -> list[str]:
+    """Returns a command line with ``None`` where a 0 turned a setting off in older versions.
+
+    Args:
+      args: Words of the command line.
+      kind: Its command; one that trains has an experiment, whose settings are options.
+    """
+    names = {name for name, hint in hints_of(kind).items() if can_be_off(hint)}
+    experiment = getattr(kind, "experiment", None)
+    if experiment is not None:
+        names |= set(settings_that_can_be_off(experiment))
+    return modern_offs(args, names)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from likejax.cli.options import DataOption, DevicesOption, SeedOption, UsageErro
 from likejax.cli.places import has_pictures, load_as_evaluated, save_samples
 from likejax.keys import KeyLike
 from likejax.legacy import modern_weights
-from likejax.settings import Count, Fraction
+from likejax.settings import Count, ProbabilityOrOff
 
 if TYPE_CHECKING:
     from likejax.data.dataset import Dataset
@@ -36,9 +36,9 @@ class Train(DataOption, SeedOption, DevicesOption):
     """Directory of the run; runs/PRESET if not given."""
     draws: Count = 4
     """Draws for each example in the final evaluation."""
-    background: Fraction = 0.0
+    background: ProbabilityOrOff = None
     """Probability that a training pixel is replaced, for example 0.2, to train a background model
-    for likelihood ratios; 0 for none."""
+    for likelihood ratios; none is trained if not given."""
     select_on: Literal["half", "all"] = "half"
     """Validation rows that select the weights: half of them, which leaves the others to
     `likejax ood`, or all."""
@@ -68,7 +68,7 @@ class Train(DataOption, SeedOption, DevicesOption):
 
     def _default_name(self) -> str:
         name = self.preset.replace("/", "-")
-        return f"{name}-background" if self.background else name
+        return name if self.background is None else f"{name}-background"
 
     def _parts(self) -> dict[str, Dataset]:
         """Returns the raw training part, which is augmented batch by batch, and the others."""
@@ -94,7 +94,7 @@ class Train(DataOption, SeedOption, DevicesOption):
             "key": key,
             "devices": self.chosen_devices(),
         }
-        if self.background:
+        if self.background is not None:
             return lj.ood.fit_background(
                 self.experiment, parts["train"], mutation_rate=self.background, **places
             )

@@ -13,7 +13,8 @@ class Conditional(Settings):
     Every config declares the two settings itself, behind those that it had before.
 
     Attributes:
-      num_classes: Number of class labels of a conditional model; 0 if the condition is none.
+      num_classes: Number of class labels of a conditional model; ``None`` if the condition is no
+        label.
       condition_shape: Shape of a float condition; ``None`` if the condition is none.
 
     Raises:
@@ -25,12 +26,12 @@ class Conditional(Settings):
       6
     """
 
-    num_classes: int
+    num_classes: int | None
     condition_shape: tuple[int, ...] | None
 
     def _check_together(self) -> None:
         name = type(self).__name__
-        if self.num_classes and self.condition_shape is not None:
+        if self.num_classes is not None and self.condition_shape is not None:
             raise ValueError(
                 f"expected {name}.num_classes or condition_shape, got both: a condition is a "
                 "class label or an array of floats"
@@ -42,8 +43,8 @@ class Conditional(Settings):
             )
 
     @property
-    def condition_size(self) -> int:
-        """Number of classes, or of entries of a float condition; 0 if unconditional."""
+    def condition_size(self) -> int | None:
+        """Number of classes, or of entries of a float condition; ``None`` if unconditional."""
         if self.condition_shape is not None:
             return math.prod(self.condition_shape)
         return self.num_classes
@@ -51,4 +52,4 @@ class Conditional(Settings):
     @property
     def shape_of_condition(self) -> tuple[int, ...] | None:
         """Shape of one condition, ``()`` for a label; ``None`` if unconditional."""
-        return () if self.num_classes else self.condition_shape
+        return self.condition_shape if self.num_classes is None else ()

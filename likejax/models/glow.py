@@ -27,7 +27,7 @@ from likejax.nn.condition import row_of_label
 from likejax.nn.dtypes import compute_dtype
 from likejax.nn.edge_convolution import ZeroConvolution
 from likejax.nn.repeat import repeat
-from likejax.settings import Count, CountOrZero, Levels
+from likejax.settings import Count, CountOrOff, Levels
 
 _COUPLINGS = {"affine": AffineCoupling, "additive": AdditiveCoupling}
 
@@ -68,8 +68,8 @@ class GlowConfig(Conditional):
     """Map that mixes the channels between couplings."""
     learned_prior: bool = True
     """Whether mean and scale of the top latent are learned."""
-    num_classes: CountOrZero = 0
-    """Number of class labels of a conditional model; 0 if the condition is none."""
+    num_classes: CountOrOff = None
+    """Number of class labels of a conditional model; ``None`` if the condition is no label."""
     compute_dtype: Literal["float32", "bfloat16"] = "float32"
     """Type the coupling networks compute in; the likelihood itself stays in float32."""
     reversible: bool = False
@@ -100,7 +100,7 @@ class GlowConfig(Conditional):
                 channels //= 2
         maps.append(self._top_prior(channels))
         bijection = Chain(maps)
-        if self.num_classes:
+        if self.num_classes is not None:
             flow = ClassConditionalGlow(
                 bijection, self.event_shape, channels=channels, num_classes=self.num_classes
             )
@@ -117,9 +117,9 @@ class GlowConfig(Conditional):
         )
 
     @property
-    def _floats(self) -> int:
-        """Number of entries of a float condition."""
-        return 0 if self.num_classes else self.condition_size
+    def _floats(self) -> int | None:
+        """Number of entries of a float condition; ``None`` without one."""
+        return self.condition_size if self.num_classes is None else None
 
     def _steps(self, channels: int, rngs: nnx.Rngs) -> Repeat:
         blocks = repeat(lambda rngs: self._step(channels, rngs), self.depth, rngs=rngs)

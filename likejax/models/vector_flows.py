@@ -23,7 +23,7 @@ from likejax.models.bases import GaussianMixture, LatentDensity, StudentT
 from likejax.models.conditional import Conditional
 from likejax.models.flow import Flow
 from likejax.nn.repeat import repeat
-from likejax.settings import Count, CountOrZero, Fraction, Positive
+from likejax.settings import Count, CountOrOff, CountOrZero, Fraction, Positive
 
 Form = Literal["coupling", "autoregressive"]
 """Whether half of the features choose the maps of the others, or each those of the next."""
@@ -55,8 +55,8 @@ class VectorFlowConfig(Conditional, abc.ABC):
     """Draw the order of the features and the masks of autoregressive networks at random."""
     standardize: bool = False
     """Standardize the data first, inside the density; nats refer to the data as given."""
-    num_classes: CountOrZero = 0
-    """Number of class labels of a conditional model; 0 if the condition is none."""
+    num_classes: CountOrOff = None
+    """Number of class labels of a conditional model; ``None`` if the condition is no label."""
     condition_shape: tuple[Count, ...] | None = None
     """Shape of a float condition; ``None`` if the condition is none."""
     base: Literal["normal", "student_t", "mixture"] = "normal"
@@ -87,7 +87,7 @@ class VectorFlowConfig(Conditional, abc.ABC):
             flow,
             (self.dimensions,),
             condition_shape=self.shape_of_condition,
-            num_classes=self.num_classes or None,
+            num_classes=self.num_classes,
             base=base,
         )
 

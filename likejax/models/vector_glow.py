@@ -16,7 +16,7 @@ from likejax.bijections.split import TopPrior
 from likejax.models.conditional import Conditional
 from likejax.models.flow import Flow
 from likejax.nn.repeat import repeat
-from likejax.settings import Count, CountOrZero, Range
+from likejax.settings import Count, CountOrOff, Range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,8 +48,8 @@ class VectorGlowConfig(Conditional):
     """Hidden units of the coupling networks."""
     coupling: Literal["affine", "additive"] = "affine"
     """Form of the couplings: scale and shift, or shift alone."""
-    num_classes: CountOrZero = 0
-    """Number of class labels of a conditional model; 0 if the condition is none."""
+    num_classes: CountOrOff = None
+    """Number of class labels of a conditional model; ``None`` if the condition is no label."""
     condition_shape: tuple[Count, ...] | None = None
     """Shape of a float condition; ``None`` if the condition is none."""
 
@@ -57,13 +57,13 @@ class VectorGlowConfig(Conditional):
         """Builds the untrained density, its repeated steps stacked."""
         steps = Repeat(repeat(self._step, self.depth, rngs=rngs))
         maps: list[Bijection] = [steps, ActNorm(self.dimensions)]
-        if self.condition_size:
+        if self.condition_size is not None:
             maps.append(self._prior())
         return Flow(
             Chain(maps),
             (self.dimensions,),
             condition_shape=self.shape_of_condition,
-            num_classes=self.num_classes or None,
+            num_classes=self.num_classes,
         )
 
     def _prior(self) -> TopPrior:

@@ -25,7 +25,7 @@ class CouplingNetwork(nnx.Module):
       width: Channels of both hidden layers.
       kernel_sizes: Kernel sizes of the three convolutions: (3, 1, 3) for images, (1, 1, 1) for
         vectors.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       rngs: Source of the initial weights of the hidden layers, N(0, 0.05^2).
       dtype: Type to compute in, ``None`` for that of the input and the parameters; the output is
         float32 or better.
@@ -41,7 +41,7 @@ class CouplingNetwork(nnx.Module):
         *,
         width: int,
         kernel_sizes: tuple[int, int, int],
-        condition_size: int = 0,
+        condition_size: int | None = None,
         rngs: nnx.Rngs,
         dtype: DTypeLike | None = None,
     ):
@@ -51,7 +51,9 @@ class CouplingNetwork(nnx.Module):
         self.second = EdgeConvolution(width, width, kernel_size=second, rngs=rngs, dtype=dtype)
         self.second_affine = ChannelAffine(width)
         self.last = ZeroConvolution(width, features, kernel_size=last, dtype=dtype)
-        table = nnx.Param(jnp.zeros((condition_size, width))) if condition_size else None
+        table = None
+        if condition_size is not None:
+            table = nnx.Param(jnp.zeros((condition_size, width)))
         self.condition = nnx.data(table)
 
     @override

@@ -17,7 +17,7 @@ from likejax.nn.dropout import dropout
 from likejax.nn.initial import uniform_weights
 from likejax.nn.modules import Buffer
 from likejax.nn.product import dense_in_rows, product
-from likejax.settings import Count, CountOrZero, Fraction, checked
+from likejax.settings import Count, CountOrOff, CountOrZero, Fraction, checked
 
 _SMALL = 1e-3
 """Bound of the initial weights of a block's last layer: a block begins near the identity."""
@@ -83,7 +83,7 @@ class ResidualBlock(nnx.Module):
 
     Args:
       width: Hidden units.
-      condition_size: Entries of a float condition or number of classes; 0 for no gate.
+      condition_size: Entries of a float condition or number of classes; ``None`` for no gate.
       mask: Mask of both layers, or ``None``.
       rngs: Source of the weights.
     """
@@ -92,7 +92,7 @@ class ResidualBlock(nnx.Module):
         self,
         width: int,
         *,
-        condition_size: int,
+        condition_size: int | None,
         mask: Bool[Array, "width width"] | None,
         rngs: nnx.Rngs,
     ):
@@ -100,7 +100,7 @@ class ResidualBlock(nnx.Module):
         self.first = MaskedDense(width, width, bound=bound, mask=mask, rngs=rngs)
         self.second = MaskedDense(width, width, bound=_SMALL, mask=mask, rngs=rngs)
         gate, gate_bias = None, None
-        if condition_size:
+        if condition_size is not None:
             bound = 1 / math.sqrt(condition_size)
             gate = nnx.Param(uniform_weights(rngs.params(), (condition_size, width), bound))
             gate_bias = nnx.Param(uniform_weights(rngs.params(), (width,), bound))
@@ -130,7 +130,7 @@ class ResidualNetwork(nnx.Module):
       features: Size of the output.
       width: Hidden units.
       blocks: Number of residual blocks.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       dropout_rate: Probability of dropping a hidden unit, where a key is given.
       degrees: Degrees of an autoregressive network, or ``None`` for a plain one.
       rngs: Source of the weights.
@@ -148,18 +148,18 @@ class ResidualNetwork(nnx.Module):
         *,
         width: int,
         blocks: int = 2,
-        condition_size: int = 0,
+        condition_size: int | None = None,
         dropout_rate: float = 0.0,
         degrees: Degrees | None = None,
         rngs: nnx.Rngs,
     ):
         width = checked("width", width, Count)
-        condition_size = checked("condition_size", condition_size, CountOrZero)
+        condition_size = checked("condition_size", condition_size, CountOrOff)
         first, hidden, last = _masks(degrees)
-        bound = 1 / math.sqrt(channels + condition_size)
+        bound = 1 / math.sqrt(channels + (condition_size or 0))
         self.first = MaskedDense(channels, width, bound=bound, mask=first, rngs=rngs)
         first_condition = None
-        if condition_size:
+        if condition_size is not None:
             first_condition = nnx.Param(
                 uniform_weights(rngs.params(), (condition_size, width), bound)
             )

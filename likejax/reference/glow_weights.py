@@ -45,7 +45,7 @@ def official_names(density: Dequantized) -> Iterator[tuple[str, str]]:
     (top,) = places(density, TopPrior)
     if config.learned_prior:
         yield from _zero_linear_names(f"{top}.prior", "prior.p")
-    if config.num_classes:
+    if config.num_classes is not None:
         yield from _zero_linear_names(f"{top}.embedding.linear", "prior.y_emb")
         yield from _zero_linear_names("density.classifier", "classifier")
 

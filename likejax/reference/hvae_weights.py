@@ -62,7 +62,7 @@ _LIKELIHOODS: dict[str, LikelihoodName] = {
     "DiscretizedLogisticLikelihoodConv2d": "logistic",
     "DiscretizedLogisticMixLikelihoodConv2d": "logistic_mixture",
 }
-_LEVELS = {"bernoulli": 2, "gaussian": 0, "logistic": 256, "logistic_mixture": 256}
+_LEVELS = {"bernoulli": 2, "gaussian": None, "logistic": 256, "logistic_mixture": 256}
 
 
 def hvae_config(model_kwargs: Mapping[str, Any]) -> VAEConfig:

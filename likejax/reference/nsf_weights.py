@@ -98,10 +98,10 @@ def _base(arrays: _Taken, official: str, place: str, config: VectorFlowConfig) -
 def _network(arrays: _Taken, official: str, place: str, config: VectorFlowConfig) -> Named:
     """Yields the first layer of a coupling's network, which reads features and condition."""
     kernel = arrays[f"{official}.initial_layer.weight"].T
-    features = len(kernel) - config.condition_size
+    features = len(kernel) - (config.condition_size or 0)
     yield f"{place}.network.first.kernel", kernel[:features]
     yield f"{place}.network.first.bias", arrays[f"{official}.initial_layer.bias"]
-    if config.condition_size:
+    if config.condition_size is not None:
         yield f"{place}.network.first_condition", kernel[features:]
 
 
@@ -109,7 +109,7 @@ def _masked_network(arrays: _Taken, official: str, place: str, config: VectorFlo
     """Yields the first layer of a masked network; that of the condition has its own bias."""
     bias = arrays[f"{official}.initial_layer.bias"]
     yield f"{place}.network.first.kernel", arrays[f"{official}.initial_layer.weight"].T
-    if config.condition_size:
+    if config.condition_size is not None:
         yield f"{place}.network.first_condition", arrays[f"{official}.context_layer.weight"].T
         bias = bias + arrays[f"{official}.context_layer.bias"]
     yield f"{place}.network.first.bias", bias
@@ -121,7 +121,7 @@ def _blocks(arrays: _Taken, official: str, place: str, config: VectorFlowConfig)
         for k, layer in enumerate(("first", "second")):
             yield f"{ours}.{layer}.kernel", arrays[f"{theirs}.linear_layers.{k}.weight"].T
             yield f"{ours}.{layer}.bias", arrays[f"{theirs}.linear_layers.{k}.bias"]
-        if config.condition_size:
+        if config.condition_size is not None:
             yield f"{ours}.gate", arrays[f"{theirs}.context_layer.weight"].T
             yield f"{ours}.gate_bias", arrays[f"{theirs}.context_layer.bias"]
 

@@ -92,7 +92,7 @@ def official_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
 
 def label_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
     """Yields the names of the labels' weights here and there: ``upS.uR.hw``, ``dnS.ulR.hw``, ..."""
-    if config.num_classes:
+    if config.num_classes is not None:
         for block in _blocks(config):
             yield f"{block.ours}.label", f"{block.official}.hw"
 
@@ -113,7 +113,7 @@ def _in_order(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
                     if way == "dn" or stream == "ul":
                         yield "dense", f"{block}.skip"
                     yield "conv2d", f"{block}.conv2"
-                    if config.num_classes:
+                    if config.num_classes is not None:
                         yield "conditional_weights", f"{block}.hw"
             if s < last:
                 for stream in ("u", "ul"):
@@ -182,7 +182,7 @@ def pixelcnn_port_arrays(
     Raises:
       ValueError: If arrays are missing or left over.
     """
-    if config.num_classes:
+    if config.num_classes is not None:
         raise ValueError("expected an unconditional config: the PyTorch port has no labels")
     theirs = state_dict_arrays(state_dict)
     parts = {"V": ".weight_v", "g": ".weight_g", "b": ".bias"}
@@ -248,7 +248,7 @@ def pixelcnn(arrays: Mapping[str, Any], config: PixelCNNConfig) -> PixelCNN:
       Salimans, Karpathy, Chen and Kingma, 2017, PixelCNN++, arXiv:1701.05517; its official code in
       TensorFlow 1.
     """
-    if config.num_classes and not any(name.endswith(".hw") for name in arrays):
+    if config.num_classes is not None and not any(name.endswith(".hw") for name in arrays):
         raise ValueError(
             f"expected labels' weights BLOCK.hw for num_classes={config.num_classes}, "
             "got the arrays of an unconditional model"

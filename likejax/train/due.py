@@ -42,5 +42,5 @@ def due_after(number: int, experiment: Experiment) -> Due:
         log=is_last or number % experiment.log_every == 0,
         validation=is_last or number % experiment.validate_every == 0,
         checkpoint=is_last or number % experiment.checkpoint_every == 0,
-        sheet=bool(every) and number % every == 0,
+        sheet=every is not None and number % every == 0,
     )

@@ -66,7 +66,7 @@ def update(
     """
     log_norm = jnp.log(jnp.maximum(jnp.where(finite, norm, 1.0), 1e-30))
     spike = jnp.zeros((), bool)
-    if guard.spike_factor:
+    if guard.spike_factor is not None:
         spike = (
             finite
             & (state.seen >= guard.after)

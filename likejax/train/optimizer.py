@@ -88,9 +88,9 @@ def build_optimizer(
     before = []
     if optimizer.weight_decay and optimizer.name != "adamw":
         before.append(optax.add_decayed_weights(optimizer.weight_decay, mask))
-    if optimizer.clip_adaptive:
+    if optimizer.clip_adaptive is not None:
         before.append(_clip_adaptively(optimizer.clip_adaptive))
-    if optimizer.clip_norm:
+    if optimizer.clip_norm is not None:
         before.append(optax.clip_by_global_norm(optimizer.clip_norm))
     return optax.chain(*before, rule) if before else rule
 

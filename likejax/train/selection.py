@@ -127,7 +127,7 @@ class Selection:
       log: Log of the run.
       checkpoints: Checkpoints of the run.
       batch_size: Validation examples at a time.
-      patience: Number of validations without a new best that ends the run; 0 for no end.
+      patience: Number of validations without a new best that ends the run; ``None`` for no end.
       devices: Devices to validate on.
 
     Attributes:
@@ -143,7 +143,7 @@ class Selection:
         log: Log,
         checkpoints: RunCheckpoints,
         batch_size: int,
-        patience: int,
+        patience: int | None,
         devices: Devices | None = None,
     ):
         self.best = best
@@ -159,7 +159,7 @@ class Selection:
     @property
     def is_exhausted(self) -> bool:
         """Whether validation has not improved for too long."""
-        return bool(self._patience) and self.best.since >= self._patience
+        return self._patience is not None and self.best.since >= self._patience
 
     @property
     def best_loss(self) -> float | None:

@@ -55,10 +55,10 @@ def check_experiment(experiment: Experiment, *, validates: bool, writes: bool) -
     schedule = getattr(experiment.optimizer, "schedule", None)
     if isinstance(schedule, Recorded):
         schedule()
-    if experiment.early_stopping and not validates:
+    if experiment.early_stopping is not None and not validates:
         raise ValueError(
             f"expected a validation set for early_stopping={experiment.early_stopping}: pass "
-            "validation=, or set early_stopping to 0"
+            "validation=, or set early_stopping to None"
         )
     for name in ("samples_every", "tensorboard"):
         if getattr(experiment, name) and not writes:
@@ -89,7 +89,7 @@ def check_model(experiment: Experiment, examples: Dataset) -> Density:
         density = model
     else:
         density = jax.eval_shape(lambda: build(model, key=jax.random.key(0)))
-    if experiment.levels and experiment.levels != density.levels:
+    if experiment.levels is not None and experiment.levels != density.levels:
         raise ValueError(
             f"expected a model of Experiment.levels={experiment.levels} levels, got one of "
             f"levels={density.levels}: set the two alike, and reduce the data with "
@@ -103,11 +103,12 @@ def check_model(experiment: Experiment, examples: Dataset) -> Density:
         )
     if isinstance(experiment.objective, NLL | ELBO):
         experiment.objective.check(density)
-    if experiment.samples_every and (len(density.event_shape) != 3 or density.levels is None):
+    draws_sheets = experiment.samples_every is not None
+    if draws_sheets and (len(density.event_shape) != 3 or density.levels is None):
         raise ValueError(
             "expected images for sheets of samples, integers of shape (height, width, channels), "
             f"got a density over {density.event_shape} with levels={density.levels}: set "
-            "samples_every to 0"
+            "samples_every to None"
         )
     return density
 

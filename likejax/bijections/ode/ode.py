@@ -135,14 +135,14 @@ class ODE(Bijection):
     @override
     def estimates(self) -> bool:  # type: ignore[override]
         """Whether the log-determinant is an estimate that needs a key."""
-        return self.trace.probes > 0
+        return self.trace.probes is not None
 
     @override
     def forward(
         self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
         """Solves the equation from one example to its latent, with ``solver``."""
-        if not self.trace.probes:
+        if self.trace.probes is None:
             return self.forward_with_probes(x, None, condition)
         if key is None:
             # without a key there is nothing to estimate with, and encoding needs no log-determinant
@@ -184,7 +184,7 @@ class ODE(Bijection):
           ValueError: If the trace is estimated and there is no key, or if the parameters of the ODE
             have a batch axis.
         """
-        if not self.training_trace.probes:
+        if self.training_trace.probes is None:
             return self.terms_with_probes(x, None, condition)
         if key is None:
             raise ValueError("training with a stochastic trace needs a key: pass key= to terms")
@@ -397,13 +397,15 @@ class _Stepping(NamedTuple):
 
 
 def _stepping(solver: Solver, start: float, end: float) -> _Stepping:
-    return _equal_steps(solver, start, end) if solver.steps else _chosen_steps(solver, start, end)
+    if solver.steps is None:
+        return _chosen_steps(solver, start, end)
+    return _equal_steps(solver, solver.steps, start, end)
 
 
-def _equal_steps(solver: Solver, start: float, end: float) -> _Stepping:
+def _equal_steps(solver: Solver, steps: int, start: float, end: float) -> _Stepping:
     import diffrax
 
-    count = max(1, math.ceil(solver.steps * abs(end - start) - 1e-6))
+    count = max(1, math.ceil(steps * abs(end - start) - 1e-6))
     times = np.linspace(start, end, count + 1)
     # one checkpoint per step: there are few enough to keep them all
     adjoint = _adjoint(solver, backward=diffrax.StepTo(ts=times[::-1]), checkpoints=count)

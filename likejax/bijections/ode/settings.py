@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from likejax.settings import Count, CountOrZero, NonNegative, Settings
+from likejax.settings import Count, CountOrOff, NonNegative, Settings
 
 Method = Literal["dopri5", "tsit5", "dopri8", "bosh3", "rk4", "midpoint"]
 """Explicit Runge-Kutta methods."""
@@ -41,24 +41,24 @@ class Solver(Settings):
     """Error allowed in a step relative to the state."""
     atol: NonNegative = 1e-5
     """Error allowed in a step in absolute terms."""
-    steps: CountOrZero = 0
-    """Number of steps of equal length; 0 lets the error choose the steps."""
+    steps: CountOrOff = None
+    """Number of steps of equal length; ``None`` lets the error choose the steps."""
     max_steps: Count = 1_000
     """Largest number of steps, accepted or rejected; a solve that needs more fails."""
     adjoint: Literal["checkpointed", "continuous"] = "checkpointed"
     """Gradient of the steps taken, from checkpoints, or by solving the adjoint equation."""
 
     def _check_together(self):
-        if self.max_steps < self.steps:
+        if self.steps is not None and self.max_steps < self.steps:
             raise ValueError(
                 f"expected steps <= max_steps, got steps={self.steps}, max_steps={self.max_steps}"
             )
-        if not self.steps and self.method not in _ADAPTIVE:
+        if self.steps is None and self.method not in _ADAPTIVE:
             raise ValueError(
                 f"{self.method} has no error estimate: set steps, "
                 f"or choose one of {', '.join(_ADAPTIVE)}"
             )
-        if not self.steps and self.rtol + self.atol <= 0:
+        if self.steps is None and self.rtol + self.atol <= 0:
             raise ValueError(
                 "expected rtol or atol above 0 for steps that the error chooses, got 0 for both"
             )
@@ -81,8 +81,8 @@ class Trace(Settings):
       (2, 3)
     """
 
-    probes: CountOrZero = 0
-    """Number of random vectors per example and solve; 0 for the exact trace."""
+    probes: CountOrOff = None
+    """Number of random vectors per example and solve; ``None`` for the exact trace."""
     noise: Literal["rademacher", "gaussian"] = "rademacher"
     """Distribution of the entries of the probes."""
     product: Literal["jvp", "vjp"] = "jvp"
@@ -90,6 +90,7 @@ class Trace(Settings):
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "probes ..."]:
         """Draws the probes of one example of that shape."""
-        size = (self.probes, math.prod(shape))
+        count = self.probes or 0  # the exact trace draws none
         draw = jax.random.rademacher if self.noise == "rademacher" else jax.random.normal
-        return draw(key, size, jnp.result_type(float)).reshape(self.probes, *shape)
+        vectors = draw(key, (count, math.prod(shape)), jnp.result_type(float))
+        return vectors.reshape(count, *shape)

@@ -18,7 +18,7 @@ from likejax.models.diffusion.sequence_network import SequenceNetwork, SequenceS
 from likejax.models.diffusion.tokens import TokenEmbedding
 from likejax.models.diffusion.vector_network import VectorNetwork
 from likejax.nn.dtypes import compute_dtype
-from likejax.settings import Count, CountOrZero, Fraction, Levels, Positive, Range
+from likejax.settings import Count, CountOrOff, CountOrZero, Fraction, Levels, Positive, Range
 
 
 class _Diffusion(Conditional):
@@ -48,7 +48,7 @@ class _Diffusion(Conditional):
                 f"expected {name}.bound.prediction={known}, which is what its network predicts, "
                 f"got {self.bound.prediction!r}"
             )
-        if self.bound.condition_dropout and not self.condition_size:
+        if self.bound.condition_dropout and self.condition_size is None:
             raise ValueError(
                 f"expected {name}.bound.condition_dropout=0 for a model without a condition, got "
                 f"{self.bound.condition_dropout}: set num_classes or condition_shape"
@@ -122,8 +122,8 @@ class VDMConfig(_Diffusion):
     """Type the network computes in; the likelihood itself stays in float32."""
     remat: bool = False
     """Compute the inside of each block anew for gradients, which saves memory."""
-    num_classes: CountOrZero = 0
-    """Number of class labels of a conditional model; 0 if the condition is none."""
+    num_classes: CountOrOff = None
+    """Number of class labels of a conditional model; ``None`` if the condition is no label."""
     condition_shape: tuple[Count, ...] | None = None
     """Shape of a float condition; ``None`` if the condition is none."""
 
@@ -186,7 +186,7 @@ class VDMConfig(_Diffusion):
             settings=self.bound,
             sampler=self.sampler,
             condition_shape=self.shape_of_condition,
-            num_classes=self.num_classes or None,
+            num_classes=self.num_classes,
         )
 
 
@@ -231,8 +231,8 @@ class VectorVDMConfig(_Diffusion):
         default_factory=lambda: DiffusionSampler(steps=250)
     )
     """How samples are drawn."""
-    num_classes: CountOrZero = 0
-    """Number of class labels of a conditional model; 0 if the condition is none."""
+    num_classes: CountOrOff = None
+    """Number of class labels of a conditional model; ``None`` if the condition is no label."""
     condition_shape: tuple[Count, ...] | None = None
     """Shape of a float condition; ``None`` if the condition is none."""
 
@@ -266,7 +266,7 @@ class VectorVDMConfig(_Diffusion):
             settings=self.bound,
             sampler=self.sampler,
             condition_shape=self.shape_of_condition,
-            num_classes=self.num_classes or None,
+            num_classes=self.num_classes,
         )
 
 
@@ -322,8 +322,8 @@ class TextVDMConfig(_Diffusion):
         default_factory=lambda: DiffusionSampler(steps=250)
     )
     """How samples are drawn."""
-    num_classes: CountOrZero = 0
-    """Number of class labels of a conditional model; 0 if the condition is none."""
+    num_classes: CountOrOff = None
+    """Number of class labels of a conditional model; ``None`` if the condition is no label."""
     condition_shape: tuple[Count, ...] | None = None
     """Shape of a float condition; ``None`` if the condition is none."""
 
@@ -361,5 +361,5 @@ class TextVDMConfig(_Diffusion):
             settings=self.bound,
             sampler=self.sampler,
             condition_shape=self.shape_of_condition,
-            num_classes=self.num_classes or None,
+            num_classes=self.num_classes,
         )

@@ -305,7 +305,7 @@ class ScoreNetwork(Denoiser):
       fading: Whether the features are those of ``fading_features``, else of ``fourier_features``,
         as in the paper.
       ends: ``gamma`` at both ends, by which the time in the embedding is measured.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       rngs: Source of the weights.
 
     References:
@@ -324,7 +324,7 @@ class ScoreNetwork(Denoiser):
         frequencies: tuple[float, ...],
         fading: bool,
         ends: tuple[float, float],
-        condition_size: int,
+        condition_size: int | None,
         rngs: nnx.Rngs,
     ):
         width, dtype = sizes.width, sizes.dtype
@@ -378,17 +378,24 @@ class TimeEmbedding(nnx.Module):
 
     Args:
       width: Number of sines and cosines; even, at least 4.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       dtype: Type to compute in; ``None`` for that of input and parameters.
       rngs: Source of the weights.
     """
 
-    def __init__(self, width: int, *, condition_size: int, dtype: DTypeLike | None, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        width: int,
+        *,
+        condition_size: int | None,
+        dtype: DTypeLike | None,
+        rngs: nnx.Rngs,
+    ):
         self.width = width
         self.first = Layer(width + 1, 4 * width, dtype=dtype, rngs=rngs)
         self.second = Layer(4 * width, 4 * width, dtype=dtype, rngs=rngs)
         table = None
-        if condition_size:
+        if condition_size is not None:
             shape = (condition_size, 4 * width)
             scale = 1 / math.sqrt(width)
             table = nnx.Param(normal_weights(rngs.params(), shape, scale=scale))

@@ -130,7 +130,7 @@ class SequenceNetwork(Denoiser):
       sizes: Sizes of the network.
       blocks: Number of blocks.
       ends: ``gamma`` at both ends, by which the time in the embedding is measured.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       rngs: Source of the weights.
 
     References:
@@ -147,7 +147,7 @@ class SequenceNetwork(Denoiser):
         *,
         blocks: int,
         ends: tuple[float, float],
-        condition_size: int,
+        condition_size: int | None,
         rngs: nnx.Rngs,
     ):
         width = sizes.width

@@ -50,7 +50,7 @@ class VectorNetwork(Denoiser):
       frequencies: Frequencies of the Fourier features.
       ends: ``gamma`` at both ends, by which the time in the embedding is measured.
       dropout_rate: Probability of dropping a hidden unit in training.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       rngs: Source of the weights.
     """
 
@@ -63,7 +63,7 @@ class VectorNetwork(Denoiser):
         frequencies: tuple[float, ...],
         ends: tuple[float, float],
         dropout_rate: float,
-        condition_size: int,
+        condition_size: int | None,
         rngs: nnx.Rngs,
     ):
         self.frequencies = frequencies

@@ -22,11 +22,12 @@ from likejax.models.ffjord.dynamics import (
     Dynamics,
     ImageDynamics,
     LayeredField,
+    Strides,
     TimeInjection,
 )
 from likejax.models.flow import Flow
 from likejax.nn.repeat import repeat
-from likejax.settings import Count, CountOrZero, Levels, Positive, Range
+from likejax.settings import Count, CountOrOff, Levels, Positive, Range
 
 _HUTCHINSON = functools.partial(Trace, probes=1)
 
@@ -60,8 +61,8 @@ class FieldConfig(Conditional):
     """Solver of log_prob and sampling, one solve per example."""
     training_solver: Solver = dataclasses.field(default_factory=Solver)
     """Solver of training, one solve per batch."""
-    num_classes: CountOrZero = dataclasses.field(default=0, kw_only=True)
-    """Number of class labels of a conditional model; 0 if the condition is none."""
+    num_classes: CountOrOff = dataclasses.field(default=None, kw_only=True)
+    """Number of class labels of a conditional model; ``None`` if the condition is no label."""
     condition_shape: tuple[Count, ...] | None = dataclasses.field(default=None, kw_only=True)
     """Shape of a float condition; ``None`` if the condition is none."""
 
@@ -83,7 +84,7 @@ class FieldConfig(Conditional):
             bijection,
             event_shape,
             condition_shape=self.shape_of_condition,
-            num_classes=self.num_classes or None,
+            num_classes=self.num_classes,
         )
 
 
@@ -162,8 +163,8 @@ class ImageFFJORDConfig(FieldConfig):
     """Number of integer values of a pixel."""
     alpha: Annotated[float, Range(at_least=0, below=0.5)] = 1e-6
     """Distance that the logit keeps from 0 and 1; 0.05 in RealNVP."""
-    strides: tuple[Annotated[int, Range(at_least=-2, at_most=2)], ...] = ()
-    """Stride of every layer: 1, 2 (halves), -2 (doubles, transposed); empty for 1 everywhere."""
+    strides: Strides = None
+    """Stride of every layer: 1, 2 (halves), -2 (doubles, transposed); ``None`` for 1 everywhere."""
     flows: Count = 2
     """Number of continuous flows at each position."""
     multiscale: bool = True
@@ -181,12 +182,13 @@ class ImageFFJORDConfig(FieldConfig):
 
     def _check_together(self):
         super()._check_together()
-        if self.strides and len(self.strides) != len(self.hidden) + 1:
+        strides = (1,) * (len(self.hidden) + 1) if self.strides is None else self.strides
+        if len(strides) != len(self.hidden) + 1:
             raise ValueError(
-                f"expected {len(self.hidden) + 1} strides, one for every layer, got {self.strides}"
+                f"expected {len(self.hidden) + 1} strides, one for every layer, got {strides}"
             )
-        if not set(self.strides) <= {1, 2, -2}:
-            raise ValueError(f"expected strides of 1, 2 or -2, got {self.strides}")
+        if not set(strides) <= {1, 2, -2}:
+            raise ValueError(f"expected strides of 1, 2 or -2, got {strides}")
         factor = 2 ** (self.scales - 1)
         sides = self.event_shape[:2]
         if any(side % factor for side in sides):
@@ -195,9 +197,9 @@ class ImageFFJORDConfig(FieldConfig):
                 f"got {sides}: pad the images, or set multiscale=False"
             )
         smallest = [side // factor for side in sides]
-        if any(_size_after(side, self.strides) != side for side in smallest):
+        if any(_size_after(side, strides) != side for side in smallest):
             raise ValueError(
-                f"expected strides that lead back to the size of the image, got {self.strides}"
+                f"expected strides that lead back to the size of the image, got {strides}"
             )
 
     def build(self, rngs: nnx.Rngs) -> Dequantized:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,13 +16,16 @@ from typing_extensions import override
 from likejax.nn.channels import per_channel
 from likejax.nn.condition import over_positions, project
 from likejax.nn.convolution import convolve, convolve_transposed
-from likejax.settings import CountOrZero, checked
+from likejax.settings import CountOrOff, NoneIsOff, Range, checked
 
 TimeInjection = Literal["concat", "concatsquash", "ignore"]
 """Way in which the time enters a layer."""
 
 Activation = Literal["tanh", "softplus", "swish"]
 """Smooth function between layers; swish is ``h sigmoid(beta h)`` with one learned beta."""
+
+Strides = Annotated[tuple[Annotated[int, Range(at_least=-2, at_most=2)], ...] | None, NoneIsOff()]
+"""Strides of layers: 1, 2 (halves), -2 (doubles, transposed); ``None`` for 1 everywhere."""
 
 _ACTIVATIONS: dict[str, Callable[[Array], Array]] = {"tanh": jnp.tanh, "softplus": jax.nn.softplus}
 
@@ -58,7 +61,7 @@ class TimeLayer(nnx.Module, abc.ABC):
       features: Channels of the output.
       fan_in: Number of inputs of one output; the weights start within ``1 / sqrt(fan_in)``.
       time: Way in which the time enters.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       scale: Factor on the initial ``W``; with 0 all weights start at zero.
       rngs: Source of the weights.
 
@@ -75,7 +78,7 @@ class TimeLayer(nnx.Module, abc.ABC):
         *,
         fan_in: int,
         time: TimeInjection,
-        condition_size: int,
+        condition_size: int | None,
         scale: float,
         rngs: nnx.Rngs,
     ):
@@ -97,7 +100,7 @@ class TimeLayer(nnx.Module, abc.ABC):
             self.gate_bias = uniform((features,), 1.0)
             self.shift = uniform((features,), 1.0)
         shift_table = gate_table = None
-        if condition_size:
+        if condition_size is not None:
             table = (condition_size, features)
             shift_table = uniform(table, 1 / math.sqrt(condition_size))
             if time == "concatsquash":
@@ -166,7 +169,7 @@ class TimeDense(TimeLayer):
       channels: Channels of the input.
       features: Channels of the output.
       time: Way in which the time enters.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       scale: Factor on the initial weight matrix; with 0 all weights start at zero.
       rngs: Source of the weights.
     """
@@ -177,7 +180,7 @@ class TimeDense(TimeLayer):
         features: int,
         *,
         time: TimeInjection = "concatsquash",
-        condition_size: int = 0,
+        condition_size: int | None = None,
         scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
@@ -212,7 +215,7 @@ class TimeConvolution(TimeLayer):
       stride: 1 for a 3x3 kernel that keeps the size of the image, 2 for a 4x4 kernel that halves
         it, -2 for a transposed 4x4 kernel that doubles it.
       time: Way in which the time enters.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       scale: Factor on the initial kernel; with 0 all weights start at zero.
       rngs: Source of the weights.
 
@@ -227,7 +230,7 @@ class TimeConvolution(TimeLayer):
         *,
         stride: int = 1,
         time: TimeInjection = "concatsquash",
-        condition_size: int = 0,
+        condition_size: int | None = None,
         scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
@@ -349,7 +352,7 @@ class Dynamics(LayeredField):
       hidden: Widths of the hidden layers.
       time: Way in which the time enters each layer.
       activation: Function between the layers.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       zero_last: Whether the last layer starts at zero, so that the flow starts as the identity
         (RNODE).
       initial_scale: Factor on the initial weight matrices.
@@ -363,14 +366,14 @@ class Dynamics(LayeredField):
         *,
         time: TimeInjection = "concatsquash",
         activation: Activation = "tanh",
-        condition_size: int = 0,
+        condition_size: int | None = None,
         zero_last: bool = False,
         initial_scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
         shared = {
             "time": checked("time", time, TimeInjection),
-            "condition_size": checked("condition_size", condition_size, CountOrZero),
+            "condition_size": checked("condition_size", condition_size, CountOrOff),
             "rngs": rngs,
         }
         sizes = (channels, *hidden, channels)
@@ -388,10 +391,10 @@ class ImageDynamics(LayeredField):
     Args:
       channels: Channels of ``z``, and of ``f``.
       hidden: Channels of the hidden layers.
-      strides: Stride of every layer, one more than ``hidden``; empty for 1 everywhere.
+      strides: Stride of every layer, one more than ``hidden``; ``None`` for 1 everywhere.
       time: Way in which the time enters each layer.
       activation: Function between the layers.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       zero_last: Whether the last layer starts at zero, so that the flow starts as the identity
         (RNODE).
       initial_scale: Factor on the initial kernels.
@@ -406,22 +409,23 @@ class ImageDynamics(LayeredField):
         channels: int,
         hidden: Sequence[int],
         *,
-        strides: Sequence[int] = (),
+        strides: Sequence[int] | None = None,
         time: TimeInjection = "concatsquash",
         activation: Activation = "tanh",
-        condition_size: int = 0,
+        condition_size: int | None = None,
         zero_last: bool = False,
         initial_scale: float = 1.0,
         rngs: nnx.Rngs,
     ):
         shared = {
             "time": checked("time", time, TimeInjection),
-            "condition_size": checked("condition_size", condition_size, CountOrZero),
+            "condition_size": checked("condition_size", condition_size, CountOrOff),
             "rngs": rngs,
         }
         sizes = (channels, *hidden, channels)
         count = len(hidden) + 1
-        strides = tuple(strides) or (1,) * count
+        strides = checked("strides", strides, Strides)
+        strides = (1,) * count if strides is None else strides
         if len(strides) != count:
             raise ValueError(f"expected {count} strides, one for every layer, got {len(strides)}")
         scales = _scales(len(hidden), initial_scale, zero_last)

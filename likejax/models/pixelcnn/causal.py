@@ -54,13 +54,13 @@ class BlockOptions(NamedTuple):
 
     Attributes:
       dropout: Rate of dropout in training.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       dtype: Type to compute in.
       remat: Whether the inside of a block is computed anew for gradients, which saves memory.
     """
 
     dropout: float
-    condition_size: int
+    condition_size: int | None
     dtype: DTypeLike | None
     remat: bool = False
 
@@ -74,7 +74,7 @@ class GatedBlock(nnx.Module):
 
     Args:
       filters: Channels of ``x``.
-      side: Channels of the side input; 0 for none.
+      side: Channels of the side input; ``None`` for none.
       stream: Stream whose causal convolutions the block has.
       options: Settings that all blocks share.
       rngs: Source of the initial weights.
@@ -86,7 +86,7 @@ class GatedBlock(nnx.Module):
     def __init__(
         self,
         filters: int,
-        side: int,
+        side: int | None,
         *,
         stream: Literal["above", "left"],
         options: BlockOptions,
@@ -97,9 +97,10 @@ class GatedBlock(nnx.Module):
         self.first = WeightNormConvolution(
             2 * filters, filters, kernel_size=size, padding=padding, rngs=rngs, dtype=dtype
         )
-        self.skip = (
-            WeightNormConvolution(2 * side, filters, rngs=rngs, dtype=dtype) if side else None
-        )
+        skip = None
+        if side is not None:
+            skip = WeightNormConvolution(2 * side, filters, rngs=rngs, dtype=dtype)
+        self.skip = skip
         self.second = WeightNormConvolution(
             2 * filters,
             2 * filters,
@@ -110,7 +111,7 @@ class GatedBlock(nnx.Module):
             dtype=dtype,
         )
         table = None
-        if condition_size:
+        if condition_size is not None:
             shape = (condition_size, 2 * filters)
             table = nnx.Param(0.05 * jax.random.normal(rngs.params(), shape))
         self.label = table  # named when labels were the only conditions; checkpoints have the name

@@ -41,7 +41,7 @@ from likejax.nn.modules import replace
 from likejax.rounding import warn_of_lost
 from likejax.settings import (
     Count,
-    CountOrZero,
+    CountOrOff,
     Fraction,
     Levels,
     Positive,
@@ -83,8 +83,8 @@ class PixelCNNConfig(Conditional):
     """Components of the logistic mixture, M."""
     dropout: Fraction = 0.5
     """Rate of dropout in training."""
-    num_classes: CountOrZero = 0
-    """Number of class labels of a conditional model; 0 if the condition is none."""
+    num_classes: CountOrOff = None
+    """Number of class labels of a conditional model; ``None`` if the condition is no label."""
     likelihood: Form = "exact"
     """Form of the discretized logistic; ``reference`` approximates small masses, as the official
     code does."""
@@ -143,7 +143,8 @@ class PixelCNN(Density):
       levels: Integer values of a (sub-)pixel.
       mixtures: Number of components.
       form: Form of the discretized logistic, ``exact`` or the official code's ``reference``.
-      num_classes: Number of labels of a conditional model; 0 if the condition is none.
+      num_classes: Number of labels of a conditional model; ``None`` if the condition is no
+        label.
       condition_shape: Shape of a float condition; ``None`` if the condition is none.
 
     References:
@@ -169,7 +170,7 @@ class PixelCNN(Density):
         levels: int,
         mixtures: int,
         form: Form = "exact",
-        num_classes: int = 0,
+        num_classes: int | None = None,
         condition_shape: tuple[int, ...] | None = None,
     ):
         self.network = network
@@ -177,8 +178,8 @@ class PixelCNN(Density):
         self.levels = levels
         self.mixtures = mixtures
         self.form: Form = checked("form", form, Form)
-        self.condition_shape = () if num_classes else condition_shape
-        self.num_classes = num_classes or None
+        self.num_classes = checked("num_classes", num_classes, CountOrOff)
+        self.condition_shape = condition_shape if num_classes is None else ()
         self.sampler: Sampler = "cached"
 
     def mixture(

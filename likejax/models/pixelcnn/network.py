@@ -126,9 +126,10 @@ class Stream(nnx.Module):
         rngs: nnx.Rngs,
     ):
         size, padding = SHIFTS[stream]
-        with_side = filters if stream == "left" else 0
+        beside = filters if stream == "left" else None
+        joined = filters if beside is None else filters + beside  # with the short-cut
 
-        def make(side: int) -> Callable[[nnx.Rngs], GatedBlock]:
+        def make(side: int | None) -> Callable[[nnx.Rngs], GatedBlock]:
             return lambda rngs: GatedBlock(filters, side, stream=stream, options=options, rngs=rngs)
 
         def between(**geometry: Any) -> WeightNormConvolution:
@@ -138,11 +139,11 @@ class Stream(nnx.Module):
 
         def scale(last: bool) -> Scale:
             return Scale(
-                up=repeat(make(with_side), blocks, rngs=rngs),
-                down=repeat(make(filters + with_side), blocks, rngs=rngs),
+                up=repeat(make(beside), blocks, rngs=rngs),
+                down=repeat(make(joined), blocks, rngs=rngs),
                 shrink=None if last else between(padding=padding, stride=2),
                 grow=None if last else between(crop=(0, (size[1] - 1) // 2)),
-                merge=None if last else make(filters + with_side)(rngs),
+                merge=None if last else make(joined)(rngs),
             )
 
         self.scales = nnx.List([scale(i == levels - 1) for i in range(levels)])

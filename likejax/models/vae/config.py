@@ -15,7 +15,7 @@ from likejax.models.vae.likelihood import LikelihoodForm, LikelihoodName, likeli
 from likejax.models.vae.network import GenerativeStage, InferenceStage, MapShape
 from likejax.models.vae.stage import Activation, Options, Skips, StageConfig, StagePlan
 from likejax.nn.dtypes import compute_dtype
-from likejax.settings import Count, CountOrZero, Positive
+from likejax.settings import Count, CountOrOff, LevelsOrOff, Positive
 
 Inference = Literal["bottom_up", "top_down", "bidirectional"]
 """Way on which latents are inferred: up, down, or half of their features on each."""
@@ -48,8 +48,8 @@ class VAEConfig(Conditional):
 
     event_shape: tuple[Count, ...] = (28, 28, 1)
     """Height, width and channels of images, or the number of entries of a vector."""
-    levels: CountOrZero = 2
-    """Integer values of an entry; 0 for continuous data."""
+    levels: LevelsOrOff = 2
+    """Integer values of an entry; ``None`` for continuous data."""
     stages: tuple[StageConfig, ...] = _GRAY_STAGES
     """Latents and blocks, from the data upwards."""
     likelihood: LikelihoodName = "bernoulli"
@@ -77,8 +77,8 @@ class VAEConfig(Conditional):
     """Type the network computes in; the likelihood itself stays in float32."""
     remat: bool = False
     """Compute the inside of each block anew for gradients, which saves memory."""
-    num_classes: CountOrZero = 0
-    """Number of class labels of a conditional model; 0 if the condition is none."""
+    num_classes: CountOrOff = None
+    """Number of class labels of a conditional model; ``None`` if the condition is no label."""
     condition_shape: tuple[Count, ...] | None = None
     """Shape of a float condition; ``None`` if the condition is none."""
 
@@ -86,9 +86,9 @@ class VAEConfig(Conditional):
         super()._check_together()
         if not self.stages:
             raise ValueError("expected at least one stage")
-        if (self.levels == 0) != (self.likelihood == "gaussian"):
+        if (self.levels is None) != (self.likelihood == "gaussian"):
             raise ValueError(
-                "expected levels=0 for the gaussian likelihood and levels for the others, "
+                "expected levels=None for the gaussian likelihood and levels for the others, "
                 f"got {self.levels} for {self.likelihood}"
             )
         if self.likelihood == "bernoulli" and self.levels != 2:
@@ -96,8 +96,6 @@ class VAEConfig(Conditional):
                 f"expected 2 levels for the bernoulli likelihood, got {self.levels}: "
                 "binarize the data"
             )
-        if self.levels == 1:
-            raise ValueError("expected at least 2 levels, or 0 for continuous data, got 1")
         if not self.flatten and len(self.event_shape) != 3:
             raise ValueError(
                 f"expected images (height, width, channels) or flatten=True, got {self.event_shape}"
@@ -139,10 +137,10 @@ class VAEConfig(Conditional):
             down,
             head,
             self.event_shape,
-            levels=self.levels or None,
+            levels=self.levels,
             flatten=self.flatten,
             condition_shape=self.shape_of_condition,
-            num_classes=self.num_classes or None,
+            num_classes=self.num_classes,
         )
 
     def _options(self) -> Options:

@@ -139,6 +139,7 @@ class DiscretizedLogistic(Likelihood):
     ):
         kernel = 1 if form.dense else 3
         super().__init__(shape, 2 * channels, kernel=kernel, options=options, rngs=rngs)
+        assert form.levels is not None
         self.form: Form = form.logistic
         self.levels = form.levels
 
@@ -195,6 +196,7 @@ class DiscretizedLogisticMixture(Likelihood):
     ):
         size = LogisticMixture.size(channels, form.mixtures)
         super().__init__(shape, size, kernel=1, options=options, rngs=rngs)
+        assert form.levels is not None
         self.form: Form = form.logistic
         self.levels = form.levels
         self.channels = channels
@@ -237,14 +239,14 @@ class LikelihoodForm(NamedTuple):
 
     Attributes:
       name: Family of the distribution.
-      levels: Integer values of an entry; 0 for continuous data.
+      levels: Integer values of an entry; ``None`` for continuous data.
       mixtures: Components of a logistic mixture.
       logistic: Form of a discretized logistic.
       dense: Whether the last map is a vector.
     """
 
     name: LikelihoodName
-    levels: int
+    levels: int | None
     mixtures: int
     logistic: Form
     dense: bool

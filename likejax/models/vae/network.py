@@ -139,7 +139,7 @@ class ResidualBlock(nnx.Module):
       grows: Whether a stride doubles the map; otherwise it halves it.
       residual: Whether the input is added to the output, and goes through the activation first.
       aux: Shape of ``a``, if there is one.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       options: Settings that all layers share.
       rngs: Source of the initial weights.
 
@@ -159,7 +159,7 @@ class ResidualBlock(nnx.Module):
         grows: bool,
         residual: bool,
         aux: MapShape | None,
-        condition_size: int,
+        condition_size: int | None,
         options: Options,
         rngs: nnx.Rngs,
     ):
@@ -218,14 +218,14 @@ class ResidualBlock(nnx.Module):
         return x if self.stride == 1 else _pool(x, self.pooling)
 
 
-def condition_table(condition_size: int, features: int) -> nnx.Param | None:
+def condition_table(condition_size: int | None, features: int) -> nnx.Param | None:
     """Returns the weights of a condition, which start at zero; ``None`` if there is none.
 
     Args:
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       features: Size of the output.
     """
-    return nnx.Param(jnp.zeros((condition_size, features))) if condition_size else None
+    return None if condition_size is None else nnx.Param(jnp.zeros((condition_size, features)))
 
 
 def _projected(table: nnx.Param, condition: Array | None) -> Float[Array, "..."]:
@@ -338,7 +338,7 @@ class InferenceStage(nnx.Module):
                 grows=False,
                 residual=not takes_image,
                 aux=below,
-                condition_size=0 if i else options.condition_size,
+                condition_size=None if i else options.condition_size,
                 options=options,
                 rngs=rngs,
             )
@@ -486,7 +486,7 @@ class GenerativeStage(nnx.Module):
                 grows=True,
                 residual=i > 0,
                 aux=aux,
-                condition_size=0 if i else options.condition_size,
+                condition_size=None if i else options.condition_size,
                 options=options,
                 rngs=rngs,
             )

@@ -26,7 +26,7 @@ class Options(NamedTuple):
       unread_projection: Whether the dense layer above a dense top latent exists, which the official
         code has and never reads.
       gated: Whether blocks have a gate, where their stage does not decide.
-      condition_size: Entries of a float condition or number of classes; 0 if unconditional.
+      condition_size: Entries of a float condition or number of classes; ``None`` if unconditional.
       remat: Whether the inside of a block is computed anew for gradients, which saves memory.
     """
 
@@ -36,7 +36,7 @@ class Options(NamedTuple):
     dtype: DTypeLike | None = None
     unread_projection: bool = False
     gated: bool = False
-    condition_size: int = 0
+    condition_size: int | None = None
     remat: bool = False
 
 
