@@ -197,7 +197,7 @@ def _vae(**options) -> lj.Density:
 
 def _vae_vector(**options) -> lj.Density:
     stage = lj.models.StageConfig(channels=(6,), strides=(1,), kernel=1, latent=2)
-    sizes = {"event_shape": (3,), "levels": 0, "stages": (stage,), "flatten": True}
+    sizes = {"event_shape": (3,), "levels": None, "stages": (stage,), "flatten": True}
     return _vae(**sizes | {"likelihood": "gaussian"} | options)
 
 

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -208,6 +209,36 @@ def test_more_steps_go_on(run):
     longer = dataclasses.replace(SMALL, steps=10, log_every=5, keep_checkpoints=1)
     assert fit(run, longer).steps == 10
     assert Store(run / "last").steps() == [10]
+
+
+def with_zeros(record: Any) -> Any:
+    """The record of an experiment as older versions wrote it, with 0 where ``None`` is off now."""
+    if not isinstance(record, dict):
+        return record
+    off = {"levels", "early_stopping", "samples_every", "clip_norm", "clip_adaptive", "num_classes"}
+    return {
+        name: 0 if name in off and value is None else with_zeros(value)
+        for name, value in record.items()
+    }
+
+
+@pytest.mark.parametrize("form", ["config", "density"])
+def test_a_run_whose_record_has_zeros_goes_on(finished, tmp_path, form):
+    """They mean the same settings, of a config and of the config of a ready density."""
+    model = MODEL if form == "config" else finished.density
+    short = dataclasses.replace(SMALL, model=model, steps=4)
+    fit(tmp_path, short)
+    path = tmp_path / "experiment.json"
+    old = with_zeros(json.loads(path.read_text()))
+    config = old["model"] if form == "config" else old["model"]["config"]
+    assert (old["optimizer"]["clip_norm"], old["levels"], config["num_classes"]) == (0, 0, 0)
+    path.write_text(json.dumps(old))
+    assert fit(tmp_path, dataclasses.replace(short, steps=6)).steps == 6
+    assert json.loads(path.read_text())["optimizer"]["clip_norm"] is None
+    path.write_text(json.dumps(old))
+    clipped = dataclasses.replace(short, optimizer=lj.Optimizer(clip_norm=1.0))
+    with pytest.raises(lj.train.CheckpointError, match=r"clip_norm: None in the run, 1\.0 now"):
+        fit(tmp_path, clipped)
 
 
 def _holds(workdir: str, ready, done) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 
 import likejax as lj
 from likejax.cli import COMMANDS, _parsed, main
+from likejax.cli.ood import Ood
 from likejax.cli.train import Train
 from likejax.data.splits import row_hashes
 from likejax.train.record import selection_of
@@ -277,6 +279,35 @@ def test_weights_of_the_objective(preset, options, weights):
 def test_a_weight_that_is_no_number(capsys):
     assert main(["train", "glow/cifar10", "--objective.class-weight", "much"]) == 2
     assert "a number after --objective.class-weight, got 'much'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "setting"),
+    [
+        (["--optimizer.clip-norm", "0"], "experiment.optimizer.clip_norm"),
+        (["--optimizer.clip_norm=0.0"], "experiment.optimizer.clip_norm"),
+        (["--guard.spike-factor", "None"], "experiment.guard.spike_factor"),
+        (["--guard.spike-factor", "0"], "experiment.guard.spike_factor"),
+        (["--samples-every", "0"], "experiment.samples_every"),
+        (["--model.num-classes", "0"], "experiment.model.num_classes"),
+        (["--background", "0"], "background"),
+    ],
+)
+def test_none_and_the_0_of_older_versions_turn_a_setting_off(options, setting):
+    """Other zeros stay."""
+    command = _parsed(["train", "glow/digits", *options, "--seed", "0", "--ema-decay", "0"])
+    assert functools.reduce(getattr, setting.split("."), command) is None
+    assert isinstance(command, Train)
+    assert (command.seed, command.experiment.ema_decay) == (0, 0.0)
+
+
+def test_a_limit_of_0_is_none():
+    command = _parsed(["ood", "runs/glow", "--outside", "mnist", "--limit", "0"])
+    assert isinstance(command, Ood)
+    assert command.limit is None
+    limited = _parsed(["ood", "runs/glow", "--outside", "mnist", "--limit", "384"])
+    assert isinstance(limited, Ood)
+    assert limited.limit == 384
 
 
 def test_as_a_program():

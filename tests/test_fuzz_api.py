@@ -99,13 +99,13 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         "scales": [1, 2],
         "depth": [1, 2],
         "width": [1, 4],
-        "num_classes": [0, 3],
+        "num_classes": [None, 3],
     },
     lj.models.VectorGlowConfig: {
         "dimensions": [2, 3, 5],
         "depth": [1, 2],
         "width": [1, 4],
-        "num_classes": [0, 3],
+        "num_classes": [None, 3],
         "condition_shape": [None, (2,), [1, 2]],
     },
     lj.models.FFJORDConfig: {
@@ -119,7 +119,7 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         "event_shape": [(4, 4, 1), (8, 8, 3), (6, 6, 1), (30, 30, 1), (3, 5, 2)],
         "levels": [2, 17],
         "hidden": [(4,), (3, 2)],
-        "strides": [(), (1, 1), (2, -2), (2, 1)],
+        "strides": [None, (1, 1), (2, -2), (2, 1)],
         "flows": [1],
         "alpha": [0.05, 1e-6],
     },
@@ -130,11 +130,11 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         "blocks": [1, 2],
         "resolutions": [1, 2],
         "mixtures": [1, 2],
-        "num_classes": [0, 3],
+        "num_classes": [None, 3],
     },
     lj.models.VAEConfig: {
         "event_shape": [(4, 4, 1), (4, 6, 3), (8,)],
-        "levels": [2, 17, 0],
+        "levels": [2, 17, None],
         "mixtures": [1, 2],
         "stages": [
             (lj.models.StageConfig(channels=(4,), strides=(2,), latent=2),),
@@ -151,21 +151,21 @@ SMALL: dict[type, dict[str, list[Any]]] = {
         "latent": [1, 2],
     },
     lj.bijections.Solver: {
-        "steps": [0, 2, 2000],
+        "steps": [None, 2, 2000],
         "max_steps": [1, 1000],
         "rtol": [0.0, 1e-3],
         "atol": [0.0, 1e-3],
     },
-    lj.bijections.Trace: {"probes": [0, 1, 3]},
+    lj.bijections.Trace: {"probes": [None, 1, 3]},
     lj.ELBO: {"beta": [0.0, 2], "warmup_steps": [0, 5], "free_nats": [0.0, 1.5]},
     lj.NLL: {"weights": [(), (("class_log_prob", -0.5),)]},
     lj.Optimizer: {
         "learning_rate": [1e-3, 1],
         "b1": [0.0, 0.9],
-        "clip_norm": [0, 1.0],
+        "clip_norm": [None, 1.0],
         "decay_rate": [0.5, 1],
     },
-    lj.train.Guard: {"spike_factor": [0.0, 0.5, 20.0], "patience": [1, 10]},
+    lj.train.Guard: {"spike_factor": [None, 1.5, 20.0], "patience": [1, 10]},
 }
 """Values for some fields of each config, each allowed by itself; together they may contradict each
 other."""
@@ -219,7 +219,7 @@ def check_abstractly(config: Any) -> bool:
         return False
     shape = getattr(config, "event_shape", None) or (config.dimensions,)
     assert density.event_shape == tuple(shape)
-    assert density.levels == (getattr(config, "levels", 0) or None)
+    assert density.levels == getattr(config, "levels", None)
     dtype = jnp.float32 if density.levels is None else jnp.uint8
     x = jax.ShapeDtypeStruct(density.event_shape, dtype)
     label = density.condition_form

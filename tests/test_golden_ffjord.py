@@ -47,7 +47,7 @@ def vectors(golden, solver: Solver = TIGHT, training: Solver = PAPER) -> lj.Dens
     return unstack(ffjord(weights(golden), config))
 
 
-def images(golden, solver: Solver = TIGHT, probes: int = 1) -> lj.models.Dequantized:
+def images(golden, solver: Solver = TIGHT, probes: int | None = 1) -> lj.models.Dequantized:
     channels, height, width = map(int, golden["cfg_shape"])
     config = lj.models.ImageFFJORDConfig(
         event_shape=(height, width, channels),
@@ -199,7 +199,7 @@ def test_golden_ffjord_images_exactly(path):
     recorded.
     """
     golden = read(path)
-    density = images(golden, probes=0)
+    density = images(golden, probes=None)
     y = jnp.asarray(last_channels((golden["pixels"] + golden["dequant_u"]) / 256))
     log_prob = density.flow.log_prob(y)
     np.testing.assert_allclose(log_prob, golden["logp_exact"], atol=5e-6)

@@ -69,7 +69,7 @@ def model(path, group: str) -> Golden:
             coupling="affine" if cfg["coupling"] else "additive",
             permutation=permutation,
             learned_prior=bool(cfg["learntop"]),
-            num_classes=cfg["n_y"] if cfg["ycond"] else 0,
+            num_classes=cfg["n_y"] if cfg["ycond"] else None,
         ),
     )
 

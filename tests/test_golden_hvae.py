@@ -44,7 +44,7 @@ ACTIVATION_NAMES = {
     "SoftPlus": "softplus",
     "Tanh": "tanh",
 }
-LEVELS = {"bernoulli": 2, "gaussian": 0}
+LEVELS = {"bernoulli": 2, "gaussian": None}
 TOLERANCE = {"rtol": 1e-9, "atol": 1e-7}
 
 

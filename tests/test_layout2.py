@@ -10,6 +10,7 @@ validation rows.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import tarfile
 from pathlib import Path
@@ -75,6 +76,30 @@ def test_runs_go_on(old, expected, name):
     assert run.history[0]["step"] == 2
     assert run.validation is not None
     assert run.validation <= expected[f"{name}/validation"] + 1e-6
+
+
+OFF_IN_ALL = ("levels", "early_stopping", "samples_every", "optimizer.clip_adaptive")
+
+
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [
+        ("pixelcnn", ("optimizer.clip_norm", "model.num_classes")),
+        ("ffjord", ("model.trace.probes", "model.training_trace.probes")),
+        ("image_ffjord", ("model.strides",)),
+        ("vae", ("objective.free_steps",)),
+    ],
+)
+def test_the_zeros_of_old_records_are_none(name, settings):
+    """Where a setting was turned off by 0, or by a tuple without entries, ``None`` does it now."""
+    with tarfile.open(ARCHIVE) as archive:  # a run that went on has a new record
+        text = archive.extractfile(f"layout2/{name}/experiment.json").read().decode()
+    experiment, record = from_json(text), json.loads(text)
+    record["optimizer"] = record.pop("optimiser")
+    for path in (*OFF_IN_ALL, *settings):
+        written = functools.reduce(lambda inside, word: inside[word], path.split("."), record)
+        read = functools.reduce(getattr, path.split("."), experiment)
+        assert (written in (0, []), read) == (True, None), path
 
 
 def test_saved_density_and_score(old, expected):

@@ -598,10 +598,10 @@ def test_trained_toys_are_densities(name):
     [
         (lambda: Solver(method="rk4"), "set steps"),
         (lambda: Solver(method="euler"), "'euler'"),
-        (lambda: Solver(steps=-1), "Solver.steps to be an integer of at least 0"),
+        (lambda: Solver(steps=-1), "Solver.steps to be an integer of at least 1"),
         (lambda: Solver(rtol=0.0, atol=0.0), "rtol or atol above 0"),
         (lambda: Solver(adjoint="symplectic"), "'symplectic'"),
-        (lambda: Trace(probes=-1), "Trace.probes to be an integer of at least 0"),
+        (lambda: Trace(probes=-1), "Trace.probes to be an integer of at least 1"),
         (lambda: Trace(noise="uniform"), "'uniform'"),
         (lambda: Trace(product="hvp"), "'hvp'"),
         (lambda: ODE(Wave(), end_time=0.0), "expected end_time to be a number above 0"),

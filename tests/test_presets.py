@@ -86,7 +86,7 @@ def glow_parameters(config) -> int:
         if scale < config.scales - 1:
             total += 9 * (half + 1) * channels + 2 * channels
             channels = half
-    top, classes = 2 * channels, config.num_classes
+    top, classes = 2 * channels, config.num_classes or 0
     total += 9 * (top + 1) * top + 2 * top if config.learned_prior else 0
     labels = classes * top + 2 * top + channels * classes + 2 * classes  # embedding, classifier
     return total + (labels if classes else 0)
@@ -101,12 +101,12 @@ def vector_glow_parameters(config) -> int:
     return config.depth * (2 * size + 2 * size**2 + size + network) + 2 * size
 
 
-def ffjord_parameters(config, channels: int, strides=()) -> int:
+def ffjord_parameters(config, channels: int, strides=None) -> int:
     """A field's layers, each with its way to see the time, and the end time if it is learned."""
     sizes = (channels, *config.hidden, channels)
     total = int(config.learn_end_time)
     for i, (before, after) in enumerate(itertools.pairwise(sizes)):
-        taps = 1 if strides == () else 9 if strides[i] == 1 else 16
+        taps = 1 if strides is None else 9 if strides[i] == 1 else 16
         inputs = before + (config.time == "concat")
         total += taps * inputs * after + after + (3 * after if config.time == "concatsquash" else 0)
     return total
@@ -142,7 +142,7 @@ def pixelcnn_parameters(config) -> int:
 
     def block(taps: int, side: int) -> int:
         skip = layer(1, 2 * side, filters) if side else 0
-        label = config.num_classes * 2 * filters
+        label = (config.num_classes or 0) * 2 * filters
         return (
             layer(taps, 2 * filters, filters) + skip + layer(taps, 2 * filters, 2 * filters) + label
         )

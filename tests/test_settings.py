@@ -6,16 +6,29 @@ from __future__ import annotations
 import copy
 import dataclasses
 import inspect
+import json
 import pickle
 import typing
 
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import likejax as lj
 import likejax.reference
-from likejax.settings import Count, Fraction, Positive, Range, Settings, checked
+from likejax.models.ffjord.dynamics import Dynamics, ImageDynamics
+from likejax.records import from_record, to_record
+from likejax.settings import (
+    Count,
+    Fraction,
+    Positive,
+    Range,
+    Settings,
+    can_be_off,
+    checked,
+    settings_that_can_be_off,
+)
 from tests.registry import DENSITIES
 from tests.settings_values import config_classes, example_of, modules, senseless
 
@@ -131,6 +144,91 @@ def test_arguments_are_checked_the_same_way():
     ):
         with pytest.raises(error, match="expected name to be"):
             checked("name", value, hint)
+
+
+def switches() -> list[tuple[type, str]]:
+    """The settings of all configs that ``None`` turns off."""
+    return [
+        (kind, name)
+        for kind in config_classes()
+        for name, hint in typing.get_type_hints(kind, include_extras=True).items()
+        if can_be_off(hint)
+    ]
+
+
+def test_the_settings_that_none_turns_off():
+    found = {f"{kind.__name__}.{name}" for kind, name in switches()}
+    assert found == {
+        *(f"Experiment.{name}" for name in ("levels", "early_stopping", "samples_every")),
+        *(f"Optimizer.{name}" for name in ("clip_norm", "clip_adaptive")),
+        *("Guard.spike_factor", "Solver.steps", "Trace.probes", "VAEConfig.levels"),
+        *("ImageFFJORDConfig.strides", "Ood.limit", "Train.background"),
+        *(
+            f"{family}Config.num_classes"
+            for family in (
+                *("Glow", "VectorGlow", "NSF", "MAF", "FFJORD", "ImageFFJORD", "PixelCNN"),
+                *("VAE", "VDM", "VectorVDM", "TextVDM", "Field"),
+            )
+        ),
+    }
+    names = settings_that_can_be_off(lj.preset("ffjord/digits"))
+    assert {"optimizer.clip_norm", "model.trace.probes", "model.solver.steps"} <= set(names)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), switches(), ids=lambda each: getattr(each, "__name__", each)
+)
+def test_none_and_not_0_turns_a_setting_off(kind, name):
+    config = example_of(kind)
+    off = {name: None}
+    if name == "levels" and kind is lj.models.VAEConfig:
+        off["likelihood"] = "gaussian"
+    assert getattr(dataclasses.replace(config, **off), name) is None
+    zeros = [()] if name == "strides" else [0, 0.0, np.float32(0)]
+    for zero in zeros:
+        match = rf"expected {kind.__name__}\.{name}=None, got .*: None, not (0|\(\)), turns it off"
+        with pytest.raises(ValueError, match=match):
+            dataclasses.replace(config, **{name: zero})
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [(kind, name) for kind, name in switches() if "cli" not in kind.__module__],
+    ids=lambda each: getattr(each, "__name__", each),
+)
+def test_the_0_of_an_older_record_is_none(kind, name):
+    record = json.loads(json.dumps(to_record(example_of(kind))))
+    record[name] = [] if name == "strides" else 0
+    if kind is lj.models.VAEConfig and name == "levels":
+        record["likelihood"] = "gaussian"
+    assert getattr(from_record(record), name) is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        lambda: lj.bijections.TopPrior(2, num_classes=0),
+        lambda: lj.bijections.TopPrior(2, condition_size=0),
+        lambda: lj.bijections.AffineCoupling(2, width=2, condition_size=0, rngs=nnx.Rngs(0)),
+        lambda: lj.bijections.FeatureCoupling(
+            2, lj.bijections.AffineScalar(), width=2, condition_size=0, rngs=nnx.Rngs(0)
+        ),
+        lambda: Dynamics(2, (2,), condition_size=0, rngs=nnx.Rngs(0)),
+        lambda: ImageDynamics(2, (2,), strides=(), rngs=nnx.Rngs(0)),
+        lambda: lj.models.PixelCNN(None, (4, 4, 1), levels=4, mixtures=1, num_classes=0),
+        lambda: lj.preset("glow/digits").override({"optimizer.clip_norm": 0}),
+        lambda: lj.ELBO(free_steps=0),
+    ],
+)
+def test_arguments_that_none_turns_off(wrong):
+    with pytest.raises(ValueError, match=r"None, not (0|\(\)), turns it off"):
+        wrong()
+
+
+def test_a_floor_that_sinks_needs_its_first_step():
+    assert lj.ELBO(free_nats=1.0, free_steps=0, free_fade_steps=5).free_steps == 0
+    with pytest.raises(ValueError, match="free_steps=0 lets the floor sink from the first step on"):
+        lj.ELBO(free_nats=1.0, free_fade_steps=5)
 
 
 def _takes_words(hint: typing.Any) -> bool:

@@ -308,9 +308,9 @@ def test_single_examples_as_items_are_explained():
 
 
 def test_a_gaussian_vae_trains_from_an_iterable():
-    """Its ``levels=0`` means continuous data, not data of no level."""
+    """Its ``levels=None`` means continuous data, not data of no level."""
     model = lj.models.VAEConfig(
-        event_shape=(4, 4, 1), levels=0, likelihood="gaussian", stages=(STAGE,)
+        event_shape=(4, 4, 1), levels=None, likelihood="gaussian", stages=(STAGE,)
     )
     x = RNG.normal(size=(12, 4, 4, 1)).astype(np.float32)
     run = lj.fit(

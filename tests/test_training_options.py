@@ -266,7 +266,7 @@ def test_early_stopping_ends_after_so_many_validations(tmp_path):
     again = fit(workdir=tmp_path / "run", **settings)
     assert again.steps == 20
     np.testing.assert_array_equal(scale(again), scale(run))
-    assert fit(**(settings | {"early_stopping": 0})).steps == 100
+    assert fit(**(settings | {"early_stopping": None})).steps == 100
 
 
 def test_shared_rows_are_refused_unless_a_tolerance_allows_them():

@@ -252,7 +252,7 @@ def test_arguments():
     ("options", "match"),
     [
         ({"levels": 17}, "2 levels for the bernoulli"),
-        ({"levels": 0}, "levels=0 for the gaussian"),
+        ({"levels": None}, "levels=None for the gaussian"),
         ({"stages": ()}, "at least one stage"),
         ({"flatten": True}, "kernel 1"),
         ({"event_shape": (4,)}, "flatten=True"),
@@ -409,7 +409,7 @@ def test_temperature_of_likelihoods():
     the plain ones."""
     key = jax.random.key(0)
     outputs = jnp.asarray(np.random.default_rng(0).normal(size=(50, 50, 2)), jnp.float32)
-    gaussian = tiny(likelihood="gaussian", levels=0).likelihood
+    gaussian = tiny(likelihood="gaussian", levels=None).likelihood
     mean = gaussian.mean(outputs)
     deviations = [gaussian.sample(outputs, key, t) - mean for t in (1.0, 0.25)]
     np.testing.assert_allclose(0.25 * deviations[0], deviations[1], rtol=1e-3, atol=1e-5)
