@@ -364,7 +364,7 @@ class Classifier:
         *,
         key: KeyLike | None = None,
         draws: int = 1,
-        titles: Sequence[str] = (),
+        titles: Sequence[str] | None = None,
         class_names: Sequence[str] | None = None,
     ) -> Any:
         """Draws the posterior of a few examples: a bar for every class, below the image.
@@ -373,7 +373,7 @@ class Classifier:
           x: Examples ``(n, *event_shape)``.
           key: Key of the draws; needed unless the density is exact.
           draws: Draws per example and class, combined as the kind allows.
-          titles: Title of every example, such as its true class; empty for none.
+          titles: Title of every example, such as its true class; ``None`` for none.
           class_names: Name of every class; their numbers if not given.
 
         Returns:

@@ -596,7 +596,7 @@ def posteriors(
     names: Sequence[str],
     images: Integer[np.ndarray, "n height width channels"] | None = None,
     levels: int = 256,
-    titles: Sequence[str] = (),
+    titles: Sequence[str] | None = None,
 ):
     """Draws the probability of every class for each example, below its image.
 
@@ -605,7 +605,7 @@ def posteriors(
       names: Name of every class.
       images: Image of every example with integers ``0..levels-1``, or ``None``.
       levels: Number of values of the images.
-      titles: Title of every example, such as its true class; empty for none.
+      titles: Title of every example, such as its true class; ``None`` for none.
 
     Returns:
       A matplotlib figure.
@@ -636,7 +636,7 @@ def posteriors(
             top = figure.add_subplot(grid[first, column])
             _show(top, images[number] / (levels - 1))
             top.set_axis_off()
-        if titles:
+        if titles is not None:
             top.set_title(titles[number], fontsize=8)
     figure.supxlabel("probability", fontsize=8)
     return figure
@@ -647,10 +647,8 @@ def _check_posteriors(n: int, classes: int, **given: Any) -> None:
     if not n:
         raise ValueError("expected probabilities of examples to draw, got none")
     for name, wanted in {"names": classes, "images": n, "titles": n}.items():
-        found = 0 if given[name] is None else len(given[name])
-        is_absent = given[name] is None or (name == "titles" and not found)
-        if not is_absent and found != wanted:
-            raise ValueError(f"expected {wanted} {name}, got {found}")
+        if given[name] is not None and len(given[name]) != wanted:
+            raise ValueError(f"expected {wanted} {name}, got {len(given[name])}")
 
 
 def _draw_bars(axes: Any, values: np.ndarray, names: Sequence[str]) -> None:
