@@ -110,7 +110,7 @@ class VDM(Density):
       >>> import jax, likejax as lj
       >>> config = lj.models.VDMConfig(event_shape=(4, 4, 1), levels=4, width=8, blocks=1)
       >>> vdm = lj.build(config, key=jax.random.key(0))
-      >>> vdm.kind, vdm.as_flow(trace=lj.bijections.Trace(probes=0)).kind
+      >>> vdm.kind, vdm.as_flow(trace=lj.bijections.Trace()).kind
       (<Kind.ESTIMATE: 'estimate'>, <Kind.BOUND: 'bound'>)
     """
 
