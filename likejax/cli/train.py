@@ -51,7 +51,7 @@ class Train(DataOption, SeedOption, DevicesOption):
     def __post_init__(self) -> None:
         """Refuses settings that do not go together."""
         super().__post_init__()
-        if self.background and self.initial is not None:
+        if self.background is not None and self.initial is not None:
             raise UsageError("expected no --initial with --background, which takes new weights")
 
     def __call__(self) -> int:
