@@ -104,7 +104,7 @@ class Train(DataOption, SeedOption, DevicesOption):
         import jax
 
         import likejax as lj
-        from likejax.train.side_products import SideProducts
+        from likejax.train.best_effort import BestEffort
 
         print(f"best on validation at step {run.best_step} of {run.steps}")
         devices = self.chosen_devices()
@@ -115,7 +115,7 @@ class Train(DataOption, SeedOption, DevicesOption):
         print(evaluation)
         if has_pictures(run.density) and run.density.condition_shape is None:
             picture = workdir / "samples.png"
-            with SideProducts().making("drawing samples"):  # the run and its numbers are on disk
+            with BestEffort().attempt("drawing samples"):  # the run and its numbers are on disk
                 save_samples(run.density, picture, count=64, seed=self.seed, devices=devices)
                 print(f"samples: {picture}")
 

@@ -24,7 +24,7 @@ from likejax.train.optimizer import build_optimizer
 from likejax.train.state import TrainState
 
 
-class Begun(NamedTuple):
+class NewRun(NamedTuple):
     """A run before its first step.
 
     Attributes:
@@ -40,9 +40,9 @@ class Begun(NamedTuple):
     state: TrainState
 
 
-def begin(
+def new_run(
     experiment: Experiment, examples: Dataset, *, key: Key[Array, ""], initial: Initial | None
-) -> Begun:
+) -> NewRun:
     """Returns a run before its first step.
 
     Args:
@@ -64,7 +64,7 @@ def begin(
     state = TrainState(step, params, params, buffers, optimizer, guard.begin())
     if initial is not None:
         state = begin_from(initial, state)
-    return Begun(density, structure, transformation, state)
+    return NewRun(density, structure, transformation, state)
 
 
 def _first_density(

@@ -12,8 +12,8 @@ from typing import Any
 import jax
 
 from likejax import processes
+from likejax.train.best_effort import warn
 from likejax.train.log import Log
-from likejax.train.side_products import tell
 
 
 class Interruption:
@@ -112,7 +112,7 @@ def announce(
         kept = f"saved in {workdir}; the same call goes on from there"
     log.say(f"stopped by {interruption.received.name} after step {step}: {kept}")
     if workdir is None and interruption.is_keyboard:
-        tell(
+        warn(
             f"training was interrupted after step {step} of {steps}: fit returns the run as it "
             "stands (Run.interrupted)"
         )

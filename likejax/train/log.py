@@ -15,8 +15,8 @@ import numpy as np
 
 from likejax.density import Density, bits_per_dim
 from likejax.storage.files import write_atomically
+from likejax.train.best_effort import BestEffort
 from likejax.train.progress import TrainingProgress
-from likejax.train.side_products import SideProducts
 from likejax.train.window import Window
 
 METRICS = "metrics.jsonl"
@@ -251,7 +251,7 @@ class Log:
         self.window = window
         self.unit = unit
         self._loggers: list[Logger] = []
-        self._side = SideProducts()
+        self._best_effort = BestEffort()
         self._is_first_process = jax.process_index() == 0
         self._progress = TrainingProgress(start, steps)
         self._since, self._since_step = time.monotonic(), start
@@ -272,12 +272,12 @@ class Log:
         if not self._is_first_process:
             return self
         if workdir is not None:
-            with self._side.making(f"the log {workdir / METRICS}"):
+            with self._best_effort.attempt(f"the log {workdir / METRICS}"):
                 lines = JSONLines(workdir, start=self._start)
                 self.history = [*lines.history]
                 self._loggers.append(lines)
         if workdir is not None and tensorboard:
-            with self._side.making("writing TensorBoard events"):
+            with self._best_effort.attempt("writing TensorBoard events"):
                 events = TensorBoard(workdir / "tensorboard", start=self._start)
                 self._loggers.append(events)
         self._loggers += loggers
@@ -289,7 +289,7 @@ class Log:
     def __exit__(self, *error: object) -> None:
         self._progress.close()
         for logger in self._loggers:
-            with self._side.making(_title(logger)):
+            with self._best_effort.attempt(_title(logger)):
                 logger.close()
 
     def add(self, number: int, metrics: Mapping[str, jax.Array]) -> None:
@@ -372,7 +372,7 @@ class Log:
         """
         self.history.append(record)
         for logger in self._loggers:
-            with self._side.making(_title(logger)):
+            with self._best_effort.attempt(_title(logger)):
                 logger.log(record)
 
     def say(self, line: str) -> None:
@@ -393,7 +393,7 @@ class Log:
         """
         for logger in self._loggers:
             if isinstance(logger, PictureLogger):
-                with self._side.making(_title(logger)):
+                with self._best_effort.attempt(_title(logger)):
                     logger.picture(name, image, step)
 
 

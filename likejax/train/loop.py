@@ -21,12 +21,12 @@ from likejax.train import sharding
 from likejax.train.checkpoint import Checkpoints, RunCheckpoints
 from likejax.train.due import due_after
 from likejax.train.feed import Feed
-from likejax.train.first_state import Begun, begin
+from likejax.train.first_state import NewRun, new_run
 from likejax.train.initial import InitialWeights, initial_weights
 from likejax.train.interrupt import Interruption, announce
 from likejax.train.log import Log, Logger, Unit
 from likejax.train.record import check_record
-from likejax.train.resume import Stand, take_up
+from likejax.train.resume import RunState, resume_or_begin
 from likejax.train.run import Run, run_of
 from likejax.train.run_keys import RunKeys
 from likejax.train.selection import Selection, Validation
@@ -111,14 +111,14 @@ def fit(
     density = check_model(experiment, source.examples)
     rows = validation_rows(experiment, validation, density, source.dataset, keys.validation)
     start = None if initial is None else initial_weights(initial, experiment)
-    begun = begin(experiment, source.examples, key=keys.build, initial=start)
+    new = new_run(experiment, source.examples, key=keys.build, initial=start)
     provenance = {
         "experiment": record_of(experiment),
         "key": np.asarray(jax.random.key_data(as_key(key))).tolist(),
         "data": source.fingerprints()[0],
         "initial": None if start is None else start.checksum,
     }
-    task = _Task(experiment, source, rows, begun, keys, mesh, place, loggers)
+    task = _Task(experiment, source, rows, new, keys, mesh, place, loggers)
     return _train(task, provenance)
 
 
@@ -128,7 +128,7 @@ class _Task(NamedTuple):
     experiment: Experiment
     source: Source
     rows: Validation | None
-    begun: Begun
+    new: NewRun
     keys: RunKeys
     mesh: jax.sharding.Mesh
     workdir: Path | None
@@ -137,21 +137,21 @@ class _Task(NamedTuple):
 
 def _train(task: _Task, provenance: dict[str, Any]) -> Run:
     """Takes the run up where its directory has it, trains it, and saves it."""
-    experiment, begun, workdir = task.experiment, task.begun, task.workdir
-    weights = Weights(begun.structure, sharding.on_one_device(task.mesh))
+    experiment, new, workdir = task.experiment, task.new, task.workdir
+    weights = Weights(new.structure, sharding.on_one_device(task.mesh))
     with (
         Interruption(saves=workdir is not None) as interruption,
         Checkpoints(workdir, keep=experiment.keep_checkpoints) as files,
     ):
-        checkpoints = RunCheckpoints(files, begun.structure, provenance)
-        stand = _stand(task, checkpoints)
-        placement = Placement(task.mesh, sharding.divided(task.mesh, stand.state))
-        state = sharding.put_state(processes.to_host(stand.state), placement.state)
+        checkpoints = RunCheckpoints(files, new.structure, provenance)
+        run_state = _run_state(task, checkpoints)
+        placement = Placement(task.mesh, sharding.divided(task.mesh, run_state.state))
+        state = sharding.put_state(processes.to_host(run_state.state), placement.state)
         update = _step(task, placement)
-        log = _log(task, stand)
+        log = _log(task, run_state)
         selection = Selection(
             task.rows,
-            stand.best,
+            run_state.best,
             weights=weights,
             log=log,
             checkpoints=checkpoints,
@@ -161,7 +161,7 @@ def _train(task: _Task, provenance: dict[str, Any]) -> Run:
         )
         examples, key = task.source.examples, task.keys.sample
         sheets = SampleSheets(examples, weights, log, workdir=workdir, key=key)
-        batches = task.source.batches(stand.position, begun.density)
+        batches = task.source.batches(run_state.position, new.density)
         with log, Feed(batches, task.mesh) as feed:
             state = _loop(
                 experiment, state, update, feed, log, selection, sheets, checkpoints, interruption
@@ -175,24 +175,24 @@ def _train(task: _Task, provenance: dict[str, Any]) -> Run:
     return dataclasses.replace(run, interrupted=interruption.is_keyboard)
 
 
-def _stand(task: _Task, checkpoints: RunCheckpoints) -> Stand:
+def _run_state(task: _Task, checkpoints: RunCheckpoints) -> RunState:
     """Where the run goes on: at its beginning or at the last checkpoint of its directory."""
-    return take_up(
+    return resume_or_begin(
         checkpoints,
-        Stand(task.begun.state, Position(task.keys.order_seed, 0, 0)),
+        RunState(task.new.state, Position(task.keys.order_seed, 0, 0)),
         task.experiment,
         rows=task.rows,
         data_hashes=task.source.fingerprints(),
-        unit=Unit(task.begun.density).name,
+        unit=Unit(task.new.density).name,
     )
 
 
 def _step(task: _Task, placement: Placement) -> StepFunction:
-    experiment, begun = task.experiment, task.begun
+    experiment, new = task.experiment, task.new
     return compile_step(
         experiment.objective,
-        begun.transformation,
-        structure=begun.structure,
+        new.transformation,
+        structure=new.structure,
         guard=experiment.guard,
         ema_decay=experiment.ema_decay,
         accumulate=experiment.accumulate,
@@ -201,13 +201,13 @@ def _step(task: _Task, placement: Placement) -> StepFunction:
     )
 
 
-def _log(task: _Task, stand: Stand) -> Log:
+def _log(task: _Task, run_state: RunState) -> Log:
     """The log of the run, with its files open."""
-    experiment, begun = task.experiment, task.begun
+    experiment, new = task.experiment, task.new
     patience = experiment.guard.patience
-    window = Window(_trainable(begun.structure), patience, stand.window)
-    start = int(stand.state.step)
-    log = Log(window, Unit(begun.density), start=start, steps=experiment.steps)
+    window = Window(_trainable(new.structure), patience, run_state.window)
+    start = int(run_state.state.step)
+    log = Log(window, Unit(new.density), start=start, steps=experiment.steps)
     return log.open(task.workdir, tensorboard=experiment.tensorboard, loggers=task.loggers)
 
 

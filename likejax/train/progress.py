@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 
 from likejax.progress import Bar, TextStream, is_shown, redraws
-from likejax.train.side_products import tell
+from likejax.train.best_effort import warn
 
 
 class TrainingProgress:
@@ -54,7 +54,7 @@ class TrainingProgress:
 
     def _fail(self, error: Exception) -> None:
         self._stream = None
-        tell(f"progress is not shown any more, training goes on: {type(error).__name__}: {error}")
+        warn(f"progress is not shown any more, training goes on: {type(error).__name__}: {error}")
 
     def advance(self, step: int) -> None:
         """Moves the bar.

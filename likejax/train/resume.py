@@ -10,16 +10,16 @@ from typing import Any
 from likejax.data.batches import Position
 from likejax.experiment import Experiment, Optimizer
 from likejax.storage.store import CheckpointError
+from likejax.train.best_effort import warn
 from likejax.train.checkpoint import RunCheckpoints
 from likejax.train.optimizer import rate_that_jumps
 from likejax.train.record import note_selection, write_record
 from likejax.train.selection import Validation, comparable_best
-from likejax.train.side_products import tell
 from likejax.train.state import Best, TrainState
 
 
 @dataclasses.dataclass(frozen=True)
-class Stand:
+class RunState:
     """State of a run between two steps, with all that an exact resume needs.
 
     Attributes:
@@ -35,15 +35,15 @@ class Stand:
     window: Sequence[Mapping[str, float]] = ()
 
 
-def take_up(
+def resume_or_begin(
     checkpoints: RunCheckpoints,
-    begun: Stand,
+    new: RunState,
     experiment: Experiment,
     *,
     rows: Validation | None,
     data_hashes: Sequence[str | None],
     unit: str,
-) -> Stand:
+) -> RunState:
     """Returns where a run goes on: at its beginning, or at its newest intact checkpoint.
 
     The directory of the run gets its record. There are warnings if this call has other plans than
@@ -51,7 +51,7 @@ def take_up(
 
     Args:
       checkpoints: Checkpoints of the run.
-      begun: Stand of a new run, which gives the structure.
+      new: State of a new run, which gives the structure.
       experiment: Experiment that is run.
       rows: Rows that select; ``None`` if there are none.
       data_hashes: Hashes of the training data, in the form of this version and of older ones.
@@ -65,28 +65,30 @@ def take_up(
     if workdir is not None:
         # before the record of the experiment, by which the runs of older versions are known
         note_selection(workdir, None if rows is None else rows.examples)
-    stand = begun
+    run_state = new
     if checkpoints.has_last():
-        stand, planned = _loaded(checkpoints, begun, data_hashes)
-        done, steps = int(stand.state.step), experiment.steps
+        run_state, planned = _loaded(checkpoints, new, data_hashes)
+        done, steps = int(run_state.state.step), experiment.steps
         warn_of_other_plans(
             experiment.optimizer, workdir=workdir, done=done, planned=planned, steps=steps
         )
-        best = comparable_best(stand.best, rows, workdir=workdir, unit=unit, ended=done >= steps)
-        stand = dataclasses.replace(stand, best=best)
-    done = int(stand.state.step)
+        best = comparable_best(
+            run_state.best, rows, workdir=workdir, unit=unit, ended=done >= steps
+        )
+        run_state = dataclasses.replace(run_state, best=best)
+    done = int(run_state.state.step)
     checkpoints.drop_best_after(done)
     if workdir is not None and done <= experiment.steps:
         write_record(workdir, experiment)
-    return stand
+    return run_state
 
 
 def _loaded(
-    checkpoints: RunCheckpoints, begun: Stand, data_hashes: Sequence[str | None]
-) -> tuple[Stand, int]:
-    """The stand of the newest intact checkpoint, and the steps that the run was planned for."""
+    checkpoints: RunCheckpoints, new: RunState, data_hashes: Sequence[str | None]
+) -> tuple[RunState, int]:
+    """The state of the newest intact checkpoint, and the steps that the run was planned for."""
     provenance = checkpoints.provenance
-    state, record = checkpoints.load(begun.state)
+    state, record = checkpoints.load(new.state)
     known_data = data_hashes if _is_older(record) else data_hashes[:1]
     wanted = [
         ("key", "another key", [provenance["key"]]),
@@ -100,9 +102,9 @@ def _loaded(
                 f"{checkpoints.workdir} holds a run that was begun with {what} ({record[name]}, "
                 f"now {provenance[name]}): resume it with those, or choose another workdir"
             )
-    best = checkpoints.load_best(record, begun.state)
-    stand = Stand(state, Position(*record["position"]), best, record["window"])
-    return stand, record["experiment"]["steps"]
+    best = checkpoints.load_best(record, new.state)
+    run_state = RunState(state, Position(*record["position"]), best, record["window"])
+    return run_state, record["experiment"]["steps"]
 
 
 def _is_older(record: Mapping[str, Any]) -> bool:
@@ -124,7 +126,7 @@ def warn_of_other_plans(
       steps: Number of steps that are asked for now.
     """
     if steps < done:
-        tell(
+        warn(
             f"{workdir} holds a run that has done {done} steps, and {steps} are asked for: nothing "
             f"is trained, the weights are those of step {done}, and the record of the run stays as "
             "it is"
@@ -135,7 +137,7 @@ def warn_of_other_plans(
     if jump is None:
         return
     before, now = jump
-    tell(
+    warn(
         f"the run was planned for {planned} steps and goes on to {steps}: the {optimizer.decay} "
         f"decay of its learning rate stood at {before:.3g} after step {done}, goes on at "
         f"{now:.3g} and falls from there; a new run of all steps would end elsewhere"

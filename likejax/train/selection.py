@@ -17,10 +17,10 @@ from likejax.data.dataset import Dataset
 from likejax.density import Density
 from likejax.devices import Devices
 from likejax.evaluation import log_prob_in_chunks
+from likejax.train.best_effort import warn
 from likejax.train.checkpoint import RunCheckpoints
 from likejax.train.guard import NonFiniteError
 from likejax.train.log import Log
-from likejax.train.side_products import tell
 from likejax.train.source import fingerprints
 from likejax.train.state import Best, TrainState, Weights
 
@@ -208,7 +208,7 @@ def comparable_best(
     if best.step == 0:
         return best
     if validation is None:
-        tell(
+        warn(
             f"this call has no validation set: the best weights of {workdir} stay those of step "
             f"{best.step}, measured on {described(best.measured_on)}; run.last has the newest"
         )
@@ -221,7 +221,7 @@ def comparable_best(
         f"{described(validation.identity)}, and the two do not compare"
     )
     if ended:
-        tell(f"{change}. No step is left to train, so the old best stays (Run.validated_on)")
+        warn(f"{change}. No step is left to train, so the old best stays (Run.validated_on)")
         return best
-    tell(f"{change}: selection and early stopping begin anew")
+    warn(f"{change}: selection and early stopping begin anew")
     return Best()

@@ -11,8 +11,8 @@ from jaxtyping import Array
 from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset
 from likejax.density import Density
+from likejax.train.best_effort import BestEffort
 from likejax.train.log import Log
-from likejax.train.side_products import SideProducts
 from likejax.train.state import TrainState, Weights
 
 _COUNT = 64
@@ -40,7 +40,7 @@ class SampleSheets:
         self._log = log
         self._workdir = workdir
         self._key = key
-        self._side = SideProducts()
+        self._best_effort = BestEffort()
 
     def draw(self, number: int, state: TrainState) -> None:
         """Draws a sheet.
@@ -54,7 +54,7 @@ class SampleSheets:
         )  # gathers parameters: every process
         if self._workdir is None or jax.process_index() != 0:
             return
-        with self._side.making("drawing a sheet of samples"):
+        with self._best_effort.attempt("drawing a sheet of samples"):
             self._draw(density, number, self._workdir / "samples")
 
     def _draw(self, density: Density, number: int, place: Path) -> None:

@@ -19,9 +19,9 @@ from likejax.models import build
 from likejax.nn.state import split
 from likejax.objectives import ELBO, NLL
 from likejax.records import Recorded
+from likejax.train.best_effort import warn
 from likejax.train.log import Logger, check_tensorboard
 from likejax.train.selection import Validation
-from likejax.train.side_products import tell
 from likejax.train.source import array_dataset, is_array
 
 
@@ -181,7 +181,7 @@ def _check_overlap(train: Dataset, validation: Dataset, *, tolerance: float) -> 
     except ValueError as error:
         raise ValueError(f"{error} (Experiment.overlap_tolerance)") from error
     for overlap in allowed:
-        tell(
+        warn(
             f"selection sees rows that are trained on: {overlap}, as "
             f"overlap_tolerance={tolerance} allows"
         )

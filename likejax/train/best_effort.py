@@ -1,4 +1,4 @@
-"""Side products of a run, such as logs and pictures: a failure is a warning and ends no run."""
+"""Logs and pictures, made with the best effort: a failure is a warning and ends no run."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ import warnings
 from collections.abc import Iterator
 
 
-class SideProducts:
-    """Maker of side products: an error becomes one warning for each kind of product."""
+class BestEffort:
+    """Work that a run can do without: an error becomes one warning for each kind of work."""
 
     def __init__(self) -> None:
-        self._told: set[str] = set()
+        self._warned: set[str] = set()
 
     @contextlib.contextmanager
-    def making(self, what: str) -> Iterator[None]:
+    def attempt(self, what: str) -> Iterator[None]:
         """Makes a block whose errors become warnings.
 
         Args:
-          what: Name of the product, for the warning.
+          what: Name of the work, for the warning.
         """
         try:
             yield
         except Exception as error:  # it may fail in any way, and none is worth a training
-            if what not in self._told:
-                self._told.add(what)
-                tell(f"{what} failed, training goes on without: {type(error).__name__}: {error}")
+            if what not in self._warned:
+                self._warned.add(what)
+                warn(f"{what} failed, training goes on without: {type(error).__name__}: {error}")
 
 
-def tell(text: str) -> None:
+def warn(text: str) -> None:
     """Warns, unless standard error is closed.
 
     Args:
