@@ -198,7 +198,11 @@ def bits_per_dim(log_prob: object, event_shape: int | Sequence[int]) -> Any:
 
 
 def integer_dtype(levels: int) -> np.dtype:
-    """Returns the smallest unsigned type that holds ``0..levels-1``, as in datasets and samples."""
+    """Returns the smallest unsigned type that holds ``0..levels-1``, as in datasets and samples.
+
+    Args:
+      levels: Number of integers, such as 256 for ``uint8``.
+    """
     return np.min_scalar_type(levels - 1)
 
 
@@ -383,7 +387,22 @@ class Density(nnx.Module, abc.ABC):
         condition: ArrayLike | None = None,
         draws: int = 1,
     ) -> Float[Array, "draws ..."]:
-        """All draws that ``log_prob`` combines, ``(draws, *batch)`` in nats; arguments as there."""
+        """All draws that ``log_prob`` combines, one by one.
+
+        Args:
+          x: Examples ``(*batch, *event_shape)``, as in ``log_prob``.
+          key: One key, or keys of shape ``batch``; not needed where ``kind`` is ``EXACT``.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, *condition_shape)``; or one of them
+            for all examples.
+          draws: Number of draws of each example, at least 1.
+
+        Returns:
+          Array ``(draws, *batch)`` in nats; all draws of an exact density are equal.
+
+        Raises:
+          TypeError: If an argument is of another type, as in ``log_prob``.
+          ValueError: For the arguments that ``log_prob`` refuses.
+        """
         draws = checked("draws", draws, Count)
         values = jnp.asarray(self._draws(x, key=key, condition=condition, draws=draws))
         return jnp.broadcast_to(values, (draws, *values.shape[1:]))
@@ -749,8 +768,19 @@ class Density(nnx.Module, abc.ABC):
     ) -> tuple[Array, Float[Array, "..."]]:
         """Samples and their exact log-probabilities; equal to ``log_prob`` of the samples.
 
+        Args:
+          key: One key, or keys of the shape of the samples, as in ``sample``.
+          sample_shape: Leading shape of the result.
+          condition: Labels or floats ``(*batch, *condition_shape)``; the samples then have the
+            shape ``(*sample_shape, *batch, *event_shape)``.
+
+        Returns:
+          The samples, and their log-probabilities ``(*sample_shape, *batch)`` in nats.
+
         Raises:
-          TypeError: If the density's log-probability is not exact.
+          TypeError: If the density's log-probability is not exact, or an argument is of another
+            type.
+          ValueError: For the arguments that ``sample`` refuses.
         """
         if self.kind is not Kind.EXACT:
             raise TypeError(
@@ -1119,7 +1149,14 @@ def _drawn_chunk(
 
 
 def check_density(density: object) -> None:
-    """Raises a TypeError unless ``density`` is a density that declares its shape and kind."""
+    """Raises a TypeError unless ``density`` is a density that declares its shape and kind.
+
+    Args:
+      density: Anything.
+
+    Raises:
+      TypeError: If it is not one; the message says where to get one.
+    """
     if isinstance(density, Density):
         density._check_declared()
         return
@@ -1134,7 +1171,15 @@ def check_density(density: object) -> None:
 
 
 def checked_temperature(temperature: ArrayLike) -> ArrayLike:
-    """Returns a factor on the noise of samples: a number of at least 0, or one that is traced."""
+    """Returns a factor on the noise of samples: a number of at least 0, or one that is traced.
+
+    Args:
+      temperature: Factor on the noise; a traced one cannot be examined.
+
+    Raises:
+      TypeError: If it is not a number.
+      ValueError: If it is below 0.
+    """
     if isinstance(temperature, Tracer):
         return temperature
     return checked("temperature", temperature, NonNegative)

@@ -22,14 +22,30 @@ MIN_LOG_SCALE = -7.0
 
 
 def standard_normal_log_prob(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """``log N(x; 0, 1) = -(x^2 + log 2 pi) / 2``, elementwise."""
+    """``log N(x; 0, 1) = -(x^2 + log 2 pi) / 2``, elementwise.
+
+    Args:
+      x: Numbers of any shape.
+
+    Returns:
+      Log-densities in nats, of the shape of ``x``.
+    """
     return -0.5 * (x * x + math.log(2 * math.pi))
 
 
 def normal_log_prob(
     x: Float[Array, "*#shape"], mean: Float[Array, "*#shape"], std: Float[Array, "*#shape"]
 ) -> Float[Array, "*#shape"]:
-    """``log N(x; mean, std^2)``, elementwise."""
+    """``log N(x; mean, std^2)``, elementwise.
+
+    Args:
+      x: Numbers of any shape.
+      mean: Means, of a shape that broadcasts with that of ``x``.
+      std: Standard deviations above 0, likewise.
+
+    Returns:
+      Log-densities in nats, of the broadcast shape.
+    """
     return standard_normal_log_prob((x - mean) / std) - jnp.log(std)
 
 
@@ -41,6 +57,13 @@ def student_t_log_prob(
     ``log G((v + 1) / 2) - log G(v / 2) - log(v pi) / 2 - (v + 1) / 2 log(1 + x^2 / v)`` with the
     gamma function ``G``. For many degrees of freedom the difference of the first two terms is
     computed as a series, since it would lose its digits.
+
+    Args:
+      x: Numbers of any shape.
+      degrees: Degrees of freedom above 0, of a shape that broadcasts with that of ``x``.
+
+    Returns:
+      Log-densities in nats, of the broadcast shape.
     """
     half = degrees / 2
     power = (half + 0.5) * jnp.log1p(x * x / degrees)
@@ -64,7 +87,17 @@ def normal_kl(
     other_mean: Float[Array, "*#shape"],
     other_std: Float[Array, "*#shape"],
 ) -> Float[Array, "*#shape"]:
-    """``KL(N(mean, std^2) || N(other_mean, other_std^2))``, elementwise."""
+    """``KL(N(mean, std^2) || N(other_mean, other_std^2))``, elementwise.
+
+    Args:
+      mean: Means of the first normal.
+      std: Standard deviations of the first normal, above 0.
+      other_mean: Means of the second normal.
+      other_std: Standard deviations of the second normal, above 0.
+
+    Returns:
+      Divergences in nats, of the broadcast shape of the four.
+    """
     ratio, distance = std / other_std, (mean - other_mean) / other_std
     return 0.5 * (ratio * ratio + distance * distance - 1.0) - jnp.log(ratio)
 
@@ -72,14 +105,31 @@ def normal_kl(
 def bernoulli_log_prob(
     k: Num[Array, "*#shape"], logits: Float[Array, "*#shape"]
 ) -> Float[Array, "*#shape"]:
-    """``k log p + (1 - k) log(1 - p)`` with ``p = sigmoid(logits)``, for ``k`` in {0, 1}."""
+    """``k log p + (1 - k) log(1 - p)`` with ``p = sigmoid(logits)``, for ``k`` in {0, 1}.
+
+    Args:
+      k: Zeros and ones, as integers or floats.
+      logits: Log-odds of a one, of a shape that broadcasts with that of ``k``.
+
+    Returns:
+      Log-masses in nats, of the broadcast shape.
+    """
     return -jax.nn.softplus(jnp.where(k > 0, -logits, logits))
 
 
 def to_unit_scale(
     k: Num[Array, "*shape"], levels: int, dtype: jnp.dtype | type = jnp.float32
 ) -> Float[Array, "*shape"]:
-    """Maps integers ``0..levels-1`` to ``2 k / (levels - 1) - 1`` on [-1, 1]."""
+    """Maps integers ``0..levels-1`` to ``2 k / (levels - 1) - 1`` on [-1, 1].
+
+    Args:
+      k: Integers ``0..levels-1``, as integers or floats.
+      levels: Number of integers, at least 2.
+      dtype: Floating-point type of the result.
+
+    Returns:
+      Numbers on [-1, 1], of the shape of ``k``.
+    """
     return k.astype(dtype) * (2.0 / (levels - 1)) - 1.0
 
 
@@ -172,7 +222,15 @@ class LogisticMixture(NamedTuple):
 
     @staticmethod
     def size(channels: int, mixtures: int) -> int:
-        """Returns the number of parameters of a pixel."""
+        """Returns the number of parameters of a pixel.
+
+        Args:
+          channels: Number of channels of a pixel.
+          mixtures: Number of components.
+
+        Returns:
+          ``mixtures (1 + 2 channels + channels (channels - 1) / 2)``.
+        """
         return mixtures * (1 + 2 * channels + channels * (channels - 1) // 2)
 
     @classmethod
@@ -182,6 +240,14 @@ class LogisticMixture(NamedTuple):
         """Makes a mixture of a network's outputs.
 
         Log-scales are clipped from below, and coefficients go through tanh.
+
+        Args:
+          outputs: Outputs ``(*shape, size)``, with the ``size`` of ``LogisticMixture.size``.
+          channels: Number of channels of a pixel.
+          mixtures: Number of components.
+
+        Returns:
+          The mixture of every pixel.
         """
         rows = outputs.reshape(*outputs.shape[:-1], -1, mixtures)
         logits, means, log_scales, coefficients = jnp.split(
@@ -377,5 +443,13 @@ def logistic_mixture_sample(
 
 
 def to_level(x: Float[Array, "*shape"], levels: int) -> Float[Array, "*shape"]:
-    """Returns the level nearest to ``x`` on [-1, 1], as a float."""
+    """Returns the level nearest to ``x`` on [-1, 1], as a float.
+
+    Args:
+      x: Numbers of any shape, on the scale on which the levels span [-1, 1].
+      levels: Number of integers, at least 2.
+
+    Returns:
+      Integers ``0..levels-1`` in the type of ``x``, of its shape.
+    """
     return jnp.clip(jnp.round((x + 1.0) * ((levels - 1) / 2)), 0, levels - 1)

@@ -78,7 +78,19 @@ def _with_automatic_axes(array: Array) -> Array:
 
 
 def checked_floats(x: Array | np.ndarray, name: str = "x") -> Array | np.ndarray:
-    """Floating-point values in the type that is computed in, float32 or better."""
+    """Floating-point values in the type that is computed in, float32 or better.
+
+    Args:
+      x: Array of floats, of any shape.
+      name: Name of the array in messages.
+
+    Returns:
+      An array of the same shape, on the host if ``x`` is there.
+
+    Raises:
+      TypeError: If it holds anything but floats.
+      ValueError: If a number is too large for the type.
+    """
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise TypeError(
             f"expected floating-point {name} for a continuous density, got {x.dtype}; for integer "
@@ -171,7 +183,19 @@ def checked_conditions(condition: Array | np.ndarray, shape: tuple[int, ...]) ->
 
 
 def checked_integers(x: Array | np.ndarray, levels: int) -> Array | np.ndarray:
-    """Integers of ``0..levels-1``; booleans are the integers 0 and 1 of two levels."""
+    """Integers of ``0..levels-1``; booleans are the integers 0 and 1 of two levels.
+
+    Args:
+      x: Array of any shape.
+      levels: Number of integer values.
+
+    Returns:
+      The same integers in the byte order of the machine; booleans become ``uint8``.
+
+    Raises:
+      TypeError: If it holds anything but integers.
+      ValueError: If one is outside ``0..levels-1``; traced ones cannot be examined.
+    """
     if x.dtype == bool and levels == 2:
         return x.astype(np.uint8)
     if not jnp.issubdtype(x.dtype, jnp.integer):

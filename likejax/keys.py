@@ -83,7 +83,15 @@ def _from_words(words: Array) -> Key[Array, "..."]:
 
 
 def fold_in_each(keys: Key[Array, "*batch"], numbers: ArrayLike) -> Key[Array, "*batch"]:
-    """Folds one number, or one number per key, into keys."""
+    """Folds one number, or one number per key, into keys.
+
+    Args:
+      keys: Keys of any shape.
+      numbers: Integer for all keys, or integers of a shape that broadcasts to that of the keys.
+
+    Returns:
+      Keys of the same shape.
+    """
     numbers = jnp.broadcast_to(jnp.asarray(numbers), keys.shape)
     folded = jax.vmap(jax.random.fold_in)(keys.reshape(-1), numbers.reshape(-1))
     return folded.reshape(keys.shape)

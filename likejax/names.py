@@ -35,5 +35,9 @@ def meant(
 
 
 def did_you_mean(names: Iterable[str]) -> str:
-    """Returns the question whether one of the names was meant."""
+    """Returns the question whether one of the names was meant.
+
+    Args:
+      names: Names, at least one.
+    """
     return f"did you mean {' or '.join(map(repr, names))}?"

@@ -52,7 +52,12 @@ def check_representable(
 
 
 def entry_name(entry: Sequence[int], columns: Sequence[str] | None) -> str:
-    """Name of an entry of an example in messages: a column, or a place in an image."""
+    """Name of an entry of an example in messages: a column, or a place in an image.
+
+    Args:
+      entry: Index of the entry, one number for each axis of an example.
+      columns: Names of the columns of a table, if they are known.
+    """
     if len(entry) > 1:
         return f"entry {tuple(entry)}"
     named = f" ({columns[entry[0]]!r})" if columns is not None else ""
@@ -60,7 +65,14 @@ def entry_name(entry: Sequence[int], columns: Sequence[str] | None) -> str:
 
 
 def never_varies(rows: Float[np.ndarray, "n ..."]) -> Bool[np.ndarray, "..."]:
-    """Finds columns that vary by no more than the rounding of the type they are stored in."""
+    """Finds columns that vary by no more than the rounding of the type they are stored in.
+
+    Args:
+      rows: Array ``(n, ...)`` of floats, one example a row.
+
+    Returns:
+      Booleans of the shape of one example.
+    """
     eps = float(np.finfo(rows.dtype).eps)
     first = rows[:1].astype(np.float64)
     return np.abs(rows - first).max(0) <= 4 * eps * np.abs(rows).max(0)

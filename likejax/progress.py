@@ -24,7 +24,11 @@ class TextStream(Protocol):
     """Anything that takes text, such as ``sys.stderr`` or what a program put in its place."""
 
     def write(self, text: str, /) -> object:
-        """Writes text."""
+        """Writes text.
+
+        Args:
+          text: Text, with its line breaks.
+        """
         ...
 
 

@@ -66,7 +66,15 @@ class Bijection(nnx.Module, abc.ABC):
 
     @abc.abstractmethod
     def inverse(self, z: Latent, condition: Array | None = None) -> Array:
-        """Maps latent to data, the inverse of ``forward``."""
+        """Maps latent to data, the inverse of ``forward``.
+
+        Args:
+          z: Latent of one example.
+          condition: Condition of conditional maps; the others ignore it.
+
+        Returns:
+          One example.
+        """
 
     def terms(
         self, x: Array, key: Array | None = None, condition: Array | None = None
@@ -76,6 +84,11 @@ class Bijection(nnx.Module, abc.ABC):
         Training vectorizes it over the examples of a batch. A map may then do the work of the
         batch at once, by a batching rule of its own (``jax.custom_batching.custom_vmap``), as
         ``ODE`` does.
+
+        Args:
+          x: One example.
+          key: Random key of maps that estimate their log-determinant; the others ignore it.
+          condition: Condition of conditional maps; the others ignore it.
 
         Returns:
           The latent and the log-determinant as ``forward`` returns them, and the parts, by default
@@ -90,6 +103,14 @@ class Bijection(nnx.Module, abc.ABC):
         A ``Flow`` calls it once when it is built, to find maps whose shapes do not fit. A
         composition names the map in the error, and an expensive map leaves out what does not
         decide the shape.
+
+        Args:
+          x: One example, traced.
+          key: Random key, traced.
+          condition: Condition of one example, traced; ``None`` if the map is unconditional.
+
+        Raises:
+          ValueError: If ``forward`` does not return one log-determinant for an example.
         """
         z, log_det = self.forward(x, key, condition)
         if jnp.shape(log_det) != ():
@@ -100,7 +121,12 @@ class Bijection(nnx.Module, abc.ABC):
         return z
 
     def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Bijection:
-        """Returns a new map whose data-dependent parameters fit ``batch``; by default itself."""
+        """Returns a new map whose data-dependent parameters fit ``batch``; by default itself.
+
+        Args:
+          batch: Examples ``(n, ...)`` of the map's input.
+          key: Random key of maps that need one.
+        """
         del batch, key
         return self
 
@@ -109,6 +135,9 @@ class Bijection(nnx.Module, abc.ABC):
 
         By default by ``forward``. A conditional map that starts as an unconditional one overrides
         it.
+
+        Args:
+          x: One example.
         """
         return self.forward(x)[0]
 
@@ -120,6 +149,9 @@ class Bijection(nnx.Module, abc.ABC):
 
 def no_volume(x: Array) -> LogDet:
     """Returns the log-determinant of a map that preserves volume: zero in float32 or better.
+
+    Args:
+      x: One example, whose type decides that of the zero.
 
     Example:
       >>> import jax.numpy as jnp
@@ -177,6 +209,14 @@ def check_last_axis(x: Array, channels: int, name: str) -> None:
     """Raises a ValueError unless the last axis has the expected size.
 
     A shorter axis would be broadcast against the parameters without an error.
+
+    Args:
+      x: One example, or several.
+      channels: Expected size of the last axis.
+      name: Name of the map in the message.
+
+    Raises:
+      ValueError: If the last axis has another size, or there is no axis.
     """
     if x.ndim == 0 or x.shape[-1] != channels:
         raise ValueError(
@@ -186,7 +226,14 @@ def check_last_axis(x: Array, channels: int, name: str) -> None:
 
 
 def check_bijection(bijection: object) -> None:
-    """Raises a TypeError unless ``bijection`` is one."""
+    """Raises a TypeError unless ``bijection`` is one.
+
+    Args:
+      bijection: Anything.
+
+    Raises:
+      TypeError: If it is not a bijection; a class of bijections is none.
+    """
     if isinstance(bijection, Bijection):
         return
     given = bijection if isinstance(bijection, type) else type(bijection)
@@ -197,5 +244,13 @@ def check_bijection(bijection: object) -> None:
 
 
 def forward_batch(bijection: Bijection, batch: Array) -> Latent:
-    """Maps a batch of examples to latents in initialization, without the log-determinants."""
+    """Maps a batch of examples to latents in initialization, without the log-determinants.
+
+    Args:
+      bijection: Map of one example.
+      batch: Examples ``(n, ...)``.
+
+    Returns:
+      The latent, every array of it with the leading axis ``n``.
+    """
     return jax.vmap(bijection.forward_at_start)(batch)

@@ -131,6 +131,11 @@ class Chain(Bijection):
         A level ends with a map that factors out a part of the latent, as ``Split`` does. Its
         log-determinant is the sum of those of its maps, and the last level has the rest.
 
+        Args:
+          x: One example.
+          key: Random key, of which map ``i`` gets ``fold_in(key, i)``; ``None`` if none needs one.
+          condition: Condition of one example, given to all maps.
+
         Returns:
           The latent, and the log-determinants in nats, data side first; their sum is that of
           ``forward``.
@@ -162,7 +167,15 @@ class Chain(Bijection):
         return x
 
     def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Chain:
-        """Fits the maps one after the other, each to what those before it make of ``batch``."""
+        """Fits the maps one after the other, each to what those before it make of ``batch``.
+
+        Args:
+          batch: Examples ``(n, ...)`` of the first map's input.
+          key: Random key, of which map ``i`` gets ``fold_in(key, i)``.
+
+        Returns:
+          A new chain; maps behind the last one that fits data are as before.
+        """
         fitted = [i for i, each in enumerate(self.bijections) if each.fits_data]
         return self._fit(batch, key, count=max(fitted, default=-1) + 1)[0]
 
@@ -261,7 +274,15 @@ class Repeat(Bijection):
         return x
 
     def initialize(self, batch: Float[Array, "batch ..."], key: Array) -> Repeat:
-        """Fits the blocks one after the other, each to what those before it make of ``batch``."""
+        """Fits the blocks one after the other, each to what those before it make of ``batch``.
+
+        Args:
+          batch: Examples ``(n, ...)`` of the first block's input.
+          key: Random key, from which every block gets its own.
+
+        Returns:
+          A new map; this one if its blocks have nothing to fit.
+        """
         return self._fit(batch, key)[0] if self.fits_data else self
 
     def _fit(self, batch: Array, key: Array) -> tuple[Repeat, Array]:

@@ -18,8 +18,15 @@ from likejax.settings import Count, CountOrOff, checked
 def halves(channels: int) -> tuple[int, int]:
     """Returns the sizes of the two halves of the channels; of an odd number the first is larger.
 
+    Args:
+      channels: Number of channels.
+
+    Returns:
+      The sizes of the first and of the second half.
+
     Raises:
-      ValueError: If there is nothing to split.
+      TypeError: If ``channels`` is not an integer.
+      ValueError: If there are fewer than 2.
     """
     channels = checked("channels", channels, Count)
     if channels < 2:
@@ -58,7 +65,14 @@ class Coupling(Bijection):
         )
 
     def split(self, x: Event) -> tuple[Array, Array]:
-        """Splits the channels into the half that is kept and the half that is moved."""
+        """Splits the channels into the half that is kept and the half that is moved.
+
+        Args:
+          x: One example ``(*shape, channels)``.
+
+        Returns:
+          The first ``kept`` channels, and the rest.
+        """
         kept, moved = jnp.split(x, [self.kept], axis=-1)
         return kept, moved
 

@@ -61,7 +61,15 @@ class ScalarMap(abc.ABC):
 
     @abc.abstractmethod
     def inverse(self, z: Numbers, parameters: Parameters) -> Numbers:
-        """Maps numbers back, the inverse of ``forward`` with the same parameters."""
+        """Maps numbers back, the inverse of ``forward`` with the same parameters.
+
+        Args:
+          z: Mapped numbers ``(*shape,)``.
+          parameters: Parameters of the map of each number, any reals, ``(*shape, parameters)``.
+
+        Returns:
+          Numbers of the shape of ``z``.
+        """
 
 
 @dataclasses.dataclass(frozen=True)

@@ -47,7 +47,15 @@ def preset(name: str) -> Experiment[Any]:
 
 
 def find(name: str) -> Preset:
-    """Returns a preset with its card; takes and raises the same as ``preset``."""
+    """Returns a preset with its card.
+
+    Args:
+      name: Name of the preset, for example ``glow/cifar10``.
+
+    Raises:
+      TypeError: If the name is not a string.
+      ValueError: If there is no preset of that name; the message suggests similar names.
+    """
     if not isinstance(name, str):
         raise TypeError(f"expected the name of a preset, got {type(name).__name__}")
     if name not in PRESETS:

@@ -427,7 +427,11 @@ def manifest(items: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, or the system's reason in the long text of a failed write."""
+    """The first line of an error, or the system's reason in the long text of a failed write.
+
+    Args:
+      error: Error of the system or of the library that writes the files.
+    """
     text = str(error)
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO):
         if os.strerror(number) in text:

@@ -84,7 +84,12 @@ def augmented_field(
 
 
 def unit_vectors(z: Float[Array, "..."], batch_axes: int) -> Float[Array, "dimensions ..."]:
-    """Returns the ``D`` unit vectors of the event for every example, ``(D, *batch, *event)``."""
+    """Returns the ``D`` unit vectors of the event for every example, ``(D, *batch, *event)``.
+
+    Args:
+      z: States ``(*batch, *event)``.
+      batch_axes: Number of the leading axes that count examples.
+    """
     event = z.shape[batch_axes:]
     dimensions = math.prod(event)
     units = jnp.eye(dimensions, dtype=z.dtype)
@@ -95,7 +100,17 @@ def unit_vectors(z: Float[Array, "..."], batch_axes: int) -> Float[Array, "dimen
 def jacobian_products(
     kind: str, field: Velocity, z: Array, directions: Array
 ) -> tuple[Array, Array]:
-    """Computes ``f(z)``, and ``J e`` (``jvp``) or ``e^T J`` (``vjp``) for each direction."""
+    """Computes ``f(z)``, and ``J e`` (``jvp``) or ``e^T J`` (``vjp``) for each direction.
+
+    Args:
+      kind: ``jvp`` or ``vjp``, the mode of ``Trace.product``.
+      field: Velocity ``f(z)`` at one time.
+      z: States ``(*batch, *event)``.
+      directions: Vectors ``e``, ``(directions, *batch, *event)``.
+
+    Returns:
+      The velocity, of the shape of ``z``, and the products, of the shape of ``directions``.
+    """
     if kind == "jvp":
 
         def push(direction: Array) -> tuple[Array, Array]:
@@ -120,6 +135,9 @@ def error_norm(error: AugmentedState) -> Float[Array, ""]:
     """Computes the root mean square over the state and the log-determinant.
 
     The energies do not count, so asking for them does not change the steps.
+
+    Args:
+      error: Error estimate of every array of an augmented state.
     """
     leaves = [error.z]
     if error.log_det is not None:

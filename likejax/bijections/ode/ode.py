@@ -49,7 +49,14 @@ class ConditionalField(Protocol):
     """
 
     def given(self, condition: Array) -> nnx.Module:
-        """Returns the dynamics for given conditions."""
+        """Returns the dynamics for given conditions.
+
+        Args:
+          condition: Labels ``(*batch,)`` or floats ``(*batch, size)``.
+
+        Returns:
+          A module ``f(t, z)`` from a time and states ``(*batch, *event)`` to velocities.
+        """
         ...
 
 
@@ -156,7 +163,16 @@ class ODE(Bijection):
         probes: Float[Array, "probes ..."] | None,
         condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""]]:
-        """Maps one example with given probes; without any, with the exact trace."""
+        """Maps one example with given probes; without any, with the exact trace.
+
+        Args:
+          x: One example.
+          probes: Probes ``(probes, *shape)`` of ``Trace.draw``; ``None`` for the exact trace.
+          condition: Label, or floats of any shape, if the dynamics depend on them.
+
+        Returns:
+          The latent, and ``log |det dz/dx|`` or its estimate in nats, a scalar.
+        """
         start = AugmentedState(x, jnp.zeros((), _accumulation_dtype(x)))
         ode = self.given(_vector(condition))
         final, _ = solve(ode, start, self.solver, trace=self.trace, probes=probes)
@@ -174,6 +190,11 @@ class ODE(Bijection):
         self, x: Float[Array, "*shape"], key: Array | None = None, condition: Array | None = None
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""], Parts]:
         """Maps one example for training; under ``jax.vmap``, the batch in one solve.
+
+        Args:
+          x: One example.
+          key: Random key of the probes; not needed if ``training_trace`` is exact.
+          condition: Label, or floats of any shape, if the dynamics depend on them.
 
         Returns:
           The latent, the log-determinant, and the parts ``kinetic_energy`` and ``jacobian_norm``
@@ -196,7 +217,16 @@ class ODE(Bijection):
         probes: Float[Array, "probes ..."] | None,
         condition: Array | None = None,
     ) -> tuple[Float[Array, "*shape"], Float[Array, ""], Parts]:
-        """Maps one example for training with given probes; without any, with the exact trace."""
+        """Maps one example for training with given probes; without any, with the exact trace.
+
+        Args:
+          x: One example.
+          probes: Probes ``(probes, *shape)`` of ``Trace.draw``; ``None`` for the exact trace.
+          condition: Label, or floats of any shape, if the dynamics depend on them.
+
+        Returns:
+          The latent, the log-determinant and the parts, as ``terms`` returns them.
+        """
         return _training_map(self, x, probes, _vector(condition))
 
     @override
@@ -215,7 +245,16 @@ class ODE(Bijection):
         times: Float[np.ndarray, " times"],
         condition: Array | None = None,
     ) -> Float[Array, "times ..."]:
-        """Returns the state at rising ``times``, fractions of ``T`` from 0 (data) to 1 (latent)."""
+        """Returns the state at rising ``times``, fractions of ``T`` from 0 (data) to 1 (latent).
+
+        Args:
+          x: One example, the state at time 0.
+          times: Fractions of ``T``, none smaller than the one before it.
+          condition: Label, or floats of any shape, if the dynamics depend on them.
+
+        Returns:
+          States ``(times, *shape)``.
+        """
         states, before, z = [], 0.0, x
         for time in times:
             if time != before:
@@ -225,7 +264,15 @@ class ODE(Bijection):
         return jnp.stack(states)
 
     def velocity(self, time: ArrayLike, z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-        """Computes ``dz/ds = T f(s T, z)`` at the fraction ``s = time`` of the end time."""
+        """Computes ``dz/ds = T f(s T, z)`` at the fraction ``s = time`` of the end time.
+
+        Args:
+          time: Fraction ``s`` of the end time, from 0 to 1.
+          z: States ``(*batch, *event)``.
+
+        Returns:
+          Velocities of the shape of ``z``.
+        """
         end_time = self.end_time()
         return end_time * self.dynamics(time * end_time, z)  # type: ignore[operator]
 

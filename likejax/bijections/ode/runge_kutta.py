@@ -89,13 +89,28 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
         return reused, len(self.tableau.times) - reused
 
     def order(self, terms: diffrax.AbstractTerm) -> int:
-        """Returns the order of the global error."""
+        """Returns the order of the global error.
+
+        Args:
+          terms: Field, on which the order does not depend.
+        """
         return self.tableau.order
 
     def init(
         self, terms: diffrax.AbstractTerm, t0: Time, t1: Time, y0: PyTree, args: PyTree
     ) -> Any:
-        """Evaluates what the first step reuses."""
+        """Evaluates what the first step reuses.
+
+        Args:
+          terms: Field.
+          t0: Start of the first step.
+          t1: End of the first step.
+          y0: State at the start.
+          args: Arguments of the field.
+
+        Returns:
+          The velocity at the start if the method reuses its last stage, else ``None``.
+        """
         return terms.vf(t0, y0, args) if self.tableau.reuses_last else None
 
     def step(
@@ -108,7 +123,22 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
         solver_state: PyTree,
         made_jump: object,
     ) -> Any:
-        """Makes one step from ``t0`` to ``t1``, with its error estimate."""
+        """Makes one step from ``t0`` to ``t1``, with its error estimate.
+
+        Args:
+          terms: Field.
+          t0: Start of the step.
+          t1: End of the step.
+          y0: State at the start.
+          args: Arguments of the field.
+          solver_state: Velocity at the start, if the step before has computed it.
+          made_jump: Flag of fields that jump, of which there are none here.
+
+        Returns:
+          The state at the end, its error estimate (``None`` for a method without one), both states
+          for interpolation, the velocity that the next step reuses (``None`` if it reuses none),
+          and diffrax's mark of success.
+        """
         tableau = self.tableau
         # the step is signed: a solve backward in time is one forward under a reflected term
         control = terms.contr(t0, t1)
@@ -128,7 +158,17 @@ class RungeKutta(diffrax.AbstractAdaptiveSolver):
         return y1, error, {"y0": y0, "y1": y1}, state, diffrax.RESULTS.successful
 
     def func(self, terms: diffrax.AbstractTerm, t0: Time, y0: PyTree, args: PyTree) -> Any:
-        """Evaluates the field."""
+        """Evaluates the field.
+
+        Args:
+          terms: Field.
+          t0: Time.
+          y0: State.
+          args: Arguments of the field.
+
+        Returns:
+          The velocity, of the structure of ``y0``.
+        """
         return terms.vf(t0, y0, args)
 
 

@@ -89,7 +89,15 @@ class Trace(Settings):
     """Mode of the products with the Jacobian, forward or reverse; the values are the same."""
 
     def draw(self, key: Array, shape: tuple[int, ...]) -> Float[Array, "probes ..."]:
-        """Draws the probes of one example of that shape."""
+        """Draws the probes of one example of that shape.
+
+        Args:
+          key: Random key of the example.
+          shape: Shape of the example.
+
+        Returns:
+          Array ``(probes, *shape)`` of independent entries with mean 0 and variance 1.
+        """
         count = self.probes or 0  # the exact trace draws none
         draw = jax.random.rademacher if self.noise == "rademacher" else jax.random.normal
         vectors = draw(key, (count, math.prod(shape)), jnp.result_type(float))
