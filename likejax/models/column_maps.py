@@ -66,7 +66,14 @@ class ColumnMaps(nnx.Module):
         return jax.random.uniform(key, (len(self.columns),), dtype) + step / 2
 
     def outside(self, x: Row) -> Bool[Array, " d"]:
-        """Finds the columns whose value is none that they can take; NaN is no such value."""
+        """Finds the columns whose value is none that they can take; NaN is no such value.
+
+        Args:
+          x: Raw row.
+
+        Returns:
+          Booleans ``(d,)``; False for NaN.
+        """
         forms = _Forms(self.columns)
         low, high = forms.ends(x.dtype)
         # the rest of a division by 1 is 0 for integers, and NaN for infinity
@@ -101,7 +108,14 @@ class ColumnMaps(nnx.Module):
         return y, jnp.sum(jnp.log(span) - log_above - jnp.log(below) - bent)
 
     def inverse(self, y: Row) -> Row:
-        """Maps real numbers back to a row; where they are not finite it is NaN or infinite."""
+        """Maps real numbers back to a row; where they are not finite it is NaN or infinite.
+
+        Args:
+          y: Real numbers ``(d,)``.
+
+        Returns:
+          Raw row ``(d,)``, discrete columns as floats.
+        """
         forms = _Forms(self.columns)
         low, high = forms.ends(y.dtype)
         width = self.width[...]

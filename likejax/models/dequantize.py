@@ -84,7 +84,14 @@ class Dequantized(Density):
         return (x.astype(noise.dtype) + noise) / self.levels
 
     def quantize(self, y: Float[Array, "*shape"]) -> Integer[Array, "*shape"]:
-        """Inverts ``dequantize``: ``floor(levels * y)``, clipped to ``0..levels-1``."""
+        """Inverts ``dequantize``: ``floor(levels * y)``, clipped to ``0..levels-1``.
+
+        Args:
+          y: Numbers of any shape, on the scale on which the levels span [0, 1].
+
+        Returns:
+          Integers ``0..levels-1`` of the smallest unsigned type, of the shape of ``y``.
+        """
         k = jnp.clip(jnp.floor(y * self.levels), 0, self.levels - 1)
         return k.astype(integer_dtype(self.levels))
 

@@ -89,7 +89,14 @@ class GlowConfig(Conditional):
             )
 
     def build(self, rngs: nnx.Rngs) -> Dequantized:
-        """Builds the untrained density, its repeated steps stacked."""
+        """Builds the untrained density, its repeated steps stacked.
+
+        Args:
+          rngs: Source of the initial weights.
+
+        Returns:
+          A density of images ``event_shape`` of integers ``0..levels-1``.
+        """
         channels = self.event_shape[2]
         maps: list[Bijection] = [Affine(0.5)]
         for scale in range(self.scales):

@@ -211,7 +211,17 @@ class TabularConfig(Settings):
             )
 
     def build(self, rngs: nnx.Rngs) -> Tabular:
-        """Builds the untrained density."""
+        """Builds the untrained density.
+
+        Args:
+          rngs: Source of the initial weights.
+
+        Returns:
+          A density of raw rows ``(len(columns),)``.
+
+        Raises:
+          ValueError: If the config has no columns.
+        """
         if not self.columns:
             raise ValueError(
                 "expected TabularConfig.columns of the training data, got none: pass "

@@ -79,7 +79,14 @@ class VectorFlowConfig(Conditional, abc.ABC):
             )
 
     def build(self, rngs: nnx.Rngs) -> Flow:
-        """Builds the untrained density, its repeated steps stacked."""
+        """Builds the untrained density, its repeated steps stacked.
+
+        Args:
+          rngs: Source of the initial weights.
+
+        Returns:
+          A density of vectors ``(dimensions,)`` of floats.
+        """
         first = [Standardize(self.dimensions)] if self.standardize else []
         flow = Chain([*first, *self._steps(rngs), *self._mix(rngs)])
         base = self._base(rngs)  # last, so that it changes no draw of the maps

@@ -54,7 +54,14 @@ class VectorGlowConfig(Conditional):
     """Shape of a float condition; ``None`` if the condition is none."""
 
     def build(self, rngs: nnx.Rngs) -> Flow:
-        """Builds the untrained density, its repeated steps stacked."""
+        """Builds the untrained density, its repeated steps stacked.
+
+        Args:
+          rngs: Source of the initial weights.
+
+        Returns:
+          A density of vectors ``(dimensions,)`` of floats.
+        """
         steps = Repeat(repeat(self._step, self.depth, rngs=rngs))
         maps: list[Bijection] = [steps, ActNorm(self.dimensions)]
         if self.condition_size is not None:

@@ -157,7 +157,14 @@ class VDMConfig(_Diffusion):
         return largest_groups(self.width) if self.groups is None else self.groups
 
     def build(self, rngs: nnx.Rngs) -> VDM:
-        """Builds the untrained density, its repeated blocks stacked."""
+        """Builds the untrained density, its repeated blocks stacked.
+
+        Args:
+          rngs: Source of the initial weights.
+
+        Returns:
+          A density of images ``event_shape`` of integers ``0..levels-1``.
+        """
         sizes = Sizes(
             width=self.width,
             groups=self._groups,
@@ -247,7 +254,14 @@ class VectorVDMConfig(_Diffusion):
             )
 
     def build(self, rngs: nnx.Rngs) -> VDM:
-        """Builds the untrained density."""
+        """Builds the untrained density.
+
+        Args:
+          rngs: Source of the initial weights.
+
+        Returns:
+          A density of vectors ``(dimensions,)`` of floats.
+        """
         denoiser = VectorNetwork(
             self.dimensions,
             width=self.width,
@@ -342,7 +356,14 @@ class TextVDMConfig(_Diffusion):
             )
 
     def build(self, rngs: nnx.Rngs) -> VDM:
-        """Builds the untrained density, its repeated blocks stacked."""
+        """Builds the untrained density, its repeated blocks stacked.
+
+        Args:
+          rngs: Source of the initial weights.
+
+        Returns:
+          A density of sequences ``(length,)`` of integers ``0..vocabulary-1``.
+        """
         denoiser = SequenceNetwork(
             self.length,
             self.vocabulary,

@@ -87,6 +87,9 @@ class PlainDenoiser(Denoiser):
 def as_denoiser(denoiser: object) -> Denoiser:
     """Returns a denoiser as it is, and wraps a function ``denoiser(z, gamma, condition)``.
 
+    Args:
+      denoiser: A ``Denoiser``, or a function of points ``z``, their ``gamma`` and the condition.
+
     Raises:
       TypeError: If it cannot be called.
     """

@@ -35,7 +35,14 @@ class Embedding(nnx.Module, abc.ABC):
 
     @abc.abstractmethod
     def embed(self, x: Num[Array, "*event"]) -> Float[Array, "*latent"]:
-        """Maps one example to its point ``y``."""
+        """Maps one example to its point ``y``.
+
+        Args:
+          x: One example of shape ``event``.
+
+        Returns:
+          Point of shape ``latent``.
+        """
 
     @abc.abstractmethod
     def log_prob(
@@ -51,16 +58,37 @@ class Embedding(nnx.Module, abc.ABC):
 
     @abc.abstractmethod
     def nearest(self, u: Float[Array, "*latent"]) -> Num[Array, "*event"]:
-        """The most likely data of a point."""
+        """The most likely data of a point.
+
+        Args:
+          u: Noisy point of shape ``latent``.
+
+        Returns:
+          One example of shape ``event``.
+        """
 
     @abc.abstractmethod
     def sample(
         self, key: Array, u: Float[Array, "*latent"], gamma: Float[Array, ""]
     ) -> Num[Array, "*event"]:
-        """Draws data from ``p(x | u)``."""
+        """Draws data from ``p(x | u)``.
+
+        Args:
+          key: Random key.
+          u: Noisy point of shape ``latent``, of noise ``exp(gamma / 2)``.
+          gamma: Negative log signal-to-noise ratio at the start of the process.
+
+        Returns:
+          One example of shape ``event``.
+        """
 
     def initialize(self, batch: Num[Array, "batch ..."], key: Array) -> Embedding:
-        """Returns an embedding that fits data; this one if it has nothing to fit."""
+        """Returns an embedding that fits data; this one if it has nothing to fit.
+
+        Args:
+          batch: Examples ``(n, *event)``.
+          key: Random key.
+        """
         del batch, key
         return self
 
@@ -238,5 +266,9 @@ def half_cell(levels: int, gamma: Float[Array, ""]) -> Float[Array, ""]:
 
 
 def log_mass_of_cell(tau: Float[Array, ""]) -> Float[Array, ""]:
-    """``log P(|eps| < tau)`` of a standard normal, in nats."""
+    """``log P(|eps| < tau)`` of a standard normal, in nats.
+
+    Args:
+      tau: Half the width of the cell, in standard deviations; see ``half_cell``.
+    """
     return jnp.log(jax.scipy.special.erf(tau / math.sqrt(2)))

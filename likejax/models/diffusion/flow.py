@@ -259,7 +259,17 @@ class DiffusionFlowConfig(Settings):
             )
 
     def build(self, rngs: nnx.Rngs) -> DiffusionFlow:
-        """Builds the untrained density."""
+        """Builds the untrained density.
+
+        Args:
+          rngs: Source of the initial weights.
+
+        Returns:
+          A density of the examples that the diffusion model takes.
+
+        Raises:
+          TypeError: If ``model`` is not the config of a diffusion model.
+        """
         vdm = self.model.build(rngs)
         if not hasattr(vdm, "as_flow"):
             raise TypeError(

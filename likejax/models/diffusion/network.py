@@ -75,7 +75,11 @@ class Context(NamedTuple):
     key: Array | None
 
     def of(self, name: int | Array) -> Context:
-        """The context of a part, with a key of its own."""
+        """The context of a part, with a key of its own.
+
+        Args:
+          name: Number of the part, folded into the key.
+        """
         key = None if self.key is None else jax.random.fold_in(self.key, name)
         return Context(self.embedding, key)
 

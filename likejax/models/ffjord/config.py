@@ -67,7 +67,11 @@ class FieldConfig(Conditional):
     """Shape of a float condition; ``None`` if the condition is none."""
 
     def ode(self, field: LayeredField) -> ODE:
-        """Builds the flow along a field."""
+        """Builds the flow along a field.
+
+        Args:
+          field: Dynamics ``f(t, z)``.
+        """
         return ODE(
             field,
             end_time=self.end_time,
@@ -79,7 +83,12 @@ class FieldConfig(Conditional):
         )
 
     def flow(self, bijection: Bijection, event_shape: tuple[int, ...]) -> Flow:
-        """Builds the density of a map."""
+        """Builds the density of a map.
+
+        Args:
+          bijection: Map of one example.
+          event_shape: Shape of one example.
+        """
         return Flow(
             bijection,
             event_shape,
@@ -115,7 +124,14 @@ class FFJORDConfig(FieldConfig):
     """Standardize the data first, inside the density; nats refer to the data as given."""
 
     def build(self, rngs: nnx.Rngs) -> Flow:
-        """Builds the untrained density, its flows stacked."""
+        """Builds the untrained density, its flows stacked.
+
+        Args:
+          rngs: Source of the initial weights.
+
+        Returns:
+          A density of vectors ``(dimensions,)`` of floats.
+        """
         flows = Repeat(repeat(self._flow, self.flows, rngs=rngs))
         first = [Standardize(self.dimensions)] if self.standardize else []
         return self.flow(Chain([*first, flows]), (self.dimensions,))
@@ -203,7 +219,14 @@ class ImageFFJORDConfig(FieldConfig):
             )
 
     def build(self, rngs: nnx.Rngs) -> Dequantized:
-        """Builds the untrained density, the flows of a position stacked."""
+        """Builds the untrained density, the flows of a position stacked.
+
+        Args:
+          rngs: Source of the initial weights.
+
+        Returns:
+          A density of images ``event_shape`` of integers ``0..levels-1``.
+        """
         channels = self.event_shape[-1]
         maps: list[Bijection] = [Logit(self.alpha)]
         scales = self.scales

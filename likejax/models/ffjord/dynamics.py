@@ -155,11 +155,23 @@ class TimeLayer(nnx.Module, abc.ABC):
 
     @abc.abstractmethod
     def linear(self, h: Array, kernel: Array) -> Array:
-        """Applies the linear map with that kernel."""
+        """Applies the linear map with that kernel.
+
+        Args:
+          h: Array ``(*batch, *place, channels)``.
+          kernel: Array ``(rows, columns, channels, features)``, with any number of channels.
+
+        Returns:
+          Array ``(*batch, *place, features)``, of the size of the output.
+        """
 
     @abc.abstractmethod
     def ones(self, h: Array) -> Array:
-        """Returns an example of one channel that is 1 everywhere, of the size of those in ``h``."""
+        """Returns an example of one channel that is 1 everywhere, of the size of those in ``h``.
+
+        Args:
+          h: Array ``(*batch, *place, channels)``.
+        """
 
 
 class TimeDense(TimeLayer):

@@ -70,7 +70,14 @@ def _changed_config(config: Any, changes: dict[str, Solver | Trace]) -> Any:
 
 
 def check_continuous(module: object) -> None:
-    """Raises a TypeError unless there is an ``ODE`` in a bijection or a density."""
+    """Raises a TypeError unless there is an ``ODE`` in a bijection or a density.
+
+    Args:
+      module: A bijection or a density.
+
+    Raises:
+      TypeError: If there is none.
+    """
     nodes = jax.tree.leaves(module, is_leaf=_is_ode)
     if not any(map(_is_ode, nodes)):
         raise TypeError(f"expected a continuous flow, {type(module).__name__} solves no ODE")

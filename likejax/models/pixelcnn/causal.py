@@ -26,6 +26,12 @@ def concat_elu(x: Float[Array, "*shape channels"]) -> Float[Array, "*shape doubl
 
     One exponential serves both halves. The gradient reads only the output, so that the input need
     not be kept.
+
+    Args:
+      x: Array ``(*shape, channels)``.
+
+    Returns:
+      Array ``(*shape, 2 channels)``.
     """
     negative = jnp.expm1(-jnp.abs(x))
     return jnp.concatenate([jnp.where(x > 0, x, negative), jnp.where(x > 0, negative, -x)], axis=-1)

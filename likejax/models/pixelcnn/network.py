@@ -65,19 +65,57 @@ class Mode(abc.ABC):
     def block(
         self, block: GatedBlock, state: PyTree, x: Array, side: Array | None
     ) -> tuple[Array, Any]:
-        """Runs a gated block."""
+        """Runs a gated block.
+
+        Args:
+          block: The block.
+          state: State of the block, as the mode defines it.
+          x: Input ``(..., filters)``.
+          side: Side input ``(..., side channels)``; ``None`` for a block without one.
+
+        Returns:
+          The output ``(..., filters)``, and the new state.
+        """
 
     @abc.abstractmethod
     def shrink(self, layer: AnyConvolution, state: PyTree, x: Array) -> tuple[Array, Any]:
-        """Runs a convolution of stride 2."""
+        """Runs a convolution of stride 2.
+
+        Args:
+          layer: The convolution.
+          state: State of the convolution, as the mode defines it.
+          x: Input ``(..., filters)``.
+
+        Returns:
+          The output ``(..., filters)``, and the new state.
+        """
 
     @abc.abstractmethod
     def grow(self, layer: AnyConvolution, state: PyTree, x: Array, level: int) -> tuple[Array, Any]:
-        """Runs a transposed convolution of stride 2, back to ``level``."""
+        """Runs a transposed convolution of stride 2, back to ``level``.
+
+        Args:
+          layer: The convolution.
+          state: State of the convolution, as the mode defines it.
+          x: Input ``(..., filters)`` from the level below.
+          level: Number of the level of the output, 0 at full size.
+
+        Returns:
+          The output ``(..., filters)``, and the new state.
+        """
 
     @abc.abstractmethod
     def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
-        """Runs the levels from ``level`` on by calling ``go``, or returns cached outputs."""
+        """Runs the levels from ``level`` on by calling ``go``, or returns cached outputs.
+
+        Args:
+          go: Function without arguments that runs them, and returns what ``Stream.walk`` returns.
+          states: States of each level from this one on.
+          level: Number of the first level to run.
+
+        Returns:
+          The output, the outputs of every block if another stream reads them, and the new states.
+        """
 
 
 class Scale(nnx.Module):
@@ -201,7 +239,11 @@ class Stream(nnx.Module):
         return h, [Level(ups, downs, merge), *outs], [this, *new]
 
     def keys(self, key: Array | None) -> list[Level]:
-        """Returns states that are keys for dropout, one for every block; none without a key."""
+        """Returns states that are keys for dropout, one for every block; none without a key.
+
+        Args:
+          key: Key for dropout; ``None`` for none.
+        """
         if key is None:
             return [Level() for _ in self.scales]
         each = [jax.random.split(key, 3) for key in jax.random.split(key, len(self.scales))]
@@ -211,7 +253,11 @@ class Stream(nnx.Module):
         ]
 
     def replaced(self, states: list[Level]) -> Stream:
-        """Returns the stream whose pieces are ``states``, the new states of ``Initialize``."""
+        """Returns the stream whose pieces are ``states``, the new states of ``Initialize``.
+
+        Args:
+          states: New states, one for each level.
+        """
         scales = [
             replace(
                 scale,
@@ -363,6 +409,12 @@ class PixelCNNNetwork(nnx.Module):
         """Adds a channel of ones, and pads to a size that the levels divide.
 
         The zeros are below and at the right.
+
+        Args:
+          image: Images ``(*batch, height, width, channels)`` on [-1, 1].
+
+        Returns:
+          Array ``(*batch, rows, columns, channels + 1)``, the sizes rounded up to such a multiple.
         """
         one = jnp.ones((*image.shape[:-1], 1), image.dtype)
         rows, columns = (-size % self.multiple for size in image.shape[-3:-1])
@@ -370,13 +422,28 @@ class PixelCNNNetwork(nnx.Module):
         return jnp.pad(jnp.concatenate([image, one], axis=-1), edges)
 
     def outputs(self, h: Float[Array, "*shape filters"]) -> Float[Array, "*shape outputs"]:
-        """Runs the last layer on the left stream's output; at least float32."""
+        """Runs the last layer on the left stream's output; at least float32.
+
+        Args:
+          h: Array ``(*shape, filters)``.
+
+        Returns:
+          Parameters of every pixel's distribution, ``(*shape, outputs)``.
+        """
         return _at_least_float32(self.out(jax.nn.elu(h)))
 
     def initialize(
         self, image: Float[Array, "batch height width channels"], key: Array
     ) -> PixelCNNNetwork:
-        """Initializes every layer on a batch, in the order in which it runs; with dropout."""
+        """Initializes every layer on a batch, in the order in which it runs; with dropout.
+
+        Args:
+          image: Images ``(n, height, width, channels)`` on [-1, 1].
+          key: Key for dropout.
+
+        Returns:
+          A new network.
+        """
         x = self.framed(image)
         above_key, left_key = jax.random.split(key)
         mode = Initialize()
@@ -407,7 +474,14 @@ def _at_least_float32(x: Array) -> Array:
 def shift_down(
     x: Float[Array, "*batch height width channels"],
 ) -> Float[Array, "*batch height width channels"]:
-    """Moves every row one lower; the first is zero."""
+    """Moves every row one lower; the first is zero.
+
+    Args:
+      x: Array ``(*batch, height, width, channels)``.
+
+    Returns:
+      Array of the same shape.
+    """
     return jax.lax.pad(
         x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 3) + [(1, -1, 0), (0, 0, 0), (0, 0, 0)]
     )
@@ -416,7 +490,14 @@ def shift_down(
 def shift_right(
     x: Float[Array, "*batch height width channels"],
 ) -> Float[Array, "*batch height width channels"]:
-    """Moves every column one to the right; the first is zero."""
+    """Moves every column one to the right; the first is zero.
+
+    Args:
+      x: Array ``(*batch, height, width, channels)``.
+
+    Returns:
+      Array of the same shape.
+    """
     return jax.lax.pad(
         x, jnp.zeros((), x.dtype), [(0, 0, 0)] * (x.ndim - 3) + [(0, 0, 0), (1, -1, 0), (0, 0, 0)]
     )

@@ -54,7 +54,16 @@ class Task(NamedTuple):
 
 
 def draw_noise(key: Array, event_shape: tuple[int, ...], mixtures: int) -> Noise:
-    """Draws the noise that makes an image."""
+    """Draws the noise that makes an image.
+
+    Args:
+      key: Random key of the image.
+      event_shape: Height, width and channels of the image.
+      mixtures: Number of components of a pixel's mixture.
+
+    Returns:
+      Noise ``(height, width, mixtures)`` and ``(height, width, channels)``.
+    """
     gumbel_key, logistic_key = jax.random.split(key)
     *place, channels = event_shape
     pixels = place[0] * place[1]
@@ -83,7 +92,12 @@ def _sweep(density: Drawable, network: PixelCNNNetwork, task: Task, x: Array) ->
 
 
 def naive(density: Drawable, task: Task) -> Drawn:
-    """Runs the whole network once for every pixel; the oracle."""
+    """Runs the whole network once for every pixel; the oracle.
+
+    Args:
+      density: Density to draw from.
+      task: Image to draw.
+    """
     network = fold_weights(density.network)
     height, width = task.x.shape[:2]
     place = jnp.arange(height * width).reshape(height, width, 1)
@@ -100,6 +114,10 @@ def fixed_point(density: Drawable, task: Task) -> Drawn:
 
     After ``n`` rounds at least the first ``n`` pixels are final. The last round
     is the one that changes nothing.
+
+    Args:
+      density: Density to draw from.
+      task: Image to draw.
 
     References:
       Song, Meng, Liao and Ermon, 2021, Accelerating feedforward computation via parallel nonlinear
@@ -122,6 +140,10 @@ def cached(density: Drawable, task: Task) -> Drawn:
     A causal convolution at a row (pixel) needs its input at the row above (and at the pixel to the
     left): only that is kept. A resolution works on every second row and column of the one above it.
 
+    Args:
+      density: Density to draw from.
+      task: Image to draw.
+
     References:
       Ramachandran et al., 2017, Fast generation for convolutional autoregressive models,
       arXiv:1704.06001.
@@ -133,7 +155,16 @@ def cached(density: Drawable, task: Task) -> Drawn:
 def cached_outputs(
     density: Drawable, x: Integer[Array, "height width channels"], condition: Array | None = None
 ) -> Float[Array, "height width outputs"]:
-    """Returns the network's outputs for a given image, computed as ``cached`` computes them."""
+    """Returns the network's outputs for a given image, computed as ``cached`` computes them.
+
+    Args:
+      density: Density whose network is run.
+      x: Image ``(height, width, channels)`` of integers ``0..levels-1``.
+      condition: Label, or floats in a vector, of a conditional model.
+
+    Returns:
+      Parameters of every pixel's distribution, ``(height, width, outputs)``.
+    """
     height, width, channels = x.shape
     nothing = Noise(
         jnp.zeros((height, width, density.mixtures)), jnp.zeros((height, width, channels))

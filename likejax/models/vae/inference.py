@@ -220,7 +220,12 @@ def down(
 
 
 def decoded(ladder: Ladder, latents: Latents) -> Array:
-    """Returns the parameters of the likelihood, given all latents."""
+    """Returns the parameters of the likelihood, given all latents.
+
+    Args:
+      ladder: The network.
+      latents: Values of the latents.
+    """
     return generated(ladder, latents)[0]
 
 

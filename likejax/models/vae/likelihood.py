@@ -51,17 +51,39 @@ class Likelihood(nnx.Module, abc.ABC):
         self.activation = options.activation
 
     def outputs(self, d: Map) -> Map:
-        """Returns the parameters as the network gives them."""
+        """Returns the parameters as the network gives them.
+
+        Args:
+          d: Last map ``(*batch, height, width, channels)``.
+
+        Returns:
+          Parameters ``(*batch, height, width, outputs)``, in float32 or better.
+        """
         out = self.layer(ACTIVATIONS[self.activation](d) if self.activated else d)
         return out.astype(jnp.promote_types(out.dtype, jnp.float32))
 
     @abc.abstractmethod
     def log_prob(self, outputs: Map, x: Num[Array, "..."]) -> Float[Array, "..."]:
-        """Returns the log-probability of each entry, nats."""
+        """Returns the log-probability of each entry, nats.
+
+        Args:
+          outputs: Parameters as the network gives them.
+          x: Data, a map of the data's height, width and channels.
+
+        Returns:
+          Array ``(*batch, height, width, channels)``.
+        """
 
     @abc.abstractmethod
     def mean(self, outputs: Map) -> Map:
-        """Returns the expected data, in units of the data."""
+        """Returns the expected data, in units of the data.
+
+        Args:
+          outputs: Parameters as the network gives them.
+
+        Returns:
+          Map ``(*batch, height, width, channels)`` of the data, as floats.
+        """
 
     @abc.abstractmethod
     def sample(self, outputs: Map, key: Array, temperature: ArrayLike = 1.0) -> Map:
@@ -144,7 +166,14 @@ class DiscretizedLogistic(Likelihood):
         self.levels = form.levels
 
     def parameters(self, outputs: Map) -> tuple[Map, Map]:
-        """Returns mean and log-scale, on [0, 1]."""
+        """Returns mean and log-scale, on [0, 1].
+
+        Args:
+          outputs: Parameters ``(*batch, height, width, 2 channels)`` as the network gives them.
+
+        Returns:
+          Two maps ``(*batch, height, width, channels)``.
+        """
         mean, log_scale = jnp.split(outputs, 2, axis=-1)
         return mean + 0.5, jnp.maximum(log_scale - 1.0, MIN_LOG_SCALE)
 
@@ -203,7 +232,11 @@ class DiscretizedLogisticMixture(Likelihood):
         self.mixtures = form.mixtures
 
     def mixture(self, outputs: Map) -> LogisticMixture:
-        """Returns the mixture of every pixel."""
+        """Returns the mixture of every pixel.
+
+        Args:
+          outputs: Parameters as the network gives them.
+        """
         return LogisticMixture.of(outputs, self.channels, self.mixtures)
 
     @override

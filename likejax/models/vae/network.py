@@ -53,7 +53,17 @@ def layer(
     initial_scale: float = 1.0,
     dtype: DTypeLike | None = None,
 ) -> WeightNormConvolution:
-    """A convolution that keeps the size of its map, or divides it by ``stride``."""
+    """A convolution that keeps the size of its map, or divides it by ``stride``.
+
+    Args:
+      shape: Shape of the map, its height, width and channels.
+      features: Channels of the output.
+      kernel: Rows and columns of the kernel.
+      rngs: Source of the initial weights.
+      stride: Stride of both axes.
+      initial_scale: Standard deviation of the outputs after initialization.
+      dtype: Type to compute in; ``None`` for that of inputs and parameters.
+    """
     return WeightNormConvolution(
         shape[2],
         features,
@@ -85,6 +95,14 @@ def enlargement(
     The full output has ``(size - 1) stride + kernel`` positions, of which the middle is kept. A
     kernel that is smaller than the stride gives too few, and a frame of zeros makes up for them, as
     in the official code.
+
+    Args:
+      shape: Shape of the map, its height, width and channels.
+      features: Channels of the output.
+      kernel: Rows and columns of the kernel.
+      stride: Factor of both sizes.
+      rngs: Source of the initial weights.
+      dtype: Type to compute in; ``None`` for that of inputs and parameters.
     """
     surplus = kernel - stride
     cut = surplus // 2  # rounds down, also below zero
@@ -193,7 +211,19 @@ class ResidualBlock(nnx.Module):
         return run(self, x, a, condition)
 
     def run(self, x: Map, a: Map | None, condition: Array | None) -> Map:
-        """Computes the block; all that it computes on the way is kept for gradients."""
+        """Computes the block; all that it computes on the way is kept for gradients.
+
+        Args:
+          x: Input map ``(*batch, height, width, channels)``.
+          a: Auxiliary map of a skip; ``None`` for a block without one.
+          condition: Labels ``(*batch,)`` or floats ``(*batch, size)`` of a conditional model.
+
+        Returns:
+          Map of the block's ``out_shape``.
+
+        Raises:
+          ValueError: If the block is conditional and there is no condition.
+        """
         act = ACTIVATIONS[self.activation]
         y = self.conv1(x if self.first else act(x))
         if self.condition is not None:
@@ -270,18 +300,33 @@ class Moments(NamedTuple):
 
     @classmethod
     def of(cls, logits: Float[Array, "..."]) -> Moments:
-        """Splits a layer's output: ``std = log2(1 + 2^raw)``, which is 1 at 0, at least 1e-6."""
+        """Splits a layer's output: ``std = log2(1 + 2^raw)``, which is 1 at 0, at least 1e-6.
+
+        Args:
+          logits: Output of a layer, means and ``raw`` one behind the other on the last axis.
+
+        Returns:
+          Moments of half the size of the last axis, in float32 or better.
+        """
         mean, raw = jnp.split(
             logits.astype(jnp.promote_types(logits.dtype, jnp.float32)), 2, axis=-1
         )
         return cls(mean, jnp.maximum(jnp.logaddexp2(raw, 0.0), MIN_STD))
 
     def at(self, eps: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Returns ``mean + std * eps``."""
+        """Returns ``mean + std * eps``.
+
+        Args:
+          eps: Standard normal noise of the shape of the mean, or with leading axes of its own.
+        """
         return self.mean + self.std * eps
 
     def joined(self, other: Moments) -> Moments:
-        """Returns the moments of both latents, one behind the other on the last axis."""
+        """Returns the moments of both latents, one behind the other on the last axis.
+
+        Args:
+          other: Moments of the other latent, with the same leading axes.
+        """
         return Moments(*(jnp.concatenate(pair, axis=-1) for pair in zip(self, other, strict=True)))
 
 
@@ -304,7 +349,14 @@ class GaussianLayer(nnx.Module):
 
 
 def flatten(h: Map) -> Float[Array, "*batch size"]:
-    """Flattens the three axes of a map."""
+    """Flattens the three axes of a map.
+
+    Args:
+      h: Map ``(*batch, height, width, channels)``.
+
+    Returns:
+      Array ``(*batch, height * width * channels)``.
+    """
     return h.reshape(*h.shape[:-3], math.prod(h.shape[-3:]))
 
 

@@ -19,15 +19,31 @@ class LatentVariableModel(Protocol):
     """What is asked of a VAE here."""
 
     def draw_noise(self, key: Array) -> Noise:
-        """Draws the noise of one example."""
+        """Draws the noise of one example.
+
+        Args:
+          key: Random key.
+        """
         ...
 
     def run(self, x: Array, noise: Noise, *, condition: Array | None) -> Pass:
-        """Infers the latents of one example."""
+        """Infers the latents of one example.
+
+        Args:
+          x: One example.
+          noise: Noise of all its latents.
+          condition: Condition of the example, if the model has one.
+        """
         ...
 
     def log_joint(self, x: Array, latents: Latents, condition: Array | None) -> Array:
-        """Returns ``log p(x, z)`` of one example in nats."""
+        """Returns ``log p(x, z)`` of one example in nats.
+
+        Args:
+          x: One example.
+          latents: Values of its latents.
+          condition: Condition of the example, if the model has one.
+        """
         ...
 
 
