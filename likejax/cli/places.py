@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 def experiment_of(run: Path) -> Experiment:
     """Returns the experiment that a run recorded.
 
+    Args:
+      run: Directory of the run.
+
     Raises:
       CheckpointError: If the directory holds no run.
     """
@@ -37,7 +40,14 @@ def experiment_of(run: Path) -> Experiment:
 def load_as_evaluated(
     experiment: Experiment, name: str, *, split: str, data_dir: Path | None
 ) -> Dataset:
-    """Returns a part of a dataset in the representation that the experiment's model takes."""
+    """Returns a part of a dataset in the representation that the experiment's model takes.
+
+    Args:
+      experiment: Experiment of a run.
+      name: Name of the dataset, as ``load`` takes it.
+      split: Part of the dataset, one of ``SPLITS``.
+      data_dir: Folder of data files; the environment variable ``LIKEJAX_DATA`` if not given.
+    """
     from likejax.data.loading import load
 
     return experiment.as_evaluated(load(name, split=split, data_dir=data_dir))
@@ -66,12 +76,24 @@ def check_writable(path: Path, *, option: str) -> None:
 
 
 def has_pictures(density: Density) -> bool:
-    """Returns whether samples are integer images, which a sheet of pictures can show."""
+    """Returns whether samples are integer images, which a sheet of pictures can show.
+
+    Args:
+      density: Density of the samples.
+    """
     return density.levels is not None and len(density.event_shape) == 3
 
 
 def check_picture(density: Density, out: Path) -> None:
-    """Raises a UsageError if samples cannot be written to a file of this name."""
+    """Raises a UsageError if samples cannot be written to a file of this name.
+
+    Args:
+      density: Density of the samples.
+      out: Path of the file.
+
+    Raises:
+      UsageError: If the name ends in no known format, or in one for pictures and there are none.
+    """
     from matplotlib.backend_bases import FigureCanvasBase
 
     if out.suffix == ".npy":
@@ -103,6 +125,16 @@ def save_samples(
     """Draws samples and writes them, as an array if the name ends in .npy, else as a picture.
 
     Of several processes, which share the drawing, the first one writes.
+
+    Args:
+      density: Density to draw from.
+      out: Path of the file; its folder is made.
+      count: Number of samples.
+      seed: Random seed.
+      temperature: Factor on the noise of samples, at least 0.
+      condition: Condition of all samples of a conditional density.
+      batch_size: Number of samples that are drawn at a time on each device.
+      devices: Devices to draw with; all of this process if not given.
     """
     import jax
     import numpy as np

@@ -29,6 +29,13 @@ def shift(images: Images, rng: np.random.Generator) -> Images:
 
     The official Glow code moves by fractions of a pixel and interpolates; whole pixels keep the
     values as they are.
+
+    Args:
+      images: Images ``(n, height, width, channels)``.
+      rng: Source of the draws.
+
+    Returns:
+      Images of the same shape and type.
     """
     height, width = images.shape[1:3]
     down, right = height // 10, width // 10
@@ -67,6 +74,14 @@ def binarize(images: Images, rng: np.random.Generator, *, levels: int) -> Images
 
     The model sees two levels; evaluation uses one fixed draw, ``Dataset.binarize``.
 
+    Args:
+      images: Integers ``0..levels-1``, ``(n, height, width, channels)``.
+      rng: Source of the draws.
+      levels: Number of values of the images.
+
+    Returns:
+      Zeros and ones of the same shape, as ``uint8``.
+
     References:
       Salakhutdinov and Murray, 2008, On the quantitative analysis of deep belief networks.
     """
@@ -83,7 +98,14 @@ AUGMENTATIONS: dict[str, Callable[..., Images]] = {
 
 
 def check_augmentation(spec: str) -> None:
-    """Raises a ValueError unless ``spec`` names an augmentation as an experiment may."""
+    """Raises a ValueError unless ``spec`` names an augmentation as an experiment may.
+
+    Args:
+      spec: Name of an augmentation, with its rate if it has one.
+
+    Raises:
+      ValueError: If there is none of that name, or its rate is missing or no probability.
+    """
     augmentation(spec, levels=256)
 
 
@@ -93,6 +115,13 @@ def augmentation(
     """Finds the augmentation of a name in an experiment.
 
     The names are ``flip``, ``shift``, ``binarize``, and ``mutate:0.2`` with its rate.
+
+    Args:
+      spec: Name of an augmentation, with its rate if it has one.
+      levels: Number of values of the images; ``None`` for continuous data, which have none.
+
+    Returns:
+      A function from images ``(n, height, width, channels)`` and a source of draws to new images.
 
     Raises:
       ValueError: If there is none of that name, its rate is missing or no probability, or the data

@@ -641,7 +641,14 @@ def _weights(weights: object, count: int) -> Float[np.ndarray, " n"]:
 
 
 def check_split(split: str) -> None:
-    """Raises a ValueError unless ``split`` is one of ``SPLITS``."""
+    """Raises a ValueError unless ``split`` is one of ``SPLITS``.
+
+    Args:
+      split: Name of a part.
+
+    Raises:
+      ValueError: If it is none of them; a near match is named.
+    """
     if split not in SPLITS:
         known = ", ".join(SPLITS)
         raise ValueError(f"expected a split of {known}, got {split!r}{meant(split, SPLITS)}")

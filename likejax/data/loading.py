@@ -125,7 +125,18 @@ def source_of(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> s
 
 
 def outline(name: str, *, data_dir: str | os.PathLike[str] | None = None) -> str:
-    """Describes the files of a dataset by their headers alone; empty if there are none."""
+    """Describes the files of a dataset by their headers alone; empty if there are none.
+
+    Args:
+      name: Name of a dataset, without steps.
+      data_dir: Folder of data files; the environment variable ``LIKEJAX_DATA`` if not given.
+
+    Returns:
+      Line with the shapes and types of the arrays, or with the error of a file.
+
+    Raises:
+      ValueError: If ``data_dir`` is not a folder, or files of several forms have the name.
+    """
     folder = _folder(data_dir)
     place = None if folder is None or name in BUILT_IN or name in TOYS else place_of(folder, name)
     return "" if place is None else outline_of(place)

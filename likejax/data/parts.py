@@ -48,6 +48,12 @@ def split_name(text: str) -> tuple[str | None, str]:
     """Splits a name into its part and the rest: ``train_32x32`` gives ``("train", "32x32")``.
 
     A name without a part, or with two, gives ``None`` and itself, in small letters.
+
+    Args:
+      text: Name of a file, a folder or an array, without its ending.
+
+    Returns:
+      The split, ``train``, ``validation`` or ``test``, and the other words.
     """
     words = [word for word in re.split(r"[^a-z0-9]+", text.lower()) if word]
     parts = [word for word in words if word in PART_NAMES]
@@ -57,11 +63,20 @@ def split_name(text: str) -> tuple[str | None, str]:
 
 
 def is_hidden(path: Iterable[str]) -> bool:
-    """Whether a path leads through files that archivers, notebooks and file managers leave."""
+    """Whether a path leads through files that archivers, notebooks and file managers leave.
+
+    Args:
+      path: Names of the folders and of the file.
+    """
     return any(name.startswith(".") or name in ("__MACOSX", "__pycache__") for name in path)
 
 
 def visible_files(folder: Path, *suffixes: str) -> list[Path]:
-    """The files directly in a folder, by name, without those that are hidden."""
+    """The files directly in a folder, by name, without those that are hidden.
+
+    Args:
+      folder: Folder whose own folders are not searched.
+      *suffixes: Endings in small letters, such as ``.npz``; all files if none is given.
+    """
     found = (path for path in folder.iterdir() if not is_hidden([path.name]) and path.is_file())
     return sorted(path for path in found if not suffixes or path.name.lower().endswith(suffixes))

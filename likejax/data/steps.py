@@ -64,6 +64,12 @@ class Argument(NamedTuple):
     def values(self, text: str) -> dict[str, Any]:
         """Values of the parameters.
 
+        Args:
+          text: Text of the argument, such as ``32x32`` for a height and a width.
+
+        Returns:
+          The value of each parameter, by name.
+
         Raises:
           ValueError: If the text does not hold one value of the right type for each.
         """
@@ -80,6 +86,9 @@ class Argument(NamedTuple):
 
 def arguments_of(transform: Transform) -> list[Argument]:
     """The arguments of a step, in order, from the signature of its transform.
+
+    Args:
+      transform: One of the functions in ``STEPS``, whose first parameter is the dataset.
 
     Example:
       >>> from likejax.data import steps, transforms

@@ -37,7 +37,13 @@ class Readable(Protocol):
         ...
 
     def with_examples(self: Text, examples: np.ndarray, *, step: str, **changes: object) -> Text:
-        """The same dataset with other examples and one more step in its provenance."""
+        """The same dataset with other examples and one more step in its provenance.
+
+        Args:
+          examples: New examples ``(n, length)``, one for each.
+          step: Note for the provenance.
+          **changes: New values of other attributes.
+        """
         ...
 
 
@@ -118,7 +124,15 @@ def encoded(text: str, alphabet: str) -> Integer[np.ndarray, " n"]:
 
 
 def check_alphabet(alphabet: object) -> None:
-    """Raises an error unless an alphabet is a string of different characters, at least two."""
+    """Raises an error unless an alphabet is a string of different characters, at least two.
+
+    Args:
+      alphabet: Anything.
+
+    Raises:
+      TypeError: If it is not a string.
+      ValueError: If it has too few or too many characters, or one twice.
+    """
     if not isinstance(alphabet, str):
         raise TypeError(
             f"expected an alphabet as a string of its characters, got {type(alphabet).__name__}"

@@ -49,7 +49,13 @@ class Transformable(Protocol):
         ...
 
     def with_examples(self: Data, examples: np.ndarray, *, step: str, **changes: object) -> Data:
-        """The same dataset with other examples and one more step in its provenance."""
+        """The same dataset with other examples and one more step in its provenance.
+
+        Args:
+          examples: New examples ``(n, *new_event_shape)``, one for each.
+          step: Note for the provenance.
+          **changes: New values of other attributes.
+        """
         ...
 
 

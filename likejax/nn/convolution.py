@@ -26,7 +26,12 @@ Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
 def same(rows: int, columns: int) -> Padding:
-    """The padding under which an odd-sized kernel keeps height and width."""
+    """The padding under which an odd-sized kernel keeps height and width.
+
+    Args:
+      rows: Rows of the kernel.
+      columns: Columns of the kernel.
+    """
     return ((rows // 2, rows // 2), (columns // 2, columns // 2))
 
 

@@ -80,7 +80,11 @@ class CouplingNetwork(nnx.Module):
         return None if self.condition is None else jnp.zeros(len(self.condition[...]))
 
     def initialize(self, batch: Float[Array, "batch *shape channels"]) -> CouplingNetwork:
-        """Returns a new network whose hidden affine layers whiten their channels on ``batch``."""
+        """Returns a new network whose hidden affine layers whiten their channels on ``batch``.
+
+        Args:
+          batch: Inputs ``(n, *shape, channels)``.
+        """
         first = self.first_affine.initialize(self.first(batch))
         h = _affine_relu(self.first, first, batch)
         second = self.second_affine.initialize(self.second(h))

@@ -22,6 +22,14 @@ def edge_map(
     The official Glow appends this plane to the input of every 3x3 convolution. It does not depend
     on the data, so its part of the output is a learned bias per position, computed once for all
     examples.
+
+    Args:
+      height: Height of the image.
+      width: Width of the image.
+      kernel: Kernel of the plane, ``(rows, columns, features)``.
+
+    Returns:
+      Array ``(height, width, features)``.
     """
     inside = jnp.ones((height, width, 1), kernel.dtype)
     total = kernel.sum((0, 1)).reshape(1, 1, -1)
@@ -132,7 +140,11 @@ class ZeroConvolution(nnx.Module):
 
 @jax.custom_jvp
 def relu(x: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Computes ``max(x, 0)``; its gradient reads the output, so the input need not be kept."""
+    """Computes ``max(x, 0)``; its gradient reads the output, so the input need not be kept.
+
+    Args:
+      x: Numbers of any shape.
+    """
     return jnp.maximum(x, 0)
 
 

@@ -19,7 +19,12 @@ class Unread(nnx.Param):
 
 
 def replace(module: Module, **attributes: object) -> Module:
-    """Returns a copy of ``module`` with some attributes replaced; the original keeps its own."""
+    """Returns a copy of ``module`` with some attributes replaced; the original keeps its own.
+
+    Args:
+      module: Any module, which is copied but not what it holds.
+      **attributes: New values by the names of the attributes.
+    """
     clone = copy.copy(module)
     for name, value in attributes.items():
         setattr(clone, name, value)

@@ -29,6 +29,12 @@ def channel_statistics(batch: Float[Array, "*batch channels"]) -> Statistics:
     spread, and one that never varies has a standard deviation of exactly 0. A spread of a few
     spacings of floating-point numbers at the channel's largest value is rounding: nothing may be
     divided by it.
+
+    Args:
+      batch: Array ``(*batch, channels)``.
+
+    Returns:
+      Statistics ``(channels,)``, in float32 or better.
     """
     rows = batch.reshape(-1, batch.shape[-1]).astype(jnp.promote_types(batch.dtype, jnp.float32))
     first = rows[:1]
@@ -69,6 +75,9 @@ class ChannelAffine(nnx.Module):
         """Returns a layer under which ``batch`` has mean 0 and root mean square 1 per channel.
 
         A channel that varies by no more than its rounding keeps its scale.
+
+        Args:
+          batch: Array ``(*batch, channels)``.
         """
         statistics = channel_statistics(batch.astype(self.bias[...].dtype))
         log_scale = jnp.where(statistics.varies, -jnp.log(statistics.std + 1e-6) / self.factor, 0.0)

@@ -64,11 +64,19 @@ class Stacked(nnx.Module):
         )
 
     def sum(self, outs: PyTree) -> Any:
-        """Returns the sum over the blocks of every array in the outs of a ``fold``."""
+        """Returns the sum over the blocks of every array in the outs of a ``fold``.
+
+        Args:
+          outs: Arrays with a leading axis ``length``.
+        """
         return jax.tree.map(lambda leaf: leaf.sum(0), outs)
 
     def shared(self, function: Function) -> Function:
-        """Returns a function of one block for use in a step: as it is, a scan has it once."""
+        """Returns a function of one block for use in a step: as it is, a scan has it once.
+
+        Args:
+          function: Function of a module's top level, of a block and further arrays.
+        """
         return function
 
     def first(self) -> Any:
@@ -76,11 +84,19 @@ class Stacked(nnx.Module):
         return self.block
 
     def at(self, index: int) -> Any:
-        """Returns one block."""
+        """Returns one block.
+
+        Args:
+          index: Number of the block, from 0.
+        """
         return jax.tree.map(lambda leaf: leaf[index], self.block)
 
     def with_blocks(self, outs: PyTree) -> Stacked:
-        """The same repetition with the blocks that a ``fold`` put out."""
+        """The same repetition with the blocks that a ``fold`` put out.
+
+        Args:
+          outs: New blocks, their arrays stacked.
+        """
         return Stacked(outs, self.length)
 
 
@@ -114,7 +130,19 @@ class Unstacked(nnx.Module):
     def fold(
         self, step: Step, carry: Carry, *sequences: PyTree, reverse: bool = False
     ) -> tuple[Carry, Any]:
-        """Folds as ``Stacked.fold``."""
+        """Folds as ``Stacked.fold``.
+
+        Args:
+          step: One block's work.
+          carry: Arrays that go from block to block.
+          sequences: Each an out of an earlier ``fold``, arrays with a leading axis ``length``, or
+            ``None``.
+          reverse: Whether to begin with the last block; items and outs stay with their block.
+
+        Returns:
+          The last carry, and a list of the outs of all blocks; if a step puts out a tuple, a tuple
+          of lists.
+        """
         outs: list[Any] = [None] * self.length
         order = range(self.length)
         for i in reversed(order) if reverse else order:
@@ -125,15 +153,27 @@ class Unstacked(nnx.Module):
         return carry, outs
 
     def at(self, index: int) -> Any:
-        """Returns one block."""
+        """Returns one block.
+
+        Args:
+          index: Number of the block, from 0.
+        """
         return self.blocks[index]
 
     def sum(self, outs: PyTree) -> Any:
-        """Returns the sum over the blocks of every array in the outs of a ``fold``."""
+        """Returns the sum over the blocks of every array in the outs of a ``fold``.
+
+        Args:
+          outs: Trees of arrays in a list, one for each block.
+        """
         return jax.tree.map(lambda *leaves: functools.reduce(jnp.add, leaves), *outs)
 
     def with_blocks(self, outs: PyTree) -> Unstacked:
-        """The same repetition with the blocks that a ``fold`` put out."""
+        """The same repetition with the blocks that a ``fold`` put out.
+
+        Args:
+          outs: New blocks in a list.
+        """
         return Unstacked(outs)
 
 
@@ -148,26 +188,44 @@ Blocks = Stacked | Unstacked
 
 
 def stacked_axes(name: str) -> int:
-    """Returns how many leading axes of the array of that dotted name count blocks."""
+    """Returns how many leading axes of the array of that dotted name count blocks.
+
+    Args:
+      name: Dotted name of the array, as ``split`` gives it.
+    """
     return name.split(".").count("block")
 
 
 def repeat(make: Callable[[nnx.Rngs], nnx.Module], length: int, *, rngs: nnx.Rngs) -> Stacked:
-    """Builds ``length`` independently initialized blocks by one vectorized call of ``make``."""
+    """Builds ``length`` independently initialized blocks by one vectorized call of ``make``.
+
+    Args:
+      make: Function from a source of weights to one block.
+      length: Number of blocks.
+      rngs: Source of the initial weights of all blocks.
+    """
     keys = jax.random.split(rngs.params(), length)
     block = jax.vmap(lambda key: make(nnx.Rngs(key)))(keys)
     return Stacked(block, length)
 
 
 def unstack(module: PyTree) -> Any:
-    """Returns ``module`` with every ``Stacked`` in it taken apart into an ``Unstacked``."""
+    """Returns ``module`` with every ``Stacked`` in it taken apart into an ``Unstacked``.
+
+    Args:
+      module: Any module, or another pytree with modules in it.
+    """
     return _map_blocks(
         lambda blocks: _apart(blocks) if isinstance(blocks, Stacked) else blocks, module
     )
 
 
 def stack(module: PyTree) -> Any:
-    """Returns ``module`` with every ``Unstacked`` in it put together into a ``Stacked``."""
+    """Returns ``module`` with every ``Unstacked`` in it put together into a ``Stacked``.
+
+    Args:
+      module: Any module, or another pytree with modules in it.
+    """
     return _map_blocks(
         lambda blocks: _together(blocks) if isinstance(blocks, Unstacked) else blocks, module
     )
@@ -219,6 +277,9 @@ def for_backend(module: PyTree) -> Any:
     """Returns ``module`` in its fastest form.
 
     On GPU and TPU all blocks are stacked; on CPU only where they are many and small.
+
+    Args:
+      module: Any module, or another pytree with modules in it.
     """
     if jax.default_backend() != "cpu":
         return stack(module)

@@ -70,7 +70,15 @@ class MaskedDense(nnx.Module):
         return product(x, self._masked()) + self.bias[...]
 
     def in_rows(self, x: Float[Array, " channels"], rows: int) -> Float[Array, "rows columns"]:
-        """Computes the layer for one example, dealt to rows (``dense_in_rows``)."""
+        """Computes the layer for one example, dealt to rows (``dense_in_rows``).
+
+        Args:
+          x: Vector ``(channels,)``.
+          rows: Number of rows, a divisor of the number of features.
+
+        Returns:
+          Array ``(rows, features / rows)``, feature ``i`` in row ``i % rows``.
+        """
         return dense_in_rows(x, self._masked(), self.bias[...], rows)
 
     def _masked(self) -> Float[Array, "channels features"]:

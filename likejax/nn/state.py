@@ -40,7 +40,14 @@ class Structure:
 
 
 def split(module: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
-    """Splits a module into its structure, its parameters (every ``nnx.Param``) and its buffers."""
+    """Splits a module into its structure, its parameters (every ``nnx.Param``) and its buffers.
+
+    Args:
+      module: Any module; its leaves may be arrays, tracers or ``jax.ShapeDtypeStruct``.
+
+    Returns:
+      The structure, the parameters and the buffers, both by dotted name.
+    """
     leaves, treedef = jax.tree_util.tree_flatten_with_path(module)
     variables = jax.tree.leaves(module, is_leaf=_is_variable)
     trainable = tuple(isinstance(variable, nnx.Param) for variable in variables)
@@ -53,13 +60,26 @@ def split(module: nnx.Module) -> tuple[Structure, Arrays, Arrays]:
 
 
 def merge(structure: Structure, params: Mapping[str, Any], buffers: Mapping[str, Any]) -> Any:
-    """Merges a structure with its arrays into a module."""
+    """Merges a structure with its arrays into a module.
+
+    Args:
+      structure: Structure from ``split``.
+      params: Parameters by dotted name.
+      buffers: Buffers by dotted name.
+
+    Returns:
+      A module of the class that was split.
+    """
     arrays = {**params, **buffers}
     return jax.tree.unflatten(structure.treedef, [arrays[name] for name in structure.names])
 
 
 def unread(module: nnx.Module) -> set[str]:
-    """Returns the names of the parameters that nothing reads: a checkpoint may lack them."""
+    """Returns the names of the parameters that nothing reads: a checkpoint may lack them.
+
+    Args:
+      module: Any module.
+    """
     leaves, _ = jax.tree_util.tree_flatten_with_path(module, is_leaf=_is_unread)
     return {_name(path) for path, leaf in leaves if _is_unread(leaf)}
 

@@ -43,7 +43,12 @@ _POINTS = (0.0, 1.0, -1.0, 0.5, -2.0)
 
 
 def entries_per_pixel(image: Sequence[int], kernel: Sequence[int]) -> float:
-    """Entries of all tiles of an image for each of its pixels."""
+    """Entries of all tiles of an image for each of its pixels.
+
+    Args:
+      image: Height and width of the image.
+      kernel: Rows and columns of the kernel.
+    """
     tiles = [-(-size // _outputs(taps)) for size, taps in zip(image, kernel, strict=True)]
     return math.prod(tiles) * SIZE**2 / math.prod(image)
 

@@ -62,7 +62,15 @@ class Geometry(nnx.Module):
         return convolve_transposed(x, kernel, crop_rows=rows, crop=columns, stride=self.stride)
 
     def cast(self, x: Array, kernel: Array) -> tuple[Array, Array]:
-        """Converts both to the type to compute in."""
+        """Converts both to the type to compute in.
+
+        Args:
+          x: Input.
+          kernel: Kernel.
+
+        Returns:
+          The input and the kernel, in their shapes.
+        """
         return promote(x, kernel, dtype=self.dtype)
 
 
@@ -84,7 +92,14 @@ class Convolution(nnx.Module):
     def at(
         self, patch: Float[Array, "*batch rows columns channels"]
     ) -> Float[Array, "*batch features"]:
-        """Computes the output at the one position whose kernel covers ``patch``."""
+        """Computes the output at the one position whose kernel covers ``patch``.
+
+        Args:
+          patch: Input ``(*batch, rows, columns, channels)``, of the kernel's size.
+
+        Returns:
+          Output ``(*batch, features)``.
+        """
         patch, kernel = self.geometry.cast(patch, self.kernel[...])
         flat = patch.reshape(*patch.shape[:-3], math.prod(kernel.shape[:3]))
         return add_bias(convolve(flat, kernel.reshape(1, 1, -1, kernel.shape[-1])), self.bias[...])
@@ -156,6 +171,9 @@ class WeightNormConvolution(nnx.Module):
         An output that varies by no more than its rounding is scaled as if its standard deviation
         were 1.
 
+        Args:
+          x: Input ``(*batch, height, width, channels)``; ``(*batch, channels)`` for a 1x1 kernel.
+
         Returns:
           The layer whose output on ``x`` has mean 0 and standard deviation ``initial_scale``, and
           that output.
@@ -173,12 +191,24 @@ class WeightNormConvolution(nnx.Module):
 def add_bias(
     y: Float[Array, "*shape features"], bias: Float[Array, " features"]
 ) -> Float[Array, "*shape features"]:
-    """Adds a bias per channel in the type of ``y``."""
+    """Adds a bias per channel in the type of ``y``.
+
+    Args:
+      y: Array ``(*shape, features)``.
+      bias: Bias ``(features,)``.
+
+    Returns:
+      Array of the shape of ``y``.
+    """
     return y + per_channel(bias, y).astype(y.dtype)
 
 
 def fold_weights(module: PyTree) -> Any:
-    """Returns ``module`` with the kernel of every weight-normalized convolution computed once."""
+    """Returns ``module`` with the kernel of every weight-normalized convolution computed once.
+
+    Args:
+      module: Any module, or another pytree with modules in it.
+    """
 
     def fold(node: object) -> object:
         if not isinstance(node, WeightNormConvolution):

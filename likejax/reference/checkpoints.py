@@ -64,6 +64,9 @@ def state_dict_arrays(state_dict: Mapping[str, Any]) -> dict[str, np.ndarray]:
 
     The prefix ``module.`` of ``DataParallel`` is left out, and newer PyTorch's names of a weight
     normalization are replaced by the older ones.
+
+    Args:
+      state_dict: Tensors or arrays by name.
     """
     arrays = {}
     for name, value in state_dict.items():
@@ -100,7 +103,15 @@ def weight_normalized(
 
 
 def refuse_left_over(names: Iterable[str], taken: Iterable[str]) -> None:
-    """Raises a ValueError if the model has arrays that were not taken."""
+    """Raises a ValueError if the model has arrays that were not taken.
+
+    Args:
+      names: Names of all arrays of the model.
+      taken: Names of those that were taken.
+
+    Raises:
+      ValueError: If there are others.
+    """
     if left_over := sorted(set(names) - set(taken)):
         raise ValueError(
             f"expected no other arrays in the checkpoint, got {_some(left_over)}: "

@@ -25,7 +25,11 @@ Known = TypeVar("Known")
 
 
 def official_names(density: VAE) -> Iterator[tuple[str, str]]:
-    """Yields the name of every layer of a VAE and its official name; stage 0 is at the data."""
+    """Yields the name of every layer of a VAE and its official name; stage 0 is at the data.
+
+    Args:
+      density: VAE whose stages are named.
+    """
     for i in range(density.depth):
         up, down = density.inference[i], density.generation[i]
         for ours, official, stage in (

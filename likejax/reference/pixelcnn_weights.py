@@ -28,6 +28,10 @@ def parameter_order(channels: int, mixtures: int) -> np.ndarray:
     coefficient of every component; likejax has all means, all log-scales, all coefficients. For one
     channel the two are the same.
 
+    Args:
+      channels: Number of channels of the images, 1 or 3.
+      mixtures: Number of components of a pixel's mixture.
+
     Raises:
       ValueError: Unless there are one or three channels: the official code knows no others.
     """
@@ -72,6 +76,9 @@ def official_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
     The official layers are called ``u_init``, ``ul_init_a``, ``ul_init_b``, ``upS.uR`` and
     ``upS.ulR`` on the way to small resolutions, ``down_uS``, ``dnS.uR``, ``up_uS`` on the way back,
     and ``out``; S counts resolutions as they are visited, R blocks.
+
+    Args:
+      config: Config of the PixelCNN.
     """
     yield "network.above_first", "u_init"
     yield "network.row_first", "ul_init_a"
@@ -91,7 +98,11 @@ def official_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
 
 
 def label_names(config: PixelCNNConfig) -> Iterator[tuple[str, str]]:
-    """Yields the names of the labels' weights here and there: ``upS.uR.hw``, ``dnS.ulR.hw``, ..."""
+    """Yields the names of the labels' weights here and there: ``upS.uR.hw``, ``dnS.ulR.hw``, ...
+
+    Args:
+      config: Config of the PixelCNN; one without classes has no such weights.
+    """
     if config.num_classes is not None:
         for block in _blocks(config):
             yield f"{block.ours}.label", f"{block.official}.hw"

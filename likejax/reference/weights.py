@@ -36,7 +36,12 @@ def places(module: nnx.Module, kind: type | tuple[type, ...]) -> list[str]:
 
 
 def part_at(module: nnx.Module, place: str) -> nnx.Module:
-    """Returns the part of a module at a dotted name."""
+    """Returns the part of a module at a dotted name.
+
+    Args:
+      module: Density or part of one.
+      place: Dotted name, as ``places`` returns it; numbers are places in lists.
+    """
     node = module
     for word in place.split("."):
         node = node[int(word)] if word.isdigit() else getattr(node, word)  # type: ignore[index]
@@ -44,7 +49,11 @@ def part_at(module: nnx.Module, place: str) -> nnx.Module:
 
 
 def layer_parts(layers: Iterable[str]) -> list[str]:
-    """Returns the official names of direction ``V``, scale ``g`` and bias ``b`` of layers."""
+    """Returns the official names of direction ``V``, scale ``g`` and bias ``b`` of layers.
+
+    Args:
+      layers: Official names of the layers.
+    """
     return [f"{layer}.{part}" for layer in layers for part in "Vgb"]
 
 

@@ -108,7 +108,13 @@ class Checkpoints:
             self._best_of[step] = record["best_step"]
 
     def save_best(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-        """The density that is best so far."""
+        """Writes the density that is best so far.
+
+        Args:
+          step: Number of steps done.
+          items: Trees of host arrays.
+          record: Plain values.
+        """
         if self.workdir is not None:
             self._tidy()
             self._best.save(step, items, record)
@@ -130,6 +136,9 @@ class Checkpoints:
 
     def read_last(self, templates: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """Trees and record of the newest intact checkpoint.
+
+        Args:
+          templates: Trees by name, whose leaves are arrays or ``jax.ShapeDtypeStruct``.
 
         Raises:
           CheckpointError: If there is none, it was written with another model, or in an older
@@ -154,12 +163,21 @@ class Checkpoints:
         return items, record
 
     def drop_best_after(self, step: int) -> None:
-        """Forgets best checkpoints of steps that will be done again."""
+        """Forgets best checkpoints of steps that will be done again.
+
+        Args:
+          step: Number of steps done; best checkpoints of later steps are deleted.
+        """
         if self.workdir is not None:
             self._best.keep([kept for kept in self._best.steps() if kept <= step])
 
     def read_best(self, step: int, templates: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The trees of the best checkpoint of a step, or ``None`` if it is not there whole."""
+        """The trees of the best checkpoint of a step, or ``None`` if it is not there whole.
+
+        Args:
+          step: Step of the checkpoint.
+          templates: Trees by name, whose leaves are arrays or ``jax.ShapeDtypeStruct``.
+        """
         try:
             found, items, _ = self._best.read(lambda record: templates, newest=step)
         except CheckpointError:
@@ -190,7 +208,14 @@ def _lock(workdir: Path) -> Any:
 
 
 def training_items(state: TrainState) -> dict[str, Any]:
-    """What a resumed run needs besides the density of its moving average."""
+    """What a resumed run needs besides the density of its moving average.
+
+    Args:
+      state: State of the training.
+
+    Returns:
+      Trees of dictionaries of the arrays of the state.
+    """
     leaves = jax.tree.leaves(state.optimizer)
     optimizer = {str(i): leaf for i, leaf in enumerate(leaves)}
     guard = state.guard._asdict()

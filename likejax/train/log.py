@@ -62,7 +62,12 @@ class Logger(Protocol):
     """
 
     def log(self, record: Record) -> None:
-        """Takes the record of a logged step, or of a validation (``step``, ``validation``)."""
+        """Takes the record of a logged step, or of a validation (``step``, ``validation``).
+
+        Args:
+          record: Numbers by name; ``step`` is the number of steps done, and ``None`` marks a
+            missing number.
+        """
 
     def close(self) -> None:
         """Ends the log; called once, also after an error."""
@@ -73,7 +78,13 @@ class PictureLogger(Protocol):
     """Logger that also takes pictures."""
 
     def picture(self, name: str, image: np.ndarray, step: int) -> None:
-        """Takes a picture ``(height, width, 3)`` of integers from 0 to 255."""
+        """Takes a picture ``(height, width, 3)`` of integers from 0 to 255.
+
+        Args:
+          name: Name of the picture.
+          image: Integers ``(height, width, 3)`` from 0 to 255.
+          step: Number of steps done.
+        """
 
 
 class JSONLines:

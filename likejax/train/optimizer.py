@@ -64,6 +64,13 @@ def build_optimizer(
 
     ``adamax`` is the textbook rule; the official Glow code has a factor ``sqrt(1 - b2^t)`` more,
     which reaches 1 within its warm-up.
+
+    Args:
+      optimizer: Settings, or a transformation of optax.
+      steps: Number of steps of the run, which the schedule needs.
+
+    Raises:
+      ValueError: If only the name of a transformation is known, from the record of a run.
     """
     if isinstance(optimizer, optax.GradientTransformation):
         return optimizer

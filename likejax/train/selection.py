@@ -105,12 +105,23 @@ class Validation:
         return log_prob
 
     def loss(self, log_prob: Float[np.ndarray, " n"]) -> float:
-        """Mean of the rows in nats, by their weights if they have any, as a loss."""
+        """Mean of the rows in nats, by their weights if they have any, as a loss.
+
+        Args:
+          log_prob: Log-probabilities of the rows in nats, ``(n,)``.
+
+        Returns:
+          The mean of ``-log_prob``, in nats.
+        """
         return -float(np.average(log_prob.astype(np.float64), weights=self.examples.weights))
 
 
 def described(identity: Mapping[str, Any] | None) -> str:
-    """The rows of an identity in words."""
+    """The rows of an identity in words.
+
+    Args:
+      identity: Identity of a ``Validation``; ``None`` from a version that kept none.
+    """
     if identity is None:
         return "rows that an older version did not note"
     n, of = identity["n"], identity["of"]

@@ -85,7 +85,14 @@ def _validations(history: Sequence[Mapping[str, Any]]) -> list[tuple[float, int]
 def summarize_run(directory: str | os.PathLike[str]) -> str:
     """The summary of a run's directory, with its test evaluation if it has one.
 
+    Args:
+      directory: The run's ``workdir``.
+
+    Returns:
+      Lines of text.
+
     Raises:
+      TypeError: If it is no path.
       CheckpointError: If it is no run.
     """
     place = run_directory(directory)

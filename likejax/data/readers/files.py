@@ -19,11 +19,22 @@ class BinaryFile(Protocol):
     """An open file of bytes, on disk or in an archive."""
 
     def read(self, size: int = -1, /) -> bytes:
-        """Reads at most so many bytes; all that are left if negative."""
+        """Reads at most so many bytes; all that are left if negative.
+
+        Args:
+          size: Largest number of bytes.
+        """
         ...
 
     def seek(self, offset: int, /) -> int:
-        """Moves to a position, counted from the beginning."""
+        """Moves to a position, counted from the beginning.
+
+        Args:
+          offset: Number of bytes from the beginning.
+
+        Returns:
+          The new position.
+        """
         ...
 
     def tell(self) -> int:
@@ -73,5 +84,9 @@ def read_at_most(file: BinaryFile, count: int) -> bytes:
 
 
 def named(error: Exception) -> str:
-    """The kind of an error and the beginning of its message."""
+    """The kind of an error and the beginning of its message.
+
+    Args:
+      error: Error of a library that reads files.
+    """
     return f"{type(error).__name__}: {str(error)[:200]}"

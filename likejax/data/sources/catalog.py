@@ -24,6 +24,13 @@ _DEEPEST = 4
 def place_of(folder: Path, name: str) -> Path | None:
     """Finds a folder ``name``, a file ``name``, or a file ``name`` with a known ending.
 
+    Args:
+      folder: Folder of data files.
+      name: Path inside the folder, with or without the ending of a file.
+
+    Returns:
+      The path; ``None`` if there is no such file, or TFDS prepared the folder.
+
     Raises:
       ValueError: If files of several forms have that name.
     """
@@ -42,7 +49,14 @@ def place_of(folder: Path, name: str) -> Path | None:
 
 
 def named_places(folder: Path) -> dict[str, Path]:
-    """Every dataset below a folder, by the name that ``place_of`` finds it by."""
+    """Every dataset below a folder, by the name that ``place_of`` finds it by.
+
+    Args:
+      folder: Folder of data files.
+
+    Returns:
+      Paths by name, in the order of the names.
+    """
     places = [*_loose_files(folder), *_below(folder, 1)]
     short = [_short(place) for place in places]
     found = {}
@@ -53,13 +67,24 @@ def named_places(folder: Path) -> dict[str, Path]:
 
 
 def prepared(folder: Path) -> list[str]:
-    """Names of the TFDS datasets that were prepared in a folder, with their configuration."""
+    """Names of the TFDS datasets that were prepared in a folder, with their configuration.
+
+    Args:
+      folder: Folder of TFDS.
+
+    Returns:
+      Names in alphabetical order, such as ``mnist`` or ``emnist/letters``.
+    """
     found = [*folder.glob("*/*/features.json"), *folder.glob("*/*/*/features.json")]
     return sorted({path.parent.parent.relative_to(folder).as_posix() for path in found})
 
 
 def is_prepared(place: Path) -> bool:
-    """Whether TFDS prepared a dataset in a folder."""
+    """Whether TFDS prepared a dataset in a folder.
+
+    Args:
+      place: Folder of one dataset.
+    """
     return any(place.glob("*/features.json"))
 
 

@@ -33,12 +33,26 @@ _SIDES = (8, 16, 32, 64)
 
 
 def is_idx(name: str) -> bool:
-    """Whether a file's name is that of an IDX file of images."""
+    """Whether a file's name is that of an IDX file of images.
+
+    Args:
+      name: Name of the file, without its folder.
+    """
     return _IDX.fullmatch(name) is not None
 
 
 def idx(folder: Path) -> Parts:
-    """Pairs of IDX files: ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz`` ..."""
+    """Pairs of IDX files: ``train-images-idx3-ubyte.gz``, ``train-labels-idx1-ubyte.gz`` ...
+
+    Args:
+      folder: Folder of the files.
+
+    Returns:
+      Images with their labels, by split; empty if there are none.
+
+    Raises:
+      FileError: If a file is damaged, or there are two of a part.
+    """
     parts: Parts = {}
     for path in visible_files(folder):
         match = _IDX.fullmatch(path.name)
@@ -75,7 +89,17 @@ def _idx_labels(images: Path, count: int) -> np.ndarray | None:
 
 
 def mat(folder: Path) -> Parts:
-    """MATLAB files, one for all or one for each part."""
+    """MATLAB files, one for all or one for each part.
+
+    Args:
+      folder: Folder of the files.
+
+    Returns:
+      Examples with their labels, by split; empty if there are none.
+
+    Raises:
+      FileError: If a file is damaged, or there are two of a part.
+    """
     parts: Parts = {}
     unused = []
     paths = visible_files(folder, ".mat")
@@ -108,12 +132,25 @@ def mat_parts(path: Path, part: str) -> Parts:
 
 
 def is_imagenet_batch(name: str) -> bool:
-    """Whether a file's name is that of a batch of the downsampled ImageNet of 2017."""
+    """Whether a file's name is that of a batch of the downsampled ImageNet of 2017.
+
+    Args:
+      name: Name of the file, without its folder.
+    """
     return _IMAGENET.fullmatch(name) is not None
 
 
 def imagenet_batches(folder: Path) -> Parts:
     """Batches of the downsampled ImageNet, ``.npz`` or pickled: rows of planes, labels from 1.
+
+    Args:
+      folder: Folder of the files.
+
+    Returns:
+      Images with their labels, by split; empty if there are none.
+
+    Raises:
+      FileError: If a file is damaged.
 
     References:
       Chrabaszcz, Loshchilov and Hutter, 2017, A downsampled variant of ImageNet, arXiv:1707.08819.
@@ -154,7 +191,17 @@ def _imagenet_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
 
 def npz(folder: Path) -> Parts:
-    """One ``.npz`` file with arrays of all parts, or one for each part."""
+    """One ``.npz`` file with arrays of all parts, or one for each part.
+
+    Args:
+      folder: Folder of the files.
+
+    Returns:
+      Examples by split; empty if there are none.
+
+    Raises:
+      FileError: If a file is damaged, or the names of the arrays do not tell the parts.
+    """
     paths = visible_files(folder, ".npz")
     if not paths:
         return {}
@@ -174,7 +221,11 @@ def npz(folder: Path) -> Parts:
 
 
 def is_kuzushiji(name: str) -> bool:
-    """Whether a file's name is that of an array of Kuzushiji-MNIST or Kuzushiji-49."""
+    """Whether a file's name is that of an array of Kuzushiji-MNIST or Kuzushiji-49.
+
+    Args:
+      name: Name of the file, without its folder.
+    """
     return _KUZUSHIJI.fullmatch(name) is not None
 
 
@@ -189,7 +240,17 @@ def _kuzushiji(path: Path) -> tuple[str, np.ndarray]:
 
 
 def npy(folder: Path) -> Parts:
-    """One ``.npy`` file, or one for each array of each part."""
+    """One ``.npy`` file, or one for each array of each part.
+
+    Args:
+      folder: Folder of the files.
+
+    Returns:
+      Examples by split; empty if there are none.
+
+    Raises:
+      FileError: If a file is damaged, or the names of the files do not tell the parts.
+    """
     paths = visible_files(folder, ".npy")
     if not paths:
         return {}
@@ -200,7 +261,17 @@ def npy(folder: Path) -> Parts:
 
 
 def text(folder: Path) -> Parts:
-    """Tables of numbers as text, one for all or one for each part."""
+    """Tables of numbers as text, one for all or one for each part.
+
+    Args:
+      folder: Folder of the files.
+
+    Returns:
+      Rows by split; empty if there are none.
+
+    Raises:
+      FileError: If a file is damaged, or the names of the files do not tell the parts.
+    """
     paths = [path for path in visible_files(folder, *TEXT) if layout(path) is not None]
     if len(paths) == 1:
         part = split_name(paths[0].name.split(".")[0])[0]
@@ -223,17 +294,41 @@ def _one_file_each(folder: Path, paths: list[Path], read: Callable[[Path], Raw])
 
 
 def cifar_binary(folder: Path) -> Parts:
-    """CIFAR-10 or CIFAR-100 in binary batches."""
+    """CIFAR-10 or CIFAR-100 in binary batches.
+
+    Args:
+      folder: Folder of the files, or the one that an archive was unpacked in.
+
+    Returns:
+      Images with their labels, by split; empty if there are none.
+
+    Raises:
+      FileError: If a file is damaged, or a batch is missing.
+    """
     return _cifar(folder, ".bin", read_cifar_binary)
 
 
 def cifar_python(folder: Path) -> Parts:
-    """CIFAR-10 or CIFAR-100 in pickled batches."""
+    """CIFAR-10 or CIFAR-100 in pickled batches.
+
+    Args:
+      folder: Folder of the files, or the one that an archive was unpacked in.
+
+    Returns:
+      Images with their labels, by split; empty if there are none.
+
+    Raises:
+      FileError: If a file is damaged, or a batch is missing.
+    """
     return _cifar(folder, "", read_cifar_pickle)
 
 
 def places_of_cifar(folder: Path) -> list[Path]:
-    """Folders with batches of CIFAR: the folder itself, and those that archives unpack to."""
+    """Folders with batches of CIFAR: the folder itself, and those that archives unpack to.
+
+    Args:
+      folder: Folder that exists.
+    """
     inner = [path for path in folder.iterdir() if path.is_dir() and path.name.startswith("cifar")]
     return [folder, *inner]
 

@@ -160,6 +160,13 @@ def load_table(folder: Path, name: str) -> dict[str, Dataset] | None:
     Files that somebody has preprocessed (``train.npy``, ``validation.npy``, ``test.npy``, or an
     ``.npz``) are read as any other.
 
+    Args:
+      folder: Folder of the raw files.
+      name: One of ``TABLES``.
+
+    Returns:
+      The dataset of each part, by split, in float32.
+
     Raises:
       FileError: If a file is damaged or not what it is called.
     """

@@ -17,7 +17,11 @@ _FOLDER = "text"
 
 
 def is_text(path: Path) -> bool:
-    """Whether a file is read as text: its name ends in ``.txt``, its folder is called ``text``."""
+    """Whether a file is read as text: its name ends in ``.txt``, its folder is called ``text``.
+
+    Args:
+      path: Path of the file.
+    """
     return path.parent.name == _FOLDER and path.name.lower().endswith(".txt")
 
 

@@ -101,7 +101,14 @@ def toy(name: str, n: int, *, seed: int) -> Points:
 
 
 def load_toy(name: str) -> dict[str, Dataset]:
-    """Three independent samples of a toy distribution as train, validation and test."""
+    """Three independent samples of a toy distribution as train, validation and test.
+
+    Args:
+      name: One of ``TOYS``.
+
+    Returns:
+      Points ``(n, 2)`` in float32 by split, as many as ``SIZES`` says.
+    """
     return {
         split: Dataset.from_array(
             toy(name, size, seed=seed),
