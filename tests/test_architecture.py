@@ -10,6 +10,7 @@ import re
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -143,6 +144,68 @@ def test_docstrings_stand_alone():
                 lines = (ast.get_docstring(node) or "").splitlines()
                 found = [line for line in lines if headless.match(line)]
                 assert not found, f"{path.name}, {node.name}: {found}"
+
+
+def public_functions(node: ast.Module | ast.ClassDef) -> Iterator[ast.FunctionDef]:
+    """Public functions of a module, and public methods of its public classes."""
+    for child in node.body:
+        if isinstance(child, ast.ClassDef | ast.FunctionDef) and child.name[0] != "_":
+            if isinstance(child, ast.ClassDef):
+                yield from public_functions(child)
+            else:
+                yield child
+
+
+def arguments_of(function: ast.FunctionDef) -> set[str]:
+    """Names of the arguments that a caller gives."""
+    given = function.args
+    found = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+    return {each.arg for each in found if each is not None} - {"self", "cls"}
+
+
+def described_arguments(function: ast.FunctionDef) -> set[str]:
+    """Names of the entries of ``Args`` in a docstring."""
+    text = ast.get_docstring(function) or ""
+    sections = re.findall(r"^Args:\n((?:  .*\n|\n)+)", f"{text}\n", re.M)
+    entries = re.findall(r"^  ([\w*][\w*, ]*): ", "".join(sections), re.M)
+    return {name.strip(" *") for entry in entries for name in entry.split(",")}
+
+
+def wrongly_described(tree: ast.Module) -> list[str]:
+    """Functions whose ``Args`` lack an argument, or have one that there is not."""
+    wrong = []
+    for function in public_functions(tree):
+        decorators = {ast.unparse(each) for each in function.decorator_list}
+        if "override" in decorators:  # what it overrides describes its arguments
+            continue
+        if arguments_of(function) != described_arguments(function) - {"self", "cls"}:
+            wrong.append(function.name)
+    return wrong
+
+
+def test_docstrings_describe_every_argument():
+    wrong = {
+        module_name(path): names
+        for path in modules()
+        if (names := wrongly_described(ast.parse(path.read_text())))
+    }
+    assert wrong == {}
+
+
+def test_a_missing_argument_is_found():
+    """The test above sees what is missing, left over or hidden in a class."""
+    described = '"""Adds.\n\nArgs:\n  x: Number.\n  *more: Numbers:\n    any: other.\n"""'
+    source = f"""
+def right(x, *more): {described}
+def missing(x): "Adds."
+def renamed(y, *more): {described}
+def _private(x): "Adds."
+class Public:
+    def method(self, x): "Adds."
+    @override
+    def known(self, x): "Adds."
+"""
+    assert wrongly_described(ast.parse(source)) == ["missing", "renamed", "method"]
 
 
 ROOMS = {
