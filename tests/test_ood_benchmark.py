@@ -460,6 +460,30 @@ def test_differences_records_and_latex(report):
     )
 
 
+def test_changed_inside_examples_are_taken_with_their_changed_forms():
+    """By the steps that made them: a turned set of as many rows, but no part of it."""
+    turned = TEST.transpose()
+    outside = {"turned": turned, "part": turned.take(slice(0, 100))}
+    distances = dict.fromkeys(outside, "near")
+    scores = [ood.NegativeLogProb(), ood.Contrast()]
+    report = benchmark(outside=outside, scores=scores, distances=distances)
+    assert [each.name for each in report.sets if each.is_changed] == ["turned"]
+    assert report.to_dict()["sets"][1]["is_changed"]
+    (label, first), (other, second) = ((score.label, score.values) for score in report.scores)
+    pair = first["digits"], first["turned"]
+    expected = ood.evaluate_changed(*pair)["auroc"]
+    assert report.metric(label, "turned", "auroc") == expected
+    assert expected != ood.auroc_interval(*pair)
+    of_part = ood.auroc_interval(first["digits"], first["part"])
+    assert report.metric(label, "part", "auroc") == of_part
+    average = ood.mean_auroc_interval(pair[0], [first["part"]], changed=[pair[1]])
+    assert report.average(label, "near") == average
+    pairs = pair, (second["digits"], second["turned"])
+    difference = ood.auroc_difference_of_changed(*pairs)
+    assert report.difference(label, other, "turned") == difference
+    assert difference != ood.auroc_difference(*pairs)
+
+
 def test_averages_over_near_and_far_sets():
     """Means of AUROC over the sets of a distance, in every form; other sets do not count."""
     distances = {"noise": "far", "constants": "far"}
@@ -541,7 +565,8 @@ def test_outside_sets_by_name_or_alone():
 def test_arrays_as_they_are():
     """Plain arrays for every part give the numbers of datasets."""
     options = {"scores": [ood.Typicality(), ood.ComplexityOnly()], "resamples": 2}
-    expected = benchmark(outside={"negatives": TEST.invert()}, **options)
+    negatives = lj.Dataset.from_array(TEST.invert().examples, levels=17)
+    expected = benchmark(outside={"negatives": negatives}, **options)
     arrays = {"inside": TEST.examples, "held_out": VALID.examples, "train": TRAIN.examples}
     found = benchmark(outside={"negatives": 16 - TEST.examples}, **arrays, **options)
     assert [each.name for each in found.sets] == ["inside", "negatives"]

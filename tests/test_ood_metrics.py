@@ -136,6 +136,63 @@ def test_delong_is_the_standard_error_of_two_normals():
         assert found.standard_error == pytest.approx(math.sqrt(variance / n), rel=tolerance)
 
 
+def _changed(rng, correlation: float, n: int = 150):
+    """Inside scores, and scores of the same examples changed, of that correlation, by 1 higher."""
+    inside, noise = rng.normal(size=(2, n))
+    return inside, 1 + correlation * inside + math.sqrt(1 - correlation**2) * noise
+
+
+@pytest.mark.untyped  # thousands of small calls
+@pytest.mark.parametrize("correlation", [0.9, -0.5])
+def test_errors_of_changed_examples(correlation):
+    """They are the spread over 400 samples; those for independent classes are far from it."""
+    rng = np.random.default_rng(0)
+    values, errors, independent = [], [], []
+    for _ in range(400):
+        inside, changed = _changed(rng, correlation)
+        other = rng.normal(size=150)
+        of_two = ood.mean_auroc_interval(inside, [other], changed=[changed])
+        against_other = (inside, _changed(rng, correlation)[1])
+        scores = (inside, changed), against_other
+        found = [
+            ood.mean_auroc_interval(inside, changed=[changed]),
+            of_two,
+            ood.auroc_difference_of_changed(*scores),
+        ]
+        apart = [
+            ood.auroc_interval(inside, changed),
+            ood.mean_auroc_interval(inside, [other, changed]),
+            ood.auroc_difference(*scores),
+        ]
+        values.append([each.value for each in found])
+        errors.append([each.standard_error for each in found])
+        independent.append([each.standard_error for each in apart])
+        assert [each.value for each in apart] == pytest.approx(values[-1], rel=1e-12)
+    spread = np.std(values, axis=0, ddof=1)
+    # the spread of 400 numbers is known to 3.5 %
+    np.testing.assert_allclose(np.mean(errors, axis=0), spread, rtol=0.14)
+    assert (np.abs(np.mean(independent, axis=0) / spread - 1) > 0.05).all()
+
+
+def test_metrics_of_changed_examples():
+    """The bootstrap draws an example with its changed form: its errors are the spread."""
+    rng = np.random.default_rng(0)
+    names = ("aupr_out", "aupr_in", "fpr80")
+    values, errors = [], []
+    for seed in range(60):
+        found = ood.evaluate_changed(*_changed(rng, 0.9), resamples=40, seed=seed)
+        values.append([found[name].value for name in names])
+        errors.append([found[name].standard_error for name in names])
+    # the spread of 60 numbers is known to 9 %
+    np.testing.assert_allclose(np.mean(errors, axis=0), np.std(values, axis=0, ddof=1), rtol=0.3)
+    inside = rng.normal(size=30)
+    unchanged = ood.evaluate_changed(inside, inside, resamples=3)["auroc"]
+    assert unchanged.value == pytest.approx(0.5)
+    assert unchanged.standard_error == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match="each of the 30 inside examples in its changed form"):
+        ood.evaluate_changed(inside, inside[:9])
+
+
 @pytest.mark.untyped  # thousands of small calls
 def test_intervals_cover():
     """About 95 % of 300 intervals of every metric hold the truth, within 4 standard errors."""

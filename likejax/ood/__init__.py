@@ -68,7 +68,9 @@ from likejax.ood.inputs import NOT_SAID as NOT_SAID
 from likejax.ood.intervals import Interval as Interval
 from likejax.ood.intervals import Spread as Spread
 from likejax.ood.intervals import auroc_difference as auroc_difference
+from likejax.ood.intervals import auroc_difference_of_changed as auroc_difference_of_changed
 from likejax.ood.intervals import auroc_interval as auroc_interval
+from likejax.ood.intervals import evaluate_changed as evaluate_changed
 from likejax.ood.intervals import evaluate_scores as evaluate_scores
 from likejax.ood.intervals import mean_auroc_interval as mean_auroc_interval
 from likejax.ood.latent_scores import JacobianSpectrum as JacobianSpectrum

@@ -20,8 +20,13 @@ from likejax.keys import KeyLike, as_key
 from likejax.names import meant
 from likejax.ood.checks import Examples
 from likejax.ood.features import Compute, Densities, LogProb, features_of, keys_of
-from likejax.ood.inputs import Inputs, Outside, check_inputs
-from likejax.ood.intervals import Interval, evaluate_scores, mean_auroc_interval
+from likejax.ood.inputs import Inputs, Outside, changed_forms, check_inputs
+from likejax.ood.intervals import (
+    Interval,
+    evaluate_changed,
+    evaluate_scores,
+    mean_auroc_interval,
+)
 from likejax.ood.kept import KeptFeatures
 from likejax.ood.report import Report
 from likejax.ood.results import Distance, ScoreResult, SetResult, describe
@@ -227,7 +232,8 @@ def _report(
     rows = _cut(inputs.held_out, keys)
     fitted = _fit_and_calibrate(inputs, rows, keys, features)
     sets, values = _score_sets(inputs, fitted, keys, features)
-    results = _evaluate(fitted, values, keys, distances, options)
+    changed = [each.name for each in sets if each.is_changed]
+    results = _evaluate(fitted, values, changed, keys, distances, options)
     report = _assemble(inputs, rows, sets, results, key, options)
     return dataclasses.replace(report, distances=distances)
 
@@ -315,12 +321,13 @@ def _score_sets(
 ) -> tuple[list[SetResult], dict[str, Values]]:
     """Returns the likelihood of every set, and the scores of its examples by label and set."""
     likelihood = LogProb(draws=_draws_of(inputs.scores))
-    sets = []
+    sets, changed = [], changed_forms(inputs.sets)
     values: dict[str, Values] = {score.recipe.label: {} for score in fitted}
     for name, dataset in inputs.sets.items():
         compute = features.of(dataset, keys.test, f"scoring {name}")
         log_prob = np.asarray(compute(likelihood))
-        sets.append(SetResult.of(dataset, name, log_prob, inputs.density))
+        is_changed = name in changed
+        sets.append(SetResult.of(dataset, name, log_prob, inputs.density, is_changed=is_changed))
         for score in fitted:
             grouped = _in_groups(compute, score.recipe.group, len(dataset), keys.seed)
             values[score.recipe.label][name] = score.scores_from(grouped, f"the set {name}")
@@ -352,18 +359,23 @@ def _in_groups(compute: Compute, group: int, n: int, seed: int) -> Compute:
 def _evaluate(
     fitted: Sequence[FittedScore],
     values: Mapping[str, Values],
+    changed: Sequence[str],
     keys: _Keys,
     distances: Mapping[str, Distance],
     options: _Options,
 ) -> tuple[ScoreResult, ...]:
-    """Returns the record of every score: the first set is the inside set."""
+    """Returns the record of every score: the first set is the inside set.
+
+    Those of ``changed`` are the inside examples in a changed form.
+    """
     results = []
     for score in track(fitted, what="intervals"):
         of_sets = values[score.recipe.label]
         inside, *outside = of_sets
         metrics = {}
         for name in outside:
-            metrics[name] = evaluate_scores(
+            evaluate = evaluate_changed if name in changed else evaluate_scores
+            metrics[name] = evaluate(
                 of_sets[inside],
                 of_sets[name],
                 confidence=options.confidence,
@@ -378,22 +390,27 @@ def _evaluate(
             metrics=metrics,
             calibrated_with=len(score.calibration),
             threshold=score.threshold(options.fpr),
-            averages=_averages(of_sets, distances, options.confidence),
+            averages=_averages(of_sets, changed, distances, options.confidence),
         )
         results.append(result)
     return tuple(results)
 
 
 def _averages(
-    values: Values, distances: Mapping[str, Distance], confidence: float
+    values: Values, changed: Sequence[str], distances: Mapping[str, Distance], confidence: float
 ) -> dict[str, Interval]:
     """Returns mean AUROC over the near and over the far sets, as far as there are some."""
     inside, *outside = values
     found = {}
     for distance in ("near", "far"):
-        chosen = [values[name] for name in outside if distances.get(name) == distance]
-        if chosen:
-            found[distance] = mean_auroc_interval(values[inside], chosen, confidence=confidence)
+        names = [name for name in outside if distances.get(name) == distance]
+        if names:
+            found[distance] = mean_auroc_interval(
+                values[inside],
+                [values[name] for name in names if name not in changed],
+                changed=[values[name] for name in names if name in changed],
+                confidence=confidence,
+            )
     return found
 
 

@@ -152,6 +152,27 @@ def _differences(steps: Sequence[str], others: Sequence[str]) -> Sequence[str]:
     return steps[min(place, len(steps) - 1) :]
 
 
+def changed_forms(sets: Mapping[str, Dataset]) -> list[str]:
+    """Returns the names of the outside sets that are the inside examples in a changed form.
+
+    That is told by the steps that made them: those of the inside set are among them, in order, and
+    others, and there are as many rows. Should the rows be others after all, intervals for changed
+    forms are still right, since those of independent rows are a special case of them.
+
+    Args:
+      sets: Sets by name; the first is the inside set.
+    """
+    inside, *_ = sets.values()
+    return [name for name, each in sets.items() if _is_changed_form(each, inside)]
+
+
+def _is_changed_form(dataset: Dataset, inside: Dataset) -> bool:
+    if len(dataset) != len(inside) or len(dataset.provenance) <= len(inside.provenance):
+        return False
+    steps = iter(dataset.provenance)
+    return all(step in steps for step in inside.provenance)  # a subsequence
+
+
 def _check_representations(datasets: Sequence[Dataset]) -> None:
     """Raises a ValueError unless the density sees all sets in the same form."""
     first = datasets[0].representation()

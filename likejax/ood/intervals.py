@@ -75,17 +75,25 @@ def auroc_interval(inside: Scores, outside: Scores, *, confidence: float = 0.95)
 
 
 def mean_auroc_interval(
-    inside: Scores, outside: Sequence[Scores], *, confidence: float = 0.95
+    inside: Scores,
+    outside: Sequence[Scores] = (),
+    *,
+    changed: Sequence[Scores] = (),
+    confidence: float = 0.95,
 ) -> Interval:
     """Computes the mean of AUROC over several outside sets, with DeLong's standard error.
 
     All sets weigh the same, as in OpenOOD's averages of near and of far sets. Their AUROC share the
     inside examples, so their errors are not independent: with the placements ``V_k`` of DeLong,
-    ``SE^2 = var(mean_k V_k(inside)) / m + sum_k var(V_k(outside_k)) / n_k / K^2``.
+    ``SE^2 = var(mean_k V_k(inside)) / m + sum_k var(V_k(outside_k)) / n_k / K^2``. The placement of
+    a changed example belongs to that of the example itself, and the first variance is that of their
+    sum, as Obuchowski does for clusters.
 
     Args:
       inside: Scores of inside examples, ``m`` of them.
-      outside: Scores of the examples of each of ``K`` outside sets.
+      outside: Scores of the examples of each outside set that is independent of the inside ones.
+      changed: Scores of the inside examples in changed forms, such as turned images: for each form
+        ``m`` scores in the order of ``inside``.
       confidence: Probability that the interval holds the true value; its ends are on the logit
         scale.
 
@@ -94,15 +102,20 @@ def mean_auroc_interval(
 
     References:
       DeLong, DeLong and Clarke-Pearson, 1988. Yang et al., 2022, OpenOOD: benchmarking generalized
-      out-of-distribution detection, arXiv:2210.07242.
+      out-of-distribution detection, arXiv:2210.07242. Obuchowski, 1997, Nonparametric analysis of
+      clustered ROC curve data.
 
     Example:
       >>> from likejax import ood
       >>> print(ood.mean_auroc_interval([0.1, 0.2, 0.3, 0.6], [[0.5, 0.7, 0.9], [0.0, 0.4]]))
       0.646 [0.219, 0.922]
+      >>> inside = [0.1, 0.2, 0.3, 0.6]
+      >>> print(ood.mean_auroc_interval(inside, changed=[[0.3, 0.4, 0.5, 0.8]]))
+      0.781 [0.508, 0.925]
     """
     confidence = checked("confidence", confidence, Probability)
-    pairs = [checked_scores(inside, each) for each in outside]
+    pairs = [checked_scores(inside, each) for each in (*outside, *changed)]
+    _check_as_many(pairs[len(outside) :])
     if not pairs:
         raise ValueError("expected the scores of at least one outside set, got none")
     value = float(np.mean([auroc(*pair) for pair in pairs]))
@@ -110,8 +123,9 @@ def mean_auroc_interval(
     if smaller < 2:  # one example shows nothing of the variance
         return Interval(value, 0.0, 1.0, math.nan)
     of_outside, of_inside = zip(*(_placements(*pair) for pair in pairs), strict=True)
-    shared = np.mean(of_inside, axis=0)
-    own = [placements / len(pairs) for placements in of_outside]
+    weighted = [placements / len(pairs) for placements in of_outside]
+    own, of_changed = weighted[: len(outside)], weighted[len(outside) :]
+    shared = np.sum([np.mean(of_inside, axis=0), *of_changed], axis=0)
     error = math.sqrt(_variance_of_mean(shared, *own))
     if 0 < value < 1:
         low, high = _ends_on_logit_scale(value, error, confidence)
@@ -119,6 +133,16 @@ def mean_auroc_interval(
         least = ((1 - confidence) / 2) ** (1 / smaller)
         low, high = (least, 1.0) if value >= 1 else (0.0, 1 - least)
     return Interval(value, low, high, error)
+
+
+def _check_as_many(pairs: Sequence[tuple[np.ndarray, np.ndarray]]) -> None:
+    """Raises a ValueError unless there is a changed example for every inside one."""
+    for inside, changed in pairs:
+        if len(inside) != len(changed):
+            raise ValueError(
+                f"expected a score of each of the {len(inside)} inside examples in its changed "
+                f"form, in their order, got {len(changed)}"
+            )
 
 
 def _ends_on_logit_scale(value: float, error: float, confidence: float) -> tuple[float, float]:
@@ -181,7 +205,51 @@ def auroc_difference(
       >>> print(ood.auroc_difference(good, poor))
       0.167 [-0.295, 0.629]
     """
+    differences = _differences_of_placements(first, second)
+    return _difference(first, second, _variance_of_mean(*differences), confidence)
+
+
+def auroc_difference_of_changed(
+    first: Sequence[Scores], second: Sequence[Scores], *, confidence: float = 0.95
+) -> Interval:
+    """Computes AUROC of one score minus that of another where outside is inside in a changed form.
+
+    Args:
+      first: Scores of inside examples and of the same examples changed, in the same order, as a
+        pair, under the first score.
+      second: The same pair under the second score.
+      confidence: Probability that the interval holds the true difference.
+
+    Raises:
+      TypeError: If one of them is no pair of scores.
+      ValueError: If the numbers of scores differ, or a score is NaN.
+
+    Example:
+      >>> from likejax import ood
+      >>> good, poor = ([0.1, 0.2, 0.6], [0.5, 0.3, 0.9]), ([0.1, 0.7, 0.6], [0.2, 0.5, 0.9])
+      >>> print(ood.auroc_difference_of_changed(good, poor))
+      0.222 [-0.354, 0.798]
+    """
+    of_outside, of_inside = _differences_of_placements(first, second)
+    _check_as_many([(of_inside, of_outside)])
+    return _difference(first, second, _variance_of_mean(of_outside + of_inside), confidence)
+
+
+def _difference(
+    first: Sequence[Scores], second: Sequence[Scores], variance: float, confidence: float
+) -> Interval:
+    """Returns AUROC of the first minus that of the second, with its interval."""
     confidence = checked("confidence", confidence, Probability)
+    value = auroc(*first) - auroc(*second)
+    error = math.sqrt(variance)
+    spread = _quantile(confidence) * error
+    return Interval(value, value - spread, value + spread, error)
+
+
+def _differences_of_placements(
+    first: Sequence[Scores], second: Sequence[Scores]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the placements of outside and of inside examples under the first minus the second."""
     first_inside, first_outside = _checked_pair(first, "first")
     second_inside, second_outside = _checked_pair(second, "second")
     sizes = (len(first_inside), len(first_outside)), (len(second_inside), len(second_outside))
@@ -191,13 +259,9 @@ def auroc_difference(
             f"{sizes[0][0]} inside and {sizes[0][1]} outside scores of the first, "
             f"{sizes[1][0]} and {sizes[1][1]} of the second"
         )
-    value = auroc(first_inside, first_outside) - auroc(second_inside, second_outside)
     of_first = _placements(first_inside, first_outside)
     of_second = _placements(second_inside, second_outside)
-    differences = [a - b for a, b in zip(of_first, of_second, strict=True)]
-    error = math.sqrt(_variance_of_mean(*differences))
-    spread = _quantile(confidence) * error
-    return Interval(value, value - spread, value + spread, error)
+    return of_first[0] - of_second[0], of_first[1] - of_second[1]
 
 
 def _checked_pair(pair: Sequence[Scores], name: str) -> tuple[np.ndarray, np.ndarray]:
@@ -295,15 +359,71 @@ def evaluate_scores(
       >>> print(ood.evaluate_scores([0.1, 0.2, 0.3, 0.6], [0.5, 0.7, 0.9])["auroc"])
       0.917 [0.348, 0.996]
     """
+    of_auroc = auroc_interval(inside, outside, confidence=confidence)
+    return _evaluated(inside, outside, of_auroc, _apart, confidence, resamples, seed)
+
+
+def evaluate_changed(
+    inside: Scores,
+    changed: Scores,
+    *,
+    confidence: float = 0.95,
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Interval]:
+    """Computes every metric where the outside examples are the inside ones in a changed form.
+
+    An image and its turned form are often unusual together, so that the intervals of
+    ``evaluate_scores`` would be too wide. Here AUROC has the interval of ``mean_auroc_interval``,
+    and the bootstrap draws each example with its changed form. The intervals of TPR at a small FPR
+    are those of independent sets.
+
+    Args:
+      inside: Scores of inside examples.
+      changed: Scores of the same examples in the changed form, in the same order.
+      confidence: Probability that an interval holds the true value, such as 0.95.
+      resamples: Number of bootstrap resamples; with 0 the intervals are NaN, but for AUROC's.
+      seed: Random seed of the resamples, an integer from 0.
+
+    Returns:
+      Intervals by the name of the metric.
+
+    Raises:
+      TypeError: If scores are no real numbers.
+      ValueError: If the numbers of scores differ, there are none, or one is NaN.
+
+    Example:
+      >>> from likejax import ood
+      >>> print(ood.evaluate_changed([0.1, 0.2, 0.3, 0.6], [0.3, 0.4, 0.5, 0.8])["auroc"])
+      0.781 [0.508, 0.925]
+    """
+    of_auroc = mean_auroc_interval(inside, changed=[changed], confidence=confidence)
+    return _evaluated(inside, changed, of_auroc, _in_pairs, confidence, resamples, seed)
+
+
+Draw = Callable[[Ranking, np.random.Generator], Float[np.ndarray, " n"]]
+"""From a ranking to how often a resample has the example at each place."""
+
+
+def _evaluated(
+    inside: Scores,
+    outside: Scores,
+    of_auroc: Interval,
+    draw: Draw,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> dict[str, Interval]:
+    """Returns every metric with its interval, by resamples of one kind."""
     of_inside, of_outside = checked_scores(inside, outside)
     confidence = checked("confidence", confidence, Probability)
     resamples = checked("resamples", resamples, CountOrZero)
     seed = checked("seed", seed, CountOrZero)
     ranking = Ranking.of(of_inside, of_outside)
     counts = ranking.counts()
-    draws = _bootstrap(ranking, resamples, seed)
+    draws = _bootstrap(ranking, draw, resamples, seed)
     sizes = len(of_inside), len(of_outside)
-    found = {"auroc": auroc_interval(of_inside, of_outside, confidence=confidence)}
+    found = {"auroc": of_auroc}
     for name, values in draws.items():
         ends = _ENDS.get(name) or _ends_of_found(counts, FALSE_RATES[name], seed)
         found[name] = _interval(METRICS[name](counts), values, ends, sizes, confidence)
@@ -311,21 +431,32 @@ def evaluate_scores(
 
 
 def _bootstrap(
-    ranking: Ranking, resamples: int, seed: int
+    ranking: Ranking, draw: Draw, resamples: int, seed: int
 ) -> dict[str, Float[np.ndarray, " resamples"]]:
-    """Returns the metrics of every resample, each class resampled by itself."""
+    """Returns the metrics of every resample."""
     rng = np.random.default_rng(seed)
-    places = np.flatnonzero(~ranking.is_outside), np.flatnonzero(ranking.is_outside)
     draws: dict[str, list[float]] = {name: [] for name in METRICS if name != "auroc"}
     for _ in range(resamples):
-        weights = np.zeros(len(ranking.is_outside))
-        for place in places:
-            drawn = rng.integers(0, len(place), len(place))
-            weights[place] = np.bincount(drawn, minlength=len(place))
-        counts = ranking.counts(weights)
+        counts = ranking.counts(draw(ranking, rng))
         for name, values in draws.items():
             values.append(METRICS[name](counts))
     return {name: np.array(values) for name, values in draws.items()}
+
+
+def _apart(ranking: Ranking, rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+    """Draws the examples of each class by themselves."""
+    weights = np.zeros(len(ranking.is_outside))
+    for place in (np.flatnonzero(~ranking.is_outside), np.flatnonzero(ranking.is_outside)):
+        drawn = rng.integers(0, len(place), len(place))
+        weights[place] = np.bincount(drawn, minlength=len(place))
+    return weights
+
+
+def _in_pairs(ranking: Ranking, rng: np.random.Generator) -> Float[np.ndarray, " n"]:
+    """Draws inside examples, each with its changed form."""
+    count = len(ranking.rows) // 2
+    times = np.bincount(rng.integers(0, count, count), minlength=count)
+    return times[ranking.rows].astype(float)
 
 
 Ends = Callable[[float, np.ndarray, tuple[int, int], float], tuple[float, float]]

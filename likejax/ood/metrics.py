@@ -128,10 +128,12 @@ class Ranking:
 
     Attributes:
       is_outside: Whether the example at each place is an outside one, ``(n,)``.
+      rows: Number of the example at each place among those of its class, ``(n,)``.
       ends: Last place of every run of equal scores, ``(thresholds - 1,)``.
     """
 
     is_outside: Bool[np.ndarray, " n"]
+    rows: Integer[np.ndarray, " n"]
     ends: Integer[np.ndarray, " runs"]
 
     @classmethod
@@ -151,7 +153,9 @@ class Ranking:
         order = np.argsort(-scores, kind="stable")
         scores = scores[order]
         is_end = np.append(scores[1:] != scores[:-1], True)
-        return cls(order < len(of_outside), np.flatnonzero(is_end))
+        is_outside = order < len(of_outside)
+        rows = np.where(is_outside, order, order - len(of_outside))
+        return cls(is_outside, rows, np.flatnonzero(is_end))
 
     def counts(self, weights: Float[np.ndarray, " n"] | None = None) -> Counts:
         """Returns true and false positives at every threshold.

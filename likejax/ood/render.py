@@ -39,9 +39,9 @@ CONVENTIONS = (
     "separately: percentiles for FPR; for AUPR and detection error standard errors on the logit "
     "scale, with the bias of resampling taken back. Those of TPR at an FPR also cover where the "
     "threshold is. Where scores do not overlap those of AUPR have no width. "
-    "Intervals take examples as independent. Where an outside set is the inside images changed "
-    "they are too wide, since an image and its changed form are often unusual together. They do "
-    "not cover the variance between trainings."
+    "Intervals take examples as independent. Where the steps of an outside set say that it is the "
+    "inside examples changed, each is taken together with its changed form, but for TPR at an FPR. "
+    "Intervals do not cover the variance between trainings."
 )
 
 

@@ -14,7 +14,12 @@ from typing import Any
 
 from likejax import plot
 from likejax.ood import render
-from likejax.ood.intervals import Interval, Spread, auroc_difference
+from likejax.ood.intervals import (
+    Interval,
+    Spread,
+    auroc_difference,
+    auroc_difference_of_changed,
+)
 from likejax.ood.metrics import METRICS
 from likejax.ood.results import Distance, ScoreResult, SetResult
 from likejax.settings import checked
@@ -174,7 +179,9 @@ class Report:
         values = {result.label: result.values for result in self.scores}
         inside = self._names[0]
         pairs = [(values[label][inside], values[label][outside]) for label in (score, other)]
-        return auroc_difference(*pairs, confidence=self.confidence)
+        changed = [each.name for each in self.sets if each.is_changed]
+        difference = auroc_difference_of_changed if outside in changed else auroc_difference
+        return difference(*pairs, confidence=self.confidence)
 
     def to_records(self) -> list[dict[str, Any]]:
         """Returns one row for every number of every training, as ``pandas.DataFrame`` takes them.

@@ -73,6 +73,7 @@ class SetResult:
       deviation: Standard deviation over examples.
       unit: ``bits/dim`` or ``nats``.
       kind: Kind of the log-probabilities.
+      is_changed: Whether the examples are the inside ones in a changed form, in the same order.
       extremes: The most and least likely images; ``None`` for other data.
     """
 
@@ -83,11 +84,18 @@ class SetResult:
     deviation: float
     unit: str
     kind: str
+    is_changed: bool = False
     extremes: Extremes | None = None
 
     @classmethod
     def of(
-        cls, dataset: Dataset, name: str, log_prob: Float[np.ndarray, " n"], density: Density
+        cls,
+        dataset: Dataset,
+        name: str,
+        log_prob: Float[np.ndarray, " n"],
+        density: Density,
+        *,
+        is_changed: bool = False,
     ) -> SetResult:
         """Returns the result of a set from the log-probabilities of its examples.
 
@@ -96,6 +104,7 @@ class SetResult:
           name: Name in tables.
           log_prob: Log-probabilities of the examples in nats.
           density: Density that gave them.
+          is_changed: Whether the examples are the inside ones in a changed form.
         """
         if density.levels is None:
             values, unit = -log_prob, "nats"
@@ -112,6 +121,7 @@ class SetResult:
             deviation=deviation,
             unit=unit,
             kind=density.kind.value,
+            is_changed=is_changed,
             extremes=_extremes(dataset, log_prob, density),
         )
 
