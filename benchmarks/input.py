@@ -150,6 +150,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200)
     speed_record.add_option(parser)
     arguments = parser.parse_args()
+    if arguments.steps < COMPILES + 2:
+        parser.error(f"expected --steps of at least {COMPILES + 2}, got {arguments.steps}")
     print(f"{platform.processor() or platform.machine()}, jax {jax.__version__}, {jax.devices()}")
     rows = []
     for preset in arguments.presets:

@@ -1,6 +1,6 @@
 """Every comparison with other libraries anew, by one command: times, tables and the picture.
 
-    python benchmarks/speed.py            # all of them, half an hour on two cores
+    python benchmarks/speed.py            # all of them, three quarters of an hour on two cores
     python benchmarks/speed.py glow vdm   # those of these scripts
 
 It runs the commands that the records name, one after the other, each with ``--record``, and then

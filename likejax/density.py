@@ -17,7 +17,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, PyTree
 
 from likejax.batching import Query, Rows, over_batch, over_draws, own_shapes
-from likejax.devices import Devices, in_chunks
+from likejax.devices import Devices, check_shared, in_chunks
 from likejax.facts import facts_table
 from likejax.inputs import (
     as_array,
@@ -701,7 +701,7 @@ class Density(nnx.Module, abc.ABC):
             at once.
           devices: Devices to draw with; all of this process if not given. Those of several
             processes share the samples, and every process must make the same call. Samples do not
-            depend on the number of devices. Without a ``batch_size`` one device draws all.
+            depend on the number of devices. They need a ``batch_size``.
 
         Returns:
           Samples: ``uint8`` (or the smallest unsigned type) if the density has ``levels``.
@@ -745,6 +745,7 @@ class Density(nnx.Module, abc.ABC):
         if rows.count == 0 or any(isinstance(leaf, Tracer) for leaf in leaves):
             return self._draw_rows(rows, temperature)
         assert rows.key is not None  # samples always have keys
+        check_shared((self, rows.key, temperature), devices)
         one_key, keys = (rows.key, None) if rows.key.shape == () else (None, rows.key)
         chunks = in_chunks(
             functools.partial(_drawn_chunk, temperature=temperature),

@@ -19,7 +19,7 @@ from jax.core import Tracer
 from jax.sharding import Mesh
 from jaxtyping import PyTree
 
-from likejax.processes import shared, to_host
+from likejax.processes import check_same, digest, shared, to_host
 from likejax.progress import track
 
 Devices = Sequence[Any] | Mesh
@@ -106,6 +106,7 @@ def in_chunks(
     starts = range(0, count, size)
     share = _Share(starts, _places(model, devices), owners=None)
     if spans_processes(devices):
+        check_same("rows", f"{count} rows ({digest(arrays)}) in chunks of {size}")
         share = _own_share(starts, share.places)
         model = jax.tree.map(_reachable, model)
     places = share.places[: len(share.starts)]
@@ -125,6 +126,24 @@ def in_chunks(
     if share.owners is not None:
         results = shared(results, share.owners)
     return [(each, min(size, count - start)) for each, start in zip(results, starts, strict=True)]
+
+
+def check_shared(model: PyTree, devices: Devices | None) -> None:
+    """Raises a ValueError if devices of several processes are to share the work of unequal models.
+
+    Training does not ask, since its copies of a model may differ in their last digits.
+
+    Args:
+      model: Tree of arrays, such as a density.
+      devices: Devices, or a mesh of them; ``None`` for those of this process.
+
+    Example:
+      >>> import jax, likejax as lj
+      >>> from likejax.devices import check_shared
+      >>> check_shared(lj.models.Uniform((2,)), jax.devices())
+    """
+    if spans_processes(devices):
+        check_same("model", digest(model))
 
 
 def spans_processes(devices: Devices | None) -> bool:

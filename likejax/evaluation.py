@@ -14,7 +14,7 @@ from likejax.batching import own_shapes
 from likejax.data.conditions import condition_of
 from likejax.data.dataset import Dataset, as_dataset
 from likejax.density import Density, Kind, bits_per_dim, check_density, combine_draws
-from likejax.devices import Devices, in_chunks
+from likejax.devices import Devices, check_shared, in_chunks
 from likejax.facts import facts_table
 from likejax.inputs import as_array, shape_advice
 from likejax.keys import KeyLike, as_key, example_keys
@@ -205,6 +205,7 @@ def evaluate(
     check_density(density)
     dataset = as_dataset(dataset, levels=density.levels, event_shape=density.event_shape)
     check_fit(density, dataset)
+    check_shared((density, key), devices)
     if key is None and density.kind is not Kind.EXACT:
         raise ValueError(
             f"{type(density).__name__} draws at random to be evaluated: "

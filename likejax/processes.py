@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
@@ -79,16 +80,39 @@ def check_same(what: str, mine: str) -> None:
     if len(np.unique(numbers)) > 1:
         raise ValueError(
             f"expected the same {what} in all {len(numbers)} processes, got {mine} in process "
-            f"{jax.process_index()} and others elsewhere: only iterables of training examples may "
-            "differ between processes"
+            f"{jax.process_index()} and others elsewhere: every process must make the same call, "
+            "and only iterables of training examples may differ"
         )
+
+
+def digest(tree: PyTree) -> str:
+    """Returns a short name of the numbers in a tree of arrays, to compare them between processes.
+
+    Args:
+      tree: Tree of arrays, keys included.
+
+    Example:
+      >>> import numpy as np
+      >>> from likejax.processes import digest
+      >>> digest(np.arange(3)) == digest([0, 1, 3])
+      False
+    """
+    number = 0
+    for leaf in jax.tree.leaves(tree):
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        array = np.ascontiguousarray(to_host(leaf))
+        number = zlib.crc32(f"{array.dtype}{array.shape}".encode(), number)
+        number = zlib.crc32(array.tobytes(), number)
+    return f"{number:08x}"
 
 
 def of_first_process(tree: PyTree) -> Any:
     """Returns the arrays of the first process, in every process: initializations may differ.
 
     Args:
-      tree: Tree of arrays, of the same shapes in every process.
+      tree: Tree of arrays, of the same shapes in every process, of at most 32 bits unless JAX
+        computes with 64.
 
     Example:
       >>> import numpy as np

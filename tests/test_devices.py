@@ -179,10 +179,25 @@ def test_two_processes_give_the_result_of_one(one_device_runs, tmp_path):
     assert_like(resumed, straight, rtol=1e-5)
 
 
-def command_line(words: str, folder: Path, **environment: str) -> subprocess.Popen:
+BREAKS = """
+import os, sys
+import likejax.devices
+from likejax.cli import main
+def shared(*results):
+    raise RuntimeError("broken")
+if os.environ["LIKEJAX_PROCESSES"].endswith(",1"):
+    likejax.devices.shared = shared
+sys.exit(main())
+"""
+"""The command line, of which the second process fails before it gives its results."""
+
+
+def command_line(
+    words: str, folder: Path, program: tuple[str, ...] = ("-m", "likejax"), **environment: str
+) -> subprocess.Popen:
     """The command line in a folder, with what it prints on its standard error."""
     return subprocess.Popen(
-        [sys.executable, "-m", "likejax", *words.split()],
+        [sys.executable, *program, *words.split()],
         env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | environment,
         cwd=folder,
         stdout=subprocess.PIPE,
@@ -191,21 +206,26 @@ def command_line(words: str, folder: Path, **environment: str) -> subprocess.Pop
     )
 
 
-def two_processes(words: str, folder: Path) -> list[subprocess.Popen]:
-    """One command in two processes that know of each other."""
+def two_processes(
+    words: str, folder: Path, program: tuple[str, ...] = ("-m", "likejax"), of_second: str = ""
+) -> list[subprocess.Popen]:
+    """One command in two processes that know of each other; the second may have its own words."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    places = [f"127.0.0.1:{port},2,{index}" for index in (0, 1)]
-    words = f"{words} --distributed"
-    return [command_line(words, folder, LIKEJAX_PROCESSES=place) for place in places]
+    commands = f"{words} --distributed", f"{words} --distributed {of_second}"
+    return [
+        command_line(each, folder, program, LIKEJAX_PROCESSES=f"127.0.0.1:{port},2,{index}")
+        for index, each in enumerate(commands)
+    ]
 
 
 def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path):
     """kill -9 of one of two processes of the command line: the other says so and ends within a
     minute, and one process alone goes on from the last checkpoint.
 
-    Two processes evaluate the run as one does, and the first one of them prints and writes.
+    Two processes evaluate the run as one does, and the first one of them prints and writes. If one
+    fails, or is given other words, both end.
     """
     words = "train vector_glow/moons --workdir run --checkpoint-every 2 --log-every 1"
     words += " --validate-every 1000 --batch-size 16 --model.depth 1"
@@ -236,6 +256,16 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(tmp_path):
     assert of_two["mean"] == pytest.approx(of_one["mean"], rel=1e-6)
     assert "log p =" in first
     assert "log p =" not in second
+    both = two_processes("evaluate run", tmp_path, ("-c", BREAKS))
+    (_, lost), (_, broken) = (process.communicate(timeout=60) for process in both)
+    assert [process.returncode for process in both] == [1, 1], lost
+    assert "RuntimeError: broken" in broken
+    assert "another process of this command has ended" in lost
+    both = two_processes("evaluate run", tmp_path, of_second="--seed 1")
+    for process in both:
+        _, printed = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert "expected the same command line in all 2 processes" in printed
 
 
 def test_parameters_are_divided_along_their_longest_axis():

@@ -309,6 +309,9 @@ WRONG_WORDS = {
     ),
     ("VAE.reconstruct", "replacement"): lambda: VAE.reconstruct(IMAGES, key=0, replacement="mode"),
     ("choose_k", "replacement"): lambda: lj.ood.choose_k(VAE, DATA, key=0, replacement="mode"),
+    ("Report.write", "picture_format"): lambda: lj.ood.Report.write(
+        None, "out", picture_format="pgn"
+    ),
     ("order_test", "alternative"): lambda: lj.ood.order_test(
         [0.0, 1.0, 2.0], [0, 1, 2], alternative="greatr"
     ),

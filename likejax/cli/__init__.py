@@ -5,17 +5,19 @@ Each command is a frozen dataclass: its fields are the arguments, and calling it
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.metadata
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from types import TracebackType
 
 import tyro
 
 from likejax import memory
-from likejax.cli.cluster import joined
+from likejax.cli.cluster import is_joined, joined, leave
 from likejax.cli.evaluate import Evaluate
 from likejax.cli.lists import Datasets, Demo, Presets, Summary
 from likejax.cli.ood import Ood
@@ -24,6 +26,7 @@ from likejax.cli.sample import Sample
 from likejax.cli.train import Train, train_command, with_present_weights
 from likejax.legacy import modern
 from likejax.names import meant
+from likejax.processes import check_same
 
 COMMANDS: dict[str, type[Command]] = {
     kind.__name__.lower(): kind
@@ -52,6 +55,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given:
         main(["--help"])
         return 2
+    try:
+        code = _exit_code(given)
+    except BaseException:  # an error that no sentence is known for
+        if is_joined():
+            traceback.print_exc()
+            leave(1)
+        raise
+    if code != 0 and is_joined():
+        leave(code)
+    return code
+
+
+def _exit_code(given: Sequence[str]) -> int:
+    """Runs the command of a command line, and prints a sentence for its errors."""
     try:
         code = _run(_parsed([_modern_word(word) for word in given]))
         if sys.stdout is not None:  # it is None if the shell closed it
@@ -114,8 +131,14 @@ def _run(command: Command) -> int:
     """Runs a command, in several processes if it was started so, and returns its exit code."""
     if isinstance(command, DevicesOption) and command.distributed:
         with joined():
+            check_same("command line", repr(_without_places(command)))
             return command()
     return command()
+
+
+def _without_places(command: DevicesOption) -> DevicesOption:
+    """A command without the folder of its data, which may lie elsewhere on each machine."""
+    return dataclasses.replace(command, data_dir=None) if hasattr(command, "data_dir") else command
 
 
 def _modern_word(word: str) -> str:

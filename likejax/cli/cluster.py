@@ -5,10 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import signal
+import sys
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NoReturn
 
 from likejax.cli.options import UsageError
+from likejax.processes import agreed
 
 _LOST = re.compile(r"(UNKNOWN|UNAVAILABLE|INTERNAL|ABORTED|DEADLINE_EXCEEDED): ")
 """How messages of XLA begin where processes cannot talk to each other."""
@@ -33,11 +36,14 @@ def joined() -> Iterator[None]:
     import jax
 
     _join()
+    # JAX takes the signal to agree on a last checkpoint; training has its own way, the rest none
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     with contextlib.ExitStack() as stack:
         if jax.process_index() != 0:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         try:
+            agreed(False)  # connects all processes, before one of them works for long
             yield
         except (ValueError, RuntimeError) as error:
             if not _LOST.match(str(error)):
@@ -47,6 +53,29 @@ def joined() -> Iterator[None]:
                 "printed. Start the same command in all processes again: a run goes on from its "
                 f"last checkpoint. {error}"
             ) from error
+
+
+def is_joined() -> bool:
+    """Returns whether this process is one of several."""
+    if "jax" not in sys.modules:
+        return False
+    import jax
+
+    return jax.distributed.is_initialized() and jax.process_count() > 1
+
+
+def leave(code: int) -> NoReturn:
+    """Ends this process at once, so that the others see that it is gone and end as well.
+
+    The regular end of Python would wait for them, while they wait for this process.
+
+    Args:
+      code: Exit code.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(code)
 
 
 def _join() -> None:

@@ -7,7 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from likejax.cli.options import ScoringOptions, UsageError, WeightsOption
 from likejax.cli.own_scores import score_maker
@@ -62,7 +62,7 @@ class Ood(WeightsOption, ScoringOptions):
     """Largest share of a part's different rows that another part may contain; 0 allows none."""
     resamples: Count = 1000
     """Number of bootstrap resamples."""
-    picture_format: str = "png"
+    picture_format: Literal["png", "pdf", "svg", "eps"] = "png"
     """Ending of the files of pictures, such as pdf for a paper."""
 
     def __call__(self) -> int:
@@ -70,11 +70,9 @@ class Ood(WeightsOption, ScoringOptions):
         import jax
 
         import likejax as lj
-        from likejax.ood.render import check_picture_format
 
         if not self.outside:
             raise UsageError("expected outside datasets: likejax ood RUN --outside mnist noise")
-        check_picture_format(self.picture_format)
         own = [score_maker(path) for path in self.own_scores]
         out = self.out or self.run / "ood"
         check_writable(out / "report.md", option="--out")

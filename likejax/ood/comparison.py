@@ -15,7 +15,7 @@ from jaxtyping import Array, Key
 from likejax.data.dataset import Dataset
 from likejax.data.splits import halves
 from likejax.density import Density, check_density
-from likejax.devices import Devices, listed
+from likejax.devices import Devices, check_shared, listed
 from likejax.keys import KeyLike, as_key
 from likejax.names import meant
 from likejax.ood.checks import Examples
@@ -224,6 +224,7 @@ def _report(
     workdir: str | os.PathLike[str] | None,
 ) -> Report:
     """Returns the report of one training."""
+    check_shared((dict(inputs.densities), key), options.devices)
     keys = _Keys.of(key)
     kept = None
     if workdir is not None:

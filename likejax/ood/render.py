@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from likejax import plot
-from likejax.names import meant
 from likejax.ood.intervals import Interval, Spread
 from likejax.ood.metrics import METRICS, roc_curve
 from likejax.ood.results import ScoreResult, SetResult
@@ -301,20 +300,6 @@ def for_json(value: object) -> Any:
     if isinstance(value, float) and math.isinf(value):
         return "Infinity" if value > 0 else "-Infinity"
     return value
-
-
-def check_picture_format(name: str) -> None:
-    """Raises a ValueError unless matplotlib writes pictures of a format.
-
-    Args:
-      name: Ending of their files.
-    """
-    from matplotlib.backend_bases import FigureCanvasBase
-
-    known = sorted(FigureCanvasBase.get_supported_filetypes())
-    if name not in known:
-        near = meant(name, known, otherwise=f"there are {', '.join(known)}")
-        raise ValueError(f"expected a format of pictures, got {name!r}{near}")
 
 
 def histograms(scores: Sequence[ScoreResult]) -> Any:

@@ -21,7 +21,7 @@ from likejax.ood.intervals import (
     auroc_difference_of_changed,
 )
 from likejax.ood.metrics import METRICS
-from likejax.ood.results import Distance, ScoreResult, SetResult
+from likejax.ood.results import Distance, PictureFormat, ScoreResult, SetResult
 from likejax.settings import checked
 
 
@@ -428,21 +428,23 @@ class Report:
             figures["extremes"] = plot.galleries(galleries)
         return figures
 
-    def write(self, directory: str | os.PathLike[str], *, picture_format: str = "png") -> Path:
+    def write(
+        self, directory: str | os.PathLike[str], *, picture_format: PictureFormat = "png"
+    ) -> Path:
         """Writes ``report.md``, ``report.json``, ``auroc.tex``, ``records.csv`` and the pictures.
 
         Args:
           directory: Directory to write to; created if absent.
-          picture_format: Ending of the files of pictures, such as ``pdf`` for a paper; any that
-            matplotlib writes.
+          picture_format: Ending of the files of pictures: ``png``, or ``pdf``, ``svg`` or ``eps``
+            for a paper. Pictures of other endings from before stay.
 
         Returns:
           The directory.
 
         Raises:
-          ValueError: If matplotlib does not write such files.
+          ValueError: If the ending is another.
         """
-        render.check_picture_format(picture_format)
+        checked("picture_format", picture_format, PictureFormat)
         place = Path(directory).expanduser()
         place.mkdir(parents=True, exist_ok=True)
         pictures = self.plot()

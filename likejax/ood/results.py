@@ -16,6 +16,8 @@ from likejax.ood.intervals import Interval
 
 Distance = Literal["near", "far"]
 """Whether an outside set shows the same kind of thing as the inside set."""
+PictureFormat = Literal["png", "pdf", "svg", "eps"]
+"""Endings of the files of pictures."""
 _SHOWN = 10
 """Number of images of each kind that a report shows."""
 
