@@ -95,16 +95,22 @@ def _loaded(
         ("data", "other training data", known_data),
     ]
     if "initial" in record:  # versions before 0.7 had no initial weights
-        wanted.append(("initial", "other initial weights", [provenance["initial"]]))
+        wanted.append(("initial", "other initial weights (initial=)", [provenance["initial"]]))
     for name, what, known in wanted:
         if record[name] not in known:
             raise CheckpointError(
-                f"{checkpoints.workdir} holds a run that was begun with {what} ({record[name]}, "
-                f"now {provenance[name]}): resume it with those, or choose another workdir"
+                f"{checkpoints.workdir} holds a run that was begun with {what} "
+                f"({_short(record[name])}, now {_short(provenance[name])}): resume it with those, "
+                "or choose another workdir"
             )
     best = checkpoints.load_best(record, new.state)
     run_state = RunState(state, Position(*record["position"]), best, record["window"])
     return run_state, record["experiment"]["steps"]
+
+
+def _short(identity: object) -> str:
+    """The beginning of a checksum, or a key."""
+    return identity[:12] if isinstance(identity, str) else str(identity)
 
 
 def _is_older(record: Mapping[str, Any]) -> bool:
