@@ -5,6 +5,7 @@ Every process must call these functions, in the same order: each waits for the o
 
 from __future__ import annotations
 
+import collections
 import zlib
 from collections.abc import Sequence
 from typing import Any
@@ -180,13 +181,17 @@ def shared(results: Sequence[PyTree], owners: Sequence[int]) -> list[Any]:
         of_all = received.view(stacked.dtype).reshape(len(received), *stacked.shape)
         return [of_all[place] for place in places]
 
-    leaves, structure = jax.tree.flatten(own[0])
+    structure = jax.tree.structure(own[0])
     columns = zip(*(jax.tree.leaves(each) for each in sent), strict=True)
     gathered = [gather(*column) for column in columns]
-    assert len(gathered) == len(leaves)
     return [jax.tree.unflatten(structure, row) for row in zip(*gathered, strict=True)]
 
 
 def _places_among(owners: Sequence[int]) -> list[tuple[int, int]]:
     """For every piece its owner, and its number among those of its owner."""
-    return [(owner, owners[:number].count(owner)) for number, owner in enumerate(owners)]
+    counts: collections.Counter[int] = collections.Counter()
+    places = []
+    for owner in owners:
+        places.append((owner, counts[owner]))
+        counts[owner] += 1
+    return places
