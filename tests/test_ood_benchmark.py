@@ -538,13 +538,22 @@ def test_distances_of_no_set_are_refused(distances, error, message):
 
 
 def test_extremes(report):
-    """The most and the least likely images of every set, in order."""
+    """The most and the least likely and typical images of every set, in order."""
     log_prob = np.asarray(HISTOGRAM.log_prob(TEST.examples))
     order = np.argsort(log_prob, kind="stable")
     extremes = report.sets[0].extremes
     np.testing.assert_allclose(extremes.least.images[0] * 16, TEST.examples[order[0]])
     np.testing.assert_allclose(extremes.most.images[1] * 16, TEST.examples[order[-2]])
-    assert "extremes" in report.plot()
+    distance = np.abs(log_prob - log_prob.mean())
+    order = np.argsort(distance)
+    np.testing.assert_allclose(extremes.most_typical.images[0] * 16, TEST.examples[order[0]])
+    np.testing.assert_allclose(extremes.least_typical.images[1] * 16, TEST.examples[order[-2]])
+    noise = report.sets[2]
+    assert noise.name == "noise"
+    rows = noise_like(TEST, 100, seed=0).examples
+    farthest = np.argmax(np.abs(np.asarray(HISTOGRAM.log_prob(rows)) - log_prob.mean()))
+    np.testing.assert_allclose(noise.extremes.least_typical.images[0] * 16, rows[farthest])
+    assert {"extremes", "typical"} <= set(report.plot())
 
 
 def test_outside_sets_by_name_or_alone():
@@ -926,6 +935,7 @@ def test_the_command(runs, tmp_path, capsys, monkeypatch):
         "report.json",
         "report.md",
         "roc.png",
+        "typical.png",
     ]
     wrong = ["--outside", "noise", "--scores", "typicalty"]
     assert main(["ood", str(run), *wrong]) == 2

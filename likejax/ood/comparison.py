@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.metadata
+import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -322,13 +323,20 @@ def _score_sets(
 ) -> tuple[list[SetResult], dict[str, Values]]:
     """Returns the likelihood of every set, and the scores of its examples by label and set."""
     likelihood = LogProb(draws=_draws_of(inputs.scores))
-    sets, changed = [], changed_forms(inputs.sets)
+    sets, changed, center = [], changed_forms(inputs.sets), math.nan
     values: dict[str, Values] = {score.recipe.label: {} for score in fitted}
     for name, dataset in inputs.sets.items():
         compute = features.of(dataset, keys.test, f"scoring {name}")
         log_prob = np.asarray(compute(likelihood))
+        finite = log_prob[np.isfinite(log_prob)]
+        if not sets and len(finite):  # the first is the inside set
+            center = float(finite.mean())
         is_changed = name in changed
-        sets.append(SetResult.of(dataset, name, log_prob, inputs.density, is_changed=is_changed))
+        sets.append(
+            SetResult.of(
+                dataset, name, log_prob, inputs.density, center=center, is_changed=is_changed
+            )
+        )
         for score in fitted:
             grouped = _in_groups(compute, score.recipe.group, len(dataset), keys.seed)
             values[score.recipe.label][name] = score.scores_from(grouped, f"the set {name}")

@@ -262,24 +262,32 @@ def set_record(result: SetResult) -> dict[str, Any]:
     return {name: getattr(result, name) for name in names}
 
 
-def galleries(sets: Sequence[SetResult]) -> dict[str, Any]:
-    """Returns rows of pictures by their titles, for sets of images.
+def galleries(sets: Sequence[SetResult]) -> dict[str, dict[str, Any]]:
+    """Returns rows of pictures by their titles, for each figure, for sets of images.
 
     Args:
       sets: Records of the sets.
+
+    Returns:
+      ``extremes`` with the most and the least likely images, and ``typical`` with the most and the
+      least typical ones; nothing for other data.
     """
-    rows: dict[str, Any] = {}
+    found: dict[str, dict[str, Any]] = {}
     for each in sets:
         if each.extremes is None:
             continue
-        for what, part in (
-            ("most likely", each.extremes.most),
-            ("least likely", each.extremes.least),
-        ):
-            rows[f"{each.name}: {what}"] = part.images
-            if part.maps is not None:
-                rows[f"{each.name}: {what}, nats of pixels"] = part.maps
-    return rows
+        most, least, most_typical, least_typical = each.extremes
+        kinds = {
+            "extremes": {"most likely": most, "least likely": least},
+            "typical": {"most typical": most_typical, "least typical": least_typical},
+        }
+        for figure, parts in kinds.items():
+            rows = found.setdefault(figure, {})
+            for what, part in parts.items():
+                rows[f"{each.name}: {what}"] = part.images
+                if part.maps is not None:
+                    rows[f"{each.name}: {what}, nats of pixels"] = part.maps
+    return found
 
 
 def for_json(value: object) -> Any:

@@ -416,16 +416,16 @@ class Report:
         ``auroc`` shows every score on every outside set in color, ``histograms`` the scores
         themselves, ``roc`` the curves of the best scores of every outside set, and ``extremes``,
         for images, the most and the least likely ones of every set, with maps of the
-        log-probability of their pixels where the density has them.
+        log-probability of their pixels where the density has them, and ``typical`` the most and the
+        least typical ones, by the distance of their log-probability from its mean inside.
         """
         figures = {
             "auroc": render.auroc_map(self.scores, self._names[1:]),
             "histograms": render.histograms(self.scores),
             "roc": render.roc_curves(self.scores, self._names),
         }
-        galleries = render.galleries(self.sets)
-        if galleries:
-            figures["extremes"] = plot.galleries(galleries)
+        for name, rows in render.galleries(self.sets).items():
+            figures[name] = plot.galleries(rows)
         return figures
 
     def write(

@@ -51,15 +51,21 @@ class Pictures(NamedTuple):
 
 
 class Extremes(NamedTuple):
-    """The most and the least likely images of a set, the extreme ones first.
+    """The most and the least likely and typical images of a set, the extreme ones first.
+
+    An image is the more typical, the nearer its log-probability is to the mean of the inside set.
 
     Attributes:
       most: The most likely ones.
       least: The least likely ones.
+      most_typical: The most typical ones.
+      least_typical: The least typical ones.
     """
 
     most: Pictures
     least: Pictures
+    most_typical: Pictures
+    least_typical: Pictures
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,6 +103,7 @@ class SetResult:
         log_prob: Float[np.ndarray, " n"],
         density: Density,
         *,
+        center: float,
         is_changed: bool = False,
     ) -> SetResult:
         """Returns the result of a set from the log-probabilities of its examples.
@@ -106,6 +113,7 @@ class SetResult:
           name: Name in tables.
           log_prob: Log-probabilities of the examples in nats.
           density: Density that gave them.
+          center: Mean log-probability of the inside set, by which examples are typical.
           is_changed: Whether the examples are the inside ones in a changed form.
         """
         if density.levels is None:
@@ -124,23 +132,24 @@ class SetResult:
             unit=unit,
             kind=density.kind.value,
             is_changed=is_changed,
-            extremes=_extremes(dataset, log_prob, density),
+            extremes=_extremes(dataset, log_prob, density, center),
         )
 
 
 def _extremes(
-    dataset: Dataset, log_prob: Float[np.ndarray, " n"], density: Density
+    dataset: Dataset, log_prob: Float[np.ndarray, " n"], density: Density, center: float
 ) -> Extremes | None:
-    """Returns the most and least likely images of a set, if it is one of images."""
+    """Returns the most and least likely and typical images of a set, if it is one of images."""
     if (
         density.levels is None
         or len(density.event_shape) != 3
         or density.event_shape[2] not in (1, 3)
     ):
         return None
-    order = np.argsort(log_prob, kind="stable")
-    most, least = order[::-1][:_SHOWN], order[:_SHOWN]
-    return Extremes(*(_pictures(dataset, rows, density) for rows in (most, least)))
+    likely = np.argsort(log_prob, kind="stable")
+    typical = np.argsort(-np.abs(log_prob - center), kind="stable")
+    ends = likely[::-1], likely, typical[::-1], typical
+    return Extremes(*(_pictures(dataset, rows[:_SHOWN], density) for rows in ends))
 
 
 def _pictures(dataset: Dataset, rows: np.ndarray, density: Density) -> Pictures:
