@@ -37,7 +37,7 @@ _NO_CODE = (
     tokenize.ENCODING,
     tokenize.ENDMARKER,
 )
-_NAMED_TUPLE_API = ("_replace", "_asdict", "_fields", "_make")
+_PUBLIC_ALL_THE_SAME = ("_replace", "_asdict", "_fields", "_make")
 """Public methods of named tuples, which begin with an underscore all the same."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -127,7 +127,7 @@ def is_any(parameter: ast.arg) -> bool:
 
 def is_private(name: str) -> bool:
     """Whether a name is meant for its own module or class."""
-    return name.startswith("_") and not name.startswith("__") and name not in _NAMED_TUPLE_API
+    return name.startswith("_") and not name.startswith("__") and name not in _PUBLIC_ALL_THE_SAME
 
 
 def own_names(source: Source) -> set[str]:

@@ -240,9 +240,10 @@ class Ood(WeightsOption, ScoringOptions):
         notes = []
         if unknown:
             notes.append(
-                f"Which rows chose its weights is not noted in {' and '.join(unknown)}, as in runs "
-                "of likejax 0.5 and earlier. If they are among the rows that scores were fitted on "
-                "and calibrated with, thresholds and p-values are too optimistic."
+                f"Which rows chose its weights is not noted in {' and '.join(unknown)}, as for a "
+                "density that was saved without its run, and runs of likejax 0.5 and earlier. If "
+                "they are among the rows that scores were fitted on and calibrated with, "
+                "thresholds and p-values are too optimistic."
             )
         if not enough_left:
             notes.append(
