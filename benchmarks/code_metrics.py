@@ -37,8 +37,8 @@ _NO_CODE = (
     tokenize.ENCODING,
     tokenize.ENDMARKER,
 )
-_PUBLIC_ALL_THE_SAME = ("_replace", "_asdict", "_fields", "_make")
-"""Public methods of named tuples, which begin with an underscore all the same."""
+_PUBLIC_ALL_THE_SAME = ("_replace", "_asdict", "_fields", "_make", "_exit")
+"""What Python documents of named tuples, and ``os._exit``, underscores all the same."""
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
