@@ -26,6 +26,7 @@ from likejax.models.baselines import FullGaussian, PixelHistogram
 from likejax.models.dequantize import Dequantized
 from likejax.models.pixelcnn import PixelCNN
 from likejax.models.vae import VAE
+from likejax.ood.render import histograms
 from likejax.presets import preset
 from likejax.train.loop import fit
 from likejax.train.run import Run
@@ -183,7 +184,7 @@ def _pictures(
         "reconstructions.png": _reconstructions(decoded, test),
         "levels.png": _levels(hvae, test, keys["latents"]),
         "curves.png": _curves(runs),
-        "scores.png": shifts.plot()["histograms"],
+        "scores.png": histograms(shifts.scores),
     }
 
 

@@ -7,12 +7,13 @@ import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from likejax.cli.options import ScoringOptions, UsageError, WeightsOption
 from likejax.cli.own_scores import score_maker
 from likejax.cli.places import check_writable, experiment_of, load_as_evaluated
 from likejax.names import meant
+from likejax.ood.results import PictureFormat
 from likejax.settings import Count, CountOrOff, Probability, Range
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Ood(WeightsOption, ScoringOptions):
     """Largest share of a part's different rows that another part may contain; 0 allows none."""
     resamples: Count = 1000
     """Number of bootstrap resamples."""
-    picture_format: Literal["png", "pdf", "svg", "eps"] = "png"
+    picture_format: PictureFormat = "png"
     """Ending of the files of pictures, such as pdf for a paper."""
 
     def __call__(self) -> int:
