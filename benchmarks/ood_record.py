@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import csv
 import json
+import re
 import statistics
 from pathlib import Path
 from typing import Any
@@ -68,7 +69,7 @@ def rows_of(aurocs: list[dict[str, str]]) -> list[dict[str, object]]:
     rows = []
     several = _trainings(aurocs) > 1
     for score in _unique(row["score"] for row in aurocs):
-        row: dict[str, Any] = {"score": score}
+        row: dict[str, Any] = {"id": _identifier(score), "score": score}
         of_score = [each for each in aurocs if each["score"] == score]
         for name in _unique(map(label, of_score)):
             trainings = [each for each in of_score if label(each) == name]
@@ -84,6 +85,11 @@ def label(row: dict[str, str]) -> str:
     name = row["outside"].removeprefix(f"{row['inside']}+")
     first, *steps = name.split("+")
     return "+".join([first, *(step for step in steps if not step.startswith("resize:"))])
+
+
+def _identifier(score: str) -> str:
+    """The name by which pages select a row: letters, digits and hyphens, such as min-kpp-20."""
+    return "-".join(re.findall("[a-z0-9]+", score.lower().replace("+", "p")))
 
 
 def _cell(trainings: list[dict[str, str]]) -> Cell:
