@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 import scipy.special
 import scipy.stats
 from flax import nnx
 
 import likejax as lj
+from likejax.data.batches import Batch
+from likejax.keys import example_keys
 from likejax.models import Ensemble, EnsembleConfig
 from likejax.nn.copies import together
 from likejax.nn.repeat import stack, unstack
 from likejax.nn.state import merge, split
 from likejax.storage.density import checksum_of
+from likejax.train.members import EachMember
+from likejax.train.optimizer import build_optimizer
+from likejax.train.run_keys import RunKeys
 from likejax.train.weight_noise import weight_noise_ensemble
 from tests.registry import DENSITIES, NoisyByClass, examples_of, perturbed
 
@@ -324,6 +331,156 @@ def test_an_ensemble_is_not_trained_on_an_iterator_nor_in_a_run(tmp_path):
     (tmp_path / "experiment.json").write_text("{}")
     with pytest.raises(lj.train.CheckpointError, match="holds a run"):
         lj.fit_ensemble(EXPERIMENT, moons, key=0, workdir=tmp_path)
+
+
+# --- trained together
+
+
+def jittered(density, batch, keys, step):
+    """Loss of a batch with noise by its keys, so that members need noise of their own."""
+    noise = jax.vmap(lambda key: jax.random.normal(key, (2,)))(keys)
+    loss = -density.log_prob(batch.x + 0.1 * noise).mean()
+    return loss, {"log_prob": -loss}
+
+
+def batches() -> list[np.ndarray]:
+    return list(np.asarray(lj.load("moons").examples)[:96].reshape(4, 24, 2))
+
+
+def trained_alone(member: lj.Density, number: int, rule) -> lj.Density:
+    """A member after a step on each batch, by a loop that knows of no other member."""
+    structure, params, fixed = split(member)
+    state = rule.init(params)
+
+    @jax.jit
+    def gradient_of(params, x, keys):
+        def loss(params):
+            return jittered(merge(structure, params, fixed), Batch(x, None), keys, 0)[0]
+
+        return jax.grad(loss)(params)
+
+    for step, x in enumerate(batches()):
+        shared = example_keys(jax.random.fold_in(RunKeys.of(0).noise, step), jnp.arange(24))
+        keys = jax.vmap(lambda key: jax.random.fold_in(key, number))(shared)
+        with jax.numpy_dtype_promotion("standard"):
+            updates, state = rule.update(gradient_of(params, x, keys), state, params)
+        params = optax.apply_updates(params, updates)
+    return merge(structure, params, fixed)
+
+
+CLIPPED = lj.Optimizer(
+    name="adamax",
+    learning_rate=0.01,
+    weight_decay=0.1,
+    decay_mask="matrices",
+    clip_norm=0.5,
+    clip_adaptive=0.05,
+)
+
+
+@pytest.mark.parametrize(
+    ("depth", "optimizer"),
+    [
+        (1, CLIPPED),
+        (6, optax.chain(optax.clip_by_global_norm(0.05), optax.sgd(0.5, momentum=0.9))),
+    ],
+    ids=["settings, blocks apart", "optax, stacked blocks"],
+)
+def test_members_trained_together_are_members_trained_alone(depth, optimizer):
+    """Also where the norm of the whole gradient is clipped, and matrices alone decay."""
+    config = lj.models.VectorGlowConfig(depth=depth, width=4)
+    members = noisy(lj.build(config, key=0), members=2)
+    experiment = lj.Experiment(
+        model=Ensemble(members),
+        objective=EachMember(jittered),
+        optimizer=optimizer,
+        batch_size=24,
+        steps=4,
+    )
+    run = lj.fit(experiment, batches(), key=0)
+    rule = build_optimizer(optimizer, 4)
+    for number, member in enumerate(members):
+        alone = trained_alone(member, number, rule)
+        found, wanted = (split(unstack(each))[1] for each in (run.raw.member(number), alone))
+        start = split(unstack(member))[1]
+        chex.assert_trees_all_close(found, wanted, rtol=1e-5, atol=2e-6)
+        moved = max(float(abs(wanted[name] - start[name]).max()) for name in wanted)
+        assert moved > 0.01
+
+
+def test_an_optimizer_sees_one_member_under_its_own_names():
+    labels = {"mean": "trained", "zero": "still"}
+    rules = {"trained": optax.normalize_by_update_norm(), "still": optax.set_to_zero()}
+    rule = optax.chain(optax.multi_transform(rules, labels), optax.sgd(1.0))
+    members = [Normal((3.0, 0.0)), Normal((0.0, -30.0))]
+    experiment = lj.Experiment(
+        model=Ensemble(members), objective=EachMember(lj.NLL()), optimizer=rule, batch_size=4
+    ).override({"steps": 1, "log_every": 1})
+    run = lj.fit(experiment, np.zeros((4, 2), np.float32), key=0)
+    means = [run.raw.member(number).mean[...] for number in range(2)]
+    np.testing.assert_allclose(means, [[2.0, 0.0], [0.0, -29.0]], atol=1e-6)  # steps of length one
+    assert (run.raw.member(1).zero[...] == 0).all()
+    batch = Batch(np.zeros((4, 2), np.float32), None)
+    losses = [lj.NLL()(member, batch, KEY, jnp.zeros(()))[0] for member in members]
+    assert run.history[-1]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+
+
+def test_members_trained_together_are_kept_and_taken_up(tmp_path):
+    moons, valid = lj.load("moons"), lj.load("moons", split="validation")
+    experiment = EXPERIMENT.override({"steps": 4, "validate_every": 2, "log_every": 1})
+    arguments = {"members": 2, "key": 0, "together": True, "validation": valid}
+    first = lj.fit_ensemble(experiment, moons, **arguments, workdir=tmp_path / "whole")
+    (run,) = first.runs
+    assert repr(first) == "EnsembleRun(2 of VectorGlowConfig, trained together)"
+    assert not first.interrupted
+    ours, theirs = first.density.member(0), first.density.member(1)
+    names = [name for name, leaf in split(ours)[1].items() if np.ptp(leaf) > 0]
+    assert any((split(ours)[1][name] != split(theirs)[1][name]).all() for name in names)
+    restored = lj.restore(tmp_path / "whole")
+    assert isinstance(restored, Ensemble)
+    assert checksum_of(restored) == checksum_of(first.density)
+    chex.assert_trees_all_equal(lj.train.restore_run(tmp_path / "whole").state, run.state)
+
+    half = experiment.override({"steps": 2})
+    lj.fit_ensemble(half, moons, **arguments, workdir=tmp_path / "parts")
+    again = lj.fit_ensemble(experiment, moons, **arguments, workdir=tmp_path / "parts")
+    assert checksum_of(again.density) == checksum_of(first.density)
+    chex.assert_trees_all_equal(again.runs[0].state, run.state)
+    with pytest.raises(lj.train.CheckpointError, match="together=True if they were trained so"):
+        lj.fit_ensemble(experiment, moons, members=2, key=0, workdir=tmp_path / "parts")
+
+
+def test_a_ready_density_with_noise_is_trained_together():
+    density = lj.models.Dequantized(Normal(), 4)
+    experiment = lj.Experiment(model=density, batch_size=4, steps=2)
+    data = iter([np.array([[0, 1], [1, 2], [3, 1], [2, 0]], np.uint8)] * 3)
+    result = lj.fit_ensemble(experiment, data, members=2, key=0, together=True)
+    assert repr(result) == "EnsembleRun(2 of Dequantized, trained together)"
+    assert checksum_of(result.density.member(0)) != checksum_of(result.density.member(1))
+
+
+def test_what_cannot_be_trained_together(tmp_path):
+    data = np.zeros((4, 2), np.float32)
+    arguments = {"members": 2, "key": 0, "together": True}
+    ready = lj.Experiment(model=Normal(), batch_size=4, steps=1)
+    with pytest.raises(ValueError, match=r"ready density without noise, Normal.*together=False"):
+        lj.fit_ensemble(ready, data, **arguments)
+    (tmp_path / "member-0").mkdir()
+    with pytest.raises(lj.train.CheckpointError, match="one after the other: choose another"):
+        lj.fit_ensemble(EXPERIMENT, data, **arguments, workdir=tmp_path)
+    alone = dataclasses.replace(EXPERIMENT, objective=EachMember(lj.NLL()))
+    with pytest.raises(TypeError, match="expected an ensemble for the objective EachMember, got"):
+        lj.fit(alone, data, key=0)
+    weighted = dataclasses.replace(EXPERIMENT, objective=lj.NLL(weights={"speed": 1.0}))
+    with pytest.raises(ValueError, match="no part speed"):
+        lj.fit_ensemble(weighted, data, **arguments)
+
+    def of_each_example(density, batch, key, step):
+        return -density.log_prob(batch.x), {}
+
+    vector = dataclasses.replace(EXPERIMENT, objective=of_each_example)
+    with pytest.raises(ValueError, match="return a scalar loss, got shape"):
+        lj.fit_ensemble(vector, data, **arguments)
 
 
 # --- noise on weights

@@ -30,7 +30,7 @@ def together(modules: Sequence[Module]) -> Module:
       A module of that structure, whose arrays have an axis with an entry for each module.
     """
     each = [jax.tree.leaves(module) for module in modules]
-    axes = _axes(modules[0])
+    axes = copy_axes(modules[0])
     leaves = [_stacked(parts, axis) for axis, *parts in zip(axes, *each, strict=True)]
     return jax.tree.unflatten(jax.tree.structure(modules[0]), leaves)
 
@@ -43,34 +43,41 @@ def copy_at(module: Module, index: int) -> Module:
       index: Number of the module.
     """
     leaves, structure = jax.tree.flatten(module)
-    pairs = zip(leaves, _axes(module), strict=True)
+    pairs = zip(leaves, copy_axes(module), strict=True)
     return jax.tree.unflatten(structure, [_taken(leaf, index, axis) for leaf, axis in pairs])
 
 
-def map_copies(function: Callable[[Module], Any], module: Module, count: int) -> Any:
+def map_copies(function: Callable[..., Any], module: nnx.Module, count: int, *each: Array) -> Any:
     """Computes a function of each of the modules that were put together, all at once.
 
     Args:
-      function: Function of one module, that returns arrays.
+      function: Function of one module, and of its entry of every further array, that returns
+        arrays.
       module: Result of ``together``.
       count: Number of modules, which a module without arrays does not tell.
+      each: Further arrays with a leading axis of the modules.
 
     Returns:
       What the function returns, every array with a leading axis of the modules.
     """
     leaves, structure = jax.tree.flatten(module)
 
-    def of_leaves(*own: Array) -> Any:
-        return function(jax.tree.unflatten(structure, own))
+    def of_leaves(own: list[Array], *entries: Array) -> Any:
+        return function(jax.tree.unflatten(structure, own), *entries)
 
-    return jax.vmap(of_leaves, in_axes=tuple(_axes(module)), axis_size=count)(*leaves)
+    in_axes = (copy_axes(module), *[0] * len(each))
+    return jax.vmap(of_leaves, in_axes=in_axes, axis_size=count)(leaves, *each)
 
 
-def _axes(module: nnx.Module) -> list[int]:
-    """The axis of the copies in every leaf: the number of stacks that the leaf is in."""
+def copy_axes(module: nnx.Module) -> list[int]:
+    """Returns the axis of the copies in every leaf: the number of stacks that the leaf is in.
+
+    Args:
+      module: Result of ``together``, or its structure without arrays.
+    """
     axes: list[int] = []
     for node in jax.tree.leaves(module, is_leaf=_is_stack):
-        axes += [axis + 1 for axis in _axes(node.block)] if _is_stack(node) else [0]
+        axes += [axis + 1 for axis in copy_axes(node.block)] if _is_stack(node) else [0]
     return axes
 
 

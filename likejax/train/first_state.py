@@ -20,7 +20,7 @@ from likejax.nn.repeat import for_backend
 from likejax.nn.state import Structure, split
 from likejax.train import guard
 from likejax.train.initial import Initial, begin_from
-from likejax.train.optimizer import build_optimizer
+from likejax.train.members import optimizer_of
 from likejax.train.state import TrainState
 
 
@@ -56,7 +56,7 @@ def new_run(
     """
     density = _first_density(experiment, examples, key, initial)
     check_fit(density, examples)
-    transformation = build_optimizer(experiment.optimizer, experiment.steps)
+    transformation = optimizer_of(experiment, density)
     structure, params, buffers = split(density)
     params, buffers = processes.of_first_process((params, buffers))
     optimizer = jax.jit(transformation.init)(params)
@@ -80,4 +80,5 @@ def _first_density(
     n = len(examples)
     count = min(experiment.rows_to_initialize(examples.event_shape), n)
     rows = np.asarray(jax.random.permutation(rows_key, n))[:count]
-    return density.initialize(examples.examples[np.sort(rows)], initialize_key)
+    density = density.initialize(examples.examples[np.sort(rows)], initialize_key)
+    return for_backend(density)  # an ensemble has more entries than its members

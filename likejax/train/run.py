@@ -24,7 +24,7 @@ from likejax.storage.store import Store
 from likejax.train.checkpoint import optimizer_template, state_of
 from likejax.train.guard import begin
 from likejax.train.log import METRICS, Unit, read_metrics
-from likejax.train.optimizer import build_optimizer
+from likejax.train.members import optimizer_of
 from likejax.train.record import run_directory
 from likejax.train.selection import described
 from likejax.train.state import Best, TrainState, Weights, convert_blocks
@@ -250,8 +250,7 @@ def _read_state(place: Path, experiment: Experiment) -> tuple[TrainState, dict[s
     _, items, record = Store(place / "last").read(wanted)
     optimizer = None
     if not isinstance(experiment.optimizer, Recorded):
-        transformation = build_optimizer(experiment.optimizer, experiment.steps)
-        optimizer = jax.eval_shape(transformation.init, params)
+        optimizer = jax.eval_shape(optimizer_of(experiment, stacked).init, params)
     like = TrainState(jnp.zeros((), jnp.int32), params, params, buffers, optimizer, begin())
     state = state_of(items, like)
     return convert_blocks(for_backend, structure, state), record

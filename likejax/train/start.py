@@ -21,6 +21,7 @@ from likejax.objectives import ELBO, NLL
 from likejax.records import Recorded
 from likejax.train.best_effort import warn
 from likejax.train.log import Logger, check_tensorboard
+from likejax.train.members import EachMember
 from likejax.train.selection import Validation
 from likejax.train.source import array_dataset, is_array
 
@@ -101,7 +102,7 @@ def check_model(experiment: Experiment, examples: Dataset) -> Density:
             f"expected a density with trainable parameters, {type(density).__name__} has none: "
             "training changes arrays in nnx.Param, all others stay as they are"
         )
-    if isinstance(experiment.objective, NLL | ELBO):
+    if isinstance(experiment.objective, NLL | ELBO | EachMember):
         experiment.objective.check(density)
     draws_sheets = experiment.samples_every is not None
     if draws_sheets and (len(density.event_shape) != 3 or density.levels is None):
