@@ -75,7 +75,38 @@ def frame(**changes):
     return Frame(**{name: Series(values) for name, values in (SMALL | changes).items()})
 
 
+class Categorical_:
+    """Stands for the type of a column of categories in polars, which lists those of all tables."""
+
+    categories = ("Ulm", "Bonn", "Rom", "Mainz")
+
+
+Categorical_.__name__ = "Categorical"
+
+
+class LazyFrame:
+    """Stands for a frame of polars whose rows are yet to be read."""
+
+    def collect(self):
+        raise AssertionError("rows are read by the user's call alone")
+
+    def collect_schema(self):
+        return {}
+
+
 # --- sources
+
+
+def test_categories_of_other_tables_are_not_those_of_a_column():
+    city = Series(["Ulm", "Mainz", "Ulm", "Mainz"])
+    city.dtype = Categorical_()
+    dataset = lj.Dataset.from_table(Frame(city=city))
+    assert dataset.column_kinds == (Categorical(("Mainz", "Ulm"), name="city"),)
+
+
+def test_a_lazy_frame_is_to_be_collected():
+    with pytest.raises(TypeError, match=r"got LazyFrame.*pass source\.collect\(\)"):
+        lj.Dataset.from_table(LazyFrame())
 
 
 def written(form, folder):

@@ -185,6 +185,11 @@ def _columns_of(source: Any) -> dict[str, object]:
         found = {str(name): values for name, values in source.items()}
     elif hasattr(source, "column_names") and hasattr(source, "columns"):
         found = dict(arrow_columns(source))
+    elif hasattr(source, "collect_schema") and hasattr(source, "collect"):
+        raise TypeError(
+            f"expected a data frame that has its rows, got {type(source).__name__}, which has yet "
+            "to read them: pass source.collect()"
+        )
     elif hasattr(source, "columns") and hasattr(source, "__getitem__"):
         names = list(source.columns)
         if len({str(name) for name in names}) < len(names):
@@ -269,9 +274,19 @@ def _values(name: str, raw: object) -> Values:
             raise ValueError(
                 f"column {name!r}: expected finite numbers, got {array[bad[0]]} at row {bad[0]}"
             )
-    listed = getattr(getattr(raw, "dtype", None), "categories", None)
-    categories = tuple(map(label, listed)) if isinstance(listed, Iterable) else None
-    return Values(array, categories)
+    return Values(array, _listed_categories(getattr(raw, "dtype", None)))
+
+
+def _listed_categories(dtype: object) -> tuple[str, ...] | None:
+    """The categories that the type of a column lists for this column alone, else None.
+
+    Those of the type ``Categorical`` of polars are of all columns of the process, whatever tables
+    they are in, so the values that occur say more.
+    """
+    listed = getattr(dtype, "categories", None)
+    if type(dtype).__name__ == "Categorical" or not isinstance(listed, Iterable):
+        return None
+    return tuple(map(label, listed))
 
 
 def _refuse_missing(name: str, is_missing: np.ndarray) -> None:
