@@ -15,6 +15,7 @@ from jaxtyping import Array
 from likejax.data.batches import Batch
 from likejax.density import Density
 from likejax.experiment import Experiment
+from likejax.keys import fold_in_each
 from likejax.models.ensemble import Ensemble
 from likejax.nn.copies import copy_axes, map_copies
 from likejax.nn.state import Arrays, split
@@ -86,12 +87,8 @@ def member_keys(key: Array, members: int) -> Array:
       key: One key, or the keys of the examples; member ``k`` gets ``fold_in(key, k)`` of each.
       members: Number of members.
     """
-    flat = key.reshape(-1)
-
-    def of_member(number: Array) -> Array:
-        return jax.vmap(lambda one: jax.random.fold_in(one, number))(flat)
-
-    return jax.vmap(of_member)(jnp.arange(members)).reshape(members, *key.shape)
+    numbers = jnp.arange(members).reshape(members, *[1] * key.ndim)
+    return fold_in_each(jnp.broadcast_to(key, (members, *key.shape)), numbers)
 
 
 def _over_members(result: Any) -> Any:
