@@ -42,6 +42,8 @@ class BijectionCase:
     unit_interval: bool = False
     condition: int | None = None
     floats: bool = False
+    bound: float | None = None
+    """Half of the side of the box of a spline, at whose ends and beyond it is tested too."""
 
     @property
     def label(self) -> jax.Array | None:
@@ -78,9 +80,16 @@ def _repeat() -> bj.Bijection:
     return bj.Repeat(repeat(step, 3, rngs=rngs()))
 
 
-def _features(kind, **options):
-    spline = bj.RationalQuadratic(bins=3)
-    return lambda: kind(3, spline, width=5, blocks=1, condition_size=3, rngs=rngs(), **options)
+SPLINE = bj.RationalQuadratic(bins=3)
+
+
+def _features(kind, scalar: bj.ScalarMap = SPLINE, **options):
+    return lambda: kind(3, scalar, width=5, blocks=1, rngs=rngs(), **options)
+
+
+def _standardize() -> bj.Bijection:
+    batch = jnp.array([[0.0, -2.0, 5.0], [1.0, 2.0, 5.5]])
+    return bj.Standardize(3).initialize(batch, jax.random.key(0))
 
 
 def _ode(channels: int = 3, kind=Dynamics, **options) -> bj.Bijection:
@@ -121,8 +130,25 @@ BIJECTIONS: dict[str, BijectionCase] = {
     "additive coupling, label": BijectionCase(
         _coupling(bj.AdditiveCoupling, 2, condition_size=3), (3, 3, 2), condition=1
     ),
-    "feature coupling, floats": BijectionCase(_features(bj.FeatureCoupling), (3,), floats=True),
-    "autoregressive, floats": BijectionCase(_features(bj.Autoregressive), (3,), floats=True),
+    "feature coupling, floats": BijectionCase(
+        _features(bj.FeatureCoupling, condition_size=3), (3,), floats=True, bound=3.0
+    ),
+    "feature coupling affine": BijectionCase(
+        _features(bj.FeatureCoupling, bj.AffineScalar("exp"), first=1, kept_map=bj.AffineScalar()),
+        (3,),
+    ),
+    "elementwise": BijectionCase(lambda: bj.Elementwise(3, SPLINE, rngs=rngs()), (3,), bound=3.0),
+    "autoregressive, floats": BijectionCase(
+        _features(bj.Autoregressive, condition_size=3), (3,), floats=True, bound=3.0
+    ),
+    "autoregressive, random order": BijectionCase(
+        _features(bj.Autoregressive, bj.AffineScalar(), random_order=True), (3,)
+    ),
+    "inverse autoregressive": BijectionCase(
+        lambda: bj.Inverse(_features(bj.Autoregressive, bj.AffineScalar("exp"))()), (3,)
+    ),
+    "lu linear": BijectionCase(lambda: bj.LULinear(3), (3,)),
+    "standardize": BijectionCase(_standardize, (3,)),
     "affine": BijectionCase(
         lambda: bj.Affine(jnp.array([1.0, -2.0, 0.0]), jnp.array([0.5, -3.0, 2.0])), (2, 2, 3)
     ),

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import inspect
+import re
 
 import chex
 import jax
@@ -15,6 +17,7 @@ import likejax as lj
 from likejax import bijections as bj
 from likejax.nn.calls import written_out
 from likejax.nn.repeat import Stacked, Unstacked, for_backend, repeat, stack, unstack
+from tests import registry
 from tests.registry import BIJECTIONS, BijectionCase, perturbed, rngs
 
 
@@ -30,6 +33,9 @@ def _input(case: BijectionCase, n: int = 4) -> jax.Array:
         if case.unit_interval
         else rng.normal(size=(n, *case.shape))
     )
+    if case.bound is not None and n > 1:  # the ends of the box, and both sides of it
+        draw[-1] = np.resize([case.bound, -case.bound], case.shape)
+        draw[-2] = np.resize([10 * case.bound, -10 * case.bound], case.shape)
     return jnp.asarray(draw)
 
 
@@ -91,6 +97,18 @@ def test_float32_round_trip_and_gradients(case):
         assert np.isfinite(leaf).all(), path
         if leaf.size:
             assert np.abs(leaf).max() > 0, path
+
+
+def test_every_public_map_is_in_the_registry():
+    """By its name; the reversible repetition maps as the plain one, and trains in its own test."""
+    assert bj.ReversibleRepeat.forward is bj.Repeat.forward
+    assert bj.ReversibleRepeat.inverse is bj.Repeat.inverse
+    named = set(re.findall(r"\bbj\.(\w+)", inspect.getsource(registry)))
+    for name, value in vars(bj).items():
+        is_scalar = isinstance(value, type) and issubclass(value, bj.ScalarMap)
+        is_map = isinstance(value, type) and issubclass(value, bj.Bijection)
+        if is_map or is_scalar:
+            assert name in named | {"ReversibleRepeat"}, name
 
 
 def test_actnorm_standardizes_after_initialize():
