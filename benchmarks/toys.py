@@ -111,7 +111,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=Path("toys"))
-    parser.add_argument("--family", default="ffjord", choices=["ffjord", "nsf"])
+    parser.add_argument("--family", default="ffjord", choices=["ffjord", "nsf", "maf"])
     parser.add_argument("--names", nargs="+", default=list(TOYS), choices=list(TOYS))
     arguments = parser.parse_args()
     rows, densities = {}, {}

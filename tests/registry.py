@@ -408,7 +408,15 @@ DENSITIES: dict[str, DensityCase] = {
     "vector glow, floats": _on_floats(_vector_glow),
     "vector glow, labels": _on_labels(_vector_glow, coupling="additive"),
     "nsf, floats": _on_floats(_vector_flow, kind=lj.models.NSFConfig, bins=3),
+    "nsf autoregressive": DensityCase(
+        lambda: _vector_flow(
+            lj.models.NSFConfig, form="autoregressive", depth=1, bins=3, random_order=True
+        )
+    ),
     "maf, labels": _on_labels(_vector_flow, kind=lj.models.MAFConfig),
+    "maf coupling": DensityCase(
+        lambda: _vector_flow(lj.models.MAFConfig, form="coupling", scale="exp")
+    ),
     "ffjord": DensityCase(_ffjord),
     "ffjord, floats": _on_floats(_ffjord),
     "ffjord, labels": _on_labels(_ffjord, time="ignore"),

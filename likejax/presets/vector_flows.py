@@ -69,10 +69,11 @@ def _nsf(name: str, form: Form) -> NSFConfig:
     )
 
 
-def _maf(name: str) -> MAFConfig:
+def _maf(name: str, form: Form) -> MAFConfig:
     table = _TABLES[name]
     return MAFConfig(
         dimensions=table.dimensions,
+        form=form,
         depth=table.depth,
         width=table.width,
         dropout=table.dropout,
@@ -100,9 +101,16 @@ def _table_presets(name: str) -> list[Preset]:
         Preset(
             name=f"maf/{name}",
             summary=f"Masked autoregressive flow with residual networks on {upper}.",
-            experiment=_of_table(name, _maf(name)),
+            experiment=_of_table(name, _maf(name, "autoregressive")),
             paper=f"log p = {maf} nats ({_PAPER}).",
             notes=_FROM_MEMORY,
+        ),
+        Preset(
+            name=f"maf/{name}-coupling",
+            summary=f"Affine couplings with residual networks on {upper}.",
+            experiment=_of_table(name, _maf(name, "coupling")),
+            notes=f"RealNVP's maps in the flow of maf/{name}: half of the columns choose the maps "
+            f"of the others, so that samples take one pass. {_FROM_MEMORY}",
         ),
     ]
 
@@ -230,6 +238,16 @@ def _spline_points(name: str) -> Preset:
     )
 
 
+def _affine_points(name: str) -> Preset:
+    """Returns a small masked flow for points in the plane."""
+    return Preset(
+        name=f"maf/{name}",
+        summary=f"Masked autoregressive flow on the points of {name}, a minute on two CPU cores.",
+        experiment=_points(name, MAFConfig(depth=10, width=64)),
+        trained=_MAF_TRAINED.get(name, ""),
+    )
+
+
 def _points(name: str, model: VectorFlowConfig) -> Experiment[VectorFlowConfig]:
     """Returns the training of a small flow on points in the plane."""
     return Experiment(
@@ -247,6 +265,10 @@ def _points(name: str, model: VectorFlowConfig) -> Experiment[VectorFlowConfig]:
     )
 
 
+_MAF_TRAINED = {
+    "moons": "test log p = -2.443 ± 0.009 nats (exact, n = 10000), on two CPU cores, seed 0.",
+}
+
 _TOYS = (
     "swissroll",
     "8gaussians",
@@ -263,11 +285,6 @@ PRESETS = [
     *_SMALL_TABLES,
     *_SMALL_MAFS,
     *(_spline_points(name) for name in _TOYS),
-    Preset(
-        name="maf/moons",
-        summary="Masked autoregressive flow on the two moons, a minute on two CPU cores.",
-        experiment=_points("moons", MAFConfig(depth=10, width=64)),
-        trained="test log p = -2.443 ± 0.009 nats (exact, n = 10000), on two CPU cores, seed 0.",
-    ),
+    *(_affine_points(name) for name in _TOYS),
 ]
 """Neural spline flows and MAF on the paper's tables, on small tables, and on points."""
