@@ -18,6 +18,7 @@ import jax
 
 import likejax as lj
 from likejax.cli.places import experiment_of, load_as_evaluated
+from likejax.evaluation import Evaluation
 from likejax.weights import Weights
 
 FIRST = 100
@@ -28,9 +29,7 @@ LARGEST = 3_000_000
 """Most bytes of one file."""
 
 
-def evaluations(
-    density: lj.Density, test: lj.Dataset, draws: int
-) -> tuple[lj.Evaluation, lj.Evaluation]:
+def evaluations(density: lj.Density, test: lj.Dataset, draws: int) -> tuple[Evaluation, Evaluation]:
     """The number of the whole part, and that of its first examples with few draws."""
     key = jax.random.key(EVALUATION_SEED)
     whole = lj.evaluate(density, test, key=key, draws=draws)

@@ -59,7 +59,7 @@ def main() -> None:
             experiment: lj.Experiment,
             parts: dict[str, lj.Dataset] = parts,
             name: str = name,
-        ) -> lj.Run:
+        ) -> lj.train.Run:
             workdir = arguments.out / name / label
             return lj.fit(
                 experiment, parts["train"], validation=parts["validation"], workdir=workdir, key=0

@@ -3,13 +3,12 @@
 Every log-probability has its kind (exact, a bound or an estimate) and its error.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
-from typing import NoReturn
+import types
+import typing
 
-from likejax import compilation as compilation
 from likejax import bijections as bijections
+from likejax import compilation
 from likejax import data as data
 from likejax import hub as hub
 from likejax import memory as memory
@@ -17,18 +16,13 @@ from likejax import models as models
 from likejax import ood as ood
 from likejax import plot as plot
 from likejax import train as train
-from likejax.classification import Classification as Classification
 from likejax.classification import Classifier as Classifier
 from likejax.data.dataset import Dataset as Dataset
-from likejax.data.loading import datasets as datasets
 from likejax.data.loading import load as load
 from likejax.density import Density as Density
-from likejax.density import Diffusion as Diffusion
 from likejax.density import Kind as Kind
-from likejax.density import Terms as Terms
 from likejax.density import bits_per_dim as bits_per_dim
 from likejax.density import count_parameters as count_parameters
-from likejax.evaluation import Evaluation as Evaluation
 from likejax.evaluation import compare as compare
 from likejax.evaluation import evaluate as evaluate
 from likejax.experiment import Experiment as Experiment
@@ -44,10 +38,7 @@ from likejax.presets import PRESETS as PRESETS
 from likejax.presets import preset as preset
 from likejax.storage.density import restore as restore
 from likejax.storage.density import save as save
-from likejax.train.ensemble import fit_ensemble as fit_ensemble
 from likejax.train.loop import fit as fit
-from likejax.train.run import Run as Run
-from likejax.train.weight_noise import weight_noise_ensemble as weight_noise_ensemble
 from likejax.weights import PRETRAINED as PRETRAINED
 from likejax.weights import pretrained as pretrained
 
@@ -55,16 +46,32 @@ compilation.use_persistent_cache()
 
 __version__ = importlib.metadata.version("likejax")
 
+_SUBMODULES = (bijections, data, hub, memory, models, ood, plot, train)
+"""Submodules that are public by their short names."""
+
 _MOVED = {
     "combine_draws": "likejax.density.combine_draws",
+    "Diffusion": "likejax.density.Diffusion",
+    "Terms": "likejax.density.Terms",
     "log_prob_in_chunks": "likejax.evaluation.log_prob_in_chunks",
     "log_prob_draws_in_chunks": "likejax.evaluation.log_prob_draws_in_chunks",
     "Comparison": "likejax.evaluation.Comparison",
+    "Evaluation": "likejax.evaluation.Evaluation",
+    "Classification": "likejax.classification.Classification",
 }
-"""Names that were at the top in version 0.6, outside of the submodules, and their place now."""
+"""Names that were at the top once and are in none of those submodules, and their place now."""
 
 
-def __getattr__(name: str) -> NoReturn:
+def __dir__() -> list[str]:
+    """Returns the public names, for completion: other submodules are the library's own."""
+    return [
+        name
+        for name, value in globals().items()
+        if not isinstance(value, types.ModuleType) or value in _SUBMODULES
+    ]
+
+
+def __getattr__(name: str) -> typing.NoReturn:
     """Raises an AttributeError that names the present place of a name that has moved."""
     place = _MOVED.get(name)
     for module in (models, bijections, data, train, ood):

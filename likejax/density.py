@@ -90,8 +90,9 @@ class Terms(NamedTuple):
         ``(*batch,)``, or elementwise ``(*batch, *part_shape)``.
 
     Example:
-      >>> import jax.numpy as jnp, likejax as lj
-      >>> terms = lj.Terms(jnp.zeros(2), {"kl_1": jnp.ones((2, 3))})
+      >>> import jax.numpy as jnp
+      >>> from likejax.density import Terms
+      >>> terms = Terms(jnp.zeros(2), {"kl_1": jnp.ones((2, 3))})
       >>> terms.per_example()["kl_1"].tolist()
       [3.0, 3.0]
     """

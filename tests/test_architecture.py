@@ -306,6 +306,29 @@ def test_import_time(tmp_path):
     assert statistics.median(float(run(code, **bytecode)) for _ in range(3)) < 1.5
 
 
+def test_few_names_stand_at_the_top():
+    """What completion shows; and nothing else but submodules is bound there."""
+    shown = {name for name in dir(likejax) if name[0] != "_"}
+    submodules = {name for name in shown if inspect.ismodule(getattr(likejax, name))}
+    assert submodules == {"bijections", "data", "hub", "memory", "models", "ood", "plot", "train"}
+    assert len(shown - submodules) <= 25
+    others = {name: value for name, value in vars(likejax).items() if name not in dir(likejax)}
+    assert all(inspect.ismodule(value) for value in others.values()), others
+
+
+MOVED = ["Run", "fit_ensemble", "weight_noise_ensemble", "datasets", *likejax._MOVED]
+
+
+@pytest.mark.parametrize("name", MOVED)
+def test_a_name_that_moved_leads_to_its_place(name):
+    with pytest.raises(AttributeError) as error:
+        getattr(likejax, name)
+    (place,) = re.findall(r"; it is ([\w.]+) now$", str(error.value))
+    value = eval(place, {"lj": likejax, "likejax": likejax})
+    assert value.__name__ == name
+    assert ">>> " in value.__doc__
+
+
 def test_public_names_are_documented():
     for name in dir(likejax):
         value = getattr(likejax, name)

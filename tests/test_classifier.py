@@ -15,6 +15,8 @@ import sklearn.metrics
 import sklearn.naive_bayes
 
 import likejax as lj
+from likejax.classification import Classification
+from likejax.density import Terms
 from likejax.models import ClassMixture, GaussianNaiveBayes, NaiveBayes
 from tests.registry import DENSITIES, NoisyByClass, examples_of
 
@@ -43,7 +45,7 @@ class WithParts(Boxes):
     """The same, with a part of the terms that is the label."""
 
     def _terms(self, x, key, condition):
-        return lj.Terms(self._log_prob(x, key, condition), {"label": 1.0 * condition})
+        return Terms(self._log_prob(x, key, condition), {"label": 1.0 * condition})
 
 
 def normals(levels: int | None = None) -> lj.Density:
@@ -327,8 +329,8 @@ def test_arguments_that_are_no_datasets():
         NaiveBayes.fit(np.zeros((3, 1), np.uint8))
 
 
-def result_of(posterior: list[list[float]], labels: list[int]) -> lj.Classification:
-    return lj.Classification(
+def result_of(posterior: list[list[float]], labels: list[int]) -> Classification:
+    return Classification(
         np.log(np.array(posterior)), np.array(labels), lj.Kind.EXACT, 1, "made up", "0"
     )
 

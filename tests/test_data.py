@@ -172,7 +172,7 @@ def test_idx_pairs(tmp_path):
     assert (len(train), len(valid), len(test)) == (18, 2, 5)
     np.testing.assert_array_equal(train.examples[..., 0], x[train.labels])
     assert test.labels is None
-    assert "mine" in lj.datasets(tmp_path)
+    assert "mine" in lj.data.datasets(tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -466,7 +466,7 @@ def test_tfds_reads_what_is_prepared():
     ],
 )
 def test_real_files(name, sizes, shape, levels):
-    assert name in lj.datasets(DATA)
+    assert name in lj.data.datasets(DATA)
     for split, size in zip(("train", "validation", "test"), sizes, strict=True):
         if size is None:
             with pytest.raises(ValueError, match="test part"):

@@ -44,7 +44,7 @@ def test_damaged_datasets_are_refused_with_their_file(tmp_path):
         file = tmp_path / "d" / NAMES.get(form, form)
         file.parent.mkdir(parents=True)
         file.write_bytes(data)
-        assert set(lj.datasets(tmp_path)) >= {"digits"}
+        assert set(lj.data.datasets(tmp_path)) >= {"digits"}
         assert isinstance(outline("d", data_dir=tmp_path), str)
         answers[_answer(tmp_path)] += 1
         shutil.rmtree(tmp_path / "d")

@@ -71,7 +71,7 @@ def test_tiny_imagenet(tmp_path, is_zip):
     if is_zip:
         folder = tmp_path / "tiny_imagenet"
         zipped(folder, folder / "tiny-imagenet-200.zip", "tiny-imagenet-200")
-    assert [name for name, how in lj.datasets(tmp_path).items() if how == "files"] == [
+    assert [name for name, how in lj.data.datasets(tmp_path).items() if how == "files"] == [
         "tiny_imagenet"
     ]
     assert "(64, 64" in outline("tiny_imagenet", data_dir=tmp_path)
@@ -130,7 +130,7 @@ def gtsrb(folder, layout: str) -> list[np.ndarray]:
 def test_gtsrb(tmp_path, layout):
     """All sizes become one; classes are the numbers of folders, and those of the test list."""
     wanted = gtsrb(tmp_path, layout)
-    assert "gtsrb" in lj.datasets(tmp_path)
+    assert "gtsrb" in lj.data.datasets(tmp_path)
     assert sizes("gtsrb", tmp_path) == {"train": 9, "validation": 1, "test": 2}
     test = lj.load("gtsrb", split="test", data_dir=tmp_path)
     assert (test.event_shape, test.num_classes) == ((32, 32, 3), 15)
@@ -190,7 +190,7 @@ def test_celeba(tmp_path, ending, is_zip):
     folder = tmp_path / "celeba"
     if is_zip:
         zipped(folder, folder / "img_align_celeba.zip", "img_align_celeba")
-    assert "celeba" in lj.datasets(tmp_path)
+    assert "celeba" in lj.data.datasets(tmp_path)
     assert sizes("celeba", tmp_path) == {"train": 3, "validation": 1, "test": 1}
     test = lj.load("celeba", split="test", data_dir=tmp_path)
     middle = Image.fromarray(face[39:179, 19:159])
@@ -250,7 +250,7 @@ def test_kuzushiji_arrays(tmp_path):
         np.savez_compressed(folder / f"kmnist-{part}-imgs.npz", images)
         np.savez_compressed(folder / f"kmnist-{part}-labels.npz", labels)
         wanted[part] = images, labels
-    assert "kmnist" in lj.datasets(tmp_path)
+    assert "kmnist" in lj.data.datasets(tmp_path)
     assert sizes("kmnist", tmp_path) == {"train": 18, "validation": 2, "test": 6}
     test = lj.load("kmnist", split="test", data_dir=tmp_path)
     np.testing.assert_array_equal(test.examples[..., 0], wanted["test"][0])
@@ -278,7 +278,7 @@ def test_cifar100(tmp_path, form):
     images = rows[6:].reshape(2, 3, 32, 32).transpose(0, 2, 3, 1)
     np.testing.assert_array_equal(test.examples, images)
     assert test.num_classes == 100
-    assert "cifar100" in lj.datasets(tmp_path)
+    assert "cifar100" in lj.data.datasets(tmp_path)
 
 
 # --- TFDS

@@ -318,7 +318,7 @@ def test_downsampled_imagenet_in_batches(tmp_path, suffix):
     in_order = np.concatenate([parts["train"].examples, parts["validation"].examples])
     assert {image.tobytes() for image in in_order} == {image.tobytes() for image in x[:20]}
     np.testing.assert_array_equal(parts["train"].examples[0], x[0])
-    assert "imagenet8" in lj.datasets(tmp_path)
+    assert "imagenet8" in lj.data.datasets(tmp_path)
 
 
 def test_channels_that_come_first(tmp_path):
@@ -471,7 +471,7 @@ def test_tables_as_text(tmp_path, name, text, columns):
     assert {part.columns for part in parts.values()} == {columns}
     found = {tuple(row) for part in parts.values() for row in part.examples}
     assert found == {(1, 2.5, 3), (4, 5, 600), (7, 8, -9)}
-    assert "a" in lj.datasets(tmp_path)
+    assert "a" in lj.data.datasets(tmp_path)
     assert outline("a", data_dir=tmp_path) == f"{name}: table of 3 columns"
 
 
@@ -539,7 +539,7 @@ def test_names_with_dots_and_plus_signs(tmp_path):
         )
         np.savez(tmp_path / f"{name}.npz", x_train=x, x_test=x[:1])
         assert lj.load(name, split="test", data_dir=tmp_path).examples.max() == 10 * value
-    listed = [name for name, source in lj.datasets(tmp_path).items() if source == "files"]
+    listed = [name for name, source in lj.data.datasets(tmp_path).items() if source == "files"]
     assert listed == ["a", "a+invert", "c++", "faces1.5", "scans", "scans.v2"]
     assert lj.load("c+++invert", split="test", data_dir=tmp_path).examples.max() == 255 - 30
     assert lj.load("a+invert+transpose", split="test", data_dir=tmp_path).examples.max() == 40
@@ -576,7 +576,7 @@ def test_what_is_listed_is_what_is_found(tmp_path):
     (tmp_path / "pets" / "about.csv").write_text("1,2\n3,4\n")
     (tmp_path / "nothing").mkdir()
     (tmp_path / "nothing" / "notes.csv").write_text("no table\n")
-    listed = [name for name, source in lj.datasets(tmp_path).items() if source == "files"]
+    listed = [name for name, source in lj.data.datasets(tmp_path).items() if source == "files"]
     arrays = ["archives/b", "archives/c", "deep/er/npy", "deep/npys/first", "deep/npys/second"]
     assert sorted(listed) == sorted([*arrays, "named", "pets", "two.csv", "two.npz"])
     for name in listed:
@@ -590,7 +590,7 @@ def test_what_is_listed_is_what_is_found(tmp_path):
 def test_real_names_are_outlined_and_found():
     """Listing and outlines take no reading; what cannot be loaded of the real folder is not
     listed."""
-    for name, source in lj.datasets(DATA).items():
+    for name, source in lj.data.datasets(DATA).items():
         if source == "files":
             assert any(
                 kind in outline(name, data_dir=DATA)

@@ -61,7 +61,7 @@ def test_a_file_of_text_is_loaded_by_its_name(tmp_path):
     folder = tmp_path / "text"
     folder.mkdir()
     (folder / "austen.txt").write_text(TEXT * 4)
-    assert lj.datasets(tmp_path)["text/austen"] == "files"
+    assert lj.data.datasets(tmp_path)["text/austen"] == "files"
     train = lj.load("text/austen", data_dir=tmp_path)
     assert train.event_shape == (64,)
     test = lj.load("text/austen+chars:16", split="test", data_dir=tmp_path)

@@ -305,7 +305,7 @@ def test_what_is_asked_wrongly():
 
 def test_members_are_trained_and_taken_up(tmp_path):
     moons = lj.load("moons")
-    first = lj.fit_ensemble(EXPERIMENT, moons, members=2, key=0, workdir=tmp_path)
+    first = lj.train.fit_ensemble(EXPERIMENT, moons, members=2, key=0, workdir=tmp_path)
     assert [run.workdir for run in first.runs] == [tmp_path / "member-0", tmp_path / "member-1"]
     assert checksum_of(first.density.member(0)) != checksum_of(first.density.member(1))
     assert not first.interrupted
@@ -314,7 +314,7 @@ def test_members_are_trained_and_taken_up(tmp_path):
     assert checksum_of(lj.restore(tmp_path)) == checksum_of(first.density)
 
     log = (tmp_path / "member-0" / "metrics.jsonl").read_bytes()
-    more = lj.fit_ensemble(EXPERIMENT, moons, members=3, key=0, workdir=tmp_path)
+    more = lj.train.fit_ensemble(EXPERIMENT, moons, members=3, key=0, workdir=tmp_path)
     assert (tmp_path / "member-0" / "metrics.jsonl").read_bytes() == log  # no step was done again
     assert repr(more) == "EnsembleRun(3 of VectorGlowConfig)"
     for number in range(2):
@@ -325,12 +325,12 @@ def test_members_are_trained_and_taken_up(tmp_path):
 def test_an_ensemble_is_not_trained_on_an_iterator_nor_in_a_run(tmp_path):
     moons = lj.load("moons")
     with pytest.raises(TypeError, match="got an iterator, list_iterator"):
-        lj.fit_ensemble(EXPERIMENT, iter([moons.examples]), key=0)
+        lj.train.fit_ensemble(EXPERIMENT, iter([moons.examples]), key=0)
     with pytest.raises(ValueError, match="expected members to be"):
-        lj.fit_ensemble(EXPERIMENT, moons, key=0, members=0)
+        lj.train.fit_ensemble(EXPERIMENT, moons, key=0, members=0)
     (tmp_path / "experiment.json").write_text("{}")
     with pytest.raises(lj.train.CheckpointError, match="holds a run"):
-        lj.fit_ensemble(EXPERIMENT, moons, key=0, workdir=tmp_path)
+        lj.train.fit_ensemble(EXPERIMENT, moons, key=0, workdir=tmp_path)
 
 
 # --- trained together
@@ -429,7 +429,7 @@ def test_members_trained_together_are_kept_and_taken_up(tmp_path):
     moons, valid = lj.load("moons"), lj.load("moons", split="validation")
     experiment = EXPERIMENT.override({"steps": 4, "validate_every": 2, "log_every": 1})
     arguments = {"members": 2, "key": 0, "together": True, "validation": valid}
-    first = lj.fit_ensemble(experiment, moons, **arguments, workdir=tmp_path / "whole")
+    first = lj.train.fit_ensemble(experiment, moons, **arguments, workdir=tmp_path / "whole")
     (run,) = first.runs
     assert repr(first) == "EnsembleRun(2 of VectorGlowConfig, trained together)"
     assert not first.interrupted
@@ -442,19 +442,19 @@ def test_members_trained_together_are_kept_and_taken_up(tmp_path):
     chex.assert_trees_all_equal(lj.train.restore_run(tmp_path / "whole").state, run.state)
 
     half = experiment.override({"steps": 2})
-    lj.fit_ensemble(half, moons, **arguments, workdir=tmp_path / "parts")
-    again = lj.fit_ensemble(experiment, moons, **arguments, workdir=tmp_path / "parts")
+    lj.train.fit_ensemble(half, moons, **arguments, workdir=tmp_path / "parts")
+    again = lj.train.fit_ensemble(experiment, moons, **arguments, workdir=tmp_path / "parts")
     assert checksum_of(again.density) == checksum_of(first.density)
     chex.assert_trees_all_equal(again.runs[0].state, run.state)
     with pytest.raises(lj.train.CheckpointError, match="together=True if they were trained so"):
-        lj.fit_ensemble(experiment, moons, members=2, key=0, workdir=tmp_path / "parts")
+        lj.train.fit_ensemble(experiment, moons, members=2, key=0, workdir=tmp_path / "parts")
 
 
 def test_a_ready_density_with_noise_is_trained_together():
     density = lj.models.Dequantized(Normal(), 4)
     experiment = lj.Experiment(model=density, batch_size=4, steps=2)
     data = iter([np.array([[0, 1], [1, 2], [3, 1], [2, 0]], np.uint8)] * 3)
-    result = lj.fit_ensemble(experiment, data, members=2, key=0, together=True)
+    result = lj.train.fit_ensemble(experiment, data, members=2, key=0, together=True)
     assert repr(result) == "EnsembleRun(2 of Dequantized, trained together)"
     assert checksum_of(result.density.member(0)) != checksum_of(result.density.member(1))
 
@@ -464,23 +464,23 @@ def test_what_cannot_be_trained_together(tmp_path):
     arguments = {"members": 2, "key": 0, "together": True}
     ready = lj.Experiment(model=Normal(), batch_size=4, steps=1)
     with pytest.raises(ValueError, match=r"ready density without noise, Normal.*together=False"):
-        lj.fit_ensemble(ready, data, **arguments)
+        lj.train.fit_ensemble(ready, data, **arguments)
     (tmp_path / "member-0").mkdir()
     with pytest.raises(lj.train.CheckpointError, match="one after the other: choose another"):
-        lj.fit_ensemble(EXPERIMENT, data, **arguments, workdir=tmp_path)
+        lj.train.fit_ensemble(EXPERIMENT, data, **arguments, workdir=tmp_path)
     alone = dataclasses.replace(EXPERIMENT, objective=EachMember(lj.NLL()))
     with pytest.raises(TypeError, match="expected an ensemble for the objective EachMember, got"):
         lj.fit(alone, data, key=0)
     weighted = dataclasses.replace(EXPERIMENT, objective=lj.NLL(weights={"speed": 1.0}))
     with pytest.raises(ValueError, match="no part speed"):
-        lj.fit_ensemble(weighted, data, **arguments)
+        lj.train.fit_ensemble(weighted, data, **arguments)
 
     def of_each_example(density, batch, key, step):
         return -density.log_prob(batch.x), {}
 
     vector = dataclasses.replace(EXPERIMENT, objective=of_each_example)
     with pytest.raises(ValueError, match="return a scalar loss, got shape"):
-        lj.fit_ensemble(vector, data, **arguments)
+        lj.train.fit_ensemble(vector, data, **arguments)
 
 
 # --- noise on weights
@@ -521,7 +521,7 @@ def test_noise_on_a_bound_with_labels_and_blocks():
         key=0,
     )
     images = lj.Dataset.from_array(examples_of(density, 20), levels=17, labels=np.arange(20) % 3)
-    result = lj.weight_noise_ensemble(density, members=2, key=0, inside=images, rise=0.02)
+    result = lj.train.weight_noise_ensemble(density, members=2, key=0, inside=images, rise=0.02)
     assert 0.5 * 0.02 < max(result.rises) <= 0.02
     assert result.density.config == EnsembleConfig(density.config, 2)
     values = result.density.log_prob_members(images.examples, key=1, condition=images.labels)

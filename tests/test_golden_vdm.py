@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import likejax as lj
+from likejax.density import Terms
 from likejax.models.diffusion.denoiser import Hints
 from likejax.models.diffusion.density import BoundNoises
 from likejax.models.diffusion.process import alpha
@@ -66,7 +67,7 @@ def density_of(golden: Arrays) -> lj.models.VDM:
     return unstack(vdm(weights(golden), config_of(golden)))
 
 
-def terms_of(density: lj.models.VDM, golden: Arrays) -> lj.Terms:
+def terms_of(density: lj.models.VDM, golden: Arrays) -> Terms:
     """The terms of every example for the recorded noises and times."""
 
     def one(x, reconstruction, noise, time, flag):

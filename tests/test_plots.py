@@ -11,6 +11,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 import likejax as lj
+from likejax.classification import Classification
 from likejax.settings import changed
 
 DIGITS = lj.load("digits", split="test")
@@ -254,7 +255,7 @@ def test_the_curves_of_a_run_are_those_of_its_records():
         {"step": 2, "loss": None, "log_prob": None},
         {"step": 2, "validation": 0.75},
     ]
-    run = lj.Run(
+    run = lj.train.Run(
         density=HISTOGRAM,
         last=HISTOGRAM,
         experiment=lj.Experiment(HISTOGRAM, steps=2),
@@ -284,7 +285,7 @@ def test_the_mean_posterior_of_a_classification():
     posterior = np.array([[0.9, 0.1, 0.0], [0.5, 0.25, 0.25], [0.1, 0.1, 0.8]])
     with np.errstate(divide="ignore"):
         log_posterior = np.log(posterior)
-    result = lj.Classification(
+    result = Classification(
         log_posterior=log_posterior,
         labels=np.array([0, 0, 2]),
         kind=lj.Kind.EXACT,

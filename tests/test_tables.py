@@ -124,7 +124,7 @@ def test_bsds300(tmp_path):
     for got, wanted in zip(parts("bsds300", tmp_path), raw.values(), strict=True):
         np.testing.assert_array_equal(got, wanted.astype(np.float32))
     assert "as distributed" in str(lj.load("bsds300", data_dir=tmp_path).provenance)
-    assert "bsds300" in lj.datasets(tmp_path)
+    assert "bsds300" in lj.data.datasets(tmp_path)
 
 
 def test_preprocessed_files_are_read_as_they_are(tmp_path):

@@ -58,11 +58,11 @@ class Dice(lj.Density):
         )
 
 
-def fit(workdir=None, train=POINTS, **settings) -> lj.Run:
+def fit(workdir=None, train=POINTS, **settings) -> lj.train.Run:
     return lj.fit(dataclasses.replace(PLAIN, **settings), train, key=0, workdir=workdir)
 
 
-def scale(run: lj.Run) -> np.ndarray:
+def scale(run: lj.train.Run) -> np.ndarray:
     return np.asarray(run.last.log_scale[...])
 
 

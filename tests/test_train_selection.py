@@ -37,13 +37,13 @@ PLAIN = lj.Experiment(
 )
 
 
-def fit(validation=None, workdir=None, **settings) -> lj.Run:
+def fit(validation=None, workdir=None, **settings) -> lj.train.Run:
     return lj.fit(
         dataclasses.replace(PLAIN, **settings), TRAIN, validation=validation, workdir=workdir, key=0
     )
 
 
-def losses(run: lj.Run) -> dict[int, float]:
+def losses(run: lj.train.Run) -> dict[int, float]:
     return {
         record["step"]: record["validation"] for record in run.history if "validation" in record
     }

@@ -48,11 +48,11 @@ def images(n: int = 40, **options: Any) -> lj.Dataset:
     return lj.Dataset.from_array(IMAGES[:n], levels=4, **options)
 
 
-def scale(run: lj.Run) -> np.ndarray:
+def scale(run: lj.train.Run) -> np.ndarray:
     return np.asarray(run.last.log_scale[...])
 
 
-def fit(train: Any, **settings: Any) -> lj.Run:
+def fit(train: Any, **settings: Any) -> lj.train.Run:
     return lj.fit(dataclasses.replace(PLAIN, **settings), train, key=0)
 
 

@@ -42,11 +42,11 @@ def dataset(points=POINTS, **options) -> lj.Dataset:
     return lj.Dataset.from_array(points, **options)
 
 
-def scale(run: lj.Run) -> np.ndarray:
+def scale(run: lj.train.Run) -> np.ndarray:
     return np.asarray(run.last.log_scale[...])
 
 
-def fit(train=None, validation=None, workdir=None, **settings) -> lj.Run:
+def fit(train=None, validation=None, workdir=None, **settings) -> lj.train.Run:
     experiment = dataclasses.replace(PLAIN, **settings)
     return lj.fit(
         experiment,

@@ -83,7 +83,7 @@ def datasets(data_dir: str | os.PathLike[str] | None = None) -> dict[str, str]:
 
     Example:
       >>> import likejax as lj
-      >>> lj.datasets()["digits"]
+      >>> lj.data.datasets()["digits"]
       'built in'
     """
     found = dict.fromkeys(BUILT_IN, "built in") | dict.fromkeys(TOYS, "built in, 2-D points")
@@ -147,7 +147,8 @@ def _found(name: str, folder: Path | None, split: str) -> tuple[dict[str, Datase
     check_split(split)
     if not isinstance(name, str):
         raise TypeError(
-            f"expected the name of a dataset, got {type(name).__name__}: lj.datasets() lists them"
+            f"expected the name of a dataset, got {type(name).__name__}: lj.data.datasets() lists "
+            "them"
         )
     dataset, steps = _without_steps(name, folder)
     return _parts(dataset, folder, _stamp(folder, dataset)), steps

@@ -39,9 +39,10 @@ class Ensemble(Density):
     """The mixture of ``K`` densities with equal weights, ``p(x) = 1/K sum_k p_k(x)``.
 
     The members have one structure and differ in their arrays alone, such as runs of one experiment
-    with different keys (``lj.fit_ensemble``). The arrays are stacked, and one compiled program
-    computes all members (``jax.vmap``). A batch takes the memory of ``K`` batches of one member, so
-    a smaller ``batch_size`` helps where it is short. Densities of different structure are refused.
+    with different keys (``lj.train.fit_ensemble``). The arrays are stacked, and one compiled
+    program computes all members (``jax.vmap``). A batch takes the memory of ``K`` batches of one
+    member, so a smaller ``batch_size`` helps where it is short. Densities of different structure
+    are refused.
 
     ``log_prob_members`` gives the log-probability of each member, for statistics of their
     disagreement. The kinds combine as follows:
@@ -293,7 +294,7 @@ def _difference(what: str, ours: object, theirs: object, number: int) -> ValueEr
     return ValueError(
         "expected members that differ in the values of their arrays alone, got member 0 with "
         f"{what} {ours!r:.200} and member {number} with {theirs!r:.200}: train all members by one "
-        "experiment, as lj.fit_ensemble does"
+        "experiment, as lj.train.fit_ensemble does"
     )
 
 
@@ -312,7 +313,8 @@ class EnsembleConfig(Settings):
     """An ensemble of untrained members of one config, each with a key of its own.
 
     It is what ``lj.restore`` builds a saved ensemble from. To train members that are independent of
-    each other, use ``lj.fit_ensemble``; ``lj.fit`` of this config trains the mixture as one model.
+    each other, use ``lj.train.fit_ensemble``; ``lj.fit`` of this config trains the mixture as one
+    model.
 
     Raises:
       TypeError: If ``member`` is no config.

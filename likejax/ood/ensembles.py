@@ -86,7 +86,7 @@ class EnsembleScore(Score):
     name: ClassVar[str] = "WAIC"
 
     ensemble: Density
-    """The ensemble, from ``lj.fit_ensemble`` or ``lj.weight_noise_ensemble``."""
+    """The ensemble, from ``lj.train.fit_ensemble`` or ``lj.train.weight_noise_ensemble``."""
     quantity: Literal["waic", "variance"] = "waic"
     """The whole sum, or the variance alone."""
     per_dimension: bool = False
@@ -98,7 +98,8 @@ class EnsembleScore(Score):
         if not isinstance(self.ensemble, Ensemble):
             raise TypeError(
                 f"expected an ensemble, got {type(self.ensemble).__name__}: lj.Ensemble(members), "
-                "lj.fit_ensemble(...).density and lj.weight_noise_ensemble(...).density are some"
+                "lj.train.fit_ensemble(...).density and "
+                "lj.train.weight_noise_ensemble(...).density are some"
             )
 
     @property

@@ -41,7 +41,7 @@ class EnsembleRun:
       >>> import likejax as lj
       >>> model = lj.models.VectorGlowConfig(depth=1, width=4)
       >>> experiment = lj.Experiment(model=model, batch_size=24, steps=2)
-      >>> result = lj.fit_ensemble(experiment, lj.load("moons"), members=2, key=0)
+      >>> result = lj.train.fit_ensemble(experiment, lj.load("moons"), members=2, key=0)
       >>> result
       EnsembleRun(2 of VectorGlowConfig)
       >>> [run.steps for run in result.runs]
@@ -135,7 +135,7 @@ def fit_ensemble(
       >>> model = lj.models.VectorGlowConfig(depth=1, width=4)
       >>> experiment = lj.Experiment(model=model, batch_size=24, steps=2)
       >>> moons = lj.load("moons")
-      >>> ensemble = lj.fit_ensemble(experiment, moons, members=2, key=0).density
+      >>> ensemble = lj.train.fit_ensemble(experiment, moons, members=2, key=0).density
       >>> ensemble.log_prob_members(moons.examples[:3]).shape
       (2, 3)
     """

@@ -73,7 +73,7 @@ class EachMember:
         if not isinstance(density, Ensemble):
             raise TypeError(
                 f"expected an ensemble for the objective EachMember, got {type(density).__name__}: "
-                "lj.fit_ensemble(..., together=True) makes one of the experiment's model"
+                "lj.train.fit_ensemble(..., together=True) makes one of the experiment's model"
             )
         member = jax.eval_shape(lambda ensemble: ensemble.member(0), density)
         if isinstance(self.objective, NLL | ELBO):

@@ -43,7 +43,7 @@ class WeightNoise:
       >>> import likejax as lj
       >>> density = lj.build(lj.models.VectorGlowConfig(depth=1, width=4), key=0)
       >>> inside = lj.load("moons").examples[:64]
-      >>> noise = lj.weight_noise_ensemble(density, members=2, key=0, inside=inside, rise=0.1)
+      >>> noise = lj.train.weight_noise_ensemble(density, members=2, key=0, inside=inside, rise=0.1)
       >>> max(noise.rises) <= 0.1
       True
     """
@@ -100,8 +100,8 @@ def weight_noise_ensemble(
       >>> import likejax as lj
       >>> density = lj.build(lj.models.VectorGlowConfig(depth=1, width=4), key=0)
       >>> inside = lj.load("moons").examples[:64]
-      >>> ensemble = lj.weight_noise_ensemble(density, members=3, key=0, inside=inside).density
-      >>> ensemble.log_prob_members(inside).shape
+      >>> noise = lj.train.weight_noise_ensemble(density, members=3, key=0, inside=inside)
+      >>> noise.density.log_prob_members(inside).shape
       (3, 64)
     """
     check_density(density)
