@@ -112,7 +112,11 @@ def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
     here = str(run)
     for args, code, message in (
         (["evaluate", here, "--draws", "0"], 2, "draws to be an integer of at least 1, got 0"),
-        (["evaluate", here, "--batch-size", "-1"], 2, "batch_size to be an integer of at least 1"),
+        (
+            ["evaluate", here, "--batch-size", "-1"],
+            2,
+            "--batch-size to be an integer of at least 1",
+        ),
         (["evaluate", here, "--json", str(a_folder)], 1, "which --json names: "),
         (["evaluate", here, "--json", str(a_file / "e.json")], 1, "which --json names: "),
         (["evaluate", here, "--devices", "0"], 2, "devices to be an integer of at least 1"),
@@ -148,7 +152,7 @@ def test_what_cannot_end_well_ends_at_once(run, tmp_path, capsys, monkeypatch):
         (
             ["train", "glow/digits", "--optimizer.learning-rate", "-1"],
             2,
-            "learning_rate to be a number above 0",
+            "expected --optimizer.learning-rate to be a number above 0",
         ),
     ):
         assert main(args) == code, args
@@ -217,6 +221,13 @@ def test_lists(capsys):
             2,
             "`likejax train glow/digits --help` lists the options",
         ),
+        (["evaluate", "run", "--draws", "0"], 2, "expected --draws to be an integer of at least 1"),
+        (
+            ["train", "ffjord/digits", "--model.solver.rtol", "-1"],
+            2,
+            "expected --model.solver.rtol or --model.training-solver.rtol to be a number",
+        ),
+        (["train", "glow/digits", "--model.scales", "4"], 2, "divisible by 2^scales = 16, got 8x8"),
         (["datasets", "--data-dir", "/nowhere"], 1, "expected data_dir to be a folder"),
     ],
 )
@@ -226,6 +237,7 @@ def test_mistakes_get_a_sentence(args, code, message, capsys, monkeypatch):
     captured = capsys.readouterr()
     assert message in captured.out + captured.err
     assert "Traceback" not in captured.err
+    assert "tyro" not in captured.err
 
 
 def test_unknown_override_names_the_near_one(capsys):
@@ -240,6 +252,7 @@ def test_help(command, capsys):
     assert f"usage: likejax {command}" in out
     first_line = COMMANDS[command].__doc__.splitlines()[0]
     assert first_line in out
+    assert "``" not in out
 
 
 def test_help_of_a_preset_has_its_card_and_settings(capsys):
@@ -248,12 +261,18 @@ def test_help_of_a_preset_has_its_card_and_settings(capsys):
     assert lj.PRESETS["glow/digits"].summary in out
     assert "--model.depth INT" in out
     assert "(default: 8)" in out
+    words = " ".join(out.replace("│", " ").split())
+    assert "name in `density.terms`. Negative for" in words
+    assert "`loss = mean(-log_prob) / (D ln 2)" in words
+    assert "``" not in words
 
 
 def test_older_spelling_of_an_option(tmp_path, capsys):
     """An override by a name that had British spelling reaches the setting."""
     assert main(["train", "glow/digits", "--optimiser.learning_rate", "-1"]) == 2
-    assert "learning_rate to be a number above 0" in " ".join(capsys.readouterr().err.split())
+    assert "expected --optimizer.learning-rate to be a number above 0" in " ".join(
+        capsys.readouterr().err.split()
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,14 +14,13 @@ import traceback
 from collections.abc import Sequence
 from types import TracebackType
 
-import tyro
-
 from likejax import memory
 from likejax.cli.cluster import is_joined, joined, leave
 from likejax.cli.evaluate import Evaluate
 from likejax.cli.lists import Datasets, Demo, Presets, Summary
 from likejax.cli.ood import Ood
 from likejax.cli.options import Command, DevicesOption, UsageError, with_none_for_off
+from likejax.cli.parser import parse
 from likejax.cli.sample import Sample
 from likejax.cli.train import Train, train_command, with_present_weights
 from likejax.legacy import modern
@@ -111,20 +110,12 @@ def _parsed(args: Sequence[str]) -> Command:
     if word in commands:
         args = with_none_for_off(args, commands[word])
     try:
-        return tyro.extras.subcommand_cli_from_dict(
-            commands,
-            args=list(args),
-            prog="likejax",
-            description="Likelihood-based generative density models: train, evaluate in bits/dim, "
-            "sample, and detect out-of-distribution data.",
-        )
+        return parse(commands, args)
     except SystemExit as exit:
         if exit.code == 2:
             command = " ".join(args[: 2 if word == "train" else 1])
             print(f"likejax: `likejax {command} --help` lists the options", file=sys.stderr)
         raise
-    except (ValueError, TypeError) as error:  # settings that check themselves together
-        raise UsageError(str(error)) from error
 
 
 def _run(command: Command) -> int:
