@@ -43,7 +43,8 @@ def joined() -> Iterator[None]:
             nowhere = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(contextlib.redirect_stdout(nowhere))
         try:
-            agreed(False)  # connects all processes, before one of them works for long
+            with _output_to_stderr():
+                agreed(False)  # connects all processes, before one of them works for long
             yield
         except (ValueError, RuntimeError) as error:
             if not _LOST.match(str(error)):
@@ -53,6 +54,22 @@ def joined() -> Iterator[None]:
                 "printed. Start the same command in all processes again: a run goes on from its "
                 f"last checkpoint. {error}"
             ) from error
+
+
+@contextlib.contextmanager
+def _output_to_stderr() -> Iterator[None]:
+    """A context for the library that connects processes: its C++ prints a line to the output."""
+    if sys.__stdout__ is None or sys.__stderr__ is None:
+        yield  # the shell closed one of them, and its number may be a connection's now
+        return
+    sys.__stdout__.flush()
+    output = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
 
 
 def is_joined() -> bool:
