@@ -173,7 +173,9 @@ def test_samples_are_asked_for_in_the_words_of_the_command_line(run, tmp_path, c
     )
     lj.save(lj.build(config, key=0), conditional)
     assert main(["sample", str(conditional), "--out", place + ".png"]) == 2
-    assert "give the class of its samples with --label" in capsys.readouterr().err
+    assert "the model is conditional: give a class with --label" in capsys.readouterr().err
+    assert main(["sample", str(conditional), "--label", "10", "--out", place + ".png"]) == 2
+    assert "--label: expected class labels 0..9" in capsys.readouterr().err
     assert (
         main(["sample", str(conditional), "--label", "3", "--count", "2", "--out", place + ".png"])
         == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -354,10 +355,28 @@ def test_command_line(tmp_path, capsys, monkeypatch):
     drawn = np.load(tmp_path / "samples.npy")
     expected = lj.restore(run).sample(KEY, 2, np.array([[0.5, -1, 2]], np.float32))
     np.testing.assert_array_equal(drawn, expected)
+    outside = ["ood", str(run), "--outside", "noise"]
     for words, message in {
         (): "give 3 numbers with --condition, got none",
         ("--condition", "0.5"): "give 3 numbers with --condition, got 1",
+        ("--condition", "0.5", "1e39", "2"): "--condition: expected condition within the range of",
         ("--label", "1"): "no --label",
+        ("--label", "1", "--condition", "2"): "expected --label or --condition, got both",
     }.items():
-        assert main([*place, *words]) == 2
-        assert message in capsys.readouterr().err
+        for command in (place, outside):
+            assert main([*command, *words]) == 2
+            assert message in " ".join(capsys.readouterr().err.split())  # the parser breaks lines
+
+    fixed = lj.condition(lj.restore(run), np.array([[0.5, -1, 2]], np.float32))
+    under = "under condition (0.5, -1, 2)"
+    values = ["--data-dir", str(tmp_path / "data"), "--condition", "0.5", "-1", "2"]
+    assert main(["evaluate", str(run), *values]) == 0
+    expected = lj.evaluate(fixed, dataclasses.replace(test, split=f"test, all {under}"))
+    assert capsys.readouterr().out == f"{expected}\n"
+    np.savez(tmp_path / "data" / "moved.npz", x_test=POINTS[30:] + 9, x_train=POINTS)
+    options = ["--scores", "negative", "--resamples", "10", "--outside", "moved", *values]
+    assert main(["ood", str(run), *options]) == 0
+    assert f"All examples are scored {under}." in capsys.readouterr().out
+    (score,) = json.loads((run / "ood" / "report.json").read_text())["scores"]
+    of_fixed = np.asarray(fixed.log_prob(test.examples))
+    np.testing.assert_allclose(score["values"]["pairs"], -of_fixed, rtol=1e-5)

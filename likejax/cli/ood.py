@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from likejax.cli.options import ScoringOptions, UsageError, WeightsOption
+from likejax.cli.options import ConditionOptions, ScoringOptions, UsageError, WeightsOption
 from likejax.cli.own_scores import score_maker
 from likejax.cli.places import check_writable, experiment_of, load_as_evaluated
 from likejax.names import meant
@@ -25,10 +25,11 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Ood(WeightsOption, ScoringOptions):
+class Ood(WeightsOption, ConditionOptions, ScoringOptions):
     """How well scores of a trained run separate its own test data from other data.
 
-    Prints a table of AUROC with intervals, and writes the report with all metrics and pictures.
+    Prints a table of AUROC with intervals, and writes the report with all metrics and pictures. A
+    conditional model scores all examples under the condition of --label or --condition.
     """
 
     outside: tuple[str, ...] = ()
@@ -78,13 +79,14 @@ class Ood(WeightsOption, ScoringOptions):
         out = self.out or self.run / "ood"
         check_writable(out / "report.md", option="--out")
         experiment = experiment_of(self.run)
+        runs = (self.run, *self.trainings)
+        densities = [self.at_condition(lj.restore(run, which=self.which)) for run in runs]
         parts = {
             split: self._load(experiment, experiment.dataset, split)
             for split in ("train", "validation", "test")
         }
         inside = self._limited(parts["test"])
         outside, distances = self._outside(experiment, inside)
-        densities = [lj.restore(run, which=self.which) for run in (self.run, *self.trainings)]
         selected_on, notes = self._selecting_rows(parts["validation"])
         report = lj.ood.benchmark(
             densities,
@@ -104,6 +106,8 @@ class Ood(WeightsOption, ScoringOptions):
             workdir=out / "features",
         )
         of_benchmark = [note for note in report.notes if note != lj.ood.NOT_SAID]
+        if self.condition_in_words:
+            notes = (f"All examples are scored under {self.condition_in_words}.", *notes)
         report = dataclasses.replace(report, notes=(*notes, *of_benchmark))
         if jax.process_index() != 0:
             return 0
@@ -118,8 +122,7 @@ class Ood(WeightsOption, ScoringOptions):
         """Returns the function that makes the scores of a density."""
         import likejax as lj
 
-        background = None if self.background is None else lj.restore(self.background)
-        early = None if self.early is None else lj.restore(self.early)
+        background, early = self._companion(self.background), self._companion(self.early)
         if self.ensemble and len(densities) == 1:
             raise UsageError("expected further runs for an ensemble: --trainings RUN2 RUN3")
         ensemble = lj.Ensemble(densities) if self.ensemble else None
@@ -136,6 +139,16 @@ class Ood(WeightsOption, ScoringOptions):
             return [*self._chosen(found), *(make() for make in own)]
 
         return recipes
+
+    def _companion(self, run: Path | None) -> Density | None:
+        """Returns the density of another run, at the condition if it is conditional."""
+        import likejax as lj
+
+        if run is None:
+            return None
+        density = lj.restore(run)
+        # a background may be unconditional where the model is not: a ratio is of the two
+        return density if density.condition_shape is None else self.at_condition(density)
 
     def _chosen(self, scores: list[Score]) -> list[Score]:
         """Returns the scores that --scores names, in the order of the table.

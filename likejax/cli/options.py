@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Protocol, runtime_checkable
 
 import tyro
 
@@ -18,6 +19,11 @@ from likejax.settings import (
     hints_of,
     settings_that_can_be_off,
 )
+
+if TYPE_CHECKING:
+    from jaxtyping import ArrayLike
+
+    from likejax.density import Density
 
 
 @runtime_checkable
@@ -124,3 +130,81 @@ class ScoringOptions(DataOption, SeedOption, DevicesOption):
     """Draws for each example; more of them tighten a bound."""
     batch_size: Count = 128
     """Examples scored at a time; the result does not depend on it."""
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ConditionOptions(Settings):
+    """One condition for all that a command asks of a conditional model."""
+
+    label: CountOrZero | None = None
+    """Class that is the condition, for a model that is conditioned on classes."""
+    condition: tuple[float, ...] | None = None
+    """Numbers that are the condition, row by row if they form an array."""
+
+    def __post_init__(self) -> None:
+        """Refuses two conditions."""
+        super().__post_init__()
+        if self.label is not None and self.condition is not None:
+            raise UsageError("expected --label or --condition, got both: a model takes one of them")
+
+    @property
+    def condition_in_words(self) -> str:
+        """The condition that was given; empty if there is none."""
+        if self.label is not None:
+            return f"label {self.label}"
+        if self.condition is not None:
+            return f"condition ({', '.join(f'{each:g}' for each in self.condition)})"
+        return ""
+
+    def at_condition(self, density: Density) -> Density:
+        """Returns the density at the condition; an unconditional one as it is.
+
+        Args:
+          density: Density of a run.
+
+        Raises:
+          UsageError: If the condition is missing, or not what the density is conditioned on.
+        """
+        from likejax.models import condition
+
+        value = self.condition_for(density)
+        return density if value is None else condition(density, value)
+
+    def condition_for(self, density: Density) -> ArrayLike | None:
+        """Returns the condition of a density; ``None`` for an unconditional one.
+
+        Args:
+          density: Density of a run.
+
+        Raises:
+          UsageError: If the condition is missing, or not what the density is conditioned on.
+        """
+        import numpy as np
+
+        shape = density.condition_shape
+        if shape != () and self.label is not None:
+            raise UsageError("expected no --label: the model of this run has no classes")
+        if not shape and self.condition is not None:
+            raise UsageError("expected no --condition: the model of this run takes no numbers")
+        if shape is None:
+            return None
+        if shape == ():
+            if self.label is None:
+                raise UsageError("the model is conditional: give a class with --label")
+            return _checked(density, self.label, option="--label")
+        count = math.prod(shape)
+        if self.condition is None or len(self.condition) != count:
+            given = "none" if self.condition is None else str(len(self.condition))
+            raise UsageError(
+                f"the model is conditioned on floats of shape {shape}: give {count} numbers with "
+                f"--condition, got {given}"
+            )
+        return _checked(density, np.asarray(self.condition).reshape(shape), option="--condition")
+
+
+def _checked(density: Density, value: ArrayLike, *, option: str) -> ArrayLike:
+    """Returns a condition after the density's own checks, whose errors then name the option."""
+    try:
+        return density.checked_value(value)
+    except ValueError as error:
+        raise UsageError(f"{option}: {error}") from error
