@@ -74,8 +74,8 @@ def never_varies(rows: Float[np.ndarray, "n ..."]) -> Bool[np.ndarray, "..."]:
       Booleans of the shape of one example.
     """
     eps = float(np.finfo(rows.dtype).eps)
-    first = rows[:1].astype(np.float64)
-    return np.abs(rows - first).max(0) <= 4 * eps * np.abs(rows).max(0)
+    first, low, high = (each.astype(np.float64) for each in (rows[0], rows.min(0), rows.max(0)))
+    return np.maximum(high - first, first - low) <= 4 * eps * np.maximum(np.abs(low), np.abs(high))
 
 
 def _mend(column: np.ndarray) -> str:

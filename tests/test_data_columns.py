@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,6 +12,7 @@ from flax import nnx
 
 import likejax as lj
 from likejax.bijections import ActNorm, Standardize
+from likejax.data.constant_columns import warning_of_constant_columns
 from likejax.nn.normalization import channel_statistics
 from likejax.nn.weight_norm import WeightNormConvolution
 
@@ -100,6 +103,27 @@ def test_density_of_a_table_with_constant_columns():
         values.append(float(np.mean(density.log_prob(x[:50]))))
     assert np.ptp(values) < 0.6
     assert np.mean(values) == pytest.approx(-3 * 0.5 * np.log(2 * np.pi) - 1.0, abs=0.5)
+
+
+def test_fitting_warns_of_constant_columns():
+    """Whatever the arrays are called, and only where there is a density to grow."""
+    x = with_constant(3.0, rows=20)
+    experiment = lj.Experiment(model=SMALL, batch_size=4, steps=1)
+    with pytest.raises(UserWarning, match="column 1 of 'array' is 3 in all 20 rows: a density"):
+        lj.fit(experiment, x, key=0)  # warnings are errors here, and nothing is compiled
+    both = lj.Dataset.from_array(x[:, [0, 1, 1]], name="frame")
+    both = dataclasses.replace(both, columns=("a", "b", "c"))
+    named = r"2 columns of 'frame' hold .* in all 20 rows \(column 1 \('b'\), column 2 \('c'\)\)"
+    with pytest.warns(UserWarning, match=named):
+        lj.models.FullGaussian.fit(both)
+    declared = {"a": lj.data.Continuous(), "b": lj.data.Continuous(), "c": lj.data.Integer()}
+    table = lj.Dataset.from_table({"a": x[:, 0], "b": x[:, 1], "c": x[:, 1]}, columns=declared)
+    assert "column 1 ('b') of 'table' is 3" in warning_of_constant_columns(table)
+    images = lj.Dataset.from_array(np.zeros((3, 4, 4, 1), np.float32))
+    integers = lj.Dataset.from_array(np.zeros((3, 4), np.uint8))
+    of_conditions = lj.Dataset.from_array(x[:, ::2], conditions=np.ones((20, 2)))
+    for data in (both[:1], images, integers, of_conditions):
+        assert warning_of_constant_columns(data) is None
 
 
 # --- what single precision cannot hold

@@ -416,11 +416,12 @@ def test_an_optimizer_sees_one_member_under_its_own_names():
     experiment = lj.Experiment(
         model=Ensemble(members), objective=EachMember(lj.NLL()), optimizer=rule, batch_size=4
     ).override({"steps": 1, "log_every": 1})
-    run = lj.fit(experiment, np.zeros((4, 2), np.float32), key=0)
+    rows = np.array([[-1, 2], [1, -2], [2, 1], [-2, -1]], np.float32)  # whose mean is zero
+    run = lj.fit(experiment, rows, key=0)
     means = [run.raw.member(number).mean[...] for number in range(2)]
     np.testing.assert_allclose(means, [[2.0, 0.0], [0.0, -29.0]], atol=1e-6)  # steps of length one
     assert (run.raw.member(1).zero[...] == 0).all()
-    batch = Batch(np.zeros((4, 2), np.float32), None)
+    batch = Batch(rows, None)
     losses = [lj.NLL()(member, batch, KEY, jnp.zeros(()))[0] for member in members]
     assert run.history[-1]["loss"] == pytest.approx(np.mean(losses), rel=1e-5)
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
+from likejax.data.constant_columns import warning_of_constant_columns
 from likejax.data.dataset import Dataset
 from likejax.density import Density, Kind, Moments, integer_dtype
 from likejax.distributions import standard_normal_log_prob, table_log_probs, table_moments
@@ -130,7 +132,8 @@ class FullGaussian(Density):
 
         Args:
           dataset: A dataset or an array.
-          ridge: Part of the mean variance that is added to the variances of continuous data.
+          ridge: Part of the mean variance that is added to the variances of continuous data. A
+            column of one value, which is warned of, has no other variance.
 
         Raises:
           ValueError: If the covariance is singular.
@@ -159,6 +162,9 @@ class FullGaussian(Density):
                 f"expected data with a regular covariance, {dataset.name!r} has constant or "
                 "linearly dependent columns: leave these out, or choose a larger ridge"
             ) from error
+        text = warning_of_constant_columns(dataset)
+        if text is not None:  # their variance is the ridge alone
+            warnings.warn(text, stacklevel=2)
         gaussian = cls(
             jnp.asarray(rows.mean(0), float), jnp.asarray(cholesky, float), dataset.event_shape
         )

@@ -32,7 +32,13 @@ from likejax.train.run_keys import RunKeys
 from likejax.train.selection import Selection, Validation
 from likejax.train.sheets import SampleSheets
 from likejax.train.source import Source, open_source
-from likejax.train.start import check_experiment, check_loggers, check_model, validation_rows
+from likejax.train.start import (
+    check_experiment,
+    check_loggers,
+    check_model,
+    validation_rows,
+    warn_of_constant_columns,
+)
 from likejax.train.state import TrainState, Weights
 from likejax.train.step import Placement, StepFunction, compile_step
 from likejax.train.window import Window
@@ -57,7 +63,7 @@ def fit(
     save before they end the program; without a ``workdir`` Ctrl-C returns the run as it stands.
     Steps that are not finite or whose gradient explodes are skipped and counted
     (``experiment.guard``). If a log line or a picture cannot be made, there is a warning and
-    training goes on.
+    training goes on. There is one too for a continuous column of ``train`` that holds one value.
 
     Args:
       experiment: Model, objective, optimizer and schedule.
@@ -109,6 +115,7 @@ def fit(
     keys = RunKeys.of(key)
     source = open_source(experiment, train)
     density = check_model(experiment, source.examples)
+    warn_of_constant_columns(source.dataset)
     rows = validation_rows(experiment, validation, density, source.dataset, keys.validation)
     start = None if initial is None else initial_weights(initial, experiment)
     new = new_run(experiment, source.examples, key=keys.build, initial=start)

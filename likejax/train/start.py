@@ -10,6 +10,7 @@ import jax
 from jaxtyping import Array, Key
 
 from likejax import processes
+from likejax.data.constant_columns import warning_of_constant_columns
 from likejax.data.dataset import Dataset
 from likejax.data.splits import check_disjoint
 from likejax.density import Density
@@ -112,6 +113,17 @@ def check_model(experiment: Experiment, examples: Dataset) -> Density:
             "samples_every to None"
         )
     return density
+
+
+def warn_of_constant_columns(train: Dataset | None) -> None:
+    """Warns of continuous columns that hold one value, where training has no end.
+
+    Args:
+      train: Training data; ``None`` for an iterable, whose first rows do not tell.
+    """
+    text = None if train is None else warning_of_constant_columns(train)
+    if text is not None:
+        warn(text)
 
 
 def check_loggers(loggers: Sequence[Logger]) -> None:
