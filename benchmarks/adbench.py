@@ -223,6 +223,20 @@ def work(paths: list[Path], out: Path) -> None:
         jax.clear_caches()  # the programs of another table have other shapes
 
 
+def mean_ranks(values: Rows) -> list[str]:
+    """The mean rank of each method over tables, with its standard error if there are several.
+
+    Args:
+      values: Metric of each table and method, ``(tables, methods)``; the largest has rank 1.
+    """
+    ranks = stats.rankdata(-values, axis=1)
+    means = [f"{mean:.2f}" for mean in ranks.mean(0)]
+    if len(ranks) == 1:
+        return means
+    errors = ranks.std(0, ddof=1) / np.sqrt(len(ranks))
+    return [f"{mean} ± {error:.2f}" for mean, error in zip(means, errors, strict=True)]
+
+
 def summary(paths: list[Path], out: Path) -> str:
     """A Markdown table of AUROC and AUPR with intervals, and the mean ranks."""
     names = [*DENSITIES, *DETECTORS]
@@ -240,10 +254,7 @@ def summary(paths: list[Path], out: Path) -> str:
             cells = ["{:.3f} [{:.3f}, {:.3f}]".format(*of_table[name][metric]) for name in names]
             lines.append(f"| {table} | {' | '.join(cells)} |")
         values = np.array([[r[name][metric][0] for name in names] for r in records.values()])
-        ranks = stats.rankdata(-values, axis=1)
-        errors = ranks.std(0, ddof=1) / np.sqrt(len(ranks)) if len(ranks) > 1 else ranks.std(0)
-        means = [f"{m:.2f} ± {e:.2f}" for m, e in zip(ranks.mean(0), errors, strict=True)]
-        lines.append(f"| mean rank ± standard error | {' | '.join(means)} |")
+        lines.append(f"| mean rank ± standard error | {' | '.join(mean_ranks(values))} |")
         medians = [f"{value:.3f}" for value in np.median(values, axis=0)]
         lines.append(f"| median | {' | '.join(medians)} |")
     return "\n".join(lines)
