@@ -33,6 +33,7 @@ KINDS = (
     Categorical(("Bonn", "Rom", "Ulm"), name="city"),
     Categorical(("False", "True"), name="lift"),
 )
+ROWS = [[0.5, 1, 2, 1], [1.25, 3, 0, 0], [0.75, 2, 2, 1], [2.0, 2, 1, 1]]
 
 
 class Missing:
@@ -140,10 +141,56 @@ def test_every_source_gives_the_same_table(form, tmp_path):
     assert table.column_kinds == KINDS
     assert table.columns == ("size", "rooms", "city", "lift")
     assert table.levels is None
-    wanted = [[0.5, 1, 2, 1], [1.25, 3, 0, 0], [0.75, 2, 2, 1], [2.0, 2, 1, 1]]
-    np.testing.assert_array_equal(table.examples, wanted)
+    np.testing.assert_array_equal(table.examples, ROWS)
     assert "column 'rooms' taken as integer 1..3" in table.provenance
     assert not table.examples.flags.writeable
+
+
+def test_frames_of_pandas():
+    """The library itself where it is installed; the other tests have a stand-in."""
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    frame = pandas.DataFrame(SMALL)
+    for each in (frame, frame.convert_dtypes(), frame.astype({"city": "category"})):
+        table = lj.Dataset.from_table(each)
+        assert table.column_kinds == KINDS
+        np.testing.assert_array_equal(table.examples, ROWS)
+    grades = pandas.Categorical([2, 1, 2, 1], categories=[1, 2, 3])
+    table = lj.Dataset.from_table(pandas.DataFrame({"grade": grades}))
+    assert table.column_kinds == (Categorical(("1", "2", "3"), name="grade"),)
+    missing = frame.convert_dtypes()
+    missing.loc[2, "rooms"] = pandas.NA
+    with pytest.raises(ValueError, match="'rooms': expected no missing values, got one at row 2"):
+        lj.Dataset.from_table(missing)
+    by_name = lj.Dataset.from_table(frame, labels="city", conditions=["rooms"])
+    assert by_name.class_names == ("Bonn", "Rom", "Ulm")
+    numbers = lj.Dataset.from_array(frame[["size", "rooms"]])
+    assert numbers.columns == ("size", "rooms")
+    np.testing.assert_array_equal(numbers.examples, np.array(ROWS)[:, :2])
+    back = pandas.DataFrame(lj.data.as_columns(table.examples, table.column_kinds))
+    assert back["grade"].tolist() == ["2", "1", "2", "1"]
+
+
+def test_frames_of_polars():
+    """The library itself where it is installed; the other tests have a stand-in."""
+    polars = pytest.importorskip("polars", reason="polars is not installed")
+    frame = polars.DataFrame(SMALL)
+    others = polars.DataFrame({"city": ["Mainz", "Ulm"]}, schema={"city": polars.Categorical})
+    listed = polars.Enum(KINDS[2].categories)
+    for dtype in (polars.String, polars.Categorical, listed):
+        table = lj.Dataset.from_table(frame.with_columns(polars.col("city").cast(dtype)))
+        assert table.column_kinds == KINDS  # without the categories of `others`
+        np.testing.assert_array_equal(table.examples, ROWS)
+    assert others["city"].to_list() == ["Mainz", "Ulm"]
+    with pytest.raises(TypeError, match=r"got LazyFrame.*pass source\.collect\(\)"):
+        lj.Dataset.from_table(frame.lazy())
+    missing = frame.with_columns(rooms=polars.Series([1, 3, None, 2]))
+    with pytest.raises(ValueError, match="'rooms': expected no missing values, got one at row 2"):
+        lj.Dataset.from_table(missing)
+    numbers = lj.Dataset.from_array(frame[["size", "rooms"]])
+    assert numbers.columns == ("size", "rooms")
+    np.testing.assert_array_equal(numbers.examples, np.array(ROWS)[:, :2])
+    back = polars.DataFrame(lj.data.as_columns(table.examples, table.column_kinds))
+    assert back["city"].to_list() == SMALL["city"]
 
 
 def test_arrow_strings_of_a_dictionary():
