@@ -10,8 +10,8 @@ permutations and LU maps on both sides: masked networks of as many layers and hi
 of as many bins. TFP's splines do not trace in this JAX, so affine couplings are compared with its
 RealNVP, with the same residual networks and permutations. All sides run Adam with the gradient's
 norm clipped, in float32, on the same threads; each of the other libraries works in a process of its
-own, as its users run it. Needs PyTorch and ``pip install nflows zuko normflows flowjax distrax``,
-or those of them that ``--against`` names.
+own, as its users run it. Needs ``pip install -e '.[benchmarks]'``, or PyTorch and those of the
+libraries that ``--against`` names.
 """
 
 from __future__ import annotations

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -94,3 +97,23 @@ print(lj.evaluate(lj.models.PixelHistogram.fit(lj.load("digits", split="train"))
 
 def test_the_citation_names_this_version():
     assert f"\nversion: {VERSION}\n" in (ROOT / "CITATION.cff").read_text()
+
+
+def test_an_extra_has_what_the_benchmarks_import():
+    """Besides the standard library, the dependencies of likejax, and their own."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    needed = [*project["dependencies"], *project["optional-dependencies"]["benchmarks"]]
+    declared = {re.split(r"[^\w-]", each)[0].replace("-", "_") for each in needed}
+    of_diffrax, of_flowjax, of_distrax = {"equinox"}, {"paramax"}, {"tensorflow_probability"}
+    declared |= {"likejax", "sklearn"} | of_diffrax | of_flowjax | of_distrax
+    scripts = list((ROOT / "benchmarks").glob("*.py"))
+    declared |= set(sys.stdlib_module_names) | {path.stem for path in scripts}
+    imported = set()
+    for path in scripts:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.partition(".")[0] for alias in node.names}
+            if isinstance(node, ast.ImportFrom):
+                imported.add((node.module or "").partition(".")[0])
+    assert imported >= {"torch", "zuko"}
+    assert imported <= declared
