@@ -96,6 +96,18 @@ def _optimized_programs(request, monkeypatch):
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _small_draws():
+    """Lets small arrays of initial weights be cut from draws of 4,096 values, not of 65,536.
+
+    The weights are the same. A larger draw is for users, whose processes compile one program less;
+    without XLA's optimizations it takes 8 ms, and the networks of tests have thousands of arrays.
+    """
+    from likejax.nn import initial  # not before the type checker is at work
+
+    initial.SMALLEST_DRAW = 12
+
+
 @pytest.fixture(autouse=True)
 def _own_random_numbers(request, monkeypatch):
     """Starts the generator of a test's file anew: a test draws the same, whatever ran before it."""

@@ -8,14 +8,17 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
+from likejax.nn import initial
 from likejax.nn.edge_convolution import ZeroConvolution
 from likejax.nn.initial import normal_weights
 from likejax.nn.repeat import repeat, stack, unstack
 
 
+@pytest.mark.parametrize("smallest", [12, 16])
 @pytest.mark.parametrize("shape", [(), (3,), (2, 3, 4), (300, 300)])
-def test_weights_are_a_draw_of_their_own_size(shape):
+def test_weights_are_a_draw_of_their_own_size(shape, smallest, monkeypatch):
     """A larger draw is cut: its first values are those of a smaller one, compiled or not."""
+    monkeypatch.setattr(initial, "SMALLEST_DRAW", smallest)
     key = jax.random.key(3)
     wanted = jax.random.normal(key, shape)
     chex.assert_trees_all_equal(normal_weights(key, shape), wanted)

@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-_SMALLEST_DRAW = 16
+SMALLEST_DRAW = 16
 """Binary logarithm of the smallest number of values that are drawn at once."""
 
 
@@ -69,7 +69,7 @@ def _cut(
 ) -> Float[Array, "..."]:
     """Returns the first values of a draw of 65,536 times a power of four, in a shape."""
     size = math.prod(shape)
-    exponent = max(_SMALLEST_DRAW, (size - 1).bit_length())
+    exponent = max(SMALLEST_DRAW, (size - 1).bit_length())
     exponent += exponent % 2
     drawn = draw(key, (1 << exponent,))
     if isinstance(drawn, Tracer):
