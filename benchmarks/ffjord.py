@@ -21,7 +21,7 @@ import itertools
 import math
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -221,6 +221,28 @@ def race(
     print(f", ratio {times['PyTorch'] / times['likejax']:.2f}")
 
 
+def problem(
+    dimensions: int, hidden: Sequence[int], batch_size: int
+) -> tuple[lj.models.FFJORDConfig, np.ndarray]:
+    """A model of points with the exact trace, or of a table with one probe, and its batch."""
+    points = dimensions == 2
+    trace = lj.bijections.Trace(probes=1, noise="gaussian")
+    solver = lj.bijections.Solver() if points else lj.bijections.Solver(rtol=1e-6, atol=1e-8)
+    config = lj.models.FFJORDConfig(
+        dimensions=dimensions,
+        hidden=tuple(hidden),
+        activation="tanh" if points else "softplus",
+        end_time=0.5 if points else 1.0,
+        training_trace=lj.bijections.Trace() if points else trace,
+        training_solver=solver,
+    )
+    if points:
+        x = lj.load("moons").examples
+    else:
+        x = np.random.default_rng(0).normal(size=(2_000, dimensions)).astype(np.float32)
+    return config, np.array(x[:batch_size])  # PyTorch wants it writable
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -241,24 +263,8 @@ def main() -> None:
     lj.memory.keep_freed()  # as on the command line
     put_torch_on_gpu()
     points = arguments.dimensions == 2
-    solver = lj.bijections.Solver() if points else lj.bijections.Solver(rtol=1e-6, atol=1e-8)
-    config = lj.models.FFJORDConfig(
-        dimensions=arguments.dimensions,
-        hidden=tuple(arguments.hidden),
-        activation="tanh" if points else "softplus",
-        end_time=0.5 if points else 1.0,
-        training_trace=lj.bijections.Trace()
-        if points
-        else lj.bijections.Trace(probes=1, noise="gaussian"),
-        training_solver=solver,
-    )
-    rng = np.random.default_rng(0)
-    x = (
-        lj.load("moons").examples
-        if points
-        else rng.normal(size=(2_000, arguments.dimensions)).astype(np.float32)
-    )
-    batch = np.array(x[: arguments.batch_size])  # PyTorch wants it writable
+    config, batch = problem(arguments.dimensions, arguments.hidden, arguments.batch_size)
+    solver = config.training_solver
     if arguments.products:
         reverse = dataclasses.replace(config.training_trace, product="vjp")
         sides = {

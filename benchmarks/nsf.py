@@ -266,6 +266,19 @@ COUPLINGS = {
 }
 AUTOREGRESSIVE = {"zuko": of_zuko}
 AFFINE = {"tfp": of_tfp}
+_AFFINE_SIZES = {name: value for name, value in POWER.items() if name != "bins"}
+FORMS = {
+    "spline couplings": (COUPLINGS, lj.models.NSFConfig(**POWER)),
+    "autoregressive splines": (
+        AUTOREGRESSIVE,
+        lj.models.NSFConfig(**POWER, form="autoregressive", linear=False),
+    ),
+    "affine couplings": (
+        AFFINE,
+        lj.models.MAFConfig(**_AFFINE_SIZES, form="coupling", linear=False),
+    ),
+}
+"""The libraries that a form is compared with, and its config."""
 
 
 def main() -> None:
@@ -286,18 +299,8 @@ def main() -> None:
         f"jax {jax.__version__} on {jax.devices()[0].platform}, torch {torch.__version__} with "
         f"{torch.get_num_threads()} threads, Python {platform.python_version()}"
     )
-    NSFConfig, MAFConfig = lj.models.NSFConfig, lj.models.MAFConfig
-    without_bins = {name: value for name, value in POWER.items() if name != "bins"}
-    forms = {
-        "spline couplings": (COUPLINGS, NSFConfig(**POWER)),
-        "autoregressive splines": (
-            AUTOREGRESSIVE,
-            NSFConfig(**POWER, form="autoregressive", linear=False),
-        ),
-        "affine couplings": (AFFINE, MAFConfig(**without_bins, form="coupling", linear=False)),
-    }
     timings = {}
-    for form, (makers, config) in forms.items():
+    for form, (makers, config) in FORMS.items():
         makers = {name: make for name, make in makers.items() if name in arguments.against}
         if not makers:
             continue

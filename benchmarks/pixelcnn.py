@@ -213,6 +213,32 @@ class PixelCNN(nn.Module):
 Work = Callable[[], object]
 
 
+def ours(config: lj.models.PixelCNNConfig, x: np.ndarray) -> tuple[Work, Work, int]:
+    """A step of Adam and a ``log_prob`` in likejax, and the number of parameters."""
+    density = lj.build(config, key=0)
+    structure, params, fixed = split(density)
+    rule, keys = optax.adam(1e-3), lj.example_keys(2, range(len(x)))
+    state = jax.tree.map(jnp.copy, params), rule.init(params)
+
+    @functools.partial(jax.jit, donate_argnums=0)  # as in training
+    def step(state, x):
+        def loss(params):
+            return -merge(structure, params, fixed).terms(x, key=keys).log_prob.mean() / x[0].size
+
+        params, moments = state
+        updates, moments = rule.update(jax.grad(loss)(params), moments)
+        return optax.apply_updates(params, updates), moments
+
+    def train() -> None:
+        nonlocal state
+        state = jax.block_until_ready(step(state, x))
+
+    def score() -> None:
+        jax.block_until_ready(density.log_prob(x))
+
+    return train, score, sum(leaf.size for leaf in params.values())
+
+
 def theirs(
     config: lj.models.PixelCNNConfig, x: np.ndarray, *, is_compiled: bool = False
 ) -> tuple[Work, Work, int]:
@@ -247,29 +273,8 @@ def training(
         .integers(0, config.levels, (batch_size, *config.event_shape))
         .astype(np.uint8)
     )
-    density = lj.build(config, key=0)
-    structure, params, fixed = split(density)
-    rule, keys = optax.adam(1e-3), lj.example_keys(2, range(batch_size))
-    state = jax.tree.map(jnp.copy, params), rule.init(params)
-
-    @functools.partial(jax.jit, donate_argnums=0)  # as in training
-    def step(state, x):
-        def loss(params):
-            return -merge(structure, params, fixed).terms(x, key=keys).log_prob.mean() / x[0].size
-
-        params, moments = state
-        updates, moments = rule.update(jax.grad(loss)(params), moments)
-        return optax.apply_updates(params, updates), moments
-
-    def train() -> None:
-        nonlocal state
-        state = jax.block_until_ready(step(state, x))
-
-    def score() -> None:
-        jax.block_until_ready(density.log_prob(x))
-
     sides = {
-        "likejax": (train, score, sum(leaf.size for leaf in params.values())),
+        "likejax": ours(config, x),
         "PyTorch": in_own_process(theirs, config, x),
     }
     if with_compile:

@@ -73,6 +73,11 @@ def in_torch(peer: TorchVDM, x: torch.Tensor, *, is_compiled: bool = False) -> S
     return step, evaluate, sample
 
 
+def title(preset: str, changes: Sequence[str]) -> str:
+    """The name of a network in a table."""
+    return f"`{preset}` with {' '.join(changes)}" if changes else f"`{preset}`"
+
+
 def configured(preset: str, changes: Sequence[str]) -> lj.models.VDMConfig:
     """The model of a preset with changes such as ``width=512``."""
     pairs = (change.split("=", 1) for change in changes)
@@ -172,9 +177,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     batch = arguments.batch or lj.preset(arguments.preset).batch_size
     versions = f"jax {jax.__version__}, torch {torch.__version__}"
-    network = f"`{arguments.preset}`"
-    if arguments.set:
-        network += f" with {' '.join(arguments.set)}"
+    network = title(arguments.preset, arguments.set)
     print(f"{platform.processor() or platform.machine()}, {versions}; {network}, batch {batch}")
     config = configured(arguments.preset, arguments.set)
     density, x = build(config, batch)
