@@ -46,19 +46,23 @@ class GroupNorm(nnx.Module):
     @override
     def __call__(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*shape channels"]:
         """Normalizes, and returns the type of ``x``."""
-        channels = x.shape[-1]
-        grouped = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        grouped = grouped.reshape(*x.shape[:-1], self.groups, channels // self.groups)
-        positions = tuple(range(x.ndim - 1 - self.position_axes, x.ndim - 1))
-        axes = (*positions, x.ndim)
-        mean = grouped.mean(axes, keepdims=True)
-        variance = jnp.square(grouped - mean).mean(axes, keepdims=True)
+        own = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        center = self._mean(own)
+        inverse = jax.lax.rsqrt(self._mean(jnp.square(own - center)) + self.epsilon)
         # per channel, so that only one product and one sum go over all positions
-        inverse = jax.lax.rsqrt(variance + self.epsilon)
-        like = (*mean.shape[:-2], channels)
-        each = (*mean.shape[:-1], channels // self.groups)
-        factor = jnp.broadcast_to(inverse, each).reshape(like)
-        factor = factor * per_channel(self.scale[...], factor)
-        center = jnp.broadcast_to(mean, each).reshape(like)
+        factor = inverse * per_channel(self.scale[...], inverse)
         shift = per_channel(self.bias[...], factor) - center * factor
         return x * factor.astype(x.dtype) + shift.astype(x.dtype)
+
+    def _mean(self, x: Float[Array, "*shape channels"]) -> Float[Array, "*ones channels"]:
+        """The mean of a channel's group, for each channel.
+
+        Channels are averaged over the positions first, and the channels of a group then: sums along
+        rows of memory take a third of the time of sums over both at once.
+        """
+        axes = tuple(range(x.ndim - 1 - self.position_axes, x.ndim - 1))
+        of_channels = x.mean(axes, keepdims=True)
+        size = x.shape[-1] // self.groups
+        grouped = of_channels.reshape(*of_channels.shape[:-1], self.groups, size)
+        of_groups = jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape)
+        return of_groups.reshape(of_channels.shape)
