@@ -404,3 +404,16 @@ def test_parameters_of_the_official_defaults(dimensions, coupling, autoregressiv
         assert count(NSFConfig(dimensions=dimensions)) == coupling
         assert count(NSFConfig(dimensions=dimensions, form="autoregressive")) == autoregressive
         assert count(MAFConfig(dimensions=dimensions)) == maf
+
+
+def test_a_program_has_a_spline_once():
+    """It calls it at every place: a flow of many splines compiles in less time."""
+    spline = bj.RationalQuadratic(bins=2)
+
+    def three(x, parameters):
+        for _ in range(3):
+            x, _ = spline.forward(x, parameters)
+        return x
+
+    compiled = jax.jit(three).lower(jnp.zeros(4), jnp.zeros((4, 5))).compile()
+    assert compiled.as_text().count(" call(") == 3

@@ -17,9 +17,11 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array
 
+from likejax.nn.calls import called
+
 
 def batch_last_primitive(
-    name: str, function: Callable[..., Sequence[Array]], *, weights: int = 0
+    name: str, function: Callable[..., Sequence[Array]], *, weights: int = 0, once: bool = False
 ) -> Primitive:
     """Makes a primitive of a function of arrays of an example, and of weights.
 
@@ -31,7 +33,15 @@ def batch_last_primitive(
       function: ``(*arrays, *weights, **settings)`` to a sequence of arrays. All arrays may have one
         more axis at their end, of the same size or of size 1; the outputs then have it too.
       weights: Number of arguments that are weights.
+      once: Whether a program for CPU has the function and its derivatives once and calls them at
+        every place. It then compiles faster; what XLA would fuse with its neighbors is lost.
     """
+
+    @functools.cache
+    def with_settings(**settings: Any) -> Callable[..., Sequence[Array]]:
+        call = functools.partial(function, **settings)
+        return called(call) if once else call
+
     primitive = Primitive(name)
     primitive.multiple_results = True
 
@@ -50,7 +60,7 @@ def batch_last_primitive(
     def over_a_batch(
         arguments: Sequence[Array], axes: Sequence[int | None], **settings: Any
     ) -> tuple[Sequence[Array], list[int]]:
-        call = functools.partial(function, **settings)
+        call = with_settings(**settings)
         arrays = len(arguments) - weights
         if any(axis is not None for axis in axes[arrays:]):
             outputs = jax.vmap(call, in_axes=tuple(axes))(*arguments)
@@ -66,13 +76,16 @@ def batch_last_primitive(
         primals: Sequence[Array], tangents: Sequence[Any], **settings: Any
     ) -> tuple[Sequence[Array], Sequence[Array]]:
         tangents = [ad.instantiate_zeros(each) for each in tangents]
-        call = functools.partial(function, **settings)
+        call = with_settings(**settings)
         return jax.jvp(call, tuple(primals), tuple(tangents))
 
-    compiled = functools.cache(lambda **settings: jax.jit(functools.partial(function, **settings)))
+    def place_of_call(*arguments: Array, **settings: Any) -> Sequence[Array]:
+        return with_settings(**settings)(*arguments)
+
+    compiled = functools.cache(lambda **settings: jax.jit(with_settings(**settings)))
     primitive.def_impl(lambda *arguments, **settings: compiled(**settings)(*arguments))
     primitive.def_abstract_eval(forms_of_outputs)
-    mlir.register_lowering(primitive, mlir.lower_fun(function, multiple_results=True))
+    mlir.register_lowering(primitive, mlir.lower_fun(place_of_call, multiple_results=True))
     ad.primitive_jvps[primitive] = tangents_too
     batching.primitive_batchers[primitive] = over_a_batch
     return primitive
