@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
-from benchmarks import render, speed, speed_picture, speed_record
+from benchmarks import render, speed, speed_picture, speed_record, tables
+from likejax.density import Kind
+from likejax.evaluation import Evaluation
 
 RECORDS = render.records()
 NUMBER = re.compile(r"(?<![\w.])-?\d[\d,]*(?:\.\d+)?(?![\w.])")
@@ -177,3 +181,59 @@ def test_programs_that_were_not_timed_again_stay():
     assert parts == [other, again, {"programs": ["a"]}]
     assert speed_record.with_part(parts, both) == [other, both]
     assert speed_record.with_part([], both) == [both]
+
+
+def evaluation_of(*log_probs: float) -> Evaluation:
+    """An evaluation of rows that are the same in every call."""
+    rows = np.array(log_probs)
+    return Evaluation(rows, Kind.EXACT, 1, None, (2,), "rows", "the same", 0.0)
+
+
+def test_a_difference_of_trainings_is_paired_over_rows():
+    """The error is that of rows averaged over seeds, the spread is that of the seeds' means."""
+    first = [evaluation_of(1.0, 5.0, 9.0), evaluation_of(3.0, 7.0, 11.0)]
+    second = [evaluation_of(0.0, 4.0, 8.0), evaluation_of(0.0, 4.0, 5.0)]
+    found = tables.difference(first, second)
+    assert found["mean"] == 2.5
+    assert found["standard_error"] == pytest.approx(np.std([2.0, 2.0, 3.5], ddof=1) / np.sqrt(3))
+    assert found["between_seeds"] == pytest.approx(np.std([1.0, 4.0], ddof=1))
+    alone = tables.summary(first[:1])
+    assert alone["mean"] == 5.0
+    assert np.isnan(alone["between_seeds"])
+
+
+def test_validation_rows_choose_by_the_mean_over_seeds(monkeypatch, tmp_path):
+    """One good training of three does not decide, and the test rows are not looked at."""
+    nats = {"normal": [1.0, 1.0, 1.0], "student_t": [2.0, 0.0, 0.5]}
+
+    def fit(experiment, train, *, validation, workdir, key):
+        return SimpleNamespace(density=nats[experiment][key])
+
+    def evaluate(density, rows):
+        assert rows == "validation rows"
+        return evaluation_of(density, density)
+
+    monkeypatch.setattr(tables.lj, "fit", fit)
+    monkeypatch.setattr(tables.lj, "evaluate", evaluate)
+    parts = {name: f"{name} rows" for name in ("train", "validation", "test")}
+    experiments = {base: base for base in nats}
+    best, densities, said = tables.choose("NSF", experiments, parts, [0, 1, 2], tmp_path)
+    assert (best, densities) == ("normal", nats["normal"])
+    assert said["student_t"]["mean"] == pytest.approx(5 / 6)
+    assert said["normal - student_t"]["mean"] == pytest.approx(1 / 6)
+
+
+def test_rows_of_tables_that_were_not_measured_again_stay(tmp_path):
+    numbers = {"mean": 0.12345, "standard_error": 0.5, "between_seeds": 0.25}
+    columns = ["test rows", "NSF", "NSF - FFJORD, paired"]
+    old = [{"id": "redwine"}, {"id": "redwine-seeds"}, {"id": "parkinsons"}]
+    path = tmp_path / "record.json"
+    path.write_text(json.dumps({"title": "T", "columns": columns, "rows": old, "remarks": ["R"]}))
+    found = {"rows": 163, "test": {"NSF": numbers}, "differences": {"NSF - FFJORD": numbers}}
+    tables.write_record(path, {"redwine": found})
+    record = json.loads(path.read_text())
+    assert [row["id"] for row in record["rows"]] == ["redwine", "redwine-seeds", "parkinsons"]
+    assert record["rows"][0]["test rows"] == "red wine, 163"
+    assert record["rows"][0]["NSF - FFJORD, paired"] == {"value": 0.123, "error": 0.5}
+    assert record["rows"][1]["NSF"] == 0.25
+    assert record["remarks"] == ["R"]
