@@ -169,6 +169,7 @@ def on_table(name: str, seeds: Sequence[int], arguments: argparse.Namespace) -> 
         print(f"  test, {pair}, paired: {shown(numbers)}", flush=True)
     return {
         "rows": len(parts["test"]),
+        "seeds": list(seeds),
         "chosen": chosen,
         "validation": validation,
         "test": test,
@@ -179,7 +180,8 @@ def on_table(name: str, seeds: Sequence[int], arguments: argparse.Namespace) -> 
 def rows_of(columns: Sequence[str], name: str, found: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Returns two rows of a record: numbers with errors over test rows, and spreads over seeds."""
     numbers = found["test"] | {f"{k}, paired": v for k, v in found["differences"].items()}
-    over_rows: dict[str, Any] = {"id": name, "test rows": f"{TITLES[name]}, {found['rows']}"}
+    title = f"{TITLES[name]}, {found['rows']}, mean of {len(found['seeds'])} seeds"
+    over_rows: dict[str, Any] = {"id": name, "test rows": title}
     over_seeds: dict[str, Any] = {"id": f"{name}-seeds", "test rows": "deviation between seeds"}
     for column in columns[1:]:
         cell = numbers[column]
@@ -202,7 +204,7 @@ def write_record(path: Path, tables: Mapping[str, Mapping[str, Any]]) -> None:
         else:
             rows += [row for row in record["rows"] if row["id"] in (name, f"{name}-seeds")]
     record["rows"] = rows
-    path.write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    path.write_text(json.dumps(record, indent=1) + "\n")
 
 
 def main() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -215,8 +216,8 @@ def test_validation_rows_choose_by_the_mean_over_seeds(monkeypatch, tmp_path):
 
     monkeypatch.setattr(tables.lj, "fit", fit)
     monkeypatch.setattr(tables.lj, "evaluate", evaluate)
-    parts = {name: f"{name} rows" for name in ("train", "validation", "test")}
-    experiments = {base: base for base in nats}
+    parts: dict[str, Any] = {name: f"{name} rows" for name in ("train", "validation", "test")}
+    experiments: dict[str, Any] = {base: base for base in nats}
     best, densities, said = tables.choose("NSF", experiments, parts, [0, 1, 2], tmp_path)
     assert (best, densities) == ("normal", nats["normal"])
     assert said["student_t"]["mean"] == pytest.approx(5 / 6)
@@ -229,11 +230,12 @@ def test_rows_of_tables_that_were_not_measured_again_stay(tmp_path):
     old = [{"id": "redwine"}, {"id": "redwine-seeds"}, {"id": "parkinsons"}]
     path = tmp_path / "record.json"
     path.write_text(json.dumps({"title": "T", "columns": columns, "rows": old, "remarks": ["R"]}))
-    found = {"rows": 163, "test": {"NSF": numbers}, "differences": {"NSF - FFJORD": numbers}}
+    found: dict[str, Any] = {"rows": 163, "seeds": [0, 1, 2], "test": {"NSF": numbers}}
+    found["differences"] = {"NSF - FFJORD": numbers}
     tables.write_record(path, {"redwine": found})
     record = json.loads(path.read_text())
     assert [row["id"] for row in record["rows"]] == ["redwine", "redwine-seeds", "parkinsons"]
-    assert record["rows"][0]["test rows"] == "red wine, 163"
+    assert record["rows"][0]["test rows"] == "red wine, 163, mean of 3 seeds"
     assert record["rows"][0]["NSF - FFJORD, paired"] == {"value": 0.123, "error": 0.5}
     assert record["rows"][1]["NSF"] == 0.25
     assert record["remarks"] == ["R"]
