@@ -176,7 +176,7 @@ _SMALL_TABLES = [
         trained="test log p = -1.580 ± 0.565 nats, -11.533 standardized (exact, n = 505), the mean "
         "of seeds 0 and 1, by the part for NSF of `python benchmarks/tables.py` on two CPU cores.",
         notes="The validation part chose the normal base: over two seeds a Student-t one has 0.047 "
-        "± 0.028 nats less there. On the test part a RealNVP is 0.294 ± 0.100 nats above this flow.",
+        "± 0.028 nats less there. On the test part a RealNVP is 0.294 ± 0.100 nats above it.",
     ),
     Preset(
         name="nsf/parkinsons",
