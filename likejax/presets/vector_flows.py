@@ -246,7 +246,8 @@ def _affine_points(name: str) -> Preset:
         name=f"maf/{name}",
         summary=f"Masked autoregressive flow on the points of {name}, a minute on two CPU cores.",
         experiment=_points(name, MAFConfig(depth=10, width=64)),
-        trained=_MAF_TRAINED.get(name, ""),
+        trained=f"test log p = {_MAF_TRAINED[name]} nats (exact, n = 10000), on two CPU cores, "
+        "seed 0.",
     )
 
 
@@ -268,8 +269,16 @@ def _points(name: str, model: VectorFlowConfig) -> Experiment[VectorFlowConfig]:
 
 
 _MAF_TRAINED = {
-    "moons": "test log p = -2.443 ± 0.009 nats (exact, n = 10000), on two CPU cores, seed 0.",
+    "swissroll": "-2.735 ± 0.008",
+    "8gaussians": "-2.944 ± 0.010",
+    "pinwheel": "-2.408 ± 0.011",
+    "circles": "-3.363 ± 0.008",
+    "moons": "-2.443 ± 0.009",
+    "2spirals": "-2.793 ± 0.007",
+    "checkerboard": "-3.590 ± 0.004",
+    "rings": "-3.285 ± 0.006",
 }
+"""Mean log p of the test points with its error; of the moons, that of the weights that ship."""
 
 _TOYS = (
     "swissroll",
