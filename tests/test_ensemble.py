@@ -461,7 +461,7 @@ def test_a_ready_density_with_noise_is_trained_together():
 
 
 def test_what_cannot_be_trained_together(tmp_path):
-    data = np.zeros((4, 2), np.float32)
+    data = np.arange(8, dtype=np.float32).reshape(4, 2)
     arguments = {"members": 2, "key": 0, "together": True}
     ready = lj.Experiment(model=Normal(), batch_size=4, steps=1)
     with pytest.raises(ValueError, match=r"ready density without noise, Normal.*together=False"):
