@@ -132,7 +132,7 @@ def differences(density: lj.models.VDM, x: np.ndarray) -> tuple[float, float]:
     rng = np.random.default_rng(2)
     first, *noise = rng.normal(size=(3, len(x), *density.latent_shape)).astype(np.float32)
     noise = np.stack(noise)
-    times = np.float32([[0.1, 0.3], [0.6, 0.9]])
+    times = np.float32([[0.1, 0.3], [0.6, 0.9]])[:, : len(x)]
 
     @jax.jit
     def ours(density, x, first, noise, times):
