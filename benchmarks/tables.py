@@ -33,9 +33,6 @@ from likejax.nn.state import split
 RESULTS = Path(__file__).resolve().parent / "results"
 TITLES = {"redwine": "red wine", "whitewine": "white wine", "parkinsons": "parkinsons"}
 
-Chosen = dict[str, list[Evaluation]]
-"""The evaluations of the test rows of each family, one of each training."""
-
 
 def parameters(config: Any) -> int:
     density = nnx.eval_shape(lambda: lj.build(config, key=jax.random.key(0)))
@@ -149,7 +146,7 @@ def on_table(name: str, seeds: Sequence[int], arguments: argparse.Namespace) -> 
     }
     print(name, flush=True)
     validation, chosen, sizes = {}, {}, {"Gaussian": 0}
-    results: Chosen = {}
+    results: dict[str, list[Evaluation]] = {}  # of the test rows, one for each training
     for label, experiments in candidates(name).items():
         best, densities, validation[label] = choose(
             label, experiments, parts, seeds, arguments.out / name
