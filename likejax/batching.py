@@ -115,10 +115,14 @@ def over_draws(
     """
     prepared = _prepare(query, module, rows, options)
     if prepared.is_traced:
-        values = jax.lax.map(prepared.compute, jnp.arange(draws))
+        # One draw needs no loop, which takes long to compile.
+        if draws == 1:
+            values = prepared.compute(np.int32(0))[None]
+        else:
+            values = jax.lax.map(prepared.compute, jnp.arange(draws))
         return values.reshape(draws, *rows.shape, *values.shape[2:])
     # One compiled call per draw: memory of one draw, and no loop that the compiler slows down.
-    each = [prepared.compute(draw) for draw in range(draws)]
+    each = [prepared.compute(draw) for draw in np.arange(draws, dtype=np.int32)]
     values = np.stack(jax.device_get(each))[:, : rows.count]
     return values.reshape(draws, *rows.shape, *values.shape[2:])
 

@@ -21,6 +21,7 @@ from likejax.devices import Devices, check_shared, in_chunks
 from likejax.facts import facts_table
 from likejax.inputs import (
     as_array,
+    broadcast,
     check_labels,
     checked_conditions,
     checked_floats,
@@ -793,7 +794,7 @@ class Density(nnx.Module, abc.ABC):
         x = self.sample(key, sample_shape, condition)
         if condition is not None:
             shape = x.shape[: x.ndim - len(self.event_shape)] + (self.condition_shape or ())
-            condition = jnp.broadcast_to(jnp.asarray(condition), shape)
+            condition = broadcast(as_array("condition", condition), shape)
         return x, self.log_prob(x, condition=condition)
 
     # --- from an example to a batch
@@ -864,7 +865,7 @@ class Density(nnx.Module, abc.ABC):
         values = as_array("condition", condition)
         batch = values.shape[: values.ndim - len(self.condition_shape)]
         shape = (*sizes, *batch)
-        repeated = jnp.broadcast_to(values, (*sizes, *values.shape))
+        repeated = broadcast(values, (*sizes, *values.shape))
         return shape, self._checked_condition(repeated, shape)
 
     def _check_declared(self) -> None:
@@ -938,11 +939,12 @@ class Density(nnx.Module, abc.ABC):
             )
         if self.condition_shape == ():
             check_labels(values, self.num_classes)
+            if isinstance(values, np.ndarray):  # one type, for one program
+                values = values.astype(jnp.result_type(int))
         else:
             values = checked_conditions(values, self.condition_shape)
-        numpy = np if isinstance(values, np.ndarray) else jnp
         rows = (math.prod(batch), *self.condition_shape)
-        return numpy.broadcast_to(values, wanted).reshape(rows)
+        return broadcast(values, wanted).reshape(rows)
 
     def checked_value(self, value: ArrayLike) -> Array | np.ndarray:
         """Returns one condition as an array, after the checks of a query's conditions.
@@ -1184,4 +1186,4 @@ def checked_temperature(temperature: ArrayLike) -> ArrayLike:
     """
     if isinstance(temperature, Tracer):
         return temperature
-    return checked("temperature", temperature, NonNegative)
+    return float(checked("temperature", temperature, NonNegative))

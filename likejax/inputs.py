@@ -172,8 +172,9 @@ def checked_conditions(condition: Array | np.ndarray, shape: tuple[int, ...]) ->
     values = checked_floats(condition, "condition")
     if isinstance(values, Tracer):
         return values
+    on_host = isinstance(values, np.ndarray)
     with jax.ensure_compile_time_eval():  # known values inside somebody's jit are checked too
-        is_finite = bool(jnp.isfinite(values).all())
+        is_finite = bool(np.isfinite(values).all() if on_host else jnp.isfinite(values).all())
     if not is_finite:
         raise ValueError(
             "expected finite conditions, got NaN or infinite entries; fill them, or leave out "
@@ -190,7 +191,8 @@ def checked_integers(x: Array | np.ndarray, levels: int) -> Array | np.ndarray:
       levels: Number of integer values.
 
     Returns:
-      The same integers in the byte order of the machine; booleans become ``uint8``.
+      The same integers, those on the host in the type of datasets and samples, the smallest one
+      without a sign: integers of other types would need programs of their own.
 
     Raises:
       TypeError: If it holds anything but integers.
@@ -212,7 +214,7 @@ def checked_integers(x: Array | np.ndarray, levels: int) -> Array | np.ndarray:
             f"expected integers 0..{levels - 1} for a density with {levels} levels, got "
             f"{low}..{high}"
         )
-    return x.astype(x.dtype.newbyteorder("=")) if isinstance(x, np.ndarray) else x
+    return x.astype(np.min_scalar_type(levels - 1)) if isinstance(x, np.ndarray) else x
 
 
 def inside_levels(x: Array | np.ndarray, levels: int) -> Any:
@@ -231,6 +233,16 @@ def inside_levels(x: Array | np.ndarray, levels: int) -> Any:
     if limits.min >= 0 and limits.max < levels:
         return jnp.ones((), bool)
     return (x >= 0) & (x < levels)
+
+
+def broadcast(values: Array | np.ndarray, shape: tuple[int, ...]) -> Any:
+    """The values repeated to a shape, on the host if they are there: nothing is compiled for it.
+
+    Args:
+      values: Array of any shape.
+      shape: Shape that it broadcasts to.
+    """
+    return (jnp if isinstance(values, jax.Array) else np).broadcast_to(values, shape)
 
 
 def check_labels(labels: Array | np.ndarray, num_classes: int | None) -> None:

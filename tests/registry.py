@@ -418,8 +418,8 @@ DENSITIES: dict[str, DensityCase] = {
         lambda: _vector_flow(lj.models.MAFConfig, form="coupling", scale="exp")
     ),
     "ffjord": DensityCase(_ffjord),
-    "ffjord, floats": _on_floats(_ffjord),
-    "ffjord, labels": _on_labels(_ffjord, time="ignore"),
+    "ffjord, floats": _on_floats(_ffjord, flows=1),
+    "ffjord, labels": _on_labels(_ffjord, flows=1, time="ignore"),
     "ffjord image": DensityCase(_ffjord_image),
     "ffjord image, floats": _on_floats(_ffjord_image, multiscale=False),
     "pixelcnn": DensityCase(_pixelcnn),

@@ -3,6 +3,7 @@ that helps."""
 
 from __future__ import annotations
 
+import functools
 import subprocess
 import sys
 import warnings
@@ -22,9 +23,15 @@ from tests.test_densities import density_and_labels, test_bad_input  # noqa: F40
 pytestmark = pytest.mark.untyped
 
 KEY = jax.random.key(3)
-GLOW = DENSITIES["glow conditional"].make()
-PIXELCNN = DENSITIES["pixelcnn conditional"].make()
-VECTOR = DENSITIES["vector glow"].make()
+
+
+@functools.cache
+def made(name: str) -> lj.Density:
+    return DENSITIES[name].make()
+
+
+def vector() -> lj.Density:
+    return made("vector glow")
 
 
 def with_nan(density: lj.Density) -> lj.Density:
@@ -39,8 +46,14 @@ def with_nan(density: lj.Density) -> lj.Density:
     return jax.tree.unflatten(treedef, bad)
 
 
-@pytest.mark.parametrize("density", [GLOW, PIXELCNN], ids=["glow", "pixelcnn"])
+@pytest.mark.parametrize(
+    "density", ["glow conditional", "pixelcnn conditional"], ids=["glow", "pixelcnn"], indirect=True
+)
 class TestLabels:
+    @pytest.fixture
+    def density(self, request) -> lj.Density:
+        return made(request.param)
+
     @pytest.mark.parametrize("label", [3, 99, -1])
     def test_out_of_range(self, density, label):
         x = examples_of(density, 2)
@@ -185,7 +198,7 @@ def test_finite_samples_do_not_warn():
 )
 def test_arguments_of_sample(arguments, error, message):
     with pytest.raises(error, match=message):
-        VECTOR.sample(*arguments)
+        vector().sample(*arguments)
 
 
 def test_an_experiment_is_no_density():
@@ -196,22 +209,23 @@ def test_an_experiment_is_no_density():
 
 
 def test_small_habits():
-    assert VECTOR.sample(KEY, np.int64(3)).shape == (3, 3)
-    assert VECTOR.sample(KEY, [2, 3]).shape == (2, 3, 3)
-    assert VECTOR.sample(jnp.int32(3), 0).shape == (0, 3)
-    np.testing.assert_array_equal(VECTOR.sample(jnp.int32(3), 2), VECTOR.sample(3, 2))
+    assert vector().sample(KEY, np.int64(3)).shape == (3, 3)
+    assert vector().sample(KEY, [2, 3]).shape == (2, 3, 3)
+    assert vector().sample(jnp.int32(3), 0).shape == (0, 3)
+    np.testing.assert_array_equal(vector().sample(jnp.int32(3), 2), vector().sample(3, 2))
     assert (
         lj.bits_per_dim(-784 * np.log(2.0), 784)
         == lj.bits_per_dim(-784 * np.log(2.0), [28, 28, 1])
         == 1
     )
     np.testing.assert_allclose(lj.bits_per_dim([-np.log(2.0)], (1,)), [1.0])
-    x = examples_of(VECTOR, 3)
-    np.testing.assert_array_equal(VECTOR.log_prob(x.tolist()), VECTOR.log_prob(x))
-    np.testing.assert_array_equal(VECTOR.log_prob(x.astype(">f4")), VECTOR.log_prob(x))
-    np.testing.assert_array_equal(VECTOR.log_prob(x.astype(np.longdouble)), VECTOR.log_prob(x))
+    density = vector()
+    x = examples_of(density, 3)
+    np.testing.assert_array_equal(density.log_prob(x.tolist()), density.log_prob(x))
+    np.testing.assert_array_equal(density.log_prob(x.astype(">f4")), density.log_prob(x))
+    np.testing.assert_array_equal(density.log_prob(x.astype(np.longdouble)), density.log_prob(x))
     half = x.astype(np.float16)
-    np.testing.assert_array_equal(VECTOR.log_prob(half), VECTOR.log_prob(half.astype(np.float32)))
+    np.testing.assert_array_equal(density.log_prob(half), density.log_prob(half.astype(np.float32)))
     ink = np.array([[[[True], [False]], [[False], [True]]]])
     uniform = lj.models.Dequantized(lj.models.Uniform((2, 2, 1)), 2)
     np.testing.assert_array_equal(
@@ -242,7 +256,7 @@ def test_small_habits():
 )
 def test_what_is_no_example(x, error, message):
     with pytest.raises(error, match=message):
-        VECTOR.log_prob(x)
+        vector().log_prob(x)
 
 
 @pytest.mark.parametrize(
@@ -298,18 +312,18 @@ def test_images_of_another_layout_get_advice(shape, advice):
         (lambda: lj.example_keys(0, [-1]), ValueError, "from 0 to 2"),
         (lambda: lj.example_keys(lj.example_keys(0, [1, 2]), [1]), ValueError, "expected one key"),
         (
-            lambda: VECTOR.log_prob(np.zeros((1, 3), np.float32), key=2**70, draws=0),
+            lambda: vector().log_prob(np.zeros((1, 3), np.float32), key=2**70, draws=0),
             ValueError,
             "draws",
         ),
-        (lambda: VECTOR.sample(2**70), ValueError, "at most 64 bits"),
+        (lambda: vector().sample(2**70), ValueError, "at most 64 bits"),
         (
-            lambda: log_prob_in_chunks(VECTOR, np.zeros((4, 3)), batch_size=0),
+            lambda: log_prob_in_chunks(vector(), np.zeros((4, 3)), batch_size=0),
             ValueError,
             "batch_size",
         ),
         (
-            lambda: log_prob_in_chunks(VECTOR, np.zeros((4, 2))),
+            lambda: log_prob_in_chunks(vector(), np.zeros((4, 2))),
             ValueError,
             "expected x of shape",
         ),
@@ -317,7 +331,7 @@ def test_images_of_another_layout_get_advice(shape, advice):
         (lambda: lj.build(lj.models.VectorGlowConfig(), key="seed"), TypeError, "expected a key"),
         (lambda: lj.models.Uniform((2, 0)), ValueError, "at least 1"),
         (
-            lambda: lj.models.Dequantized(VECTOR, 1),
+            lambda: lj.models.Dequantized(vector(), 1),
             ValueError,
             "levels to be an integer of at least 2",
         ),
@@ -328,24 +342,24 @@ def test_images_of_another_layout_get_advice(shape, advice):
         ),
         (lambda: lj.export(lj.models.VectorGlowConfig()), TypeError, "build one with lj.build"),
         (
-            lambda: VECTOR.decode(np.zeros((2, 5), np.float32)),
+            lambda: vector().decode(np.zeros((2, 5), np.float32)),
             ValueError,
             "expected a latent of shape",
         ),
-        (lambda: VECTOR.decode(np.float32(0)), ValueError, "expected a latent of shape"),
+        (lambda: vector().decode(np.float32(0)), ValueError, "expected a latent of shape"),
         (
-            lambda: VECTOR.initialize(np.zeros((0, 3), np.float32), 0),
+            lambda: vector().initialize(np.zeros((0, 3), np.float32), 0),
             ValueError,
             "at least one example",
         ),
         (
-            lambda: PIXELCNN.inpaint(
+            lambda: made("pixelcnn").inpaint(
                 np.zeros((1, 4, 4, 1), np.uint8), np.ones((4, 4), bool), key=0
             ),
             TypeError,
             "prefix",
         ),
-        (lambda: PIXELCNN.with_sampler("cache"), ValueError, "did you mean 'cached'"),
+        (lambda: made("pixelcnn").with_sampler("cache"), ValueError, "did you mean 'cached'"),
         (
             lambda: lj.models.FullGaussian.fit(lj.Dataset.from_array(np.ones((9, 2)))),
             ValueError,
@@ -440,12 +454,12 @@ def test_the_hardware_generator_keeps_examples_apart(impl):
     ("call", "error", "message"),
     [
         (
-            lambda: lj.models.with_solver(VECTOR, solver=lj.bijections.Solver()),
+            lambda: lj.models.with_solver(vector(), solver=lj.bijections.Solver()),
             TypeError,
             "Flow solves no ODE",
         ),
         (
-            lambda: lj.models.function_evaluations(VECTOR, np.zeros((1, 3))),
+            lambda: lj.models.function_evaluations(vector(), np.zeros((1, 3))),
             TypeError,
             "expected a continuous flow",
         ),
@@ -495,7 +509,7 @@ def test_offsets_that_float32_cannot_hold_are_refused_before_they_are_cast(offse
     with pytest.raises(ValueError, match=r"variation float32 holds: column 1.*Subtract an offset"):
         lj.models.FullGaussian.fit(lj.Dataset.from_array(rows))
     with pytest.raises(ValueError, match=r"variation float32 holds: column 1"):
-        VECTOR.initialize(rows, 0)
+        vector().initialize(rows, 0)
 
 
 def test_a_large_constant_column_adds_no_noise():
@@ -534,7 +548,7 @@ def test_a_large_constant_column_adds_no_noise():
         (lambda: lj.bijections.ODE(None), TypeError, "expected dynamics"),
         (lambda: lj.bijections.ODE(lambda t, z: z, solver="rk4"), TypeError, "expected solver"),
         (lambda: lj.save(lj.models.VectorGlowConfig(), "x"), TypeError, "expected a density"),
-        (lambda: lj.save(VECTOR, 3), TypeError, "expected the path of a directory"),
+        (lambda: lj.save(vector(), 3), TypeError, "expected the path of a directory"),
         (lambda: lj.restore(3), TypeError, "expected the path of a directory"),
         (lambda: lj.data.hold_out(np.zeros((4, 2))), TypeError, "expected a lj.Dataset"),
         (

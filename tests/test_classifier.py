@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 
@@ -22,8 +23,12 @@ from tests.registry import DENSITIES, NoisyByClass, examples_of
 
 KEY = jax.random.key(3)
 DIGITS, TEST = lj.load("digits"), lj.load("digits", split="test")
-MAF = DENSITIES["class mixture"].make().density
 PRIOR = np.log([0.2, 0.3, 0.5])
+
+
+@functools.cache
+def maf() -> lj.Density:
+    return DENSITIES["class mixture"].make().density
 
 
 class Boxes(lj.Density):
@@ -61,7 +66,7 @@ def normals(levels: int | None = None) -> lj.Density:
 
 
 def test_a_fixed_label_gives_the_numbers_of_the_conditional_density():
-    density = lj.models.Dequantized(MAF, 8)
+    density = lj.models.Dequantized(maf(), 8)
     fixed = lj.condition(density, 2)
     x = examples_of(density, 5)
     np.testing.assert_array_equal(
@@ -94,11 +99,11 @@ def test_what_cannot_be_fixed():
     with pytest.raises(ValueError, match="Uniform is unconditional: use it as it is"):
         lj.condition(lj.models.Uniform((2,)), 0)
     with pytest.raises(ValueError, match=r"expected class labels 0\.\.2"):
-        lj.condition(MAF, 3)
+        lj.condition(maf(), 3)
     with pytest.raises(TypeError, match=r"expected integers 0\.\.2 as class labels"):
-        lj.condition(MAF, 1.0)
+        lj.condition(maf(), 1.0)
     with pytest.raises(ValueError, match="expected a condition of shape"):
-        lj.condition(MAF, np.array([0, 1]))
+        lj.condition(maf(), np.array([0, 1]))
     with pytest.raises(ValueError, match="expected finite conditions"):
         lj.condition(DENSITIES["conditioned maf"].make().density, np.array([0.0, np.nan]))
     with pytest.raises(TypeError, match="NaiveBayes, which has none"):
@@ -112,10 +117,10 @@ def test_only_a_density_can_be_conditioned():
 
 
 def test_a_fixed_condition_is_saved_and_restored(tmp_path):
-    fixed = lj.condition(MAF, 2)
+    fixed = lj.condition(maf(), 2)
     lj.save(fixed, tmp_path)
-    restored = lj.restore(tmp_path, density=lj.condition(MAF, 0))
-    x = examples_of(MAF, 3)
+    restored = lj.restore(tmp_path, density=lj.condition(maf(), 0))
+    x = examples_of(maf(), 3)
     np.testing.assert_array_equal(restored.log_prob(x), fixed.log_prob(x))
     with pytest.raises(ValueError, match=r"Conditioned: pass it as density="):
         lj.restore(tmp_path)
@@ -124,11 +129,13 @@ def test_a_fixed_condition_is_saved_and_restored(tmp_path):
 def test_a_fixed_condition_is_trained(tmp_path):
     """Parameters move, and the condition stays."""
     rows = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
-    experiment = lj.Experiment(model=lj.condition(MAF, 2), steps=2, batch_size=8)
+    experiment = lj.Experiment(model=lj.condition(maf(), 2), steps=2, batch_size=8)
     density = lj.fit(experiment, rows, key=0).density
     assert isinstance(density, lj.models.Conditioned)
     assert int(density.value[...]) == 2
-    assert (np.asarray(density.log_prob(rows)) != np.asarray(MAF.log_prob(rows, condition=2))).all()
+    assert (
+        np.asarray(density.log_prob(rows)) != np.asarray(maf().log_prob(rows, condition=2))
+    ).all()
 
 
 def test_scores_take_a_fixed_condition_and_a_mixture():

@@ -17,7 +17,7 @@ from likejax.data.conditions import condition_of
 from likejax.models.ffjord.dynamics import Dynamics
 from likejax.nn.modules import replace
 from likejax.records import from_record, to_record
-from tests.registry import DENSITIES, examples_of, perturbed, rngs
+from tests.registry import DENSITIES, _ffjord, examples_of, perturbed, rngs
 
 SHAPE = (1, 3)
 _DRAWS = np.random.default_rng(0)
@@ -247,7 +247,7 @@ def test_gradients_of_a_conditional_field(adjoint):
 
 
 def test_evaluations_of_a_conditional_flow_are_counted():
-    density = DENSITIES["ffjord, floats"].make()
+    density = _ffjord(condition_shape=(1, 3))
     counted = lj.models.function_evaluations(density, POINTS[:2], condition=CONDITIONS[:2])
     assert counted.forward == 2 * 8 * 2  # flows, steps, stages
 

@@ -41,8 +41,8 @@ def density_and_labels(request):
 
 
 def test_contract(density_and_labels):
-    """Shapes, dtype, keys by position or given, draws as prefixes, pieces as the whole, jit as
-    eager."""
+    """Shapes, dtype, keys by position or given, draws as prefixes, pieces as the whole, jit of vmap
+    as eager."""
     density, labels = density_and_labels
     x, y = examples_of(density, 8), labels(8)
     whole = density.log_prob(x, key=KEY, condition=y)
@@ -63,14 +63,15 @@ def test_contract(density_and_labels):
     assert one.shape == ()
     np.testing.assert_allclose(one, whole[4], rtol=5e-6)
 
-    jitted = jax.jit(lambda d, x, k: d.log_prob(x, key=k, condition=y, draws=3))(density, x, KEY)
-    np.testing.assert_allclose(
-        jitted, density.log_prob(x, key=KEY, condition=y, draws=3), rtol=1e-5
-    )
-    vmapped = jax.vmap(lambda x, k, y: density.log_prob(x, key=k, condition=y))(
-        jnp.asarray(x), lj.example_keys(KEY, range(8)), None if y is None else jnp.asarray(y)
-    )
-    np.testing.assert_allclose(vmapped, whole, rtol=5e-6)
+    pair, batches = lj.example_keys(KEY, range(2)), np.stack([x, examples_of(density, 8, seed=1)])
+    compiled = jax.jit(
+        lambda d, x, k: jax.vmap(lambda x, k: d.log_prob(x, key=k, condition=y, draws=3))(x, k)
+    )(density, batches, pair)
+    expected = [
+        density.log_prob(batch, key=key, condition=y, draws=3)
+        for batch, key in zip(batches, pair, strict=True)
+    ]
+    np.testing.assert_allclose(compiled, np.stack(expected), rtol=5e-6)
 
     draws = density.log_prob_draws(x, key=KEY, condition=y, draws=4)
     assert draws.shape == (4, 8)
@@ -108,17 +109,32 @@ def test_chunks(density_and_labels):
     shapes."""
     density, labels = density_and_labels
     x, y = examples_of(density, 11), labels(11)
-    by_four = log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=4)
-    assert by_four.shape == (11,)
+    by_eight = log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=8)
+    assert by_eight.shape == (11,)
     first = density.log_prob(x[:8], key=KEY, condition=None if y is None else y[:8])
-    np.testing.assert_allclose(by_four[:8], first, rtol=5e-6)
+    np.testing.assert_allclose(by_eight[:8], first, rtol=5e-6)
     np.testing.assert_allclose(
-        log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=8), by_four, rtol=5e-6
+        log_prob_in_chunks(density, x, key=KEY, condition=y, batch_size=1), by_eight, rtol=5e-6
     )
     fewer = log_prob_in_chunks(
-        density, x[:6], key=KEY, condition=None if y is None else y[:6], batch_size=4
+        density, x[:6], key=KEY, condition=None if y is None else y[:6], batch_size=8
     )
-    np.testing.assert_array_equal(fewer, by_four[:6])
+    np.testing.assert_array_equal(fewer, by_eight[:6])
+
+
+@pytest.mark.parametrize("name", ["noisy normal", "ensemble of estimates", "glow, floats"])
+def test_jit_or_vmap_alone(name):
+    """The one without the other; the condition known or traced, the density traced or not."""
+    case = DENSITIES[name]
+    density = case.make()
+    x, y, keys = examples_of(density, 8), case.conditions(8), lj.example_keys(KEY, range(8))
+    expected = density.log_prob(x, key=KEY, condition=y, draws=3)
+    jitted = jax.jit(lambda d, x, k: d.log_prob(x, key=k, condition=y, draws=3))(density, x, KEY)
+    np.testing.assert_allclose(jitted, expected, rtol=1e-5)
+    vmapped = jax.vmap(lambda x, k, y: density.log_prob(x, key=k, condition=y))(
+        jnp.asarray(x), keys, None if y is None else jnp.asarray(y)
+    )
+    np.testing.assert_allclose(vmapped, density.log_prob(x, key=KEY, condition=y), rtol=5e-6)
 
 
 def test_odd_batches_share_a_program(caplog):

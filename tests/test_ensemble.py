@@ -239,48 +239,57 @@ def test_the_log_of_the_scale_is_that_of_all_members():
 
 
 @pytest.mark.parametrize(
-    ("members", "error", "message"),
+    ("make", "error", "message"),
     [
-        ([], ValueError, "at least one density"),
-        ([Normal(), NotRead()], ValueError, "class 'Normal' and member 1 with 'NotRead'"),
+        (lambda: [], ValueError, "at least one density"),
+        (lambda: [Normal(), NotRead()], ValueError, "class 'Normal' and member 1 with 'NotRead'"),
         (
-            [line(0.0), lj.models.FullGaussian(jnp.zeros(2), jnp.eye(2), (2,))],
+            lambda: [line(0.0), lj.models.FullGaussian(jnp.zeros(2), jnp.eye(2), (2,))],
             ValueError,
             "event_sh",
         ),
-        ([lj.build(GLOW, key=0), Normal()], ValueError, "class 'Flow' and member 1"),
+        (lambda: [lj.build(GLOW, key=0), Normal()], ValueError, "class 'Flow' and member 1"),
         (
-            [lj.models.Dequantized(line(0.0), levels) for levels in (4, 8)],
+            lambda: [lj.models.Dequantized(line(0.0), levels) for levels in (4, 8)],
             ValueError,
             "levels 4 and member 1 with 8",
         ),
         (
-            [lj.build(lj.models.VectorGlowConfig(depth=1, width=w), key=0) for w in (4, 8)],
+            lambda: [lj.build(lj.models.VectorGlowConfig(depth=1, width=w), key=0) for w in (4, 8)],
             ValueError,
             "config VectorGlowConfig",
         ),
         (
-            [
+            lambda: [
                 lj.models.Flow(lj.bijections.ActNorm(2), (2,)),
                 lj.models.Flow(lj.bijections.Chain([lj.bijections.ActNorm(2)]), (2,)),
             ],
             ValueError,
             r"the array bijection\.\S+ \(\(2,\), 'float32'\) and member 1 with 'none'",
         ),
-        ([NoisyByClass(1.0), NoisyByClass(2.0)], ValueError, "same arrays and different settings"),
+        (
+            lambda: [NoisyByClass(1.0), NoisyByClass(2.0)],
+            ValueError,
+            "same arrays and different settings",
+        ),
     ],
 )
-def test_members_of_different_structure(members, error, message):
+def test_members_of_different_structure(make, error, message):
+    members = make()
     with pytest.raises(error, match=message):
         Ensemble(members)
 
 
 @pytest.mark.untyped
 @pytest.mark.parametrize(
-    ("members", "message"),
-    [(line(0.0), "expected a sequence of densities"), ([GLOW], "build one with lj.build")],
+    ("make", "message"),
+    [
+        (lambda: line(0.0), "expected a sequence of densities"),
+        (lambda: [GLOW], "build one with lj.build"),
+    ],
 )
-def test_members_that_are_no_densities(members, message):
+def test_members_that_are_no_densities(make, message):
+    members = make()
     with pytest.raises(TypeError, match=message):
         Ensemble(members)
 

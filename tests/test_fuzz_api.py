@@ -284,7 +284,7 @@ class Subject:
         keys = None if density.kind is lj.Kind.EXACT else typed(keys)
         values = []
         for i, (row, label) in enumerate(zip(flat, labels, strict=True)):
-            label = None if label is None else jnp.asarray(label)
+            label = None if label is None else jnp.asarray(label, jnp.int32)
             if density.kind is lj.Kind.EXACT:
                 values.append(float(self.log_prob(row, None, label)))
                 continue
@@ -417,10 +417,12 @@ def test_sample(subject):
             sizes = tuple(np.atleast_1d(np.asarray(given["sample_shape"], int)))
             assert result.shape == (*sizes, *density.event_shape)
             flat = np.asarray(result).reshape(-1, *density.event_shape)
-            label = None if given["condition"] is None else jnp.asarray(given["condition"])
+            condition = given["condition"]
+            label = None if condition is None else jnp.asarray(condition, jnp.int32)
+            temperature = float(given["temperature"])
             for i, x in enumerate(flat):
                 key = jax.random.fold_in(typed(given["key"]), i)
-                one = np.asarray(subject.sample(key, label, given["temperature"]))
+                one = np.asarray(subject.sample(key, label, temperature))
                 if density.levels is None:
                     np.testing.assert_allclose(x, one, rtol=2e-4, atol=2e-4)
                 else:  # rounding at a tie may differ between shapes, and a later pixel follows it

@@ -21,8 +21,16 @@ RNG = np.random.default_rng(0)
 DIGITS = {split: lj.load("digits", split=split) for split in ("train", "validation", "test")}
 HISTOGRAM = lj.models.PixelHistogram.fit(DIGITS["train"])
 OF_LABELS = lj.models.NaiveBayes.fit(DIGITS["train"])
-PIXELCNN = perturbed(_pixelcnn(event_shape=(2, 2, 3), levels=5, resolutions=1))
-COLORS = np.asarray(PIXELCNN.sample(0, 40))
+
+
+@functools.cache
+def pixelcnn() -> lj.models.PixelCNN:
+    return perturbed(_pixelcnn(event_shape=(2, 2, 3), levels=5, resolutions=1))
+
+
+@functools.cache
+def colors() -> np.ndarray:
+    return np.asarray(pixelcnn().sample(0, 5))
 
 
 def even(shape=(2, 2, 1), levels: int = 4) -> lj.models.PixelHistogram:
@@ -36,9 +44,9 @@ def all_values() -> np.ndarray:
     tables = []
     for place in range(12):
         for value in range(5):
-            changed = COLORS[:5].reshape(5, 12).copy()
+            changed = colors().reshape(5, 12).copy()
             changed[:, place] = value
-            maps = np.asarray(PIXELCNN.log_prob_map(changed.reshape(5, 2, 2, 3)))
+            maps = np.asarray(pixelcnn().log_prob_map(changed.reshape(5, 2, 2, 3)))
             tables.append(maps.reshape(5, 12)[:, place])
     return np.stack(tables, -1).reshape(5, 12, 5).astype(np.float64)
 
@@ -48,12 +56,12 @@ def all_values() -> np.ndarray:
 
 def test_moments_are_those_of_all_values():
     """Brute force over the levels of every sub-pixel, which sum to 1."""
-    x, table = COLORS[:5], all_values()
+    x, table = colors(), all_values()
     mass = np.exp(table)
     np.testing.assert_allclose(mass.sum(-1), 1, atol=1e-5)
     mean = (mass * table).sum(-1)
     std = np.sqrt((mass * (table - mean[..., None]) ** 2).sum(-1))
-    found = [np.asarray(each).reshape(5, -1) for each in PIXELCNN.token_moments(x)]
+    found = [np.asarray(each).reshape(5, -1) for each in pixelcnn().token_moments(x)]
     np.testing.assert_allclose(found[0], mean, rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found[1], std, rtol=1e-4, atol=1e-5)
 
@@ -86,7 +94,7 @@ def test_a_value_of_mass_zero_adds_nothing():
 def test_who_offers_them():
     dequantized = lj.models.Dequantized(lj.models.Uniform((2, 2, 1)), 4)
     for query in ("log_prob_map", "token_moments"):
-        assert PIXELCNN.offers(query)
+        assert pixelcnn().offers(query)
         assert lj.condition(OF_LABELS, 1).offers(query)
         assert not dequantized.offers(query)
         assert not _gaussian().offers(query)
@@ -104,8 +112,8 @@ def test_who_offers_them():
 
 
 def test_min_k_from_its_definition():
-    density = PIXELCNN
-    x = COLORS[:5]
+    density = pixelcnn()
+    x = colors()
     maps = np.sort(np.asarray(density.log_prob_map(x), np.float64).reshape(5, 12), axis=1)
     for percent, count in ((1, 1), (20, 2), (50, 6), (100, 12)):
         score = ood.MinK(percent=percent).fit(density, x)
@@ -122,8 +130,8 @@ def test_min_k_from_its_definition():
 
 def test_standardized_terms_of_samples_have_mean_0_and_variance_1():
     """reference/ood.md, section 7, oracle 13."""
-    x = np.asarray(PIXELCNN.sample(1, 400))
-    terms = np.asarray(ood.StandardizedMap()({"density": PIXELCNN}, x, None), np.float64)
+    x = np.asarray(pixelcnn().sample(1, 400))
+    terms = np.asarray(ood.StandardizedMap()({"density": pixelcnn()}, x, None), np.float64)
     count = terms.size
     assert abs(terms.mean()) < 4 / math.sqrt(count)
     # the terms are a martingale with variance 1 each; the fourth moment gives the error
@@ -234,14 +242,14 @@ def test_standardized_curvature():
     score = ood.Curvature(scale=1.0, draws=4, standardize=True).fit(density, x, key=0)
     np.testing.assert_array_equal(score(x, key=1), 0)  # flat: 0 / 0 is 0
     recipe = ood.Curvature(scale=1.0, draws=8)
-    plain = recipe.fit(PIXELCNN, COLORS[:5], key=0)
-    standard = ood.Curvature(scale=1.0, draws=8, standardize=True).fit(PIXELCNN, COLORS[:5], key=0)
+    plain = recipe.fit(pixelcnn(), colors(), key=0)
+    standard = ood.Curvature(scale=1.0, draws=8, standardize=True).fit(pixelcnn(), colors(), key=0)
     keys = lj.example_keys(1, np.arange(5))
-    moved = np.asarray(recipe.features[1]({"density": PIXELCNN}, COLORS[:5], keys), np.float64)
-    drop = np.asarray(PIXELCNN.log_prob(COLORS[:5]), np.float64) - moved.mean(1)
-    np.testing.assert_allclose(plain(COLORS[:5], key=keys), -drop, rtol=1e-4, atol=1e-4)
+    moved = np.asarray(recipe.features[1]({"density": pixelcnn()}, colors(), keys), np.float64)
+    drop = np.asarray(pixelcnn().log_prob(colors()), np.float64) - moved.mean(1)
+    np.testing.assert_allclose(plain(colors(), key=keys), -drop, rtol=1e-4, atol=1e-4)
     expected = -drop / moved.std(1, ddof=1)
-    np.testing.assert_allclose(standard(COLORS[:5], key=keys), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(standard(colors(), key=keys), expected, rtol=1e-4, atol=1e-4)
 
 
 def test_perturbed_integers_stay_on_their_levels():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import math
 import sys
@@ -25,18 +26,29 @@ from tests.test_diffusion import of_levels
 
 RNG = np.random.default_rng(0)
 DIGITS = {split: lj.load("digits", split=split) for split in ("train", "validation", "test")}
-GLOW = perturbed(_glow(scales=1, depth=1), scale=0.02)
-LEVELS = perturbed(_glow(scales=2, depth=1), scale=0.02)
 HISTOGRAM = lj.models.PixelHistogram.fit(DIGITS["train"])
-STAGE = lj.models.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False)
-VAE = _vae(
-    event_shape=(8, 8, 1),
-    stages=(STAGE, lj.models.StageConfig(channels=(4,), strides=(1,), latent=2)),
-)
-PMF = np.exp(-np.arange(17) / 6) / np.exp(-np.arange(17) / 6).sum()
-VDM = jax.tree.map(jnp.asarray, of_levels(PMF, shape=(8, 8, 1)))  # in the precision of files
 BACKGROUND = lj.models.PixelHistogram.fit(DIGITS["train"].mutate(0.3, 0))
 ENSEMBLE = lj.Ensemble([HISTOGRAM, BACKGROUND])
+
+
+@functools.cache
+def glow(scales: int = 1) -> lj.Density:
+    return perturbed(_glow(scales=scales, depth=1), scale=0.02)
+
+
+@functools.cache
+def vae() -> lj.models.VAE:
+    lower = lj.models.StageConfig(channels=(4,), strides=(2,), latent=2, dense=False)
+    upper = lj.models.StageConfig(channels=(4,), strides=(1,), latent=2)
+    return _vae(event_shape=(8, 8, 1), stages=(lower, upper))
+
+
+@functools.cache
+def vdm() -> lj.Density:
+    """A diffusion of one and the same distribution of every pixel, in the precision of files."""
+    pmf = np.exp(-np.arange(17) / 6)
+    return jax.tree.map(jnp.asarray, of_levels(pmf / pmf.sum(), shape=(8, 8, 1)))
+
 
 SCORES = {
     "negative log-likelihood": ood.NegativeLogProb(),
@@ -86,12 +98,12 @@ WITHOUT_DRAWS = ("complexity only", "mean intensity", "contrast", *OF_HISTOGRAMS
 def density_of(name: str) -> lj.Density:
     """The density that a score is tried on."""
     if name == "last scale":
-        return LEVELS
+        return glow(scales=2)
     if name in OF_DIFFUSIONS:
-        return VDM
+        return vdm()
     if name in OF_HISTOGRAMS:
         return HISTOGRAM
-    return VAE if name.startswith(OF_VAES) else GLOW
+    return vae() if name.startswith(OF_VAES) else glow()
 
 
 @pytest.fixture(scope="module")
@@ -270,22 +282,22 @@ def test_wrong_input(name, fitted):
 def test_hierarchy_ratio(fitted):
     """The difference of the bounds, with shared or independent noise; what it needs."""
     x, key = DIGITS["test"].examples[:20], jax.random.key(5)
-    above = np.asarray(VAE.log_prob_above(x, key=key, replacement="mean"), np.float64)
+    above = np.asarray(vae().log_prob_above(x, key=key, replacement="mean"), np.float64)
     np.testing.assert_allclose(
         fitted("hierarchy ratio")(x, key=key), above[0] - above[1], rtol=1e-4, atol=1e-3
     )
-    drawn = np.asarray(VAE.log_prob_above(x, 1, key=key, draws=2), np.float64)
+    drawn = np.asarray(vae().log_prob_above(x, 1, key=key, draws=2), np.float64)
     independent = fitted("hierarchy ratio by draws")(x, key=key)
-    shared = np.asarray(VAE.log_prob(x, key=key, draws=2), np.float64) - drawn
+    shared = np.asarray(vae().log_prob(x, key=key, draws=2), np.float64) - drawn
     assert not np.allclose(independent, shared, rtol=1e-3)
     inside = DIGITS["validation"].take(slice(0, 40))
     with pytest.raises(ValueError, match="more than k=2 latents, got 2"):
-        ood.HierarchyRatio(k=2).fit(VAE, inside, key=0)
+        ood.HierarchyRatio(k=2).fit(vae(), inside, key=0)
     with pytest.raises(ValueError, match="expected a VAE for a ratio"):
-        ood.HierarchyRatio().fit(GLOW, inside, key=0)
+        ood.HierarchyRatio().fit(glow(), inside, key=0)
     with pytest.raises(ValueError, match="k to be an integer of at least 1"):
         ood.HierarchyRatio(k=0)
-    assert ood.choose_k(VAE, inside, key=0) == 1
+    assert ood.choose_k(vae(), inside, key=0) == 1
 
 
 def test_choice_of_k():
@@ -303,10 +315,10 @@ def test_choice_of_k():
 
 def test_collapsed_latents():
     """Posteriors equal to the prior: the ratio warns, and no k can be chosen."""
-    top = VAE.inference[1].posterior.layer
+    top = vae().inference[1].posterior.layer
     dead = replace(top, scale=nnx.Param(0 * top.scale[...]), bias=nnx.Param(0 * top.bias[...]))
-    stage = replace(VAE.inference[1], posterior=replace(VAE.inference[1].posterior, layer=dead))
-    density = replace(VAE, inference=nnx.List([VAE.inference[0], stage]))
+    stage = replace(vae().inference[1], posterior=replace(vae().inference[1].posterior, layer=dead))
+    density = replace(vae(), inference=nnx.List([vae().inference[0], stage]))
     inside = DIGITS["validation"].take(slice(0, 40))
     with pytest.warns(
         UserWarning, match=r"collapsed, .* latent 2 \(0\.00 nats\)\. .* rests on no latent at all"
@@ -348,14 +360,14 @@ def test_a_dead_latent_beside_a_live_one():
 
 def test_each_from_its_definition(fitted):
     x, key = DIGITS["test"].examples[:20], jax.random.key(5)
-    log_prob = np.asarray(GLOW.log_prob(x, key=key), np.float64)
+    log_prob = np.asarray(glow().log_prob(x, key=key), np.float64)
     np.testing.assert_allclose(fitted("negative log-likelihood")(x, key=key), -log_prob, rtol=1e-6)
-    three = np.asarray(GLOW.log_prob(x, key=key, draws=3))
+    three = np.asarray(glow().log_prob(x, key=key, draws=3))
     np.testing.assert_allclose(
         fitted("negative log-likelihood, 3 draws")(x, key=key), -three, rtol=1e-6
     )
     entropy = -np.mean(
-        np.asarray(GLOW.log_prob(DIGITS["validation"].examples[:60], key=1), np.float64)
+        np.asarray(glow().log_prob(DIGITS["validation"].examples[:60], key=1), np.float64)
     )
     assert fitted("typicality").state["entropy"] == pytest.approx(entropy, rel=1e-6)
     np.testing.assert_allclose(
@@ -423,7 +435,7 @@ def test_gaussian_typicality_oracle():
 def test_ratio_oracles():
     """Against itself the ratio is 0, bitwise; of two Gaussians it is the known line."""
     inside = DIGITS["validation"]
-    same = ood.LikelihoodRatio(GLOW).fit(GLOW, inside, key=0)
+    same = ood.LikelihoodRatio(glow()).fit(glow(), inside, key=0)
     np.testing.assert_array_equal(same(DIGITS["test"].examples[:5], key=1), np.zeros(5))
     points = lj.Dataset.from_array(RNG.normal(size=(20, 4)).astype(np.float32))
     ratio = ood.LikelihoodRatio(StandardNormal(4, mean=1.0)).fit(StandardNormal(4), points)
@@ -723,16 +735,16 @@ BACKGROUND_EXPERIMENT = lj.Experiment(model=lj.models.VectorGlowConfig(depth=1, 
             "Nameless sets no kind",
         ),
         (
-            lambda: ood.choose_k(VAE, DIGITS["validation"], key=0, replacement="mode"),
+            lambda: ood.choose_k(vae(), DIGITS["validation"], key=0, replacement="mode"),
             ValueError,
             "replacement to be",
         ),
         (
-            lambda: ood.choose_k(VAE, DIGITS["validation"], key=0, loss=math.nan),
+            lambda: ood.choose_k(vae(), DIGITS["validation"], key=0, loss=math.nan),
             ValueError,
             "expected loss to be",
         ),
-        (lambda: ood.choose_k(VAE, "digits", key=0), TypeError, "Dataset"),
+        (lambda: ood.choose_k(vae(), "digits", key=0), TypeError, "Dataset"),
         (
             lambda: ood.choose_k(HISTOGRAM, DIGITS["validation"], key=0),
             ValueError,

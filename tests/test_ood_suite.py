@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import io
 import math
@@ -26,8 +27,12 @@ from tests.registry import _glow, _pixelcnn, _vae, perturbed
 from tests.test_vae import S1, VARIANCE, A, B, S, linear
 
 RNG = np.random.default_rng(0)
-GLOW = perturbed(_glow(scales=2, depth=1), scale=0.02)
 DIGITS = lj.load("digits", split="test").examples[:6]
+
+
+@functools.cache
+def glow() -> lj.Density:
+    return perturbed(_glow(scales=2, depth=1), scale=0.02)
 
 
 def vectors(n: int = 300) -> np.ndarray:
@@ -42,20 +47,20 @@ def vectors(n: int = 300) -> np.ndarray:
 
 def test_statistics_add_up():
     """A flow: latents and determinants, level by level, are the log-probability."""
-    values = {name: np.asarray(v) for name, v in GLOW.statistics(DIGITS, key=1).items()}
-    assert tuple(values) == GLOW.statistic_names
-    np.testing.assert_allclose(values["log_prob"], GLOW.log_prob(DIGITS, key=1), rtol=1e-6)
-    whole = values["latent_log_prob"] + values["log_det"] - 64 * math.log(GLOW.levels)
+    values = {name: np.asarray(v) for name, v in glow().statistics(DIGITS, key=1).items()}
+    assert tuple(values) == glow().statistic_names
+    np.testing.assert_allclose(values["log_prob"], glow().log_prob(DIGITS, key=1), rtol=1e-6)
+    whole = values["latent_log_prob"] + values["log_det"] - 64 * math.log(glow().levels)
     np.testing.assert_allclose(whole, values["log_prob"], rtol=1e-5)
     for name in ("latent_log_prob", "log_det"):
         levels = values[f"{name}_1"] + values[f"{name}_2"]
         np.testing.assert_allclose(levels, values[name], rtol=1e-4, atol=1e-3)
-    latents = GLOW.white_latents(DIGITS, key=1)
+    latents = glow().white_latents(DIGITS, key=1)
     norm = sum((np.asarray(part) ** 2).reshape(6, -1).sum(1) for part in latents)
     gaussian = -0.5 * norm - 32 * math.log(2 * math.pi)
     np.testing.assert_allclose(gaussian, values["latent_log_prob"], rtol=1e-4)
-    draws = [GLOW.log_prob_draws(DIGITS, key=1, draws=3)[i] for i in range(3)]
-    mean = GLOW.statistics(DIGITS, key=1, draws=3)["log_prob"]
+    draws = [glow().log_prob_draws(DIGITS, key=1, draws=3)[i] for i in range(3)]
+    mean = glow().statistics(DIGITS, key=1, draws=3)["log_prob"]
     np.testing.assert_allclose(mean, np.mean(draws, axis=0), rtol=1e-6)
 
 
@@ -527,7 +532,11 @@ def test_combinations_by_hand():
 def test_standard_scores_of_every_family():
     """Every score in the list can be fitted to its density; labels are distinct."""
     labels = {}
-    for name, density in {"glow": GLOW, "pixelcnn": _pixelcnn(), "mean": Mean(np.zeros(2))}.items():
+    for name, density in {
+        "glow": glow(),
+        "pixelcnn": _pixelcnn(),
+        "mean": Mean(np.zeros(2)),
+    }.items():
         scores = ood.standard(density, groups=(5,))
         labels[name] = [score.label for score in scores]
         assert len(set(labels[name])) == len(scores)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import inspect
 import json
 import pickle
@@ -271,7 +272,11 @@ def functions_that_take_words() -> set[tuple[str, str]]:
     return found
 
 
-VAE = DENSITIES["vae"].make()
+@functools.cache
+def vae() -> lj.models.VAE:
+    return DENSITIES["vae"].make()
+
+
 IMAGES = np.zeros((2, 4, 4, 1), np.uint8)
 DATA = lj.Dataset.from_array(IMAGES, levels=17)
 WRONG_WORDS = {
@@ -298,17 +303,19 @@ WRONG_WORDS = {
     ("PixelCNN.with_sampler", "sampler"): lambda: (
         DENSITIES["pixelcnn"].make().with_sampler("cache")
     ),
-    ("VAE.run", "replacement"): lambda: VAE.run(
-        IMAGES[0], VAE.draw_noise(jax.random.key(0)), replacement="mode"
+    ("VAE.run", "replacement"): lambda: vae().run(
+        IMAGES[0], vae().draw_noise(jax.random.key(0)), replacement="mode"
     ),
-    ("VAE.weights_above", "replacement"): lambda: VAE.weights_above(
-        IMAGES[0], VAE.draw_noise(jax.random.key(0)), (0,), "mode"
+    ("VAE.weights_above", "replacement"): lambda: vae().weights_above(
+        IMAGES[0], vae().draw_noise(jax.random.key(0)), (0,), "mode"
     ),
-    ("VAE.log_prob_above", "replacement"): lambda: VAE.log_prob_above(
+    ("VAE.log_prob_above", "replacement"): lambda: vae().log_prob_above(
         IMAGES, key=0, replacement="mode"
     ),
-    ("VAE.reconstruct", "replacement"): lambda: VAE.reconstruct(IMAGES, key=0, replacement="mode"),
-    ("choose_k", "replacement"): lambda: lj.ood.choose_k(VAE, DATA, key=0, replacement="mode"),
+    ("VAE.reconstruct", "replacement"): lambda: vae().reconstruct(
+        IMAGES, key=0, replacement="mode"
+    ),
+    ("choose_k", "replacement"): lambda: lj.ood.choose_k(vae(), DATA, key=0, replacement="mode"),
     ("Report.write", "picture_format"): lambda: lj.ood.Report.write(
         None, "out", picture_format="pgn"
     ),
