@@ -106,19 +106,21 @@ def density_of(name: str) -> lj.Density:
     return vae() if name.startswith(OF_VAES) else glow()
 
 
+ROWS = 20
+"""Rows of the batches that are computed, so that a score has one program for most of its tests."""
+
+
 @pytest.fixture(scope="module")
 def fitted():
     known = {}
 
     def get(name):
         if name not in known:
-            half = (
-                DIGITS["validation"].take(slice(0, 60)),
-                DIGITS["validation"].take(slice(60, 120)),
+            first, second = (
+                DIGITS["validation"].take(slice(start, start + 60)) for start in (0, 60)
             )
-            known[name] = (
-                SCORES[name].fit(density_of(name), half[0], key=1).calibrate(half[1], key=2)
-            )
+            score = SCORES[name].fit(density_of(name), first, key=1, batch_size=ROWS)
+            known[name] = score.calibrate(second, key=2, batch_size=ROWS)
         return known[name]
 
     return get
@@ -144,33 +146,34 @@ def test_every_public_score_has_a_line():
 @pytest.mark.parametrize("name", SCORES)
 def test_shape_type_and_batches(name, fitted):
     """Any batch shape, float64; a batch is its pieces, in any order and with any neighbors."""
-    score, x = fitted(name), examples(SCORES[name], 6)
+    score, x = fitted(name), examples(SCORES[name], ROWS)
     group = SCORES[name].group
-    keys = lj.example_keys(3, np.arange(6 * group)).reshape((6,) if group == 1 else (6, group))
+    keys = lj.example_keys(3, np.arange(ROWS * group))
+    keys = keys if group == 1 else keys.reshape(ROWS, group)
     whole = score(x, key=keys)
     assert whole.dtype == np.float64
-    assert whole.shape == (6,)
+    assert whole.shape == (ROWS,)
     assert np.isfinite(whole).all()
     np.testing.assert_allclose(score(x, key=3), whole, rtol=1e-12)
-    square = score(x.reshape(2, 3, *x.shape[1:]), key=keys.reshape(2, 3, *keys.shape[1:]))
+    square = score(x.reshape(4, 5, *x.shape[1:]), key=keys.reshape(4, 5, *keys.shape[1:]))
     np.testing.assert_array_equal(square.reshape(-1), whole)
     # typicality is a small difference of log-probabilities, which law 1 holds to 5e-6 of their size
     other_shapes = {"rtol": 1e-4, "atol": 2e-5}
     pieces = [score(x[i : i + 1], key=keys[i : i + 1])[0] for i in range(6)]
-    np.testing.assert_allclose(pieces, whole, **other_shapes)
-    order = np.array([3, 1, 5, 0, 2, 4])
+    np.testing.assert_allclose(pieces, whole[:6], **other_shapes)
+    order = np.random.default_rng(0).permutation(ROWS)
     np.testing.assert_array_equal(score(x[order], key=keys[order]), whole[order])
     neighbors = x.copy()
     neighbors[1:] = 16 - neighbors[1:]
     assert score(neighbors, key=keys)[0] == whole[0]
-    np.testing.assert_allclose(score(x, key=keys, batch_size=4), whole, **other_shapes)
+    np.testing.assert_allclose(score(x, key=keys, batch_size=12), whole, **other_shapes)
     assert score(x[:0], key=keys[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("name", SCORES)
 def test_compiled_whole(name, fitted):
     """``jax.jit`` of a call, with the score as an argument, is the call."""
-    score, x = fitted(name), examples(SCORES[name], 4)
+    score, x = fitted(name), examples(SCORES[name], ROWS)
     key = jax.random.key(3)
     compiled = jax.jit(lambda score, x, key: score(x, key=key))(score, x, key)
     np.testing.assert_allclose(compiled, score(x, key=key), rtol=2e-4, atol=1e-4)
@@ -178,7 +181,7 @@ def test_compiled_whole(name, fitted):
 
 @pytest.mark.parametrize("name", SCORES)
 def test_saved_and_restored(name, fitted, tmp_path):
-    score, x = fitted(name), examples(SCORES[name], 4)
+    score, x = fitted(name), examples(SCORES[name], ROWS)
     score.save(tmp_path / "score")
     hand_made = {"background": BACKGROUND} if "background" in score.densities else {}
     if name in (*OF_DIFFUSIONS, *OF_HISTOGRAMS):
@@ -216,14 +219,15 @@ def test_calibration(name, fitted):
     assert len(score.calibration) == n
     assert score.threshold(0.25) == score.calibration[-math.floor(0.25 * (n + 1))]
     own = grouped(DIGITS["validation"].examples[60:120], SCORES[name].group)
-    np.testing.assert_array_equal(np.sort(score(own, key=2)), score.calibration)
-    p = score.p_value(examples(SCORES[name], 4), key=3)
+    np.testing.assert_array_equal(np.sort(score(own, key=2, batch_size=ROWS)), score.calibration)
+    p = score.p_value(examples(SCORES[name], ROWS), key=3)
     assert ((p > 0) & (p <= 1)).all()
-    raw = SCORES[name].fit(density_of(name), DIGITS["validation"].take(slice(0, 60)), key=1)
+    fit_on = DIGITS["validation"].take(slice(0, 60))
+    raw = SCORES[name].fit(density_of(name), fit_on, key=1, batch_size=ROWS)
     with pytest.raises(ValueError, match=r"call score = score\.calibrate"):
         raw.threshold(0.1)
     with pytest.raises(ValueError, match=r"60 of the 60 of .* the rows the score was fitted on"):
-        raw.calibrate(DIGITS["validation"].take(slice(0, 60)), key=2)
+        raw.calibrate(fit_on, key=2)
 
 
 @pytest.mark.parametrize("name", SCORES)
@@ -236,7 +240,7 @@ def test_false_alarms_follow_their_law(name, fitted):
     """
     n, m, cuts, fpr, group = 99, 301, 200, 0.05, SCORES[name].group
     pool = grouped(DIGITS["train"].examples[: (n + m) * group], group)
-    scores = fitted(name)(pool, key=6, batch_size=60)  # the batch that fitting has compiled
+    scores = fitted(name)(pool, key=6, batch_size=ROWS)
     assert np.isfinite(scores).all()
     law = stats.betabinom(m, 5, n + 1 - 5)
     low, high = law.ppf([0.025, 0.975])
