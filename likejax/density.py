@@ -670,7 +670,7 @@ class Density(nnx.Module, abc.ABC):
         dtype = jnp.result_type(float) if self.levels is None else integer_dtype(self.levels)
         x = jax.ShapeDtypeStruct(self.event_shape, dtype)
         key = None if self.kind is Kind.EXACT else jax.eval_shape(lambda: jax.random.key(0))
-        return tuple(sorted(jax.eval_shape(self._statistics, x, key, self.condition_form)))
+        return tuple(sorted(jax.eval_shape(_statistics_of, self, x, key, self.condition_form)))
 
     def sample(
         self,
@@ -1031,6 +1031,13 @@ def log_prob_of_draw(
         )
     log_prob = jnp.asarray(log_prob)
     return log_prob.astype(jnp.promote_types(log_prob.dtype, jnp.float32))
+
+
+def _statistics_of(
+    density: Density, x: Array, key: Array | None, condition: Array | None
+) -> Statistics:
+    """A function of the module, unlike a method, is traced once for all densities of one form."""
+    return density._statistics(x, key, condition)
 
 
 def _statistics_of_draw(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import socket
 import subprocess
@@ -16,12 +17,13 @@ import pytest
 
 import likejax as lj
 from likejax.train import sharding
+from tests.forks import START, run_program
 
 ROOT = Path(__file__).resolve().parents[1]
-SETUP = f"""
-import sys; sys.path.insert(0, {str(ROOT)!r})
+SETUP = """
 import dataclasses, json, os
 import jax, numpy as np
+jax.config.update("jax_platforms", "cpu")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 if "PROCESS" in os.environ:
     process = int(os.environ["PROCESS"])
@@ -38,7 +40,7 @@ experiment = lj.Experiment(
 def show(run):
     arrays = [np.asarray(leaf, np.float64).tolist() for leaf in jax.tree.leaves(run.last)]
     losses = [[r["step"], r.get("loss", r.get("validation"))] for r in run.history]
-    print("RESULT", json.dumps([len(jax.devices()), losses, arrays]))
+    print("RESULT", json.dumps([len(jax.devices()), losses, arrays]), flush=True)
 """
 FIT = "show(lj.fit(experiment.override({}), train, validation=valid, key=1))\n"
 WAYS = [
@@ -50,36 +52,43 @@ WAYS = [
 MORE_STEPS = {"steps": 22}
 
 
-def launch(code: str, devices: int, **environment: str) -> subprocess.Popen:
-    environment = {
-        **os.environ,
-        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} "
-        f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-        **environment,
-    }
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen([sys.executable, "-c", SETUP + code], env=environment, **pipes)
+def launch(
+    code: str, folder: Path, devices: int, **environment: str
+) -> multiprocessing.process.BaseProcess:
+    """A process of its own with so many devices, which writes what it says to a new folder."""
+    folder.mkdir()
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={devices}"
+    variables = {"XLA_FLAGS": flags, **environment}
+    set_up = f"import os; os.environ.update({variables!r})\n"
+    process = START.Process(
+        target=run_program,
+        name=str(folder),
+        args=(set_up + SETUP + code, str(folder), str(folder / "out"), str(folder / "err")),
+        daemon=True,
+    )
+    process.start()
+    return process
 
 
-def results(process: subprocess.Popen):
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err[-3000:]
+def results(process: multiprocessing.process.BaseProcess):
+    process.join(300)
+    folder = Path(process.name)
+    assert process.exitcode == 0, (folder / "err").read_text()[-3000:]
     return [
         json.loads(line.removeprefix("RESULT "))
-        for line in out.splitlines()
+        for line in (folder / "out").read_text().splitlines()
         if line.startswith("RESULT ")
     ]
 
 
-def fits(devices: int, ways: list[dict[str, int]]):
-    """Results of runs that differ in those settings, from one process: it is imported once."""
-    return results(launch("".join(FIT.format(settings) for settings in ways), devices))
+def fits(folder: Path, devices: int, ways: list[dict[str, int]]):
+    """Results of runs that differ in those settings, from one process: it starts once."""
+    return results(launch("".join(FIT.format(settings) for settings in ways), folder, devices))
 
 
 @pytest.fixture(scope="module")
-def one_device_runs():
-    return fits(1, [{}, MORE_STEPS])
+def one_device_runs(tmp_path_factory):
+    return fits(tmp_path_factory.mktemp("one") / "process", 1, [{}, MORE_STEPS])
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +97,9 @@ def one_device(one_device_runs):
 
 
 @pytest.fixture(scope="module")
-def eight_devices():
-    return dict(zip(map(str, WAYS), fits(8, WAYS), strict=True))
+def eight_devices(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("eight") / "process"
+    return dict(zip(map(str, WAYS), fits(folder, 8, WAYS), strict=True))
 
 
 def assert_like(found, expected, rtol):
@@ -159,8 +169,11 @@ def test_two_processes_give_the_result_of_one(one_device_runs, tmp_path):
     workdir = str(tmp_path / "run")
     code = f"show(lj.fit(experiment, train, validation=valid, workdir={workdir!r}, key=1))"
     shared = SHARED.format(folder=str(tmp_path / "features"))
-    all_code = OWN_ITERABLES + shared + OWN_VALIDATION + code
-    both = [launch(all_code, 2, ADDRESS=address, PROCESS=str(index)) for index in (0, 1)]
+    all_code = f"{OWN_ITERABLES}{shared}{OWN_VALIDATION}{code}\njax.distributed.shutdown()\n"
+    both = [
+        launch(all_code, tmp_path / f"process-{index}", 2, ADDRESS=address, PROCESS=str(index))
+        for index in (0, 1)
+    ]
     found = [results(process) for process in both]
     (apart, of_first, refused, first), (also_apart, of_second, _, second) = found
     assert apart == also_apart
@@ -175,7 +188,7 @@ def test_two_processes_give_the_result_of_one(one_device_runs, tmp_path):
     assert_like(first, one_device, rtol=1e-5)
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == len(first[1])
     more = f"experiment = dataclasses.replace(experiment, **{MORE_STEPS})\n"
-    (resumed,) = results(launch(more + code, 1))
+    (resumed,) = results(launch(more + code, tmp_path / "alone", 1))
     assert_like(resumed, straight, rtol=1e-5)
 
 
@@ -335,9 +348,9 @@ print("RESULT", json.dumps([used_by_one, one, numbers(None), sorted(seen)]))
 """
 
 
-def test_eight_devices_evaluate_score_and_sample_as_one():
+def test_eight_devices_evaluate_score_and_sample_as_one(tmp_path):
     """Chunks of one shape on eight devices: every number is the same to the last bit."""
-    ((used_by_one, one, eight, used),) = results(launch(SCORING, 8))
+    ((used_by_one, one, eight, used),) = results(launch(SCORING, tmp_path / "process", 8))
     assert used_by_one == [0]
     assert used == list(range(8))
     assert [len(each) for each in one] == [359, 359, 64 * 359, *[359] * 6]
