@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
@@ -396,26 +398,11 @@ def solve(
 
     from likejax.bijections.ode.runge_kutta import RungeKutta
 
-    settings = trace or Trace()
     fixed_probes = None if probes is None else jax.lax.stop_gradient(probes)
-
-    @jax.jit  # stages and their derivatives share what is traced once
-    def field(
-        time: ArrayLike, state: AugmentedState, args: tuple[ODE, Array | None]
-    ) -> AugmentedState:
-        ode, probes = args
-        return augmented_field(
-            lambda z: ode.velocity(time, z),
-            state,
-            trace=settings,
-            probes=probes,
-            end_time=ode.end_time(),
-        )
-
     method = RungeKutta(solver.method)
     stepping = _stepping(solver, start, end)
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(field),
+        diffrax.ODETerm(_field(trace or Trace())),
         method,
         start,
         end,
@@ -432,6 +419,29 @@ def solve(
     final = jax.tree.map(lambda leaf: jnp.where(arrived, leaf[0], jnp.nan), solution.ys)
     at_start, per_step = method.evaluations
     return final, at_start + per_step * solution.stats["num_steps"]
+
+
+@functools.cache
+def _field(settings: Trace) -> Callable[..., AugmentedState]:
+    """Returns the field of augmented states: one function for all solves, flows and calls.
+
+    Stages, their derivatives and flows of one form share what is traced once.
+    """
+
+    @jax.jit
+    def field(
+        time: ArrayLike, state: AugmentedState, args: tuple[ODE, Array | None]
+    ) -> AugmentedState:
+        ode, probes = args
+        return augmented_field(
+            lambda z: ode.velocity(time, z),
+            state,
+            trace=settings,
+            probes=probes,
+            end_time=ode.end_time(),
+        )
+
+    return field
 
 
 class _Stepping(NamedTuple):
