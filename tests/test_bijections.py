@@ -132,6 +132,7 @@ def test_initialization_is_sequential():
 
     stacked = bj.Repeat(repeat(step, 3, rngs=rngs()))
     batch = jax.random.normal(jax.random.key(0), (128, 4, 4, 4)) ** 3
+    forward = jax.jit(lambda b, x: jax.vmap(lambda x: b.forward(x)[0])(x))
     first = jax.jit(lambda b, x: b.initialize(x, jax.random.key(1)))(stacked, batch)
     second = jax.jit(lambda b, x: b.initialize(x, jax.random.key(1)))(unstack(stacked), batch)
     for a, b in zip(jax.tree.leaves(unstack(first)), jax.tree.leaves(second), strict=True):
@@ -139,18 +140,18 @@ def test_initialization_is_sequential():
     x = batch
     for block in second.blocks.blocks:
         actnorm, *others = block.bijections
-        x = jax.vmap(lambda x, b=actnorm: b.forward(x)[0])(x)
+        x = forward(actnorm, x)
         np.testing.assert_allclose(jnp.square(x).mean((0, 1, 2)), 1, rtol=1e-3)
         hidden = others[1].network
         h = hidden.first(
-            jax.vmap(lambda x, b=others[0]: b.forward(x)[0])(x)[..., :2],
+            forward(others[0], x)[..., :2],
             bias=hidden.first_affine.bias[...],
             scale=hidden.first_affine.scale(),
         )
         np.testing.assert_allclose(h.mean((0, 1, 2)), 0, atol=1e-3)
         np.testing.assert_allclose(jnp.square(h).mean((0, 1, 2)), 1, rtol=1e-3)
         for other in others:
-            x = jax.vmap(lambda x, b=other: b.forward(x)[0])(x)
+            x = forward(other, x)
 
 
 def test_a_second_initialization_compiles_nothing(caplog):

@@ -585,10 +585,10 @@ def test_trained_toys_are_densities(name):
     train, test = lj.load(name), lj.load(name, split="test").take(np.arange(1000))
     density = lj.fit(experiment, train, key=0).density
     side = 7.0
-    ticks = (np.arange(120) + 0.5) / 120 * 2 * side - side
+    ticks = (np.arange(100) + 0.5) / 100 * 2 * side - side
     grid = np.stack(np.meshgrid(ticks, ticks), -1).reshape(-1, 2).astype(np.float32)
-    log_probs = log_prob_in_chunks(density, grid, batch_size=1800)
-    assert np.exp(log_probs).sum() * (2 * side / 120) ** 2 == pytest.approx(1, abs=5e-3)
+    log_probs = log_prob_in_chunks(density, grid, batch_size=1000)
+    assert np.exp(log_probs).sum() * (2 * side / 100) ** 2 == pytest.approx(1, abs=5e-3)
     evaluation = lj.evaluate(density, test, batch_size=1000)
     assert -evaluation.mean > FLOORS[name] - 4 * evaluation.standard_error
 
