@@ -184,7 +184,7 @@ def _prepare(
     of_rows = jax.tree.leaves(data)
     is_traced = any(isinstance(leaf, Tracer) for leaf in (*leaves, *of_rows, rows.key))
     size = rows.count
-    if not is_traced and size > 0 and not _own_shapes.get() and not _is_distributed(of_rows):
+    if not is_traced and size > 0 and not _is_distributed(of_rows):
         forms = (*map(_form, leaves), *(_form(leaf, skip=1) for leaf in of_rows))
         program = (query, static, structure, forms, rows.key is None)
         size = _compiled_size(program, rows.count)
@@ -206,6 +206,9 @@ def _compiled_size(program: Hashable, count: int) -> int:
     the last bit.
     """
     known = _sizes.setdefault(program, {})
+    if _own_shapes.get():
+        known.setdefault(count, count)  # from now on there for others
+        return count
     if count not in known:
         fitting = [size for size in known.values() if count <= size <= 2 * count]
         known[count] = min(fitting, default=count)

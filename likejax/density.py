@@ -174,6 +174,25 @@ def combine_draws(log_probs: Float[ArrayLike, "draws ..."], kind: Kind) -> Any:
     return total - math.log(len(values))
 
 
+def combined(log_probs: Float[Any, "draws ..."], kind: Kind) -> Array:
+    """Draws combined in their own type: on the host, with nothing to compile, unless traced.
+
+    Args:
+      log_probs: Draws ``(draws, ...)`` in nats, as ``over_draws`` returns them.
+      kind: Kind of number that one draw is.
+
+    Returns:
+      The combined value without the axis of draws, in nats.
+
+    Example:
+      >>> import jax.numpy as jnp, numpy as np, likejax as lj
+      >>> from likejax.density import combined
+      >>> combined(np.zeros((3, 2), np.float32), lj.Kind.BOUND).dtype
+      dtype('float32')
+    """
+    return jax.device_put(combine_draws(log_probs, kind).astype(log_probs.dtype))
+
+
 def bits_per_dim(log_prob: object, event_shape: int | Sequence[int]) -> Any:
     """Bits per dimension, ``-log_prob / (D ln 2)`` with ``D`` the number of (sub-)pixels.
 
@@ -379,7 +398,7 @@ class Density(nnx.Module, abc.ABC):
         values = self._draws(x, key=key, condition=condition, draws=draws)
         if len(values) == 1:
             return jax.device_put(values[0])
-        return combine_draws(jnp.asarray(values), self.kind)
+        return combined(values, self.kind)
 
     def log_prob_draws(
         self,
@@ -406,8 +425,9 @@ class Density(nnx.Module, abc.ABC):
           ValueError: For the arguments that ``log_prob`` refuses.
         """
         draws = checked("draws", draws, Count)
-        values = jnp.asarray(self._draws(x, key=key, condition=condition, draws=draws))
-        return jnp.broadcast_to(values, (draws, *values.shape[1:]))
+        values = self._draws(x, key=key, condition=condition, draws=draws)
+        numpy = np if isinstance(values, np.ndarray) else jnp
+        return jax.device_put(numpy.broadcast_to(values, (draws, *values.shape[1:])))
 
     def _draws(
         self, x: ArrayLike, *, key: KeyLike | None, condition: ArrayLike | None, draws: int
@@ -476,7 +496,7 @@ class Density(nnx.Module, abc.ABC):
         rows = self._rows(x, key=key, condition=condition)
         values = over_draws(_statistics_of_draw, self, rows, draws)
         means = values.mean(axis=0)
-        return {name: jnp.asarray(means[..., i]) for i, name in enumerate(self.statistic_names)}
+        return {name: jax.device_put(means[..., i]) for i, name in enumerate(self.statistic_names)}
 
     def white_latents(
         self,

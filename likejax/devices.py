@@ -114,9 +114,10 @@ def in_chunks(
 
     def compute(start: int, place: Any) -> Any:
         rows = np.minimum(np.arange(start, start + size), count - 1)
+        is_whole = size == count
 
         def cut(array: Any) -> Any:
-            chosen = array[rows]
+            chosen = array if is_whole else _chosen(array, rows)
             is_moved = place is not None and isinstance(chosen, jax.Array)
             return jax.device_put(chosen, place) if is_moved else chosen
 
@@ -126,6 +127,16 @@ def in_chunks(
     if share.owners is not None:
         results = shared(results, share.owners)
     return [(each, min(size, count - start)) for each, start in zip(results, starts, strict=True)]
+
+
+def _chosen(array: Any, rows: np.ndarray) -> Any:
+    """Rows of an array, of one of JAX by one program."""
+    return _taken(array, rows) if isinstance(array, jax.Array) else array[rows]
+
+
+@jax.jit
+def _taken(array: Any, rows: Any) -> Any:
+    return array[rows]
 
 
 def check_shared(model: PyTree, devices: Devices | None) -> None:

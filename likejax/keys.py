@@ -132,7 +132,7 @@ def keys_of_rows(
     if key is None:
         return None
     if key.shape == ():
-        return _folded(key, jnp.asarray(rows))
+        return _folded(key, rows)
     is_all = len(rows) == len(key) and bool((rows == np.arange(len(key))).all())
     return key if is_all else key[rows]
 
@@ -181,4 +181,4 @@ def _checked_indices(indices: object) -> Array:
         )
     if isinstance(array, Tracer):
         return array
-    return jnp.asarray(np.asarray(array).astype(np.uint32))
+    return jax.device_put(np.asarray(array).astype(np.uint32))

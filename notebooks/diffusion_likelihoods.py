@@ -124,7 +124,7 @@ pictures = {
     f"{vdm.sampler.steps} noisy steps": np.asarray(vdm.sample(jax.random.key(5), count)),
     "the flow": np.asarray(flow.sample(jax.random.key(6), count)),
 }
-lj.plot.density_2d(flow, side=4.0, pictures=pictures)
+lj.plot.density_2d(flow, side=4.0, pictures=pictures, points=4 if smoke else 100)
 
 # %% [markdown]
 # ## Digits

@@ -45,6 +45,8 @@ import likejax as lj
 smoke = bool(os.environ.get("LIKEJAX_SMOKE"))  # small models and few steps: does it run?
 
 train, valid, test = (lj.load("moons", split=split) for split in ("train", "validation", "test"))
+if smoke:
+    valid, test = valid[:128], test[:256]
 place = Path(tempfile.mkdtemp())
 devices = jax.devices()
 devices
@@ -58,8 +60,9 @@ devices
 
 # %%
 steps = 8 if smoke else 800
+depth, width = (1, 8) if smoke else (2, 32)
 experiment = lj.Experiment(
-    model=lj.models.NSFConfig(dimensions=2, depth=2, width=8 if smoke else 32, bins=8, blocks=1),
+    model=lj.models.NSFConfig(dimensions=2, depth=depth, width=width, bins=8, blocks=1),
     optimizer=lj.Optimizer(learning_rate=2e-3, clip_norm=5.0),
     batch_size=256,
     steps=steps,
@@ -117,11 +120,12 @@ print("largest difference from one device:", apart(runs["1 device"], divided))
 # %%
 mesh = jax.sharding.Mesh(np.array(devices), ("rows",))
 density = runs["1 device"].density
-points = jax.device_put(test.examples[:1_000], NamedSharding(mesh, P("rows")))
+some = test.examples[: 128 if smoke else 1_000]
+points = jax.device_put(some, NamedSharding(mesh, P("rows")))
 everywhere = jax.device_put(density, NamedSharding(mesh, P()))  # a copy on each device
 nats = everywhere.log_prob(points)
 print("rows of each device:", [shard.data.shape for shard in points.addressable_shards])
-at_home = density.log_prob(test.examples[:1_000])
+at_home = density.log_prob(some)
 print("largest difference from one device:", float(np.abs(nats - at_home).max()), "nats")
 
 # %% [markdown]
@@ -161,7 +165,7 @@ with socket.socket() as free:
     port = free.getsockname()[1]
 command = [sys.executable, "-m", "likejax", "train", "nsf/moons", "--distributed"]
 command += ["--steps", "4" if smoke else "200", "--workdir", str(place / "two")]
-command += ["--model.depth", "2", "--model.width", "8" if smoke else "32"]
+command += ["--model.depth", str(depth), "--model.width", str(width)]
 flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=2")
 processes = []
 for index in range(2):

@@ -103,7 +103,7 @@ for name, model in models.items():
     print(f"{name:20} loses {lost.difference:.4f} ± {lost.standard_error:.4f} nats")
 
 # %%
-axis = np.linspace(-3.5, 3.5, 100, dtype=np.float32)
+axis = np.linspace(-3.5, 3.5, 10 if smoke else 100, dtype=np.float32)
 grid = np.stack(np.meshgrid(axis, axis), axis=-1)
 panels = {
     name: {"": np.exp(np.asarray(model.log_prob(grid, key=jax.random.key(2)), np.float64))}
@@ -124,7 +124,7 @@ lj.plot.plane(panels, side=3.5, columns=5)
 names = ["pixelcnn", "glow", "hvae", "ffjord", "vdm"][: 1 if smoke else None]
 densities = {name: lj.pretrained(f"{name}/digits") for name in names}
 digits = lj.load("digits", split="test")
-digits = digits.take(slice(0, 20)) if smoke else digits
+digits = digits.take(slice(0, 3)) if smoke else digits
 for name, density in densities.items():
     print(f"{name:10} {density.kind.value:9}", density.log_prob(digits.examples[:3], key=3))
 

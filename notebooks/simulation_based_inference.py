@@ -91,4 +91,5 @@ samples = np.asarray(of_observed.sample(jax.random.key(2), 4_000))
 print("mean", samples.mean(0).round(2), "exact", means[0].round(2))
 print("std ", samples.std(0).round(2), "exact", np.sqrt(np.diag(covariance)).round(2))
 truth = rng.multivariate_normal(means[0], covariance, size=4_000)
-lj.plot.density_2d(of_observed, side=2.5, pictures={"samples": samples, "exact": truth})
+pictures = {"samples": samples, "exact": truth}
+lj.plot.density_2d(of_observed, side=2.5, pictures=pictures, points=10 if smoke else 100)

@@ -35,6 +35,7 @@ smoke = bool(os.environ.get("LIKEJAX_SMOKE"))  # small models and few steps: doe
 
 train, valid, test = (lj.load("digits", split=split) for split in ("train", "validation", "test"))
 selecting, held_out = lj.data.hold_out(valid)  # to choose weights; to fit and calibrate scores
+test = test[:90] if smoke else test
 inside, others = test[::2], test[1::2]
 left, upper = np.arange(8)[None, :, None] < 4, np.arange(8)[:, None, None] < 4
 outside = {
@@ -42,6 +43,8 @@ outside = {
     "upper halves": lj.Dataset.from_array(others.examples * upper.astype(np.uint8), levels=17),
     "photographs": lj.load("photographs+gray+resize:8x8+levels:17", split="test"),
 }
+if smoke:
+    outside["photographs"] = outside["photographs"][: len(inside)]
 rows = {"digits": inside, **outside}
 lj.plot.galleries({name: each.examples[::17][:10] / 16 for name, each in rows.items()})
 
@@ -189,7 +192,7 @@ lj.plot.galleries(
 center, another = inside.examples[0], inside.examples[7]
 half = center * left
 toward = [half - center.astype(float), another - center.astype(float)]
-grid = 13 if smoke else 49
+grid = 5 if smoke else 49
 landscape = lj.ood.landscape(pixelcnn, center, radius=60.0, directions=toward, points=grid)
 for name, each in rows.items():
     some = each.examples[:: len(each) // 8][:8]
@@ -229,7 +232,7 @@ for name, each in outside.items():
 # %%
 known = {}
 if os.environ.get("LIKEJAX_DATA"):
-    count = 32 if smoke else 512
+    count, fitted = (16, 32) if smoke else (512, 512)  # half of the latter calibrate
     garments, digits = (lj.load(name, split="test") for name in ("fashion_mnist", "mnist"))
     flipped = lj.load("fashion_mnist+vflip", split="test")
     known = {"MNIST": digits[:count], "garments upside down": flipped[count : 2 * count]}
@@ -248,7 +251,7 @@ for preset in presets if known else []:
         inside=seen(garments[:count]),
         outside={name: seen(each) for name, each in known.items()},
         scores=[*scores, lj.ood.HierarchyRatio(k=2)] if preset.startswith("hvae") else scores,
-        held_out=seen(garments_held_out[:count]),
+        held_out=seen(garments_held_out[:fitted]),
         key=jax.random.key(7),
         resamples=0 if smoke else 500,
     )
@@ -270,6 +273,5 @@ if known:
 if known:
     eight = np.concatenate([garments.examples[:4], digits.examples[:4]])
     pixelcnn = lj.pretrained("pixelcnn/fashion_mnist-small")
-    raw = lj.ood.NegativeLogProb().fit(pixelcnn, garments_held_out[:1])
-    nats = raw.score_map(eight)[..., 0]
+    nats = -np.asarray(pixelcnn.log_prob_map(eight))[..., 0]
     display(lj.plot.galleries({"garments and digits": eight / 255, "-log p, nats": nats}))

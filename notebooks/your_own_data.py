@@ -50,7 +50,7 @@ train, valid, test = lj.data.split(points, validation=0.1, test=0.2)
 
 flow = lj.models.NSFConfig(dimensions=2, depth=4, width=64, blocks=1, bound=4.0, standardize=True)
 if smoke:
-    flow = lj.models.NSFConfig(dimensions=2, depth=2, width=8, blocks=1, standardize=True)
+    flow = lj.models.NSFConfig(dimensions=2, depth=1, width=8, blocks=1, standardize=True)
 experiment = lj.Experiment(
     model=flow,
     optimizer=lj.Optimizer(learning_rate=2e-3, decay="cosine", clip_norm=5.0),
@@ -70,7 +70,7 @@ print("Gaussian:   ", lj.evaluate(gaussian, test))
 # your data by 10 and the first falls by $2 \ln 10$; the second stays.
 
 # %%
-axis = np.linspace(-8, 8, 100, dtype=np.float32)
+axis = np.linspace(-8, 8, 11 if smoke else 100, dtype=np.float32)
 grid = np.stack(np.meshgrid(axis, axis), axis=-1)
 panels = {}
 for name, each in {"spline flow": density, "Gaussian": gaussian}.items():
@@ -175,9 +175,8 @@ table.column_kinds
 # all columns are integers.
 
 # %%
-columns = lj.models.NSFConfig(
-    dimensions=4, depth=2 if smoke else 4, width=8 if smoke else 64, blocks=1
-)
+depth, width = (1, 8) if smoke else (4, 64)
+columns = lj.models.NSFConfig(dimensions=4, depth=depth, width=width, blocks=1)
 tabular = lj.Experiment(
     model=lj.models.TabularConfig(table.column_kinds, columns),
     optimizer=lj.Optimizer(learning_rate=2e-3, decay="cosine", clip_norm=5.0),

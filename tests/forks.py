@@ -5,6 +5,7 @@ In that one no device was touched, so a copy is as fresh as a new process.
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import os
@@ -16,6 +17,12 @@ import matplotlib.pyplot  # noqa: F401
 import sklearn.datasets  # noqa: F401
 
 import likejax  # noqa: F401
+from likejax.nn import initial
+
+# As ``conftest`` has it: Python seldom looks for garbage, and initial weights are cut from few.
+gc.set_threshold(50_000, 10, 10)
+gc.freeze()
+initial.SMALLEST_DRAW = 12
 
 START = multiprocessing.get_context("forkserver")
 """Starts processes as copies."""

@@ -890,7 +890,7 @@ def test_the_command(runs, tmp_path, capsys, monkeypatch):
         "--own-scores",
         "darkness:Darkness",
         "--limit",
-        "60",
+        "45",  # as many as the scores are fitted on: each is compiled once
         "--resamples",
         "10",
     ]

@@ -89,10 +89,10 @@ def _stacked(parts: list[Any], axis: int) -> Array:
     """Arrays with a new axis; made on the host where that is possible, with nothing to compile."""
     if any(isinstance(part, Tracer) for part in parts):
         return jnp.stack(parts, axis)
-    return jnp.asarray(np.stack([np.asarray(part) for part in parts], axis))
+    return jax.device_put(np.stack([np.asarray(part) for part in parts], axis))
 
 
 def _taken(leaf: Any, index: int, axis: int) -> Array:
     if isinstance(leaf, Tracer):
         return jnp.take(leaf, index, axis)
-    return jnp.array(np.take(np.asarray(leaf), index, axis))
+    return jax.device_put(np.take(np.asarray(leaf), index, axis))

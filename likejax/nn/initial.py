@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
@@ -74,4 +73,5 @@ def _cut(
     drawn = draw(key, (1 << exponent,))
     if isinstance(drawn, Tracer):
         return drawn[:size].reshape(shape)
-    return jnp.array(np.asarray(drawn)[:size].reshape(shape))  # cut on the host: nothing to compile
+    # Cut on the host, where nothing is to compile: `jnp.array` compiles a copy for every shape.
+    return jax.device_put(np.asarray(drawn)[:size].reshape(shape).copy())

@@ -259,18 +259,24 @@ def _together(blocks: Unstacked) -> Stacked:
 
 def _slice_leaf(leaf: Array | np.ndarray, index: int) -> Array | np.ndarray:
     """One block's part of a stacked array; cut on the host on CPU, where nothing is to compile."""
-    if (
-        isinstance(leaf, jax.Array)
-        and not isinstance(leaf, Tracer)
-        and jax.default_backend() == "cpu"
-    ):
-        return jnp.array(np.asarray(leaf)[index])
+    if _is_cheap_on_the_host(leaf):
+        return jax.device_put(np.asarray(leaf)[index].copy())
     return leaf[index, ...]  # the dots make a number of the host an array too
 
 
 def _stack_leaves(leaves: tuple[Any, ...]) -> Any:
-    """Arrays of the host stay on the host."""
-    return np.stack(leaves) if isinstance(leaves[0], np.ndarray) else jnp.stack(leaves)
+    """Arrays of the host stay there; those on CPU are stacked there, with nothing to compile."""
+    if isinstance(leaves[0], np.ndarray):
+        return np.stack(leaves)
+    if all(map(_is_cheap_on_the_host, leaves)):
+        return jax.device_put(np.stack([np.asarray(leaf) for leaf in leaves]))
+    return jnp.stack(leaves)
+
+
+def _is_cheap_on_the_host(leaf: object) -> bool:
+    if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
+        return False
+    return jax.default_backend() == "cpu" and len(leaf.devices()) == 1
 
 
 def for_backend(module: PyTree) -> Any:

@@ -275,5 +275,5 @@ def keys_of(key: KeyLike | None, batch: tuple[int, ...], group: int = 1) -> Key[
         return key.reshape(-1)
     if key.shape == ():
         count = int(np.prod(wanted, dtype=int))
-        return example_keys(key, jnp.arange(count, dtype=jnp.uint32))
+        return example_keys(key, np.arange(count, dtype=np.uint32))
     raise ValueError(f"expected one key or keys of shape {wanted}, got keys of shape {key.shape}")

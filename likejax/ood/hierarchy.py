@@ -6,6 +6,7 @@ import dataclasses
 import warnings
 from typing import ClassVar, Literal, Protocol, cast, runtime_checkable
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key
@@ -124,9 +125,13 @@ class LatentKL(OfDraws):
         density = densities["density"]
         parts = density.terms(x, key=keys).parts
         depth = cast(Hierarchical, density).depth
-        elementwise = [parts[f"kl_{i + 1}"] for i in range(depth)]  # (n, *latent) each
-        summed = [part.reshape(len(x), -1).sum(1) for part in elementwise]
-        return jnp.stack(summed, axis=-1)
+        return _summed([parts[f"kl_{i + 1}"] for i in range(depth)])
+
+
+@jax.jit
+def _summed(parts: list[Array]) -> Numbers:
+    """Parts ``(n, *latent)``, each summed over an example, beside each other."""
+    return jnp.stack([part.reshape(len(part), -1).sum(1) for part in parts], axis=-1)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,9 +14,6 @@ from likejax.keys import KeyLike, as_key
 from likejax.plot import arrays
 from likejax.settings import Count, Positive, checked
 
-_GRID = 100
-"""Number of points along a side of a density in the plane."""
-
 
 def samples(
     density: Density,
@@ -205,6 +202,7 @@ def density_2d(
     draws: int = 1,
     pictures: Mapping[str, Float[np.ndarray, "m 2"]] | None = None,
     title: str = "",
+    points: int = 100,
 ):
     """Draws a density of points in the plane, and sets of points beside it.
 
@@ -215,6 +213,7 @@ def density_2d(
       draws: Draws per point of the grid, combined as the kind allows.
       pictures: From a title to points ``(m, 2)``, such as the data or samples.
       title: Title above the figure.
+      points: Points along a side of the grid on which the density is computed.
 
     Returns:
       A matplotlib figure.
@@ -237,13 +236,13 @@ def density_2d(
     if key is None and density.kind is not Kind.EXACT:
         raise ValueError(f"{type(density).__name__} draws at random: pass key=jax.random.key(seed)")
     side = checked("side", side, Positive)
-    axis = np.linspace(-side, side, _GRID, dtype=np.float32)
+    axis = np.linspace(-side, side, checked("points", points, Count), dtype=np.float32)
     grid = np.stack(np.meshgrid(axis, axis), axis=-1)  # first axis upwards
     key = None if key is None else as_key(key)
     values = np.exp(np.asarray(density.log_prob(grid, key=key, draws=draws), np.float64))
     panels = {"density": {"": values}}
-    for name, points in (pictures or {}).items():
-        panels[name] = {"": np.asarray(points)}
+    for name, drawn in (pictures or {}).items():
+        panels[name] = {"": np.asarray(drawn)}
     return arrays.plane(panels, side=side, title=title)
 
 

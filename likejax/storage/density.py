@@ -183,7 +183,7 @@ def restore(
         items = read_file(place, template.wanted)
     else:
         items = _read_first(_folders(place, which), template)
-    arrays = jax.tree.map(jnp.asarray, items["density"])
+    arrays = jax.device_put(items["density"])
     return for_backend(template.filled(arrays["params"], arrays["fixed"]))
 
 
