@@ -60,9 +60,8 @@ devices
 
 # %%
 steps = 8 if smoke else 800
-depth, width = (1, 8) if smoke else (2, 32)
 experiment = lj.Experiment(
-    model=lj.models.NSFConfig(dimensions=2, depth=depth, width=width, bins=8, blocks=1),
+    model=lj.models.NSFConfig(dimensions=2, depth=2, width=8 if smoke else 32, bins=8, blocks=1),
     optimizer=lj.Optimizer(learning_rate=2e-3, clip_norm=5.0),
     batch_size=256,
     steps=steps,
@@ -165,7 +164,7 @@ with socket.socket() as free:
     port = free.getsockname()[1]
 command = [sys.executable, "-m", "likejax", "train", "nsf/moons", "--distributed"]
 command += ["--steps", "4" if smoke else "200", "--workdir", str(place / "two")]
-command += ["--model.depth", str(depth), "--model.width", str(width)]
+command += ["--model.depth", "2", "--model.width", "8" if smoke else "32"]
 flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=2")
 processes = []
 for index in range(2):

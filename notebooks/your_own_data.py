@@ -50,7 +50,7 @@ train, valid, test = lj.data.split(points, validation=0.1, test=0.2)
 
 flow = lj.models.NSFConfig(dimensions=2, depth=4, width=64, blocks=1, bound=4.0, standardize=True)
 if smoke:
-    flow = lj.models.NSFConfig(dimensions=2, depth=1, width=8, blocks=1, standardize=True)
+    flow = lj.models.NSFConfig(dimensions=2, depth=2, width=8, blocks=1, standardize=True)
 experiment = lj.Experiment(
     model=flow,
     optimizer=lj.Optimizer(learning_rate=2e-3, decay="cosine", clip_norm=5.0),
@@ -175,7 +175,7 @@ table.column_kinds
 # all columns are integers.
 
 # %%
-depth, width = (1, 8) if smoke else (4, 64)
+depth, width = (2, 8) if smoke else (4, 64)
 columns = lj.models.NSFConfig(dimensions=4, depth=depth, width=width, blocks=1)
 tabular = lj.Experiment(
     model=lj.models.TabularConfig(table.column_kinds, columns),

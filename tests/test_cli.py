@@ -345,7 +345,6 @@ def test_as_a_program():
     assert mistake.stderr.startswith("likejax: no preset 'x'")
 
 
-@pytest.mark.optimized
 @pytest.mark.skipif(not DATA.is_dir(), reason="no folder of real data: set LIKEJAX_DATA")
 def test_fashion_mnist_by_one_command(tmp_path):
     """The whole way on real files: train for a few steps, better than uniform, pictures written."""

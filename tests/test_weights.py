@@ -377,7 +377,6 @@ def test_records_and_files_belong_together():
         assert weights.path.stat().st_size < 3_000_000
 
 
-@pytest.mark.optimized
 @pytest.mark.parametrize("name", list(lj.PRETRAINED))
 def test_a_density_that_ships_has_its_number(name):
     """The first test examples, with the record's key and draws, give the record's number."""
