@@ -165,6 +165,7 @@ with socket.socket() as free:
 command = [sys.executable, "-m", "likejax", "train", "nsf/moons", "--distributed"]
 command += ["--steps", "4" if smoke else "200", "--workdir", str(place / "two")]
 command += ["--model.depth", "2", "--model.width", "8" if smoke else "32"]
+command += ["--model.blocks", "1"] if smoke else []
 flags = os.environ["XLA_FLAGS"].replace("device_count=4", "device_count=2")
 processes = []
 for index in range(2):

@@ -79,7 +79,9 @@ print("truth", lj.evaluate(truth, test))
 
 # %%
 experiment = lj.preset("ffjord/moons")
-experiment = dataclasses.replace(experiment, steps=4 if smoke else experiment.steps // 5)
+experiment = dataclasses.replace(experiment, steps=experiment.steps // 5)
+if smoke:
+    experiment = experiment.override({"steps": 4, "model.hidden": (8,)})
 run = lj.fit(experiment, train, validation=lj.load("moons", split="validation"), key=0)
 run.plot()
 
