@@ -176,7 +176,7 @@ class Ensemble(Density):
         if self.kind is Kind.EXACT:
             key, draws = None, 1
         values = self._over_draws(_members_of_draw, x, key=key, condition=condition, draws=draws)
-        numpy = np if isinstance(values, np.ndarray) else jnp
+        numpy: Any = np if isinstance(values, np.ndarray) else jnp
         return combined(numpy.moveaxis(values, -1, 1), self.kind)
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:

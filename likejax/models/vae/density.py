@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -402,7 +403,7 @@ class VAE(Density):
         each = self._over_draws(
             _weights_of_draw, x, key=key, condition=condition, draws=draws, **options
         )
-        numpy = np if isinstance(each, np.ndarray) else jnp
+        numpy: Any = np if isinstance(each, np.ndarray) else jnp
         values = combined(numpy.moveaxis(each, -1, 1), Kind.BOUND)
         return values if k is None else values[0]
 
