@@ -159,6 +159,18 @@ def test_odd_batches_share_a_program(caplog):
     np.testing.assert_allclose(alone, whole[:5], rtol=5e-6)
 
 
+def test_batches_take_the_program_of_an_evaluation(caplog):
+    """Fewer examples are padded to its size, and their draws are combined without a program."""
+    density = lj.models.Dequantized(NoisyStandardNormal(), 13)  # levels of no other test
+    x = examples_of(density, 12)
+    evaluated = lj.evaluate(density, x, key=KEY, draws=3).log_prob
+    with jax.log_compiles(), caplog.at_level("WARNING"):
+        values = density.log_prob(x[:7], key=KEY, draws=3)
+        assert "Compiling" not in caplog.text
+    assert values.dtype == np.float32
+    np.testing.assert_allclose(values, evaluated[:7], rtol=5e-6)
+
+
 def test_a_density_is_shown_in_a_few_lines():
     density = DENSITIES["vector glow"].make()
     assert str(density) == repr(density)
