@@ -340,19 +340,6 @@ def _no_sides(states: list[Level]) -> list[Level]:
     return [Level() for _ in states]
 
 
-def _idle_sides(state: Level) -> Level:
-    """Returns zeros for the outputs of a level's blocks, given the inputs of their convolutions."""
-
-    def of_blocks(inputs: PyTree) -> PyTree:
-        return jax.tree.map(
-            lambda block: jnp.zeros_like(block["first"][..., : state.out.shape[-1]]),
-            inputs,
-            is_leaf=lambda node: isinstance(node, dict),
-        )
-
-    return Level(of_blocks(state.up), of_blocks(state.down), of_blocks(state.merge))
-
-
 def _empty(stream: Stream, columns: int, network: Any) -> list[Level]:
     """Returns zeros for the input of every convolution at a row, by level."""
     dtype = jnp.result_type(
@@ -434,8 +421,8 @@ class _RowMode(_Incremental):
         return layer(x[None])[(self.i // 2**level) % 2], None
 
     def below(self, go: Callable[[], Any], states: list[Level], level: int) -> Any:
-        # not from a trace of `go`, which would double the work at every level
-        idle = [_idle_sides(state) for state in states]
+        _, outs, _ = jax.eval_shape(go)
+        idle = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), outs)
         return jax.lax.cond(_is_active(self.i, level), go, lambda: (states[0].out, idle, states))
 
 
