@@ -174,7 +174,7 @@ def combine_draws(log_probs: Float[ArrayLike, "draws ..."], kind: Kind) -> Any:
     return total - math.log(len(values))
 
 
-def combined(log_probs: Float[Any, "draws ..."], kind: Kind) -> Array:
+def combine_in_own_type(log_probs: Float[Any, "draws ..."], kind: Kind) -> Array:
     """Draws combined in their own type: on the host, with nothing to compile, unless traced.
 
     Args:
@@ -186,8 +186,8 @@ def combined(log_probs: Float[Any, "draws ..."], kind: Kind) -> Array:
 
     Example:
       >>> import jax.numpy as jnp, numpy as np, likejax as lj
-      >>> from likejax.density import combined
-      >>> combined(np.zeros((3, 2), np.float32), lj.Kind.BOUND).dtype
+      >>> from likejax.density import combine_in_own_type
+      >>> combine_in_own_type(np.zeros((3, 2), np.float32), lj.Kind.BOUND).dtype
       dtype('float32')
     """
     return jax.device_put(combine_draws(log_probs, kind).astype(log_probs.dtype))
@@ -398,7 +398,7 @@ class Density(nnx.Module, abc.ABC):
         values = self._draws(x, key=key, condition=condition, draws=draws)
         if len(values) == 1:
             return jax.device_put(values[0])
-        return combined(values, self.kind)
+        return combine_in_own_type(values, self.kind)
 
     def log_prob_draws(
         self,

@@ -80,7 +80,8 @@ def test_contract(density_and_labels):
     )
     np.testing.assert_array_equal(draws[0], whole)
     np.testing.assert_allclose(
-        combine_draws(draws, density.kind), density.log_prob(x, key=KEY, condition=y, draws=4)
+        combine_draws(np.asarray(draws), density.kind),
+        density.log_prob(x, key=KEY, condition=y, draws=4),
     )
     if density.kind is lj.Kind.EXACT:
         np.testing.assert_array_equal(

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from likejax.density import Density, Kind, check_density, combined, log_prob_of_draw
+from likejax.density import Density, Kind, check_density, combine_in_own_type, log_prob_of_draw
 from likejax.inputs import as_array
 from likejax.keys import KeyLike
 from likejax.models.mixing import NO_DIFFUSION, log_mixture
@@ -102,7 +102,7 @@ class ClassMixture(Density):
         if self.kind is Kind.EXACT:
             key, draws = None, 1
         values = self._over_draws(_log_probs_of_draw, x, key=key, draws=draws)
-        return combined(values, self.kind)
+        return combine_in_own_type(values, self.kind)
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         return log_mixture(lambda key: self._joint(x, key), self.kind, key)

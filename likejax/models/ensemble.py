@@ -13,7 +13,7 @@ from flax import nnx
 from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
-from likejax.density import Density, Kind, check_density, combined, log_prob_of_draw
+from likejax.density import Density, Kind, check_density, combine_in_own_type, log_prob_of_draw
 from likejax.keys import KeyLike, as_key
 from likejax.models.building import build
 from likejax.models.mixing import NO_DIFFUSION, log_mixture
@@ -177,7 +177,7 @@ class Ensemble(Density):
             key, draws = None, 1
         values = self._over_draws(_members_of_draw, x, key=key, condition=condition, draws=draws)
         numpy: Any = np if isinstance(values, np.ndarray) else jnp
-        return combined(numpy.moveaxis(values, -1, 1), self.kind)
+        return combine_in_own_type(numpy.moveaxis(values, -1, 1), self.kind)
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         def joint(key: Array | None) -> Float[Array, " members"]:

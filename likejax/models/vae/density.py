@@ -14,7 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float, Num
 
 from likejax.batching import Rows, over_batch
-from likejax.density import Density, Kind, Statistics, Terms, combined, integer_dtype
+from likejax.density import Density, Kind, Statistics, Terms, combine_in_own_type, integer_dtype
 from likejax.distributions import normal_kl, normal_log_prob
 from likejax.inputs import as_array, inside_levels
 from likejax.keys import KeyLike, keys_of_batch, keys_of_rows
@@ -404,7 +404,7 @@ class VAE(Density):
             _weights_of_draw, x, key=key, condition=condition, draws=draws, **options
         )
         numpy: Any = np if isinstance(each, np.ndarray) else jnp
-        values = combined(numpy.moveaxis(each, -1, 1), Kind.BOUND)
+        values = combine_in_own_type(numpy.moveaxis(each, -1, 1), Kind.BOUND)
         return values if k is None else values[0]
 
     def regret(
