@@ -179,7 +179,7 @@ class _PicturesOfModels:
         self._figures: dict[str, Future[Figure]] = {}
 
     def start(self, name: str, density: Density) -> None:
-        """Lets a model be drawn: its samples, and what its family has to show beside them."""
+        """Starts to draw a model: its samples, and what else its family shows."""
         self._samples.append(self._beside.submit(density.sample, self._key, 32))
         for file, draw in _PICTURES.get(name, {}).items():
             self._figures[file] = self._beside.submit(draw, density, self._test, self._key)

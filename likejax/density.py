@@ -21,11 +21,11 @@ from likejax.devices import Devices, check_shared, in_chunks
 from likejax.facts import facts_table
 from likejax.inputs import (
     as_array,
-    broadcast,
     check_labels,
     checked_conditions,
     checked_floats,
     checked_integers,
+    numpy_of,
     shape_advice,
 )
 from likejax.keys import KeyLike, as_key, fold_in_each, keys_of_batch, keys_of_rows
@@ -426,8 +426,8 @@ class Density(nnx.Module, abc.ABC):
         """
         draws = checked("draws", draws, Count)
         values = self._draws(x, key=key, condition=condition, draws=draws)
-        numpy = np if isinstance(values, np.ndarray) else jnp
-        return jax.device_put(numpy.broadcast_to(values, (draws, *values.shape[1:])))
+        repeated = numpy_of(values).broadcast_to(values, (draws, *values.shape[1:]))
+        return jax.device_put(repeated)
 
     def _draws(
         self, x: ArrayLike, *, key: KeyLike | None, condition: ArrayLike | None, draws: int
@@ -814,7 +814,8 @@ class Density(nnx.Module, abc.ABC):
         x = self.sample(key, sample_shape, condition)
         if condition is not None:
             shape = x.shape[: x.ndim - len(self.event_shape)] + (self.condition_shape or ())
-            condition = broadcast(as_array("condition", condition), shape)
+            values = as_array("condition", condition)
+            condition = numpy_of(values).broadcast_to(values, shape)
         return x, self.log_prob(x, condition=condition)
 
     # --- from an example to a batch
@@ -885,7 +886,7 @@ class Density(nnx.Module, abc.ABC):
         values = as_array("condition", condition)
         batch = values.shape[: values.ndim - len(self.condition_shape)]
         shape = (*sizes, *batch)
-        repeated = broadcast(values, (*sizes, *values.shape))
+        repeated = numpy_of(values).broadcast_to(values, (*sizes, *values.shape))
         return shape, self._checked_condition(repeated, shape)
 
     def _check_declared(self) -> None:
@@ -964,7 +965,7 @@ class Density(nnx.Module, abc.ABC):
         else:
             values = checked_conditions(values, self.condition_shape)
         rows = (math.prod(batch), *self.condition_shape)
-        return broadcast(values, wanted).reshape(rows)
+        return numpy_of(values).broadcast_to(values, wanted).reshape(rows)
 
     def checked_value(self, value: ArrayLike) -> Array | np.ndarray:
         """Returns one condition as an array, after the checks of a query's conditions.

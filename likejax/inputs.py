@@ -235,14 +235,13 @@ def inside_levels(x: Array | np.ndarray, levels: int) -> Any:
     return (x >= 0) & (x < levels)
 
 
-def broadcast(values: Array | np.ndarray, shape: tuple[int, ...]) -> Any:
-    """The values repeated to a shape, on the host if they are there: nothing is compiled for it.
+def numpy_of(values: object) -> Any:
+    """Returns the namespace that computes with arrays: numpy on the host in float64, else JAX.
 
     Args:
-      values: Array of any shape.
-      shape: Shape that it broadcasts to.
+      values: An array.
     """
-    return (jnp if isinstance(values, jax.Array) else np).broadcast_to(values, shape)
+    return jnp if isinstance(values, jax.Array) else np
 
 
 def check_labels(labels: Array | np.ndarray, num_classes: int | None) -> None:

@@ -15,7 +15,7 @@ from flax import nnx
 
 import likejax as lj
 from likejax import bijections as bj
-from likejax.nn.calls import written_out
+from likejax.nn.calls import called, written_out
 from likejax.nn.repeat import Stacked, Unstacked, for_backend, repeat, stack, unstack
 from tests import registry
 from tests.registry import BIJECTIONS, BijectionCase, perturbed, rngs
@@ -214,6 +214,19 @@ def test_many_blocks_apart_call_one_program():
     with written_out():  # as in a program for GPU
         assert "inlineable" not in program(6)
     assert "inlineable" in six
+
+
+def test_a_program_written_out_takes_no_trace_with_calls():
+    """JAX keeps the trace of a function inside of others, and that one may call."""
+    inner = jax.jit(lambda x: called(jnp.sin)(x))
+
+    def program() -> str:
+        return jax.jit(lambda x: inner(x) + 1).lower(jnp.ones(3)).as_text()
+
+    assert "inlineable" in program()
+    with written_out():
+        assert "inlineable" not in program()
+    assert "inlineable" in program()
 
 
 def test_cpus_run_many_small_blocks_as_a_scan():

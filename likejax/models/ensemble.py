@@ -14,6 +14,7 @@ from jax.core import Tracer
 from jaxtyping import Array, ArrayLike, Bool, Float
 
 from likejax.density import Density, Kind, check_density, combine_in_own_type, log_prob_of_draw
+from likejax.inputs import numpy_of
 from likejax.keys import KeyLike, as_key
 from likejax.models.building import build
 from likejax.models.mixing import NO_DIFFUSION, log_mixture
@@ -176,8 +177,8 @@ class Ensemble(Density):
         if self.kind is Kind.EXACT:
             key, draws = None, 1
         values = self._over_draws(_members_of_draw, x, key=key, condition=condition, draws=draws)
-        numpy: Any = np if isinstance(values, np.ndarray) else jnp
-        return combine_in_own_type(numpy.moveaxis(values, -1, 1), self.kind)
+        each = numpy_of(values).moveaxis(values, -1, 1)
+        return combine_in_own_type(each, self.kind)
 
     def _log_prob(self, x: Array, key: Array | None, condition: Array | None) -> Float[Array, ""]:
         def joint(key: Array | None) -> Float[Array, " members"]:

@@ -68,7 +68,9 @@ def written_out() -> Iterator[None]:
     """Lets XLA write all functions out, for a program of other platforms than this process has."""
     token = _writes_out.set(True)
     try:
-        yield
+        # JAX keeps what it traced under other metadata apart: no trace with calls is used again
+        with set_xla_metadata(written_out="true"):
+            yield
     finally:
         _writes_out.reset(token)
 

@@ -274,9 +274,10 @@ def _stack_leaves(leaves: tuple[Any, ...]) -> Any:
 
 
 def _is_cheap_on_the_host(leaf: object) -> bool:
+    """Whether the host may work on an array and put it back where it was, on the first CPU."""
     if not isinstance(leaf, jax.Array) or isinstance(leaf, Tracer):
         return False
-    return jax.default_backend() == "cpu" and len(leaf.devices()) == 1
+    return jax.default_backend() == "cpu" and leaf.devices() == {jax.local_devices()[0]}
 
 
 def for_backend(module: PyTree) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from likejax.inputs import numpy_of
 from likejax.ood.features import (
     Batch,
     Compute,
@@ -16,7 +17,6 @@ from likejax.ood.features import (
     Numbers,
     OfExamples,
     Values,
-    numpy_of,
 )
 from likejax.ood.score import Groups, Score, State
 

@@ -9,7 +9,8 @@ import numpy as np
 
 from likejax.data.dataset import Dataset
 from likejax.density import Density
-from likejax.ood.features import Compute, Feature, Values, numpy_of
+from likejax.inputs import numpy_of
+from likejax.ood.features import Compute, Feature, Values
 from likejax.ood.gradients import ParameterGradient
 from likejax.ood.likelihood_scores import Typicality
 from likejax.ood.score import Score, State

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, Num
 
 from likejax.density import Density, Kind
+from likejax.inputs import numpy_of
 from likejax.ood.features import (
     Batch,
     Compute,
@@ -21,7 +22,6 @@ from likejax.ood.features import (
     Numbers,
     OfDraws,
     Values,
-    numpy_of,
 )
 from likejax.ood.score import Score
 from likejax.settings import Count, Positive

@@ -25,6 +25,7 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Key, Num
 
 from likejax.density import Density, Diffusion, diffusion_of_draw
+from likejax.inputs import numpy_of
 from likejax.keys import as_key
 from likejax.models.diffusion.process import alpha, diffused, predicted, sigma
 from likejax.models.diffusion.sampling import ddim_step
@@ -38,7 +39,6 @@ from likejax.ood.features import (
     OfDensity,
     OfDraws,
     Values,
-    numpy_of,
 )
 from likejax.ood.score import Groups, Score, State, with_draws
 from likejax.ood.vectors import Backend

@@ -10,7 +10,15 @@ from jaxtyping import Array, Float, Key
 
 from likejax.data.dataset import Dataset
 from likejax.density import Density, Kind
-from likejax.ood.features import Batch, Compute, Densities, Feature, Numbers, Values, numpy_of
+from likejax.inputs import numpy_of
+from likejax.ood.features import (
+    Batch,
+    Compute,
+    Densities,
+    Feature,
+    Numbers,
+    Values,
+)
 from likejax.ood.score import FittedScore, Groups, Score, State
 from likejax.ood.vectors import Backend, backend_score, fit_backend
 from likejax.settings import Count

@@ -11,6 +11,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float, Key
 
 from likejax.density import Density
+from likejax.inputs import numpy_of
 from likejax.models.ensemble import Ensemble
 from likejax.ood.features import (
     Batch,
@@ -21,7 +22,6 @@ from likejax.ood.features import (
     OfDensity,
     Values,
     named_density,
-    numpy_of,
 )
 from likejax.ood.score import Score, with_draws
 from likejax.settings import Count

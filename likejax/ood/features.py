@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float, Key, Shaped
@@ -28,15 +27,6 @@ Values = Float[Any, " n"]
 """One number per example."""
 Numbers = Float[Any, "n ..."]
 """One number per example, or several."""
-
-
-def numpy_of(values: object) -> Any:
-    """Returns the namespace that computes with arrays: numpy on the host in float64, else JAX.
-
-    Args:
-      values: An array.
-    """
-    return jnp if isinstance(values, jax.Array) else np
 
 
 def named_density(densities: Densities, name: str) -> Density:

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from likejax.batching import Rows, over_batch
 from likejax.density import Density, count_parameters, log_prob_of_draw
+from likejax.inputs import numpy_of
 from likejax.nn.repeat import stacked_axes
 from likejax.nn.state import merge, split
 from likejax.ood.features import (
@@ -24,7 +25,6 @@ from likejax.ood.features import (
     OfDensity,
     Values,
     named_density,
-    numpy_of,
 )
 from likejax.ood.score import Groups, Score, State
 

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from likejax.density import Density, white_latents_of_draw
+from likejax.inputs import numpy_of
 from likejax.ood.density_of_states import Statistics, as_vectors
 from likejax.ood.features import (
     Batch,
@@ -22,7 +23,6 @@ from likejax.ood.features import (
     Numbers,
     OfDensity,
     Values,
-    numpy_of,
 )
 from likejax.ood.score import Groups, Score, State, with_draws
 from likejax.settings import Count

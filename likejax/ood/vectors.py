@@ -22,7 +22,7 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 
-from likejax.ood.features import numpy_of
+from likejax.inputs import numpy_of
 from likejax.settings import checked
 
 Vectors = Float[Any, "n k"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Bool, Float, Num
 from likejax.batching import Rows, over_batch
 from likejax.density import Density, Kind, Statistics, Terms, combine_in_own_type, integer_dtype
 from likejax.distributions import normal_kl, normal_log_prob
-from likejax.inputs import as_array, inside_levels
+from likejax.inputs import as_array, inside_levels, numpy_of
 from likejax.keys import KeyLike, keys_of_batch, keys_of_rows
 from likejax.models.vae import inference as passes
 from likejax.models.vae import regret
@@ -403,8 +402,8 @@ class VAE(Density):
         each = self._over_draws(
             _weights_of_draw, x, key=key, condition=condition, draws=draws, **options
         )
-        numpy: Any = np if isinstance(each, np.ndarray) else jnp
-        values = combine_in_own_type(numpy.moveaxis(each, -1, 1), Kind.BOUND)
+        by_level = numpy_of(each).moveaxis(each, -1, 1)
+        values = combine_in_own_type(by_level, Kind.BOUND)
         return values if k is None else values[0]
 
     def regret(
